@@ -1,0 +1,53 @@
+"""Files that are either whole or absent: written under a temporary name, synced, then renamed."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+PART = ".medjax-part"
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[BinaryIO, None, None]:
+    """A binary file that becomes `path` when the block ends well; else `path` is as it was and nothing is left over.
+
+    Raises:
+        OSError: it cannot be written (disk full, no permission); it names `path`.
+    """
+    part = path.with_name(f".{path.name}{PART}")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)  # noqa: PTH105 (named so that a test can make it fail)
+        _sync_directory(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.errno and str(error.filename) in ("None", str(part)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` as UTF-8 at `path`, whole or not at all. Raises OSError as `replacing` does."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed writers left under `folder`. Call it only while no other process writes there."""
+    for part in folder.rglob(f".*{PART}"):
+        part.unlink(missing_ok=True)
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

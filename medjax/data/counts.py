@@ -1,0 +1,115 @@
+"""The counts file of medjax (.npz): measured or simulated counts and what a reconstruction needs beside the scanner.
+
+Its entries: `counts`, `additive` and `multiplicative`, each (plane, view, bin); `scanner`, a name; and optionally
+`metadata`, a JSON object, and `truth` (x, y, z) with `affine` (4, 4). Nothing pickled: any NumPy reads and writes it.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from medjax.errors import DataError
+from medjax.atomic import replacing
+
+SINOGRAMS = ("counts", "additive", "multiplicative")
+OPTIONAL = {"truth": 3, "affine": 2}  # and how many axes they have
+
+
+@dataclass(frozen=True)
+class Counts:
+    """counts ~ Poisson(multiplicative · P x + additive), with P the line integrals of the scanner."""
+
+    counts: Float[np.ndarray, "view bin plane"]
+    additive: Float[np.ndarray, "view bin plane"]  # expected randoms + scatter, in counts
+    multiplicative: Float[np.ndarray, "view bin plane"]  # normalisation · attenuation factors
+    scanner: str  # a preset of medjax.pet.scanner
+    metadata: dict[str, Any] = field(default_factory=dict)  # JSON: tracer, duration_s, where from
+    truth: Float[np.ndarray, "x y z"] | None = None  # the image, where it is known
+    affine: Float[np.ndarray, "4 4"] | None = None  # of the truth, voxel index → RAS+ mm
+
+
+def write_counts(path: str | Path, counts: Counts) -> None:
+    """Write a counts file, whole or not at all.
+
+    Raises:
+        DataError: the name does not end in .npz, or the values are none that `read_counts` would take.
+        OSError: it cannot be written (disk full, no permission, no such folder).
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise DataError(f"{path}: expected a name that ends in .npz")
+    names = (*SINOGRAMS, *OPTIONAL)
+    arrays = {name: np.asarray(values) for name in names if (values := getattr(counts, name)) is not None}
+    _check(path, arrays)
+    arrays |= {name: np.moveaxis(arrays[name], 2, 0) for name in SINOGRAMS}
+    try:
+        metadata = json.dumps(counts.metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: metadata cannot be JSON ({error})") from error
+    with replacing(path) as file:
+        arrays |= {"scanner": np.array(counts.scanner), "metadata": np.array(metadata)}
+        np.savez(file, **arrays)  # pyrefly: ignore[bad-argument-type] (it takes allow_pickle for one of them)
+
+
+def read_counts(path: str | Path) -> Counts:
+    """Read a counts file; sinograms come back as (view, bin, plane), all as float32 but the affine.
+
+    Raises:
+        DataError: missing, no npz, entries missing, shapes that differ, or negative, NaN or infinite values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a counts file (.npz)")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            entries = dict(archive)
+    except Exception as error:  # a damaged file can fail anywhere inside NumPy, zipfile and zlib
+        raise DataError(f"{path}: cannot be read as npz ({type(error).__name__})") from error
+    if missing := [name for name in (*SINOGRAMS, "scanner") if name not in entries]:
+        raise DataError(f"{path}: no {', '.join(missing)}; expected {', '.join(SINOGRAMS)} and scanner")
+    arrays = {name: np.moveaxis(_numbers(path, entries, name, 3), 0, 2).astype(np.float32) for name in SINOGRAMS}
+    arrays |= {name: _numbers(path, entries, name, axes) for name, axes in OPTIONAL.items() if name in entries}
+    _check(path, arrays)
+    return Counts(
+        *(np.ascontiguousarray(arrays[name]) for name in SINOGRAMS),
+        scanner=str(entries["scanner"]),
+        metadata=_metadata(path, str(entries.get("metadata", "{}"))),
+        truth=arrays["truth"].astype(np.float32) if "truth" in arrays else None,
+        affine=arrays["affine"].astype(float) if "affine" in arrays else None,
+    )
+
+
+def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    shape = arrays["counts"].shape
+    for name in SINOGRAMS:
+        values = arrays[name]
+        if values.shape != shape:
+            raise DataError(f"{path}: {name} has (view, bin, plane) {values.shape}; the counts have {shape}")
+        if values.size == 0 or not (np.isfinite(values).all() and values.min() >= 0):
+            raise DataError(f"{path}: {name} is empty or has negative, NaN or infinite values; expected none of them")
+    for name in OPTIONAL:
+        if name in arrays and not np.isfinite(arrays[name]).all():
+            raise DataError(f"{path}: {name} has NaN or infinite values; expected finite ones")
+    if "affine" in arrays and arrays["affine"].shape != (4, 4):
+        raise DataError(f"{path}: affine of shape {arrays['affine'].shape}; expected (4, 4)")
+
+
+def _numbers(path: Path, entries: dict[str, np.ndarray], name: str, axes: int) -> np.ndarray:
+    values = entries[name]
+    if values.ndim != axes or values.dtype.kind not in "iuf":
+        raise DataError(f"{path}: {name} is {values.dtype} of shape {values.shape}; expected numbers on {axes} axes")
+    return values
+
+
+def _metadata(path: Path, text: str) -> dict[str, Any]:
+    try:
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: metadata is not JSON ({error})") from error
+    if not isinstance(metadata, dict):
+        raise DataError(f"{path}: metadata is a JSON {type(metadata).__name__}; expected an object")
+    return metadata

@@ -1,0 +1,210 @@
+"""Volumes in NIfTI files, their affines, and moving a volume from one grid to another.
+
+A volume is (x, y, z) as nibabel gives it; its affine takes voxel indices, of voxel centres, to RAS+ millimetres.
+"""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Array, Float, Real
+
+from medjax.errors import DataError, MedjaxError
+from medjax.atomic import replacing
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
+    from scipy.sparse import csr_array
+
+Number = int | float
+SUFFIXES = (".nii", ".nii.gz")
+SHEAR_TOLERANCE = 1e-3  # cosine between two axes: 0.06 degrees, above what single precision headers lose
+NOT_MILLIMETRES = {"meter", "micron"}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image in space."""
+
+    array: Float[np.ndarray, "x y z"]
+    affine: Float[np.ndarray, "4 4"]  # voxel index → RAS+ mm
+
+
+def read_nifti(path: str | Path) -> Volume:
+    """The 3-D volume in a NIfTI file (.nii, .nii.gz), float32, axes as stored; trailing axes of length 1 are dropped.
+
+    Raises:
+        DataError: missing, not NIfTI, damaged, not 3-D, no affine, not in mm, sheared, or with NaN or infinite values.
+    """
+    import nibabel
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a NIfTI volume (.nii or .nii.gz)")
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: expected NIfTI, with a name that ends in .nii or .nii.gz")
+    try:
+        image = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Image):
+            raise DataError(f"{path}: {type(image).__name__}; expected a NIfTI volume")
+        affine = _nifti_affine(path, image)
+        array = _nifti_array(path, image)
+    except MedjaxError:
+        raise
+    except Exception as error:  # a damaged file can fail anywhere inside nibabel
+        raise DataError(f"{path}: cannot be read as NIfTI ({_one_line(error)})") from error
+    return Volume(array, affine)
+
+
+def write_nifti(path: str | Path, array: Real[np.ndarray | Array, "x y z"], affine: Float[np.ndarray, "4 4"]) -> None:
+    """Write a volume as float32 NIfTI, in mm, with its affine as qform and sform; whole or not at all.
+
+    Raises:
+        DataError: the name ends in neither .nii nor .nii.gz, the array is not 3-D or not finite, the affine is sheared.
+        OSError: it cannot be written (disk full, no permission, no such folder).
+    """
+    import nibabel
+
+    path, values = Path(path), np.asarray(array, np.float32)
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz")
+    if values.ndim != 3 or not np.isfinite(values).all():
+        raise DataError(f"{path}: an array of shape {values.shape} to write; expected 3-D with finite values")
+    affine = _checked_affine(affine, f"{path}: affine to write")
+    image = nibabel.Nifti1Image(values, affine)
+    image.set_qform(affine, code="scanner")
+    image.set_sform(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    with replacing(path) as file:
+        content = image.to_bytes()
+        file.write(gzip.compress(content, compresslevel=6, mtime=0) if path.suffix == ".gz" else content)
+
+
+def voxel_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+    """Edge lengths of a voxel in mm: the norms of the affine's columns."""
+    x, y, z = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0).tolist()
+    return x, y, z
+
+
+def grid_affine(
+    shape: tuple[int, int, int],
+    voxel_mm: Number | tuple[Number, Number, Number],
+    centre_mm: tuple[Number, Number, Number] = (0, 0, 0),
+) -> Float[np.ndarray, "4 4"]:
+    """RAS+ affine of a grid of `shape` voxels whose middle, (shape − 1) / 2, lies at `centre_mm`.
+
+    Raises:
+        DataError: a side or a voxel size is not positive.
+    """
+    sizes = np.broadcast_to(np.asarray(voxel_mm, float), 3)
+    if not (np.all(sizes > 0) and min(shape) > 0):
+        raise DataError(f"grid: shape {shape} of voxels of {voxel_mm} mm; expected positive numbers")
+    affine = np.diag([*sizes, 1.0])
+    affine[:3, 3] = np.asarray(centre_mm) - sizes * (np.asarray(shape) - 1) / 2
+    return affine
+
+
+def resample(volume: Volume, shape: tuple[int, int, int], affine: Float[np.ndarray, "4 4"], order: int = 1) -> Volume:
+    """The volume on another grid, by both affines; 0 outside it.
+
+    `order` 0 takes the nearest voxel (labels), 1 interpolates linearly, 3 by cubic splines. Above 0, along an
+    axis that gets coarser, values are averaged over the new voxel, so that nothing aliases and the integral is kept:
+    exactly for order 1 between grids with parallel axes (flips and swaps included), closely otherwise.
+
+    Raises:
+        DataError: an affine is singular or sheared.
+    """
+    affine = _checked_affine(affine, "affine of the grid to resample to")
+    source = _checked_affine(volume.affine, "affine of the volume to resample")
+    to_source = np.linalg.inv(source) @ affine  # new voxel index → old voxel index
+    axes = _parallel_axes(to_source[:3, :3])
+    if order == 1 and axes is not None:
+        array = np.transpose(volume.array, axes)
+        for new, old in enumerate(
+            axes
+        ):  # the first axis is always the next one to do; after three the order is restored
+            weights = _overlaps(array.shape[0], shape[new], to_source[old, new], to_source[old, 3])
+            array = (weights @ array.reshape(array.shape[0], -1)).reshape(shape[new], *array.shape[1:])
+            array = np.moveaxis(array, 0, -1)
+        return Volume(np.ascontiguousarray(array, volume.array.dtype), affine)
+    return Volume(_interpolated(volume.array, shape, to_source, order), affine)
+
+
+def _interpolated(array: np.ndarray, shape: tuple[int, int, int], to_source: np.ndarray, order: int) -> np.ndarray:
+    from scipy import ndimage
+
+    if order > 0:
+        for axis, width in enumerate(np.linalg.norm(to_source[:3, :3], axis=1)):
+            if width > 1:
+                array = ndimage.correlate1d(array, _box(width), axis=axis, mode="constant")
+    return ndimage.affine_transform(
+        array, to_source[:3, :3], to_source[:3, 3], output_shape=shape, order=order, mode="grid-constant"
+    )
+
+
+def _parallel_axes(matrix: np.ndarray) -> list[int] | None:
+    """For each new axis the old axis it runs along, or None where one runs along none."""
+    axes = np.abs(matrix).argmax(axis=0)
+    along = np.abs(matrix[axes, range(3)])
+    parallel = np.abs(matrix).sum(axis=0) - along < 1e-6 * along
+    return axes.tolist() if parallel.all() and len(set(axes)) == 3 else None
+
+
+def _overlaps(old: int, new: int, step: float, start: float) -> "csr_array":
+    """(new, old) weights: the share of new voxel k, centred at old index start + k·step, that lies in each old voxel.
+
+    A new voxel narrower than an old one is taken as wide as it, which is linear interpolation.
+    """
+    from scipy.sparse import csr_array
+
+    half = max(abs(step), 1.0) / 2
+    centres = start + step * np.arange(new)[:, None]
+    cells = np.arange(old)[None, :]
+    overlap = np.minimum(centres + half, cells + 0.5) - np.maximum(centres - half, cells - 0.5)
+    return csr_array((np.clip(overlap, 0, None) / (2 * half)).astype(np.float32))
+
+
+def _box(width: float) -> np.ndarray:
+    """Weights of a mean over `width` voxels around the middle one; the outermost two count by the part inside."""
+    half = int(np.ceil((width - 1) / 2))
+    inside = np.clip(width / 2 + 0.5 - np.abs(np.arange(-half, half + 1)), 0, 1)
+    return inside / width
+
+
+def _nifti_affine(path: Path, image: "Nifti1Image") -> np.ndarray:
+    qform, qcode = image.header.get_qform(coded=True)
+    sform, scode = image.header.get_sform(coded=True)
+    if not qcode and not scode:
+        raise DataError(f"{path}: no affine (qform and sform codes are 0); expected one, in RAS+ mm")
+    if (units := image.header.get_xyzt_units()[0]) in NOT_MILLIMETRES:
+        raise DataError(f"{path}: lengths in {units}; expected mm")
+    return _checked_affine(sform if scode else qform, f"{path}: affine")
+
+
+def _nifti_array(path: Path, image: "Nifti1Image") -> np.ndarray:
+    shape = image.shape[:3] + tuple(side for side in image.shape[3:] if side != 1)
+    if len(shape) != 3:
+        raise DataError(f"{path}: shape {image.shape}; expected a 3-D volume")
+    array = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
+    if faults := np.count_nonzero(~np.isfinite(array)):
+        raise DataError(f"{path}: {faults} NaN or infinite voxels; expected finite values")
+    return array
+
+
+def _checked_affine(affine: np.ndarray, name: str) -> np.ndarray:
+    affine = np.asarray(affine, float)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise DataError(f"{name}: shape {affine.shape} or not finite; expected a finite 4 × 4 matrix")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (lengths > 0).all():
+        raise DataError(f"{name}: singular, voxel sizes {lengths.tolist()} mm; expected three positive ones")
+    cosines = np.abs((affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths) - np.eye(3)).max()
+    if cosines > SHEAR_TOLERANCE:
+        raise DataError(f"{name}: sheared (cosine of two axes {cosines:.3g}); resample it to orthogonal axes first")
+    return affine
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

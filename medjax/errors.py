@@ -1,0 +1,17 @@
+"""Errors a user can mend: one line each; the command line prints them without a traceback and exits with 2."""
+
+
+class MedjaxError(ValueError):
+    """Bad input. The message is one line: which file or argument, what was found in it and what was expected."""
+
+
+class DataError(MedjaxError):
+    """A file or an array that cannot be used: missing, unreadable, of the wrong shape, or with impossible values."""
+
+
+class ConfigError(MedjaxError):
+    """An unknown or mistyped setting. The message names the setting and the nearest one that exists."""
+
+
+class WorkdirError(MedjaxError):
+    """A work directory that cannot be used now: another run holds it, or it belongs to another configuration."""

@@ -1,0 +1,153 @@
+"""Cylindrical PET scanners from a few numbers: where the crystals are, and which pair of them makes which sinogram bin.
+
+Frame: mm, RAS+ for a patient head first on the back. Crystal 0 is at the top of the ring and the numbers run towards the patient's
+left, as Siemens scanners count (and STIR, whose patient axes these are). Views and bins follow Siemens' list-mode: with
+t = bin − bins // 2, unmashed view v and C crystals, a bin joins crystals v + ⌊t/2⌋ and v − ⌊(t+1)/2⌋ + C/2. Even and odd bins of a view
+therefore differ by half a crystal in angle, and bins lie at s = R sin(π t / C): closer together towards the edge.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from medjax.errors import ConfigError, DataError
+from medjax.pet.grid import Grid
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """A cylinder of rings of crystals. Static: it hashes.
+
+    `crystals` counts a whole ring, virtual ones (in the gaps between blocks) included; every `block`-th crystal is virtual when
+    `gaps` is true. `depth_mm` is the mean depth of interaction, added to `radius_mm`. `mash` views are added into one.
+    """
+
+    name: str
+    crystals: int
+    rings: int
+    radius_mm: float
+    ring_spacing_mm: float
+    bins: int
+    voxel_mm: float
+    depth_mm: float = 0.0
+    block: int = 1
+    gaps: bool = False
+    mash: int = 1
+
+    def __post_init__(self) -> None:
+        if self.crystals % 2 or (self.crystals // 2) % self.mash:
+            raise ConfigError(f"scanner {self.name}: {self.crystals} crystals do not make views mashed by {self.mash}")
+        if self.gaps and self.crystals % self.block:
+            raise ConfigError(f"scanner {self.name}: {self.crystals} crystals are not whole blocks of {self.block}")
+        if not 0 < self.bins <= self.crystals:
+            raise ConfigError(f"scanner {self.name}: {self.bins} bins; expected 1 to {self.crystals} (one a crystal)")
+        if min(self.rings, self.radius_mm, self.ring_spacing_mm, self.voxel_mm) <= 0:
+            raise ConfigError(f"scanner {self.name}: rings, radius, ring spacing and voxel must be positive")
+
+    @property
+    def views(self) -> int:
+        """Angles of a sinogram, after mashing."""
+        return self.crystals // 2 // self.mash
+
+    @property
+    def planes(self) -> int:
+        """Direct planes: one a ring and one between each pair of neighbours."""
+        return 2 * self.rings - 1
+
+    @property
+    def sinogram_shape(self) -> tuple[int, int, int]:
+        """`(view, bin, plane)`."""
+        return self.views, self.bins, self.planes
+
+    @property
+    def field_of_view_mm(self) -> float:
+        """Radius that every view sees whole: the outermost bin's distance from the axis."""
+        half = min((self.bins - 1) // 2, self.crystals // 2)
+        return (self.radius_mm + self.depth_mm) * float(np.sin(np.pi * half / self.crystals))
+
+
+PRESETS = {
+    "ring_2d": Scanner("ring_2d", crystals=504, rings=1, radius_mm=328.0, depth_mm=9.6, ring_spacing_mm=4.0625, bins=344, voxel_mm=2.0),
+    "mmr": Scanner(
+        "mmr", crystals=504, rings=64, radius_mm=328.0, depth_mm=9.6, ring_spacing_mm=4.0625, bins=344, voxel_mm=2.08625, block=9, gaps=True
+    ),
+    "mct": Scanner(
+        "mct", crystals=672, rings=55, radius_mm=427.6, depth_mm=9.6, ring_spacing_mm=4.05, bins=400, voxel_mm=2.036, block=14, gaps=True, mash=2
+    ),
+}
+"""Scanners by name. Crystal counts, radii and depths: public reconstruction code of the group and the Siemens headers it reads."""
+
+
+def preset(name: str) -> Scanner:
+    """The scanner of that name.
+
+    Raises:
+        ConfigError: no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"scanner {name!r} is not known; expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def with_rings(scanner: Scanner, planes: int) -> Scanner:
+    """The scanner with as many rings as make `planes` direct planes (a stack that is shorter than the whole scanner).
+
+    Raises:
+        DataError: `planes` is even: direct planes number 2 · rings − 1.
+    """
+    if planes % 2 == 0:
+        raise DataError(f"{planes} planes; direct planes number 2 · rings − 1, an odd number")
+    return replace(scanner, rings=(planes + 1) // 2)
+
+
+def crystal_pairs(scanner: Scanner) -> tuple[Float[np.ndarray, "view mash bin"], Float[np.ndarray, "view mash bin"]]:
+    """Crystal numbers at both ends of each unmashed line that a bin adds up."""
+    view = np.arange(scanner.views * scanner.mash).reshape(scanner.views, scanner.mash, 1)
+    t = np.arange(scanner.bins) - scanner.bins // 2
+    return (view + t // 2).astype(float), (view - (t + 1) // 2 + scanner.crystals // 2).astype(float)
+
+
+def lines(scanner: Scanner, shift: float = 0.0) -> Float[np.ndarray, "view bin 2 2"]:
+    """End points (x, y) in mm of each bin's line of response; a mashed bin's line is the middle one.
+
+    `shift` moves the ends by so many crystals in opposite senses, and so the line across its bin.
+    """
+    radius = scanner.radius_mm + scanner.depth_mm
+    first, second = (crystal.mean(axis=1) for crystal in crystal_pairs(scanner))
+    ends = first + shift, second - shift
+    angles = np.pi / 2 + 2 * np.pi / scanner.crystals * np.stack(ends, axis=-1)
+    return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+
+def parallel_lines(views: int, bins: int, spacing_mm: float) -> Float[np.ndarray, "view bin 2 2"]:
+    """End points of a uniform parallel beam: x cos θ + y sin θ = s, θ = π view / views, s = (bin − (bins − 1)/2) · spacing."""
+    angle = np.pi * np.arange(views)[:, None] / views
+    s = (np.arange(bins) - (bins - 1) / 2) * spacing_mm
+    reach = bins * spacing_mm
+    normal = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    along = np.stack([-np.sin(angle), np.cos(angle)], axis=-1)
+    return np.stack([s[:, None] * normal + side * reach * along for side in (-1, 1)], axis=-2)
+
+
+def coverage(scanner: Scanner) -> Float[np.ndarray, "view bin"]:
+    """Share of a bin's crystal pairs that are real: 0 where every line of response ends in a gap between blocks."""
+    if not scanner.gaps:
+        return np.ones((scanner.views, scanner.bins))
+    first, second = crystal_pairs(scanner)
+    return np.mean((first % scanner.block != 0) & (second % scanner.block != 0), axis=1)
+
+
+def gap_mask(scanner: Scanner) -> Bool[np.ndarray, "view bin"]:
+    """True where a bin can hold events."""
+    return coverage(scanner) > 0
+
+
+def grid(scanner: Scanner, size: int | None = None, voxel_mm: float | None = None, planes: int | None = None) -> Grid:
+    """The image grid of a stack of direct planes: square in x and y, one slice a plane.
+
+    `size` voxels of `voxel_mm` (default: the scanner's own); without a size, as many as fit the field of view.
+    """
+    voxel = voxel_mm or scanner.voxel_mm
+    size = size or 2 * int(scanner.field_of_view_mm // voxel)
+    return Grid((size, size, planes or scanner.planes), (voxel, voxel, scanner.ring_spacing_mm / 2))

@@ -1,0 +1,327 @@
+"""From end points of lines of response to what the projector needs: Joseph's interpolation, organised for contiguous reads.
+
+A line that runs mostly along x crosses the image row at x-index i (counted from the middle row) at y-index
+`position + slope · i`, and spends `length` mm in it. Joseph's method reads the row there by linear interpolation. Lines that run mostly
+along y are the same thing in the image turned by a quarter. A **fan** holds the lines of one orientation, grouped in views whose lines
+are nearly parallel, and serves one or several quarter turns of the image at once: a ring of crystals looks the same after a quarter
+turn, so one set of indices and weights serves four lines, and half of the lines (those on one side of the axis) are enough.
+
+For the transpose a voxel must find the lines that pass within one voxel of it. In a view these depend, up to a small tilt, on one
+number u = y − mean_slope · i, so a table over cells of u lists the candidates: the first line, and the positions and extra slopes of the
+next `taps` ones. The system of the mMR at 128 × 128 takes 4 MB where its sparse matrix takes 61.
+
+Source: Joseph, IEEE Transactions on Medical Imaging 1(3), 1982, for the interpolation.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy.spatial import cKDTree
+
+from medjax.errors import ConfigError, DataError
+from medjax.pet.grid import Grid
+
+AnyArray = Array | np.ndarray  # made by numpy on the host, then moved to the device
+
+CELL = 0.25  # width of a table cell in voxels: wider lists more candidates, narrower a longer table
+_MARGIN = 1e-3  # voxels by which a cell reaches over its edges, against rounding in float32
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Fan:
+    """Lines of one orientation, in voxel units of the image after `turns[0]` quarter turns; lane k is turned by `turns[k]`."""
+
+    position: Float[AnyArray, "*stack view ray"]  # y-index on the middle row
+    slope: Float[AnyArray, "*stack view ray"]  # y-index per row
+    table: Float[AnyArray, "*stack view cell entry"]  # first line; then `taps` positions; then `taps` slopes beyond the mean
+    mean_slope: Float[AnyArray, "*stack view"]
+    pick: Int[AnyArray, "*stack view bin lane"]  # row of the sinogram that holds a line; one past the last row: none does
+    turns: tuple[int, ...] = field(metadata={"static": True})
+    first_cell: float = field(metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class System:
+    """Geometry of lines on a slice: image `(x, y, slice)` ↔ sinogram `(view, bin, slice)`. Arrays are data, shapes are static."""
+
+    fans: tuple[Fan, ...]
+    length: Float[AnyArray, "*stack view bin"]  # mm that a line spends in an image row
+    place: Int[AnyArray, "*stack view bin"]  # row of the fans' joint output that is this bin; one past the last row: the line misses the image
+    shape: tuple[int, int] = field(metadata={"static": True})
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Host side: lines as arrays of any shape; unit normal (cos, sin) and signed distance in mm."""
+
+    cos: np.ndarray
+    sin: np.ndarray
+    offset: np.ndarray
+
+    def __getitem__(self, index: object) -> "_Lines":
+        return _Lines(self.cos[index], self.sin[index], self.offset[index])
+
+    def turned(self, quarters: int) -> "_Lines":
+        """The lines turned about the axis."""
+        cos, sin = self.cos, self.sin
+        for _ in range(quarters % 4):
+            cos, sin = -sin, cos
+        return _Lines(cos, sin, self.offset)
+
+    def key(self) -> np.ndarray:
+        """A point that two equal lines share whatever the sign of their normal: foot point and doubled angle."""
+        foot = self.offset[..., None] * np.stack([self.cos, self.sin], axis=-1)
+        double = 100 * np.stack([self.cos**2 - self.sin**2, 2 * self.cos * self.sin], axis=-1)
+        return np.concatenate([foot, double], axis=-1).reshape(-1, 4)
+
+
+def _concatenate(parts: list[_Lines]) -> _Lines:
+    return _Lines(*(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("cos", "sin", "offset")))
+
+
+def build_system(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> System:
+    """The system of these lines on the slices of `grid`.
+
+    Quarter-turn symmetry is found by looking at the lines, not asked for: where it is absent (an oblong grid, odd numbers of views)
+    the same matrix is made of two fans without symmetry, and runs slower.
+
+    Args:
+        end_points: (x, y) in mm of both ends; lines of a view must be nearly parallel to be fast, not to be right.
+
+    Raises:
+        DataError: an end point lies inside the image: a line must cross the grid.
+    """
+    all_lines = _from_end_points(end_points, grid)
+    along_x = _mostly_along_x(all_lines)
+    system = _symmetric(all_lines, along_x, grid)
+    return system if system is not None else _plain(all_lines, along_x, grid)
+
+
+def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subset view"]]:
+    """`number` interleaved subsets of the views as one system with a leading axis, and which views each holds.
+
+    Subset k of the result is `jax.tree.map(lambda a: a[k], stacked)`, with k traced if need be; the same split serves ordered subsets
+    and the shards of a device mesh.
+
+    Raises:
+        ConfigError: the views of a fan cannot be dealt out evenly.
+    """
+    counts = [fan.position.shape[0] for fan in system.fans]
+    if any(count % number for count in counts):
+        valid = [n for n in range(1, min(counts) + 1) if all(count % n == 0 for count in counts)]
+        raise ConfigError(f"{number} subsets do not divide the views evenly; possible here: {', '.join(map(str, valid))}")
+    bins = system.place.shape[1]
+    parts, views = [], []
+    for k in range(number):
+        fans = [jax.tree.map(lambda a, k=k: np.asarray(a)[k::number], fan) for fan in system.fans]
+        rows = np.unique(np.concatenate([fan.pick.ravel() for fan in fans]))
+        held = np.unique(rows[rows < system.place.size] // bins)
+        views.append(held)
+        parts.append((fans, held))
+    if len({len(held) for held in views}) > 1 or sum(map(len, views)) != system.place.shape[0]:
+        raise ConfigError(f"{number} subsets would share views; choose another number")
+    stacked = [_subset(system, fans, held) for fans, held in parts]
+    return jax.tree.map(lambda *a: jnp.stack([jnp.asarray(b) for b in a]), *stacked), np.stack(views)
+
+
+def _subset(system: System, fans: list[Fan], held: np.ndarray) -> System:
+    """The system of the views `held`, whose lines are those of `fans`; both maps between rows are made anew."""
+    bins = system.place.shape[1]
+    rank = np.full(system.place.shape[0] + 1, len(held))
+    rank[held] = np.arange(len(held))
+    renamed = []
+    for fan in fans:
+        missing = fan.pick >= system.place.size
+        view, bin_ = np.divmod(fan.pick, bins)
+        renamed.append(replace(fan, pick=np.where(missing, len(held) * bins, rank[view] * bins + bin_).astype(np.int32)))
+    return System(tuple(renamed), np.asarray(system.length)[held], _place(renamed, (len(held), bins)), system.shape)
+
+
+def _place(fans: list[Fan], sinogram: tuple[int, int]) -> np.ndarray:
+    """Where each bin lies among the fans' output rows, from where each fan's bins lie in the sinogram."""
+    total = sum(fan.position.size * len(fan.turns) for fan in fans)
+    place = np.full(int(np.prod(sinogram)) + 1, total, np.int32)
+    start = 0
+    for fan in fans:
+        views, rays = fan.position.shape
+        lanes = len(fan.turns)
+        forward = np.asarray(fan.pick)[:, -rays:]  # the forward pass walks the last rays of the table's bins
+        place[forward.ravel()] = start + np.arange(views * rays * lanes)
+        start += views * rays * lanes
+    return place[:-1].reshape(sinogram)
+
+
+def _from_end_points(end_points: np.ndarray, grid: Grid) -> _Lines:
+    first, second = np.moveaxis(np.asarray(end_points, float), -2, 0)
+    half = np.asarray(grid.shape[:2]) * np.asarray(grid.voxel_mm[:2]) / 2
+    if np.any(np.all(np.abs(end_points) < half, axis=-1)):
+        raise DataError(f"end points: a line ends inside the image of ±{half[0]:g} × ±{half[1]:g} mm; choose a smaller grid")
+    dx, dy = np.moveaxis(second - first, -1, 0)
+    norm = np.hypot(dx, dy)
+    if np.any(norm == 0):
+        raise DataError("end points: both ends of a line are the same point")
+    cos, sin = -dy / norm, dx / norm
+    return _Lines(cos, sin, first[..., 0] * cos + first[..., 1] * sin)
+
+
+def _mostly_along_x(views: _Lines) -> np.ndarray:
+    """True for views whose normal lies in [45°, 135°): half-open, so that a quarter turn swaps the two kinds exactly."""
+    double_cos = np.mean(views.cos**2 - views.sin**2, axis=1)
+    double_sin = np.mean(2 * views.cos * views.sin, axis=1)
+    return (double_cos < -1e-9) | ((np.abs(double_cos) <= 1e-9) & (double_sin > 0))
+
+
+def _reach_mm(grid: Grid) -> float:
+    """Lines farther than this from the axis touch no voxel."""
+    return float(np.hypot(*((n + 1) / 2 * v for n, v in zip(grid.shape[:2], grid.voxel_mm[:2], strict=True))))
+
+
+def _sorted(selected: _Lines) -> _Lines:
+    """Each view's lines in order of where they cross the middle row."""
+    order = np.argsort(selected.offset / selected.sin, axis=1)
+    return _Lines(*(np.take_along_axis(a, order, axis=1) for a in (selected.cos, selected.sin, selected.offset)))
+
+
+def _match(wanted: _Lines, among: _Lines) -> np.ndarray:
+    """Index of each wanted line among the others (flattened); their number where there is none."""
+    distance, index = cKDTree(among.key()).query(wanted.key(), distance_upper_bound=1e-5)
+    return np.where(np.isfinite(distance), index, among.offset.size).reshape(wanted.offset.shape)
+
+
+def _symmetric(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System | None:
+    """One fan of four lanes, or None where the lines or the grid lack the symmetry."""
+    (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
+    if nx != ny or vx != vy or 2 * along_x.sum() != len(along_x):
+        return None
+    half = _upper_half(_sorted(all_lines[along_x]), _reach_mm(grid))
+    if half is None:
+        return None
+    centred = bool(np.all(np.abs(half.offset[:, 0]) < 1e-6))
+    mirrored = _Lines(half.cos, half.sin, -half.offset)[:, int(centred) :][:, ::-1]
+    whole = _concatenate([mirrored, half])
+    pick = np.stack([_match(whole.turned(k), all_lines) for k in range(4)], axis=-1)
+    fan = _fan(half, whole, pick, (0, 1, 2, 3), grid.shape[:2], (vx, vy))
+    place = _place([fan], all_lines.offset.shape)
+    reached = np.abs(all_lines.offset) < _reach_mm(grid)
+    if np.any(place[reached] == fan.position.size * 4):
+        return None
+    return System((_on_device(fan),), jnp.asarray(_length(all_lines, along_x, grid)), jnp.asarray(place), grid.shape[:2])
+
+
+def _upper_half(views: _Lines, reach: float) -> _Lines | None:
+    """The lines of each view at or above the axis (below it, mirrored, where there are more); None if views differ in number."""
+    sign = np.sign(views.sin)  # crossing = offset / sin: above the axis where both have one sign
+    crossing = views.offset * sign
+    above = (crossing > -1e-6) & (crossing < reach)
+    below = (crossing < 1e-6) & (crossing > -reach)
+    use_below = below.sum() > above.sum()
+    chosen = below if use_below else above
+    number = chosen.sum(axis=1)
+    if number[0] == 0 or np.any(number != number[0]):
+        return None
+    keep = _Lines(*(a[chosen].reshape(len(number), -1) for a in (views.cos, views.sin, views.offset)))
+    return _Lines(keep.cos, keep.sin, -keep.offset)[:, ::-1] if use_below else keep
+
+
+def _plain(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System:
+    """Two fans of one lane: lines along x on the image as it is, lines along y on the image turned by a quarter."""
+    index = np.arange(all_lines.offset.size).reshape(all_lines.offset.shape)
+    fans = []
+    for turn, members in ((0, along_x), (1, ~along_x)):
+        if not members.any():
+            continue
+        chosen = all_lines[members].turned(-turn)
+        order = np.argsort(chosen.offset / chosen.sin, axis=1)
+        seen = np.flatnonzero(np.any(np.abs(np.take_along_axis(chosen.offset, order, 1)) < _reach_mm(grid), axis=0))
+        order = order[:, seen.min() : seen.max() + 1] if seen.size else order[:, :1]
+        take = [np.take_along_axis(a, order, axis=1) for a in (chosen.cos, chosen.sin, chosen.offset, index[members])]
+        rays = _Lines(*take[:3])
+        step = -1 if turn else 1
+        fans.append(_fan(rays, rays, take[3][..., None], (turn,), grid.shape[:2][::step], grid.voxel_mm[:2][::step]))
+    length, place = _length(all_lines, along_x, grid), _place(fans, all_lines.offset.shape)
+    return System(tuple(map(_on_device, fans)), jnp.asarray(length), jnp.asarray(place), grid.shape[:2])
+
+
+def _fan(
+    rays: _Lines, bins: _Lines, pick: np.ndarray, turns: tuple[int, ...], shape: tuple[int, int], voxel_mm: tuple[float, float]
+) -> Fan:
+    """A fan from its forward `rays` (the last ones of `bins`) and from all the lines `bins` that the transpose looks up."""
+    position, slope = _in_voxels(rays, shape, voxel_mm)
+    bin_position, bin_slope = _in_voxels(bins, shape, voxel_mm)
+    table, mean_slope, first_cell = _candidates(bin_position, bin_slope, shape, 0.0 if len(turns) == 4 else -(shape[0] - 1) / 2)
+    return Fan(position, slope, table, mean_slope, pick.astype(np.int32), turns, first_cell)
+
+
+def _in_voxels(rays: _Lines, shape: tuple[int, int], voxel_mm: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Position and slope in voxels of x cos + y sin = offset, walked along x."""
+    vx, vy = voxel_mm
+    return rays.offset / rays.sin / vy + (shape[1] - 1) / 2, -rays.cos / rays.sin * vx / vy
+
+
+def _length(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> np.ndarray:
+    """mm that each line spends in one row of the image it walks."""
+    vx, vy, _ = grid.voxel_mm
+    return np.where(along_x[:, None], vx / np.abs(all_lines.sin + 1e-300), vy / np.abs(all_lines.cos + 1e-300))
+
+
+def _candidates(
+    position: np.ndarray, slope: np.ndarray, shape: tuple[int, int], first_row: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The table of candidate lines over cells of u for image rows from `first_row` on, its views' mean slopes, and where cells begin.
+
+    A line is a candidate of a cell if it passes within one voxel of a point (row, y) of the image with u in that cell.
+    """
+    last_row = (shape[0] - 1) / 2
+    mean = slope.mean(axis=1)
+    tilt = slope - mean[:, None]
+    first_cell = -2.0 - float(np.abs(mean).max()) * last_row
+    cells = first_cell + CELL * np.arange(int(np.ceil((shape[1] + 2 - 2 * first_cell) / CELL)))
+    spread = np.abs(tilt) * last_row + _MARGIN
+    highest = np.maximum.accumulate(position + spread, axis=1)
+    lowest = np.minimum.accumulate((position - spread)[:, ::-1], axis=1)[:, ::-1]
+    first = np.stack([np.searchsorted(view, cells, side="right") for view in highest])
+    last = np.stack([np.searchsorted(view, cells + CELL + 2, side="left") for view in lowest])
+    first, taps = _tightened(position, tilt, mean, cells, (first, last), (first_row, last_row), shape[1])
+    taps = min(taps, position.shape[1])
+    first = np.minimum(first, position.shape[1] - taps)
+    return np.concatenate([first[..., None], *_listed(position, tilt, first[..., None] + np.arange(taps))], axis=-1), mean, first_cell
+
+
+def _tightened(
+    position: np.ndarray,
+    tilt: np.ndarray,
+    mean: np.ndarray,
+    cells: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
+    rows: tuple[float, float],
+    width: int,
+) -> tuple[np.ndarray, int]:
+    """First candidate of every cell, and how many follow at most, counting only the rows at which a cell lies in the image."""
+    steep = np.where(np.abs(mean) > 1e-9, mean, np.nan)[:, None]
+    ends = np.sort(np.stack([(-2 - CELL - cells) / steep, (width - cells) / steep]), axis=0)
+    low, high = (np.clip(np.nan_to_num(end, nan=row), *rows)[..., None] for end, row in zip(ends, rows, strict=True))
+    reachable = (cells > -2 - CELL - np.abs(mean)[:, None] * rows[1]) & (cells < width + np.abs(mean)[:, None] * rows[1])
+    first, last = bounds
+    candidate = first[..., None] + np.arange(max(int(np.where(reachable, last - first, 0).max()), 1))
+    inside = (candidate < position.shape[1]) & reachable[..., None]
+    there, lean = _listed(position, tilt, np.where(inside, candidate, 0))
+    passes = np.sort(np.stack([there + lean * low, there + lean * high]), axis=0)
+    near = inside & (passes[1] > cells[:, None] - _MARGIN) & (passes[0] < cells[:, None] + CELL + 2 + _MARGIN)
+    skipped = np.where(near.any(axis=-1), near.argmax(axis=-1), 0)
+    count = np.where(near, np.arange(near.shape[-1]) + 1, 0).max(axis=-1) - skipped
+    return first + skipped, max(int(count.max()), 1)
+
+
+def _listed(position: np.ndarray, tilt: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and tilts of the lines that each view's candidates number."""
+    index = candidate.reshape(len(position), -1)
+    return tuple(np.take_along_axis(a, index, axis=1).reshape(candidate.shape) for a in (position, tilt))  # type: ignore[return-value]
+
+
+def _on_device(fan: Fan) -> Fan:
+    return jax.tree.map(jnp.asarray, fan)

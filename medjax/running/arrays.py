@@ -1,0 +1,85 @@
+"""Trees of arrays in one npz file, without pickles: what `stage` keeps."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import jax
+import ml_dtypes  # noqa: F401 (registers bfloat16 and its kin with NumPy by name)
+import numpy as np
+from jaxtyping import PyTree
+
+from medjax.errors import WorkdirError
+from medjax.atomic import replacing
+
+
+def save_arrays(path: Path, tree: PyTree) -> None:
+    """Write the leaves of `tree` (arrays, numbers, strings) to `path`, whole or not at all.
+
+    Raises:
+        TypeError: a leaf is no array, number or string; typed PRNG keys are none: keep `jax.random.key_data(key)`.
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for key, leaf in _named_leaves(tree).items():
+            array = np.asarray(leaf)
+            if array.dtype.hasobject:
+                raise TypeError(f"{path.stem}: '{key}' is {type(leaf).__name__}; expected arrays or numbers")
+            if array.dtype.kind == "V":  # bfloat16 and kin, which npy cannot name
+                key, array = f"{key}@{array.dtype.name}", array.view(f"u{array.itemsize}")
+            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def load_arrays(path: Path, like: PyTree | None = None) -> PyTree:
+    """The tree of NumPy arrays kept at `path`: nested dicts, or the structure of `like`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        zipfile.BadZipFile, ValueError, EOFError: the file is damaged.
+        WorkdirError: its entries are not those of `like`.
+    """
+    with zipfile.ZipFile(path) as archive:
+        arrays = dict(_read(archive, name) for name in archive.namelist())
+    if like is None:
+        return _nested(arrays)
+    wanted = list(_named_leaves(like))
+    if wanted != list(arrays):
+        odd = sorted(set(wanted) ^ set(arrays))
+        raise WorkdirError(
+            f"{path} holds other entries than this code expects ({', '.join(odd[:3])}); "
+            "it was written by another version: delete it or use another --workdir"
+        )
+    return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
+
+
+def is_nested_dict(tree: PyTree) -> bool:
+    """Whether `tree` is dicts of dicts … of leaves, with names as keys, so that it needs no `like` to be read back."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return isinstance(tree, dict) and all(
+        isinstance(entry, jax.tree_util.DictKey) and isinstance(entry.key, str) and not set("/@") & set(entry.key)
+        for path in paths
+        for entry in path
+    )
+
+
+def _named_leaves(tree: PyTree) -> dict[str, PyTree]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> tuple[str, np.ndarray]:
+    array = np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)  # read whole: checks the CRC
+    key, _, extension = name.removesuffix(".npy").partition("@")
+    return key, array.view(np.dtype(extension)) if extension else array
+
+
+def _nested(arrays: dict[str, np.ndarray]) -> dict:
+    tree: dict = {}
+    for key, array in arrays.items():
+        *parents, last = key.split("/")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = array
+    return tree

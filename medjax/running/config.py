@@ -1,0 +1,158 @@
+"""Configurations: `configs/NAME.py:preset`, overridden by `--config.a.b=value`, checked, frozen and hashed."""
+
+import difflib
+import functools
+import hashlib
+import json
+import math
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
+
+from medjax.errors import ConfigError
+from medjax.running.modules import load_module
+
+PRESETS = ("tiny", "small", "paper")
+Value = bool | int | float | str | tuple
+
+
+def load_config(file: Path, preset: str, overrides: Sequence[str] = ()) -> FrozenConfigDict:
+    """`get_config(preset)` of `file` with `overrides` such as "model.width=32" applied, and frozen.
+
+    Raises:
+        ConfigError: no such file, preset or key; a value of another type, or no number, string, boolean or tuple.
+    """
+    module = _module(file)
+    known = _presets(module)
+    if preset not in known:
+        raise ConfigError(f"{file} has no preset '{preset}'; expected {', '.join(known)}{did_you_mean(preset, known)}")
+    config = module.get_config(preset)
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"get_config('{preset}') in {file} returns {type(config).__name__}; expected a ConfigDict")
+    config = ConfigDict(plain(config))
+    _check_values(config, str(file))
+    _override(config, overrides)
+    return FrozenConfigDict(config)
+
+
+def presets(file: Path) -> tuple[str, ...]:
+    """The presets of a config file: its own `PRESETS` if it names them, else tiny, small, paper.
+
+    Raises:
+        ConfigError: there is no such file, or it has no `get_config`.
+    """
+    return _presets(_module(file))
+
+
+def config_hash(config: Mapping | ConfigDict) -> str:
+    """Eight hex digits that depend on the resolved values only, not on the order of the keys."""
+    text = json.dumps(plain(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def plain(config: Mapping | ConfigDict) -> dict:
+    """The configuration as nested dicts of values."""
+    return {key: plain(value) if isinstance(value, Mapping | ConfigDict) else value for key, value in config.items()}
+
+
+def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Dotted key → value, the keys as `--config.` takes them."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        section = isinstance(value, Mapping | ConfigDict)
+        flat |= flatten(value, f"{prefix}{key}.") if section else {f"{prefix}{key}": value}
+    return flat
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message: the known name closest to `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _module(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise ConfigError(f"no config file {file}; an experiment needs one with get_config(preset)")
+    module = load_module(file, f"configs.{file.stem}")
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{file} has no get_config; expected get_config(preset: str) -> ConfigDict")
+    return module
+
+
+def _presets(module: ModuleType) -> tuple[str, ...]:
+    return tuple(getattr(module, "PRESETS", PRESETS))
+
+
+def _override(config: ConfigDict, overrides: Sequence[str]) -> None:
+    before = flatten(config)
+    keys = [_key(override, before) for override in overrides]
+    for key, override in zip(keys, overrides, strict=True):
+        if keys.count(key) > 1:
+            raise ConfigError(f"--config.{key} is given {keys.count(key)} times; expected once")
+        try:
+            _parse(config, key, override, before[key])
+        except (flags.Error, ValueError, TypeError, SyntaxError) as error:
+            kind = type(before[key]).__name__
+            raise ConfigError(f"--config.{override} is no {kind}; expected one such as {before[key]!r}") from error
+    _check_values(config, "the command line")
+
+
+def _parse(config: ConfigDict, key: str, override: str, before: Value) -> None:
+    """Let ml_collections read one override into `config`; it knows the types, except those inside tuples."""
+    arguments, values = ["medjax", f"--config.{override}"], flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+    values(arguments)
+    if isinstance(before, tuple):
+        *sections, last = key.split(".")
+        section = functools.reduce(operator.getitem, sections, config)
+        section[last] = _elements_as(before, section[last])
+
+
+def _key(override: str, known: Mapping[str, Value]) -> str:
+    key, equals, _ = override.partition("=")
+    inside = [name for name in known if name.startswith(f"{key}.")]
+    if inside:
+        raise ConfigError(f"--config.{key} is a section; set its values one by one: {', '.join(inside)}")
+    if key not in known:
+        raise ConfigError(f"--config.{key} is unknown; expected a key of this config{did_you_mean(key, known)}")
+    if not equals:
+        raise ConfigError(f"--config.{key} has no value; write --config.{key}={known[key]}")
+    return key
+
+
+def _elements_as(before: tuple, after: tuple) -> tuple:
+    """`after` with elements of the type that `before` has throughout; an empty or mixed `before` says nothing."""
+    if len({type(element) for element in before}) != 1:
+        return after
+    return tuple(_element_as(before[0], element) for element in after)
+
+
+def _element_as(before: Value, after: Value) -> Value:
+    if isinstance(before, float) and type(after) is int:
+        return float(after)
+    if type(after) is not type(before):
+        raise TypeError(f"{after!r} is no {type(before).__name__}")
+    return _elements_as(before, after) if isinstance(before, tuple) and isinstance(after, tuple) else after
+
+
+def _check_values(config: ConfigDict, where: str) -> None:
+    for key, value in flatten(config).items():
+        for element in _elements(value):
+            if not isinstance(element, bool | int | float | str):
+                kind = type(element).__name__
+                raise ConfigError(f"{key} in {where} is {kind}; a config holds only numbers, strings, booleans, tuples")
+            if isinstance(element, float) and not math.isfinite(element):
+                raise ConfigError(f"{key} in {where} is {element}; expected a finite number")
+
+
+def _elements(value: object) -> Iterator[object]:
+    if isinstance(value, tuple):
+        for element in value:
+            yield from _elements(element)
+    else:
+        yield value

@@ -1,0 +1,87 @@
+"""What a run ran on: versions, devices, threads, commit. Nothing here names a machine or a path on it."""
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FLAGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "OMP_NUM_THREADS", "LIBTPU_INIT_ARGS")
+
+
+def describe(root: Path | None = None) -> dict[str, Any]:
+    """Everything besides the config that a result may depend on; with `root`, its commit and whether it has changes."""
+    import jax
+
+    import medjax
+
+    versions = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")}
+    return {
+        "medjax": medjax.__version__,
+        "python": platform.python_version(),
+        **versions,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpus": os.cpu_count(),
+        "threads": _threads(),
+        "x64": bool(jax.config.values["jax_enable_x64"]),
+        "flags": {name: _without_paths(os.environ[name]) for name in FLAGS if name in os.environ},
+        **(_commit(root) if root else {}),
+    }
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The entries of `before` that are no longer so."""
+    return {key: value for key, value in before.items() if key != "earlier" and value != now.get(key)}
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs between processes, unless JAX_COMPILATION_CACHE_DIR or jax.config says where."""
+    import jax
+
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(home) / "medjax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def peak_memory() -> dict[str, float]:
+    """Peak memory of this process and, where the backend tells, of its first device, in MiB."""
+    import resource
+    import sys
+
+    import jax
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"run.peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        peak["run.peak_device_memory_mib"] = statistics["peak_bytes_in_use"]
+    return {name: round(value / 2**20, 1) for name, value in peak.items()}
+
+
+def _threads() -> int | None:
+    """Cores this process may use: the size of XLA's thread pool on CPU."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _without_paths(text: str) -> str:
+    return re.sub(r"=\S*/\S*", "=(path)", text)
+
+
+def _commit(root: Path) -> dict[str, Any]:
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", "medjax", "experiments", "configs")
+    return {} if commit is None else {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,131 @@
+"""An experiment is a module with a docstring and `run(config, work) -> Result`; this runs one in a work directory."""
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from medjax.errors import MedjaxError
+from medjax.report.html import Report, Table, write_report
+from medjax.report.terminal import print_table
+from medjax.running.checkout import experiment_file, find_root, list_experiments
+from medjax.running.config import config_hash, flatten, load_config
+from medjax.running.modules import load_module
+from medjax.running.workdir import WorkDir, open_workdir, read_json, record_timings, write_json
+
+__all__ = ["Result", "find_root", "list_experiments", "main", "run_experiment"]
+
+
+class Result(NamedTuple):
+    """What an experiment hands back. Equal runs have equal `metrics`; NaN says that a metric is undefined."""
+
+    metrics: Mapping[str, float]  # flat, stable names
+    report: Report
+    table: Table | None = None  # printed instead of the metrics
+
+
+def run_experiment(
+    name: str,
+    preset: str = "small",
+    overrides: Sequence[str] = (),
+    workdir: Path | None = None,
+    root: Path | None = None,
+    config_file: Path | None = None,
+) -> Path:
+    """Run experiment `name`, continue it, or do nothing if it is finished; returns its work directory.
+
+    `overrides` look like "model.width=32"; unless given, `workdir` is runs/NAME-PRESET-HASH in the checkout `root`, and
+    `config_file` its configs/NAME.py. metrics.json is written last: where it is, the run is finished.
+
+    Raises:
+        MedjaxError: no such experiment, preset or key; a directory in use or of another config; an infinite metric.
+        OSError: the disk is full, or a file cannot be read or written.
+    """
+    root = find_root(root)
+    file = experiment_file(root, name)
+    config = load_config(config_file or root / "configs" / f"{name}.py", preset, overrides)
+    path = workdir or root / "runs" / f"{name}-{preset}-{config_hash(config)}"
+    with open_workdir(path, {"experiment": name, "config": config}) as work:
+        if (work.path / "metrics.json").is_file():
+            print(f"finished already: {_shown(work.path)}/report.html")
+            return path
+        command = _command(name, preset, overrides, config_file)
+        _run(work, load_module(file, f"experiments.{name}"), config, root, command)
+    return path
+
+
+def main(module_file: str) -> None:
+    """The command line of one experiment, the same as `medjax run`: `if __name__ == "__main__": main(__file__)`."""
+    from medjax import cli
+
+    file = Path(module_file).resolve()
+    cli.main(["run", file.stem, "--experiments", str(file.parent), *sys.argv[1:]])
+
+
+def _run(work: WorkDir, module: ModuleType, config: ConfigDict, root: Path, command: str) -> None:
+    from medjax.running.environment import enable_compilation_cache, peak_memory
+
+    enable_compilation_cache()
+    environment = _record_environment(work, root)
+    start = time.perf_counter()
+    result = _call(module, config, work)
+    metrics = _checked(result.metrics)
+    record_timings(work, {"run.seconds": round(time.perf_counter() - start, 3), **peak_memory()})
+    details = {
+        "Command": command,
+        "Configuration": flatten(config),
+        "Environment": flatten(environment),
+        "Timings": read_json(work, "timings.json"),
+    }
+    write_report(work.path / "report.html", result.report, details)
+    write_json(work, "metrics.json", metrics)
+    print_table(result.table or Table(("metric", "value"), [*metrics.items()]))
+    print(f"\nreport: {_shown(work.path)}/report.html")
+
+
+def _call(module: ModuleType, config: ConfigDict, work: WorkDir) -> Result:
+    if not hasattr(module, "run"):
+        raise MedjaxError(f"{module.__name__} has no run; expected run(config, work) -> Result")
+    result = module.run(config, work)
+    if not isinstance(result, Result):
+        raise MedjaxError(f"run of {module.__name__} returned {type(result).__name__}; expected a Result")
+    return result
+
+
+def _checked(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics as plain floats, sorted by name. Raises MedjaxError for an infinite one."""
+    checked = {name: float(metrics[name]) for name in sorted(metrics)}
+    for name, value in checked.items():
+        if math.isinf(value):
+            raise MedjaxError(f"metric {name} is {value}; expected a finite number, or NaN where it is undefined")
+    return checked
+
+
+def _record_environment(work: WorkDir, root: Path) -> dict[str, Any]:
+    """Write environment.json; a run continued elsewhere keeps under `earlier` what was different before."""
+    from medjax.running.environment import changes, describe
+
+    before, now = read_json(work, "environment.json"), describe(root)
+    changed = changes(before, now)
+    if changed:
+        print(f"medjax: this run began with another {', '.join(changed)}; what it kept is used", file=sys.stderr)
+    now["earlier"] = [*before.get("earlier", []), *([changed] if changed else [])]
+    write_json(work, "environment.json", now)
+    return now
+
+
+def _command(name: str, preset: str, overrides: Sequence[str], config_file: Path | None) -> str:
+    start = [f"{name}:{preset}"] if config_file is None else [name, f"--config={config_file.name}:{preset}"]
+    return shlex.join(["medjax", "run", *start, *(f"--config.{override}" for override in overrides)])
+
+
+def _shown(path: Path) -> Path:
+    """`path` as seen from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

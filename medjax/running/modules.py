@@ -1,0 +1,24 @@
+"""Python files of the checkout (experiments, configs), run by path and not installed."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+
+def load_module(file: Path, name: str) -> ModuleType:
+    """Run `file` as the module `name`; the folder above its own becomes importable, so that files can share helpers.
+
+    Raises:
+        FileNotFoundError: there is no such file; and whatever running it raises.
+    """
+    root = str(file.resolve().parent.parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(2, "not a Python file", str(file))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,211 @@
+"""A work directory: held by one process at a time, whole after any kill, and continued by the same command.
+
+It contains config.json, metrics.jsonl, timings.json, figures/, checkpoints/ and what the runner adds at the end.
+"""
+
+import fcntl
+import json
+import math
+import os
+import re
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from medjax.errors import WorkdirError
+from medjax.atomic import remove_leftovers, replacing, write_text
+from medjax.running.config import flatten, plain
+
+PyTree = Any  # jaxtyping's would import JAX, and a finished run needs none
+
+
+@dataclass(frozen=True)
+class WorkDir:
+    """A work directory that this process holds; `open_workdir` makes it."""
+
+    path: Path
+    stages: set[str] = field(default_factory=set)  # asked for in this process, so that no name is used for two things
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+
+@contextmanager
+def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir, None, None]:
+    """Hold the directory `path` (made if absent) for a run with `config`, until the block ends or the process dies.
+
+    Raises:
+        WorkdirError: another process holds it, or it belongs to another config.
+        OSError: it cannot be made or written.
+    """
+    for folder in (path, path / "checkpoints", path / "figures"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _lock(path):
+        work = WorkDir(path)
+        remove_leftovers(path)
+        for log in path.glob("*.jsonl"):
+            _drop_half_line(log)
+        _claim(work, config)
+        yield work
+
+
+def stage(work: WorkDir, name: str, compute: Callable[[], PyTree], like: PyTree | None = None) -> PyTree:
+    """`compute()`, or what it gave when a run before this one came this far; `checkpoints/NAME.npz` keeps it.
+
+    The result is a nested dict of arrays and numbers; with `like` (arrays or shapes), any pytree of that structure. It
+    comes back as NumPy arrays, the same ones whether computed or kept. Its wall time goes to timings.json.
+
+    Raises:
+        TypeError: the result cannot be kept without `like`, or a leaf is no array.
+        ValueError: `name` was used before in this run, or is no plain name.
+        WorkdirError: the kept result has another structure than `like`.
+    """
+    if name in work.stages:
+        raise ValueError(f"stage '{name}' exists already in this run; give every stage its own name")
+    file = work.checkpoints / f"{_plain_name(name)}.npz"
+    work.stages.add(name)
+    kept = _load(file, like)
+    return kept if kept is not None else _compute(work, name, file, compute, like)
+
+
+def write_json(work: WorkDir, name: str, content: Mapping[str, Any]) -> Path:
+    """Write `content` to NAME (say "timings.json"), keys sorted, NaN and infinity as null; whole or not at all."""
+    path = work.path / name
+    write_text(path, json.dumps(_jsonable(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return path
+
+
+def read_json(work: WorkDir, name: str) -> dict[str, Any]:
+    """What `write_json` wrote to NAME; empty if it never did."""
+    path = work.path / name
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def append_jsonl(work: WorkDir, record: Mapping[str, Any], name: str = "metrics.jsonl") -> None:
+    """Add one line to NAME. Kills and full disks leave whole lines: half a line is dropped, at once or on reopening."""
+    line = (json.dumps(_jsonable(record), allow_nan=False) + "\n").encode()
+    with (work.path / name).open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while line:
+                line = line[os.write(file.fileno(), line) :]
+        except OSError as error:
+            file.truncate(end)
+            raise OSError(error.errno, error.strerror, str(work.path / name)) from error
+
+
+def record_timings(work: WorkDir, timings: Mapping[str, float]) -> None:
+    """Add `timings` (say "fit.seconds", "fit.calls_per_second") to timings.json, which is kept across resumes."""
+    write_json(work, "timings.json", read_json(work, "timings.json") | dict(timings))
+
+
+def save_figure(work: WorkDir, name: str, figure: Any) -> Path:
+    """Save a Matplotlib figure as figures/NAME.png; equal figures give equal bytes. The caller closes it."""
+    path = work.figures / f"{_plain_name(name)}.png"
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return path
+
+
+@contextmanager
+def _lock(path: Path) -> Generator[None, None, None]:
+    """A lock that the operating system releases at death; the number in the file is only for the message."""
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode().strip()
+            raise WorkdirError(
+                f"{path} is in use by process {holder or '(unknown)'}; wait for it or choose another --workdir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _claim(work: WorkDir, config: Mapping | ConfigDict) -> None:
+    """Write config.json, or compare with the one that is there."""
+    wanted = flatten(json.loads(json.dumps(_jsonable(plain(config)))))
+    try:
+        there = flatten(read_json(work, "config.json"))
+    except ValueError as error:
+        raise WorkdirError(f"{work.path}/config.json is not JSON; expected one that medjax wrote: delete it") from error
+    if not there:
+        write_json(work, "config.json", plain(config))
+        return
+    absent = "absent"
+    for key in sorted(there | wanted):
+        old, new = (json.dumps(values[key]) if key in values else absent for values in (there, wanted))
+        if old != new:
+            raise WorkdirError(
+                f"{work.path} belongs to another config: {key} is {old} there and {new} here; choose another --workdir"
+            )
+
+
+def _load(file: Path, like: PyTree | None) -> PyTree | None:
+    from medjax.running.arrays import load_arrays
+
+    try:
+        return load_arrays(file, like)
+    except FileNotFoundError:
+        return None
+    except WorkdirError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        print(f"medjax: {file} is damaged ({error}); computing it again", file=sys.stderr)
+        return None
+
+
+def _compute(work: WorkDir, name: str, file: Path, compute: Callable[[], PyTree], like: PyTree | None) -> PyTree:
+    import jax
+
+    from medjax.running.arrays import is_nested_dict, load_arrays, save_arrays
+
+    start = time.perf_counter()
+    tree = jax.block_until_ready(compute())
+    if like is None and not is_nested_dict(tree):
+        raise TypeError(f"stage '{name}' gave {type(tree).__name__}; expected nested dicts of arrays, or pass like=")
+    record_timings(work, {f"{name}.seconds": round(time.perf_counter() - start, 3)})
+    save_arrays(file, tree)
+    return load_arrays(file, like)  # as a resumed run will see it
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"'{name}' is no plain name; expected letters, digits, '_', '-' and '.'")
+    return name
+
+
+def _drop_half_line(path: Path) -> None:
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _jsonable(value: Any) -> Any:
+    """`value` as JSON has it: NumPy and JAX scalars and arrays as numbers and lists, NaN and infinity as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return _jsonable(value.tolist())
+    return value

@@ -1,0 +1,309 @@
+"""The house rules, checked on the source: which room may import which, what is documented and typed, what is too long.
+
+Each rule is a function from a source text to the lines that break it. The first tests apply the rules to the checkout;
+the last ones feed every rule a text that breaks it.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Floors, from the ground up. A room imports itself and lower floors; rooms of one floor do not know each other.
+FLOORS = [
+    {"errors"},
+    {"models", "training", "data", "metrics", "report", "running"},
+    {"pet", "diffusion", "registration", "segmentation", "uncertainty", "shortcuts", "ivim"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+OUTSIDE = {"experiments", "configs", "tests", "scripts"}
+HEAVY_OR_OPTIONAL = {"matplotlib", "orbax", "nilearn", "pydicom", "PIL", "skimage", "sklearn", "petsird"}
+
+MAX_FILE, MAX_FUNCTION = 350, 60
+
+# Written so that no pattern matches itself.
+MACHINE = re.compile(
+    r"(^|[^A-Za-z0-9_.])/(root|home|Users|work|opt)/|\bfile:///|://[^ ]*/simple\b|(--|extra-)index-url"
+)
+
+Def = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def files(*patterns: str) -> list[str]:
+    """Tracked and not yet tracked files, without ignored ones; all of them where there is no git."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        found = (str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.rglob(pattern.split("/")[-1]))
+        listed_names = [name for name in found if not name.startswith((".venv", ".cache", "runs"))]
+    else:
+        listed_names = listed.stdout.split("\0")
+    return sorted({name for name in listed_names if name and (ROOT / name).is_file()})
+
+
+def sources(*folders: str) -> list[str]:
+    return [name for name in files("*.py") if name.split("/")[0] in folders]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# ── the rules ──
+
+
+def imports(source: str, name: str) -> Iterator[tuple[int, str, bool]]:
+    """(line, dotted module, whether it is imported with the file) of every import; `from a import b` gives a.b."""
+    tree = ast.parse(source)
+    late = {id(node) for outer in ast.walk(tree) if isinstance(outer, Def) for node in ast.walk(outer)}
+    package = name.removesuffix(".py").split("/")[:-1]
+    for node in ast.walk(tree):
+        early = id(node) not in late
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, early) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}", early) for alias in node.names)
+
+
+def room(dotted: str) -> str:
+    """medjax.pet.em → pet; medjax → __init__."""
+    parts = dotted.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] != "__version__" else "__init__"
+
+
+def wrong_arrows(source: str, name: str) -> list[str]:
+    """Imports that go up or sideways between rooms, or leave the room a dependency is kept in."""
+    mine = room(name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")) if name[:7] == "medjax/" else None
+    if mine is not None and mine not in FLOOR_OF:
+        return [f"{name}: medjax/{mine} stands on no floor; give it one in tests/test_house.py"]
+    found = []
+    for line, module, early in imports(source, name):
+        top = module.split(".")[0]
+        if mine is not None and top in OUTSIDE:
+            found.append(f"{name}:{line}: medjax imports {top}")
+        if mine is not None and top == "medjax" and not may_import(mine, other := room(module)):
+            found.append(f"{name}:{line}: {mine} imports {other}")
+        if top == "flax" and mine != "models":
+            found.append(f"{name}:{line}: flax is imported in models/ only")
+        if top == "matplotlib" and mine != "report":
+            found.append(f"{name}:{line}: matplotlib is imported in report/ only")
+        if mine is not None and early and top in HEAVY_OR_OPTIONAL:
+            found.append(f"{name}:{line}: {top} is imported inside functions only")
+    return list(dict.fromkeys(found))
+
+
+def may_import(mine: str, other: str) -> bool:
+    below = other in FLOOR_OF and FLOOR_OF[other] < FLOOR_OF[mine]
+    return below or other in (mine, "__init__")
+
+
+def untold(source: str, name: str) -> list[str]:
+    """Modules and public functions and classes without a docstring; public functions and methods not fully typed."""
+    tree = ast.parse(source)
+    found = [] if ast.get_docstring(tree) or not tree.body else [f"{name}: no module docstring"]
+    for node in tree.body:
+        if not isinstance(node, Def | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        if not ast.get_docstring(node) and not is_overload(node):
+            found.append(f"{name}:{node.lineno}: {node.name} has no docstring")
+        functions = [node] if isinstance(node, Def) else [part for part in node.body if isinstance(part, Def)]
+        for function in functions:
+            if not function.name.startswith("_") or function.name in ("__call__", "__init__"):
+                found += [f"{name}:{function.lineno}: {function.name}: {what}" for what in unannotated(function)]
+    return found
+
+
+def is_overload(node: ast.AST) -> bool:
+    return any(ast.unparse(decorator).endswith("overload") for decorator in getattr(node, "decorator_list", []))
+
+
+def unannotated(function: Def) -> Iterator[str]:
+    """What of a function's signature has no type; self and cls need none, nor what __init__ returns."""
+    given = function.args
+    every = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+    yield from (
+        f"{one.arg} has no type" for one in every if one and not one.annotation and one.arg not in ("self", "cls")
+    )
+    if function.returns is None and function.name != "__init__":
+        yield "no return type"
+
+
+def too_long(source: str, name: str) -> list[str]:
+    """Files and functions longer than one idea takes; a function's docstring does not count."""
+    count = source.count("\n")
+    found = [f"{name}: {count} lines, at most {MAX_FILE}"] if count > MAX_FILE else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, Def):
+            told = len((ast.get_docstring(node) or "").splitlines())
+            length = (node.end_lineno or 0) - node.lineno + 1 - told
+            if length > MAX_FUNCTION:
+                found.append(f"{name}:{node.lineno}: {node.name} has {length} lines, at most {MAX_FUNCTION}")
+    return found
+
+
+def machine_traces(text: str, name: str) -> list[str]:
+    """Absolute paths of somebody's machine, and addresses of package indexes."""
+    return [f"{name}:{n}: {line.strip()}" for n, line in enumerate(text.splitlines(), 1) if MACHINE.search(line)]
+
+
+# ── the checkout keeps them ──
+
+
+def assert_none(found: list[str]) -> None:
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("rule", [wrong_arrows, too_long])
+def test_medjax_and_experiments_keep(rule):
+    assert_none([line for name in sources("medjax", "experiments") for line in rule(read(name), name)])
+
+
+def test_every_public_name_is_documented_and_typed():
+    assert_none([line for name in sources("medjax") for line in untold(read(name), name)])
+
+
+def test_nothing_of_a_machine_is_in_the_tree():
+    texts = {name: (ROOT / name).read_bytes() for name in files("*")}
+    readable = {name: text.decode(errors="replace") for name, text in texts.items() if b"\0" not in text[:8000]}
+    assert_none([line for name, text in readable.items() for line in machine_traces(text, name)])
+
+
+def test_locks_hold_names_and_versions_only():
+    locks = sorted(ROOT.glob("requirements-*.lock"))
+    assert locks
+    for lock in locks:
+        lines = lock.read_text().splitlines()
+        assert_none([f"{lock.name}: {line}" for line in lines if not re.fullmatch(r"[\w.-]+==[\w.!]+", line)])
+
+
+def test_the_citation_has_this_version():
+    version = re.search(r'__version__ = "(.+)"', read("medjax/__init__.py"))
+    assert version and f"\nversion: {version[1]}\n" in read("CITATION.cff")
+
+
+@pytest.mark.parametrize("command", ["import medjax", "import runpy; runpy.run_module('medjax', run_name='__main__')"])
+def test_answers_at_once(command):
+    """`import medjax` and `medjax --help` load nothing that takes its time."""
+    if "runpy" in command and not (ROOT / "medjax/cli.py").exists():
+        pytest.skip("no command line yet")
+    heavy = ["jax", "flax", "orbax", "numpy", "scipy", "matplotlib", "nibabel", "nilearn"]
+    report = f"import sys, atexit; atexit.register(lambda: print('LOADED', [m for m in {heavy} if m in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{report}; sys.argv = ['medjax', '--help']; {command}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+# ── each rule can fail ──
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("medjax/metrics/image.py", "import medjax.pet.em"),
+        ("medjax/metrics/image.py", "from medjax import data"),
+        ("medjax/metrics/image.py", "from ..training import loop"),
+        ("medjax/metrics/image.py", "def f():\n    from medjax.cli import main"),
+        ("medjax/errors.py", "from medjax.running import x"),
+        ("medjax/pet/em.py", "from medjax.diffusion.sde import vp"),
+        ("medjax/pet/__init__.py", "from ..ivim import fit"),
+        ("medjax/pet/em.py", "from medjax import nonsense"),
+        ("medjax/utils.py", "import jax"),
+        ("medjax/cli.py", "import experiments.demo"),
+        ("medjax/cli.py", "def f():\n    from configs import demo"),
+        ("medjax/pet/em.py", "def f():\n    import flax.linen as nn"),
+        ("experiments/demo.py", "from flax import linen"),
+        ("experiments/demo.py", "def f():\n    import matplotlib.pyplot as plt"),
+        ("medjax/report/figures.py", "from matplotlib import pyplot"),
+        ("medjax/training/checkpoint.py", "import orbax.checkpoint"),
+        ("medjax/data/mni.py", "if True:\n    import nilearn"),
+    ],
+)
+def test_wrong_arrows_are_seen(name, source):
+    assert len(wrong_arrows(source, name)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        (
+            "medjax/pet/em.py",
+            "import jax\nfrom medjax.errors import DataError\nfrom . import penalty\nfrom .penalty import rdp",
+        ),
+        ("medjax/pet/__init__.py", "from . import em\nfrom .em import step"),
+        ("medjax/diffusion/sampler.py", "from medjax.models import unet\nfrom ..running import progress"),
+        ("medjax/models/unet.py", "import flax.linen as nn\nfrom medjax.models.layers import conv"),
+        ("medjax/report/figures.py", "def f():\n    import matplotlib.pyplot as plt"),
+        ("medjax/cli.py", "from medjax import __version__\ndef f():\n    from medjax.pet import em"),
+        ("medjax/__main__.py", "from medjax.cli import main"),
+        ("medjax/__init__.py", '__version__ = "1"'),
+        (
+            "experiments/demo.py",
+            "from medjax.pet import em\nfrom medjax.diffusion import sde\nfrom configs import demo",
+        ),
+    ],
+)
+def test_right_arrows_pass(name, source):
+    assert wrong_arrows(source, name) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("def f(x: int) -> int:\n    return x", "no docstring"),
+        ("class State:\n    image: int", "no docstring"),
+        ('def f(x) -> int:\n    """F."""', "x has no type"),
+        ('def f(*x, k: int) -> int:\n    """F."""', "x has no type"),
+        ('def f(x: int):\n    """F."""', "no return type"),
+        ('class Net:\n    """N."""\n    def __call__(self, x):\n        return x', "x has no type"),
+        ('async def f():\n    """F."""', "no return type"),
+    ],
+)
+def test_untold_names_are_seen(body, complaint):
+    assert complaint in " ".join(untold(f'"""M."""\n{body}\n', "medjax/a.py"))
+
+
+def test_told_names_pass():
+    public = '"""M."""\ndef f(x: int) -> int:\n    """F."""\n'
+    source = f'{public}\nclass A:\n    """A."""\n    def _g(self, x): ...\n\ndef _h(x): ...\n'
+    assert untold(source, "medjax/a.py") == []
+    assert untold("", "medjax/pet/__init__.py") == []
+    assert untold("x = 1", "medjax/a.py") == ["medjax/a.py: no module docstring"]
+
+
+def test_long_files_and_functions_are_seen():
+    body = "    x = 1\n" * (MAX_FUNCTION - 1)
+    docstring = '    """One.\n\n' + "    More.\n" * 30 + '    """\n'
+    assert too_long(f"def f():\n{body}", "a.py") == []
+    assert len(too_long(f"def f():\n{body}    y = 2\n", "a.py")) == 1
+    assert len(too_long(f"class A:\n  def f():\n{body}    y = 2\n", "a.py")) == 1
+    assert too_long(f"def f():\n{docstring}{body[: -2 * len('    x = 1') - 2]}", "a.py") == []
+    assert len(too_long("x = 1\n" * (MAX_FILE + 1), "a.py")) == 1
+    assert too_long("x = 1\n" * MAX_FILE, "a.py") == []
+
+
+@pytest.mark.parametrize(
+    "line", ["cd {0}root/x", "'{0}home/me/a'", "{0}Users/a", "https://host{0}simple/", "file:{0}{0}{0}a"]
+)
+def test_machine_traces_are_seen(line):
+    found = machine_traces(f"a\n{line.format('/')}\npip --{'index'}-url x", "a.txt")
+    assert [one.split(":")[1] for one in found] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    "text", ["../shared/data", "https://example.org/home/a", "a simple/root/thing", "1/2 and /usr/bin/env"]
+)
+def test_ordinary_paths_pass(text):
+    assert machine_traces(text, "a.txt") == []
