@@ -82,6 +82,12 @@ def main(arguments: list[str] | None = None) -> None:
     app(arguments, prog_name="medjax")
 
 
+def run_module(module_file: str) -> None:
+    """The command line of one experiment, the same as `medjax run`: `if __name__ == "__main__": run_module(__file__)`."""
+    file = Path(module_file).resolve()
+    main(["run", file.stem, "--experiments", str(file.parent), *sys.argv[1:]])
+
+
 def one_line(error: Exception) -> str:
     """An error's message as one line; an operating system's error names its file."""
     if isinstance(error, OSError) and error.strerror:

@@ -17,9 +17,11 @@ ROOT = Path(__file__).parent.parent
 
 # Floors, from the ground up. A room imports itself and lower floors; rooms of one floor do not know each other.
 FLOORS = [
-    {"errors"},
-    {"models", "training", "data", "metrics", "report", "running"},
+    {"errors", "atomic"},
+    {"models", "training", "data", "metrics", "report"},
     {"pet", "diffusion", "registration", "segmentation", "uncertainty", "shortcuts", "ivim"},
+    {"running"},
+    {"commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -63,7 +65,7 @@ def read(name: str) -> str:
 def imports(source: str, name: str) -> Iterator[tuple[int, str, bool]]:
     """(line, dotted module, whether it is imported with the file) of every import; `from a import b` gives a.b."""
     tree = ast.parse(source)
-    late = {id(node) for outer in ast.walk(tree) if isinstance(outer, Def) for node in ast.walk(outer)}
+    late = {id(node) for outer in ast.walk(tree) if runs_later(outer) for node in ast.walk(outer)}
     package = name.removesuffix(".py").split("/")[:-1]
     for node in ast.walk(tree):
         early = id(node) not in late
@@ -73,6 +75,13 @@ def imports(source: str, name: str) -> Iterator[tuple[int, str, bool]]:
             start = package[: len(package) + 1 - node.level] if node.level else []
             base = ".".join([*start, *([node.module] if node.module else [])])
             yield from ((node.lineno, f"{base}.{alias.name}", early) for alias in node.names)
+
+
+def runs_later(node: ast.AST) -> bool:
+    """A function, or what only a type checker reads (`if TYPE_CHECKING:` without an else)."""
+    if isinstance(node, ast.If):
+        return not node.orelse and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    return isinstance(node, Def)
 
 
 def room(dotted: str) -> str:
@@ -246,6 +255,7 @@ def test_wrong_arrows_are_seen(name, source):
         ("medjax/diffusion/sampler.py", "from medjax.models import unet\nfrom ..running import progress"),
         ("medjax/models/unet.py", "import flax.linen as nn\nfrom medjax.models.layers import conv"),
         ("medjax/report/figures.py", "def f():\n    import matplotlib.pyplot as plt"),
+        ("medjax/report/figures.py", "if TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
         ("medjax/cli.py", "from medjax import __version__\ndef f():\n    from medjax.pet import em"),
         ("medjax/__main__.py", "from medjax.cli import main"),
         ("medjax/__init__.py", '__version__ = "1"'),

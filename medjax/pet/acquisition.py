@@ -1,7 +1,7 @@
 """What the scanner measured: counts y ~ Poisson(q), q = m · P G x + b, and the Poisson likelihood of an image.
 
-    m  multiplicative factors (attenuation × normalisation × gaps × scale), one a bin
-    P  projector, in mm;  G  image-space point spread function;  b  additive background (randoms + scatter), in counts
+m  multiplicative factors (attenuation × normalisation × gaps × scale), one a bin
+P  projector, in mm;  G  image-space point spread function;  b  additive background (randoms + scatter), in counts
 """
 
 from collections.abc import Callable
@@ -23,7 +23,8 @@ from medjax.pet.system import System, subsets
 class Acquisition:
     """Counts and the model that explains them. Arrays are data (traced, vmapped, sharded); functions are static.
 
-    As a likelihood it answers `expected`, `log_likelihood`, `ascend` and `proximal`: all that solvers and samplers ask of one.
+    As a likelihood it answers `expected`, `log_likelihood`, `ascend` and `proximal`: all that solvers and samplers ask
+    of one.
     """
 
     counts: Float[Array, "*stack view bin plane"]
@@ -56,8 +57,7 @@ class Acquisition:
 
         In float32 it keeps three more digits than the log-likelihood, whose large terms cancel.
         """
-        y = self.counts
-        return jnp.sum(expected - y + jax.scipy.special.xlogy(y, divide(y, expected)))
+        return jnp.sum(jax.scipy.special.kl_div(self.counts, expected))
 
     def gradient(self, image: Float[Array, "x y plane"]) -> Float[Array, "x y plane"]:
         """∂ log-likelihood / ∂ x = Aᵀ(y / q) − Aᵀ1."""
@@ -86,12 +86,16 @@ def em_image(
 
 
 def de_pierro(
-    em: Float[Array, "*space"], sensitivity: Float[Array, "*space"], anchor: Float[Array, "*space"], weight: Float[Array, "..."] | float
+    em: Float[Array, "*space"],
+    sensitivity: Float[Array, "*space"],
+    anchor: Float[Array, "*space"],
+    weight: Float[Array, "..."] | float,
 ) -> Float[Array, "*space"]:
     """argmax over z ≥ 0 of s (em · log z − z) − ½ weight (z − anchor)², the EM surrogate with a quadratic penalty.
 
-    With B = s − weight · anchor and R = √(B² + 4 weight s em): z = 2 s em / (B + R) where B > 0, else (R − B) / (2 weight); the textbook
-    form (R − B) / (2 weight) cancels in float32 where B > 0. A weight of 0 gives `em`; voxels without sensitivity or weight become 0.
+    With B = s − weight · anchor and R = √(B² + 4 weight s em): z = 2 s em / (B + R) where B > 0, else (R − B) / (2
+    weight); the textbook form (R − B) / (2 weight) cancels in float32 where B > 0. A weight of 0 gives `em`; a
+    sensitivity of 0 gives the anchor, or 0 where the weight is 0 too.
 
     Source: De Pierro, IEEE Transactions on Medical Imaging 14(1), 1995, in a form that float32 can evaluate.
     """
@@ -118,12 +122,20 @@ def acquire(
     expected = (*system.place.shape, counts.shape[-1])
     if counts.shape != expected:
         raise DataError(f"counts: shape {counts.shape}; the system has (view, bin) = {expected[:2]}")
-    factors = jnp.broadcast_to(jnp.asarray(multiplicative, counts.dtype), expected)
-    background = jnp.broadcast_to(jnp.asarray(additive, counts.dtype), expected)
+    factors = _fitted("multiplicative", multiplicative, counts)
+    background = _fitted("additive", additive, counts)
     for name, values in (("counts", counts), ("multiplicative", factors), ("additive", background)):
         check_counts(name, values)
     empty = Acquisition(counts, factors, background, jnp.zeros((*system.shape, expected[2]), counts.dtype), system, psf)
     return replace(empty, sensitivity=jax.jit(Acquisition.adjoint)(empty, jnp.ones_like(counts)))
+
+
+def _fitted(name: str, values: Array | float, counts: Array) -> Array:
+    array = jnp.asarray(values, counts.dtype)
+    try:
+        return jnp.broadcast_to(array, counts.shape)
+    except ValueError:
+        raise DataError(f"{name}: shape {array.shape}; the counts have {counts.shape}") from None
 
 
 def check_counts(name: str, values: Float[Array, "..."]) -> None:
@@ -150,7 +162,13 @@ def ordered_subsets(acquisition: Acquisition, number: int) -> Acquisition:
     parts = [a[views] for a in (acquisition.counts, acquisition.multiplicative, acquisition.additive)]
     empty = jnp.zeros((number, *acquisition.sensitivity.shape), acquisition.counts.dtype)
     stacked = replace(
-        acquisition, counts=parts[0], multiplicative=parts[1], additive=parts[2], sensitivity=empty, system=system, psf=psf
+        acquisition,
+        counts=parts[0],
+        multiplicative=parts[1],
+        additive=parts[2],
+        sensitivity=empty,
+        system=system,
+        psf=psf,
     )
     sensitivity = jax.lax.map(lambda one: one.adjoint(jnp.ones_like(one.counts)), stacked)
     return replace(stacked, sensitivity=sensitivity)
@@ -180,7 +198,9 @@ def check_mu(mu: Float[np.ndarray, "..."]) -> None:
     if not np.all(np.isfinite(mu)) or mu.min() < 0:
         raise DataError("μ-map: holds negative or non-finite values; expected linear attenuation in mm⁻¹")
     if mu.max() > 0.03:
-        raise DataError(f"μ-map: largest value {mu.max():.3g}; expected mm⁻¹ (water 0.0096). This looks like cm⁻¹: divide by 10")
+        raise DataError(
+            f"μ-map: largest value {mu.max():.3g}; expected mm⁻¹ (water 0.0096). This looks like cm⁻¹: divide by 10"
+        )
 
 
 def divide(numerator: Float[Array, "*shape"], denominator: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

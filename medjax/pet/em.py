@@ -4,8 +4,9 @@
     step(stacked, state, penalty, weight)        → State, Info      one subset
     run(stacked, iterations, penalty, weight)    → State, Info      all of them, by scan
 
-`stacked` comes from `ordered_subsets(acquisition, n)`: n = 1 is MLEM, more is OSEM. A quadratic penalty (plain or Bowsher, see
-`penalty.neighbours`) and its weight make it MAP-EM. Each subset uses its own sensitivity and 1 / n of the penalty.
+`stacked` comes from `ordered_subsets(acquisition, n)`: n = 1 is MLEM, more is OSEM. A quadratic penalty (plain or
+Bowsher, see `penalty.neighbours`) and its weight make it MAP-EM. Each subset uses its own sensitivity and 1 / n of the
+penalty.
 """
 
 from math import gcd
@@ -54,8 +55,8 @@ def step(
 ) -> tuple[State, Info]:
     """One EM update from one subset; with a penalty, one step of MAP-EM on log-likelihood − weight · ½ Σ w (xⱼ − xₖ)².
 
-    With one subset the objective never falls, x stays non-negative, and without penalty and background every step conserves
-    Σ sensitivity · x = Σ counts.
+    With one subset the objective never falls, x stays non-negative, and without penalty and background every step
+    conserves Σ sensitivity · x = Σ counts.
 
     Source: Shepp & Vardi 1982; Hudson & Larkin, IEEE Transactions on Medical Imaging 13(4), 1994; De Pierro 1995.
     """
@@ -82,3 +83,13 @@ def run(
         return step(stacked, state, penalty, weight)
 
     return jax.lax.scan(body, init(stacked) if state is None else state, length=iterations * stacked.counts.shape[0])
+
+
+def penalty_weight(acquisition: Acquisition, beta: float) -> Scalar:
+    """β · mean sensitivity / mean activity, over the voxels that the scanner sees: a β that means the same at any scale of image or counts.
+
+    At β = 1 a difference of one mean activity between two neighbours costs about as much as one count.
+    """
+    seen = acquisition.sensitivity > 0
+    mean = jnp.mean(acquisition.sensitivity, where=seen)
+    return beta * mean / jnp.maximum(jnp.mean(init(acquisition).image, where=seen), jnp.finfo(mean.dtype).tiny)

@@ -17,7 +17,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if min(self.shape[:2]) < 2 or self.shape[2] < 1 or min(self.voxel_mm) <= 0:
-            raise DataError(f"grid: {self.shape} voxels of {self.voxel_mm} mm; expected at least 2 × 2 × 1 of a positive size")
+            raise DataError(
+                f"grid: {self.shape} voxels of {self.voxel_mm} mm; expected at least 2 × 2 × 1 of a positive size"
+            )
 
     @property
     def affine(self) -> Float[np.ndarray, "4 4"]:

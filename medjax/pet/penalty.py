@@ -42,30 +42,46 @@ def neighbours(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]
 def bowsher(plain: Neighbours, guide: Float[Array, "x y z"], similar: int = 4) -> Neighbours:
     """Keep, for each voxel, the `similar` neighbours whose `guide` (MR) value is nearest to its own; symmetrised.
 
-    The weight of a pair is the mean of what its two voxels say, so the penalty has a gradient and De Pierro's form holds.
+    The weight of a pair is the mean of what its two voxels say, so the penalty has a gradient and De Pierro's form
+    holds. Neighbours that are equally near share what is left to choose: a flat region is smoothed alike in all
+    directions.
 
     Raises:
-        DataError: shapes differ, or `similar` is not between 1 and the number of neighbours.
+        DataError: shapes differ, a guide value is not finite, or `similar` is not between 1 and the number of
+        neighbours.
 
-    Source: Bowsher et al., IEEE Nuclear Science Symposium Conference Record, 2004; symmetrised as in Schramm et al. 2018.
+    Source: Bowsher et al., IEEE Nuclear Science Symposium Conference Record, 2004; symmetrised as in Schramm et al.
+    2018.
     """
     if guide.shape != plain.weights.shape[1:]:
         raise DataError(f"guide image: shape {guide.shape}; expected {plain.weights.shape[1:]}")
+    if not np.all(np.isfinite(guide)):
+        raise DataError("guide image: holds values that are not finite")
     number = 2 * len(plain.offsets)
     if not 1 <= similar <= number:
         raise DataError(f"similar: {similar}; expected 1 to {number}")
     both = [*plain.offsets, *(tuple(-i for i in o) for o in plain.offsets)]
-    inside = jnp.concatenate([plain.weights, jnp.stack([_shift(w, b) for w, b in zip(plain.weights, both[len(plain.offsets) :], strict=True)])]) > 0
-    difference = jnp.stack([jnp.abs(guide - _shift(guide, o)) for o in both])
-    ranked = jnp.argsort(jnp.argsort(jnp.where(inside, difference, jnp.inf), axis=0), axis=0)
-    chosen = (inside & (ranked < similar)).astype(plain.weights.dtype)
-    forward, backward = jnp.split(chosen, 2)
-    returned = jnp.stack([_shift(c, o) for c, o in zip(backward, plain.offsets, strict=True)])
-    return Neighbours(plain.weights * (forward + returned) / 2, plain.offsets)
+    inside = [_shift(jnp.ones(guide.shape, bool), o) for o in both]
+    difference = jnp.stack(
+        [jnp.where(i, jnp.abs(guide - _shift(guide, o)), jnp.inf) for i, o in zip(inside, both, strict=True)]
+    )
+    chosen = [_share(difference, d, similar) for d in difference]
+    pairs = zip(plain.weights, chosen[: number // 2], chosen[number // 2 :], plain.offsets, strict=True)
+    return Neighbours(jnp.stack([w * (there + _shift(back, o)) / 2 for w, there, back, o in pairs]), plain.offsets)
 
 
-def quadratic_surrogate(pairs: Neighbours, image: Float[Array, "x y z"]) -> tuple[Float[Array, "x y z"], Float[Array, "x y z"]]:
-    """De Pierro's separable bound of the quadratic penalty at `image`: ½ Σ curvature (x − anchor)² touches it there and lies above.
+def _share(all_differences: Array, difference: Array, similar: int) -> Array:
+    """1 for a neighbour among the `similar` nearest, 0 for one that is not, and a fraction for one that ties for the last places."""
+    nearer = jnp.sum(all_differences < difference, axis=0)
+    tied = jnp.sum(all_differences == difference, axis=0)
+    return jnp.clip((similar - nearer) / tied, 0.0, 1.0)
+
+
+def quadratic_surrogate(
+    pairs: Neighbours, image: Float[Array, "x y z"]
+) -> tuple[Float[Array, "x y z"], Float[Array, "x y z"]]:
+    """De Pierro's separable bound of the quadratic penalty at `image`: ½ Σ curvature (x − anchor)², up to a constant, touches it
+    there and lies above elsewhere.
 
     anchor_j = Σ_k w (xⱼ + xₖ) / (2 Wⱼ), curvature_j = 2 Wⱼ, Wⱼ = Σ_k w. A voxel without neighbours is its own anchor.
     """
@@ -89,7 +105,9 @@ def quadratic_gradient(pairs: Neighbours, image: Float[Array, "x y z"]) -> Float
     return _gather_pairs(pairs, image, lambda a, b: a - b)
 
 
-def relative_difference(pairs: Neighbours, image: Float[Array, "x y z"], gamma: float = 2.0, epsilon: float = 1e-9) -> Scalar:
+def relative_difference(
+    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float = 2.0, epsilon: float = 1e-9
+) -> Scalar:
     """Σ w d² / (xⱼ + xₖ + γ |d| + ε), d = xⱼ − xₖ, for images ≥ 0.
 
     Source: Nuyts et al., IEEE Transactions on Nuclear Science 49(1), 2002.
@@ -130,7 +148,11 @@ def _gather_pairs(pairs: Neighbours, image: Array, slope: Callable[[Array, Array
     total = jnp.zeros_like(image)
     for weight, offset in zip(pairs.weights, pairs.offsets, strict=True):
         back = tuple(-i for i in offset)
-        total = total + weight * slope(image, _shift(image, offset)) + _shift(weight, back) * slope(image, _shift(image, back))
+        total = (
+            total
+            + weight * slope(image, _shift(image, offset))
+            + _shift(weight, back) * slope(image, _shift(image, back))
+        )
     return total
 
 

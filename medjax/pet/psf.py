@@ -1,7 +1,7 @@
 """Gaussian blur in image space: the resolution model in front of the projector, and the post-filter behind a reconstruction.
 
-Each axis is blurred by a symmetric Toeplitz matrix, so that the blur is its own transpose to the last bit, knows no border artefact
-but loss across the edge, and runs as matrix products.
+Each axis is blurred by a symmetric Toeplitz matrix, so that the blur is its own transpose to the last bit, knows no
+border artefact but loss across the edge, and runs as matrix products.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,9 @@ class Psf:
 def gaussian_psf(grid: Grid, fwhm_mm: float | Float[Array, ""] | tuple[float, float, float]) -> Psf:
     """A Gaussian of full width at half maximum `fwhm_mm`, one number or one an axis (0: that axis stays as it is), cut into voxels.
 
-    An entry is the Gaussian's integral over the receiving voxel, so sums are kept away from the edge at any width.
+    An entry is a Gaussian's integral over the receiving voxel, so sums are kept away from the edge at any width. Its
+    variance is the asked one less the voxel's own 1/12, so the blur is as wide as asked; below 0.68 voxels nothing is
+    left and it is the identity.
     """
     widths = fwhm_mm if isinstance(fwhm_mm, tuple) else (fwhm_mm,) * 3
     return Psf(*(_matrix(n, w / v) for n, w, v in zip(grid.shape, widths, grid.voxel_mm, strict=True)))
@@ -46,7 +48,8 @@ def blur(psf: Psf | None, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]
 
 
 def _matrix(size: int, fwhm: float | Float[Array, ""]) -> Float[Array, "size size"]:
-    """Integrals over unit voxels of a Gaussian of `fwhm` voxels; the identity at 0."""
+    """Integrals over unit voxels of the Gaussian that makes them `fwhm` voxels wide; the identity at 0."""
     distance = jnp.abs(jnp.arange(size)[:, None] - jnp.arange(size)[None]) * 1.0
-    root2_sd = jnp.maximum(fwhm, 1e-6) / FWHM_PER_SD * jnp.sqrt(2.0)
+    variance = (fwhm / FWHM_PER_SD) ** 2 - 1 / 12
+    root2_sd = jnp.sqrt(2 * jnp.maximum(variance, 1e-12))
     return (erf((distance + 0.5) / root2_sd) - erf((distance - 0.5) / root2_sd)) / 2

@@ -1,9 +1,10 @@
 """Cylindrical PET scanners from a few numbers: where the crystals are, and which pair of them makes which sinogram bin.
 
-Frame: mm, RAS+ for a patient head first on the back. Crystal 0 is at the top of the ring and the numbers run towards the patient's
-left, as Siemens scanners count (and STIR, whose patient axes these are). Views and bins follow Siemens' list-mode: with
-t = bin − bins // 2, unmashed view v and C crystals, a bin joins crystals v + ⌊t/2⌋ and v − ⌊(t+1)/2⌋ + C/2. Even and odd bins of a view
-therefore differ by half a crystal in angle, and bins lie at s = R sin(π t / C): closer together towards the edge.
+Frame: mm, RAS+ for a patient head first on the back. Crystal 0 is at the top of the ring and the numbers run towards
+the patient's left, as Siemens scanners count (and STIR, whose patient axes these are). Views and bins follow Siemens'
+list-mode: with t = bin − bins // 2, unmashed view v and C crystals, a bin joins crystals v + ⌊t/2⌋ and v − ⌊(t+1)/2⌋ +
+C/2. Even and odd bins of a view therefore differ by half a crystal in angle, and bins lie at s = R sin(π t / C): closer
+together towards the edge.
 """
 
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from medjax.pet.grid import Grid
 class Scanner:
     """A cylinder of rings of crystals. Static: it hashes.
 
-    `crystals` counts a whole ring, virtual ones (in the gaps between blocks) included; every `block`-th crystal is virtual when
-    `gaps` is true. `depth_mm` is the mean depth of interaction, added to `radius_mm`. `mash` views are added into one.
+    `crystals` counts a whole ring, virtual ones (in the gaps between blocks) included; every `block`-th crystal is
+    virtual when `gaps` is true. `depth_mm` is the mean depth of interaction, added to `radius_mm`. `mash` views are
+    added into one.
     """
 
     name: str
@@ -36,14 +38,17 @@ class Scanner:
     mash: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("crystals", "rings", "bins", "block", "mash", "radius_mm", "ring_spacing_mm", "voxel_mm"):
+            if not 0 < (value := getattr(self, name)) < np.inf:
+                raise ConfigError(f"scanner {self.name}: {name} is {value}; expected more than 0")
+        if not 0 <= self.depth_mm < np.inf:
+            raise ConfigError(f"scanner {self.name}: depth_mm is {self.depth_mm}; expected 0 or more")
         if self.crystals % 2 or (self.crystals // 2) % self.mash:
             raise ConfigError(f"scanner {self.name}: {self.crystals} crystals do not make views mashed by {self.mash}")
         if self.gaps and self.crystals % self.block:
             raise ConfigError(f"scanner {self.name}: {self.crystals} crystals are not whole blocks of {self.block}")
-        if not 0 < self.bins <= self.crystals:
+        if self.bins > self.crystals:
             raise ConfigError(f"scanner {self.name}: {self.bins} bins; expected 1 to {self.crystals} (one a crystal)")
-        if min(self.rings, self.radius_mm, self.ring_spacing_mm, self.voxel_mm) <= 0:
-            raise ConfigError(f"scanner {self.name}: rings, radius, ring spacing and voxel must be positive")
 
     @property
     def views(self) -> int:
@@ -68,12 +73,33 @@ class Scanner:
 
 
 PRESETS = {
-    "ring_2d": Scanner("ring_2d", crystals=504, rings=1, radius_mm=328.0, depth_mm=9.6, ring_spacing_mm=4.0625, bins=344, voxel_mm=2.0),
+    "ring_2d": Scanner(
+        "ring_2d", crystals=504, rings=1, radius_mm=328.0, depth_mm=9.6, ring_spacing_mm=4.0625, bins=344, voxel_mm=2.0
+    ),
     "mmr": Scanner(
-        "mmr", crystals=504, rings=64, radius_mm=328.0, depth_mm=9.6, ring_spacing_mm=4.0625, bins=344, voxel_mm=2.08625, block=9, gaps=True
+        "mmr",
+        crystals=504,
+        rings=64,
+        radius_mm=328.0,
+        depth_mm=9.6,
+        ring_spacing_mm=4.0625,
+        bins=344,
+        voxel_mm=2.08625,
+        block=9,
+        gaps=True,
     ),
     "mct": Scanner(
-        "mct", crystals=672, rings=55, radius_mm=427.6, depth_mm=9.6, ring_spacing_mm=4.05, bins=400, voxel_mm=2.036, block=14, gaps=True, mash=2
+        "mct",
+        crystals=672,
+        rings=55,
+        radius_mm=427.6,
+        depth_mm=9.6,
+        ring_spacing_mm=4.05,
+        bins=400,
+        voxel_mm=2.036,
+        block=14,
+        gaps=True,
+        mash=2,
     ),
 }
 """Scanners by name. Crystal counts, radii and depths: public reconstruction code of the group and the Siemens headers it reads."""
@@ -146,8 +172,17 @@ def gap_mask(scanner: Scanner) -> Bool[np.ndarray, "view bin"]:
 def grid(scanner: Scanner, size: int | None = None, voxel_mm: float | None = None, planes: int | None = None) -> Grid:
     """The image grid of a stack of direct planes: square in x and y, one slice a plane.
 
-    `size` voxels of `voxel_mm` (default: the scanner's own); without a size, as many as fit the field of view.
+    `size` voxels of `voxel_mm` (default: the scanner's own); without a size, as many as fit the field of view with the
+    corners inside the ring.
+
+    Raises:
+        DataError: a number of voxels or their size is not positive.
     """
-    voxel = voxel_mm or scanner.voxel_mm
-    size = size or 2 * int(scanner.field_of_view_mm // voxel)
-    return Grid((size, size, planes or scanner.planes), (voxel, voxel, scanner.ring_spacing_mm / 2))
+    voxel = scanner.voxel_mm if voxel_mm is None else voxel_mm
+    if not voxel > 0:
+        raise DataError(f"voxel size: {voxel:g} mm; expected more than 0")
+    if size is None:
+        corner = (scanner.radius_mm + scanner.depth_mm) / np.sqrt(2)
+        size = 2 * int(min(scanner.field_of_view_mm, corner) / voxel)
+    planes = scanner.planes if planes is None else planes
+    return Grid((size, size, planes), (voxel, voxel, scanner.ring_spacing_mm / 2))

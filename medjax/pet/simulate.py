@@ -1,7 +1,7 @@
 """Simulated counts: an image on a fine grid, through finer rays than any reconstruction uses, to Poisson counts.
 
-The simulation never shares its matrix with a reconstruction: voxels are those of `fine` (1 mm in plane), each bin averages several
-rays across the crystals' faces, and the resolution is a blur on the fine grid.
+The simulation never shares its matrix with a reconstruction: voxels are those of `fine` (1 mm in plane), each bin
+averages several rays across the crystals' faces, and the resolution is a blur on the fine grid.
 """
 
 from typing import NamedTuple
@@ -61,10 +61,10 @@ def expected_trues(
     if mu is not None:
         check_mu(np.asarray(mu))
     image = blur(gaussian_psf(fine, fwhm_mm), jnp.asarray(activity))
-    total = jnp.zeros(())
-    for shift in (np.arange(rays) - (rays - 1) / 2) / rays:
-        total = total + _through(build_system(lines(scanner, shift), fine), image, mu)
-    return total / rays * jnp.asarray(coverage(scanner), image.dtype)[..., None]
+    shifts = (np.arange(rays) - (rays - 1) / 2) / rays
+    system = build_system(np.concatenate([lines(scanner, shift) for shift in shifts], axis=1), fine)
+    every_ray = _through(system, image, mu).reshape(scanner.views, rays, scanner.bins, -1)
+    return every_ray.mean(axis=1) * jnp.asarray(coverage(scanner), image.dtype)[..., None]
 
 
 @jax.jit
@@ -74,7 +74,11 @@ def _through(system: System, image: Array, mu: Array | None) -> Array:
 
 
 def draw(
-    key: PRNGKeyArray, scanner: Scanner, trues: Float[Array, "view bin plane"], total_trues: float, background: float = 0.5
+    key: PRNGKeyArray,
+    scanner: Scanner,
+    trues: Float[Array, "view bin plane"],
+    total_trues: float,
+    background: float = 0.5,
 ) -> Simulation:
     """Counts ~ Poisson(trues + additive), scaled to `total_trues` expected trues.
 
@@ -94,7 +98,9 @@ def draw(
     return Simulation(counts, scale * trues, additive, scale)
 
 
-def factors(scanner: Scanner, system: System, scale: float, mu: Float[Array, "x y plane"] | None = None) -> Float[Array, "view bin plane"]:
+def factors(
+    scanner: Scanner, system: System, scale: float, mu: Float[Array, "x y plane"] | None = None
+) -> Float[Array, "view bin plane"]:
     """What a reconstruction multiplies projections with: scale × coverage × attenuation by its own ordinary projector."""
     flat = scale * jnp.asarray(coverage(scanner), jnp.float32)[..., None]
     return flat if mu is None else flat * attenuation_factors(system, mu)

@@ -1,6 +1,6 @@
 """BSREM: preconditioned subset gradient ascent with a shrinking step, for penalties that EM cannot close, such as relative difference.
 
-    x ← max(x + α_e (x + δ) / s · (n ∇L_k(x) − weight ∇R(x)), 0),   α_e = 1 / (1 + relaxation · epoch)
+x ← max(x + α_e (x + δ) / s · (n ∇L_k(x) − weight ∇R(x)), 0),   α_e = 1 / (1 + relaxation · epoch)
 """
 
 from collections.abc import Callable

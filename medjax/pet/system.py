@@ -26,7 +26,7 @@ from medjax.pet.grid import Grid
 
 AnyArray = Array | np.ndarray  # made by numpy on the host, then moved to the device
 
-CELL = 0.25  # width of a table cell in voxels: wider lists more candidates, narrower a longer table
+CELL = 0.375  # width of a table cell in voxels: wider lists more candidates, narrower a longer table
 _MARGIN = 1e-3  # voxels by which a cell reaches over its edges, against rounding in float32
 
 

@@ -15,11 +15,15 @@ Cell = str | int | float | Real | None  # NumPy's numbers are Real
 
 
 class Figure(NamedTuple):
+    """A picture with its caption."""
+
     path: Path  # a PNG
     caption: str = ""
 
 
 class Table(NamedTuple):
+    """Rows of text and numbers under a header."""
+
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
@@ -35,6 +39,8 @@ class Section(NamedTuple):
 
 
 class Report(NamedTuple):
+    """What a page says, without how it looks."""
+
     title: str
     summary: Sequence[str] = ()  # paragraphs
     sections: Sequence[Section] = ()

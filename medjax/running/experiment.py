@@ -19,7 +19,7 @@ from medjax.running.config import config_hash, flatten, load_config
 from medjax.running.modules import load_module
 from medjax.running.workdir import WorkDir, open_workdir, read_json, record_timings, write_json
 
-__all__ = ["Result", "find_root", "list_experiments", "main", "run_experiment"]
+__all__ = ["Result", "find_root", "list_experiments", "run_experiment"]
 
 
 class Result(NamedTuple):
@@ -60,18 +60,10 @@ def run_experiment(
     return path
 
 
-def main(module_file: str) -> None:
-    """The command line of one experiment, the same as `medjax run`: `if __name__ == "__main__": main(__file__)`."""
-    from medjax import cli
-
-    file = Path(module_file).resolve()
-    cli.main(["run", file.stem, "--experiments", str(file.parent), *sys.argv[1:]])
-
-
 def _run(work: WorkDir, module: ModuleType, config: ConfigDict, root: Path, command: str) -> None:
-    from medjax.running.environment import enable_compilation_cache, peak_memory
+    from medjax.running.environment import peak_memory, prepare_process
 
-    enable_compilation_cache()
+    prepare_process()
     environment = _record_environment(work, root)
     start = time.perf_counter()
     result = _call(module, config, work)

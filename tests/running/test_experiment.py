@@ -31,7 +31,8 @@ import time
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 from medjax.report.html import Figure, Report, Section
-from medjax.running.experiment import Result, main
+from medjax.cli import run_module
+from medjax.running.experiment import Result
 from medjax.running.workdir import append_jsonl, save_figure, stage
 
 def run(config, work):
@@ -49,7 +50,7 @@ def run(config, work):
     return Result(metrics, Report("Toy", ["It works."], [section]))
 
 if __name__ == "__main__":
-    main(__file__)
+    run_module(__file__)
 '''
 
 
@@ -239,7 +240,7 @@ def test_a_run_continued_elsewhere_says_so_and_keeps_what_was(root, capsys):
 
 
 def test_the_environment_names_versions_but_no_machine(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/home/someone/dump --xla_cpu_use_thunk_runtime=true")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/scratch/dump --xla_cpu_use_thunk_runtime=true")
     environment = describe()
     assert environment.keys() >= {"python", "jax", "jaxlib", "numpy", "medjax", "devices", "cpus", "threads", "flags"}
     assert environment["flags"]["XLA_FLAGS"] == "--xla_dump_to=(path) --xla_cpu_use_thunk_runtime=true"

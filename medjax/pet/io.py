@@ -1,0 +1,265 @@
+"""Measured or simulated counts from files, as a reconstruction takes them: medjax's .npz, Interfile and Siemens list mode.
+
+In memory planes run to the patient's head, so that z grows with them (RAS+). Siemens and STIR count rings from the head of a patient who
+lies head first on the back, so the planes of Interfile and list mode are turned over here; a .npz has them in medjax's order already.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from medjax.data import interfile, listmode
+from medjax.data.counts import read_counts
+from medjax.data.formats import Volume
+from medjax.errors import ConfigError, DataError
+from medjax.pet.grid import Grid
+from medjax.pet.scanner import PRESETS, Scanner, coverage, preset
+
+UNCORRECTED = "real data, no attenuation or normalisation correction"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """counts ~ Poisson(multiplicative · P x + additive), and where its planes lie."""
+
+    counts: Float[np.ndarray, "view bin plane"]
+    multiplicative: Float[np.ndarray, "view bin plane"]
+    additive: Float[np.ndarray, "view bin plane"]
+    scanner: Scanner  # whose lines these are; the planes may be fewer
+    plane_mm: float  # from one plane to the next
+    centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)  # where the middle of the stack lies, RAS+
+    summary: str = ""  # what was read, for a reader
+    caution: str = ""  # what must be said beside its images
+    truth: Volume | None = None  # the image, where it is known
+
+
+def load_scan(
+    path: str | Path,
+    scanner: str | None = None,
+    *,
+    additive: str | Path | None = None,
+    multiplicative: str | Path | None = None,
+    max_ring_difference: int = 5,
+) -> Scan:
+    """Counts from a medjax counts file (.npz), an Interfile header (.hs) or Siemens list mode (.l or its .l.hdr).
+
+    Args:
+        scanner: name of a preset; a .npz names its own.
+        additive, multiplicative: Interfile headers that go with an Interfile one (default: 0, and the scanner's gaps).
+        max_ring_difference: of the list-mode events to take.
+
+    Raises:
+        ConfigError: no such scanner, no scanner where one is needed, or an option that does not go with this kind of file.
+        DataError: the file cannot be used: see the readers; or its shape is not the scanner's, or it holds no counts.
+    """
+    path = Path(path)
+    if scanner is not None:
+        preset(scanner)
+    kind = _kind(path)
+    if kind != "Interfile" and (additive or multiplicative):
+        option = "--additive" if additive else "--multiplicative"
+        raise ConfigError(f"{option} goes with Interfile counts only; {path} is {kind} and has its own")
+    if kind == "npz":
+        scan = _from_npz(path, scanner)
+    elif kind == "list mode":
+        scan = _from_listmode(path, _needed(path, scanner), max_ring_difference)
+    else:
+        scan = _from_interfile(path, _needed(path, scanner), additive, multiplicative)
+    if not scan.counts.any():
+        raise DataError(f"{path}: holds no counts; expected some")
+    if not scan.multiplicative.any():
+        raise DataError(f"{path}: all multiplicative factors are 0; expected a scanner that sees something")
+    return scan
+
+
+def image_grid(scan: Scan, size: int, voxel_mm: float | None = None) -> Grid:
+    """Voxels of `voxel_mm` (default: the scanner's own), `size` × `size` and a slice a plane."""
+    voxel = voxel_mm or scan.scanner.voxel_mm
+    return Grid((size, size, scan.counts.shape[2]), (voxel, voxel, scan.plane_mm))
+
+
+def image_affine(grid: Grid, centre_mm: tuple[float, float, float]) -> Float[np.ndarray, "4 4"]:
+    """Voxel index → RAS+ mm of a grid whose middle lies at `centre_mm`."""
+    affine = grid.affine
+    affine[:3, 3] += centre_mm
+    return affine
+
+
+def sum_planes(scan: Scan, number: int) -> Scan:
+    """Each `number` neighbouring planes added into one, factors too, as for an image that does not change between them.
+
+    A stack that cannot be dealt out gets empty planes at its ends: the last groups just see less.
+
+    Raises:
+        ConfigError: `number` is not between 1 and the number of planes.
+    """
+    planes = scan.counts.shape[2]
+    if not 1 <= number <= planes:
+        raise ConfigError(f"--sum-planes {number}; expected 1 to {planes}, the planes there are")
+    missing = -planes % number
+    below, above = missing // 2, missing - missing // 2
+
+    def add(sinogram: np.ndarray) -> np.ndarray:
+        padded = np.pad(sinogram, ((0, 0), (0, 0), (below, above)))
+        return padded.reshape(*sinogram.shape[:2], -1, number).sum(axis=-1)
+
+    x, y, z = scan.centre_mm
+    return replace(
+        scan,
+        counts=add(scan.counts),
+        multiplicative=add(scan.multiplicative),
+        additive=add(scan.additive),
+        plane_mm=number * scan.plane_mm,
+        centre_mm=(x, y, z + (above - below) / 2 * scan.plane_mm),
+    )
+
+
+def smoothed_delayeds(
+    delayeds: Float[np.ndarray, "view bin plane"],
+    seen: Float[np.ndarray, "view bin plane"],
+    fwhm: tuple[float, float, float] = (60.0, 24.0, 12.0),
+) -> Float[np.ndarray, "view bin plane"]:
+    """Expected randoms from delayed coincidences: seen · G(delayeds) / G(seen), scaled to the same total.
+
+    `seen` is the share of a bin's crystal pairs that are real (and of ring pairs in its plane), so that gaps and the ends of the scanner
+    neither dilute the estimate nor get any of it. G is a Gaussian of `fwhm` views, bins and planes; past the
+    last view it goes on with the first one's bins reversed, which are the same lines after half a turn.
+    """
+    rate, share = _smooth(delayeds, fwhm), _smooth(seen, fwhm)
+    estimate = np.where(seen > 0, seen * rate / np.where(share > 0, share, 1), 0)
+    total = float(estimate.sum(dtype=float))
+    return (estimate * (float(delayeds.sum(dtype=float)) / total if total else 0.0)).astype(np.float32)
+
+
+def ring_pairs(header: listmode.ListmodeHeader, max_ring_difference: int) -> Float[np.ndarray, " plane"]:
+    """Share of the ring pairs that each single-slice rebinned plane adds up, 1 in the plane that has the most."""
+    plane, distance = listmode.sinogram_rings(header.rings, header.max_ring_difference)
+    pairs = np.bincount(plane[distance <= max_ring_difference], minlength=2 * header.rings - 1)
+    return pairs / pairs.max()
+
+
+def _kind(path: Path) -> str:
+    if path.suffix == ".npz":
+        return "npz"
+    if path.suffix == ".l":
+        return "list mode"
+    keys = interfile.read_header(path)
+    return "list mode" if keys.get("data format", "").lower() == "coincidencelist" else "Interfile"
+
+
+def _needed(path: Path, scanner: str | None) -> Scanner:
+    if scanner is None:
+        raise ConfigError(f"{path} does not name its scanner; give --scanner, one of {', '.join(PRESETS)}")
+    return preset(scanner)
+
+
+def _from_npz(path: Path, scanner: str | None) -> Scan:
+    read = read_counts(path)
+    if scanner is not None and scanner != read.scanner:
+        raise ConfigError(f"{path} is of scanner {read.scanner!r}; --scanner says {scanner!r}")
+    if read.scanner not in PRESETS:
+        raise DataError(f"{path}: scanner {read.scanner!r}; expected one of {', '.join(PRESETS)}")
+    return Scan(
+        read.counts,
+        read.multiplicative,
+        read.additive,
+        _fits(path, read.counts, preset(read.scanner)),
+        preset(read.scanner).ring_spacing_mm / 2,
+        _centre(path, read.metadata),
+        _summary(read.counts, read.additive),
+        truth=Volume(read.truth, read.affine) if read.truth is not None and read.affine is not None else None,
+    )
+
+
+def _from_interfile(
+    path: Path, scanner: Scanner, additive: str | Path | None, multiplicative: str | Path | None
+) -> Scan:
+    counts = _interfile_planes(path)
+    _fits(path, counts, scanner)
+    given = {file: _interfile_planes(Path(file)) for file in (additive, multiplicative) if file}
+    for file, sinogram in given.items():
+        if sinogram.shape != counts.shape:
+            raise DataError(f"{file}: (view, bin, plane) {sinogram.shape}; the counts have {counts.shape}")
+    flat = np.broadcast_to(coverage(scanner).astype(np.float32)[..., None], counts.shape)
+    background = given[additive] if additive else np.zeros_like(counts)
+    factors = given[multiplicative] if multiplicative else np.array(flat)
+    caution = "" if multiplicative else "no normalisation correction"
+    plane_mm = scanner.ring_spacing_mm / 2
+    return Scan(counts, factors, background, scanner, plane_mm, summary=_summary(counts, background), caution=caution)
+
+
+def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Scan:
+    header, events = listmode.read_events(path)
+    if (header.views, header.bins, header.rings) != (scanner.views, scanner.bins, scanner.rings):
+        raise DataError(
+            f"{path}: {header.views} views, {header.bins} bins, {header.rings} rings; "
+            f"{scanner.name} has {scanner.views}, {scanner.bins}, {scanner.rings}"
+        )
+    prompts, delayeds = (np.ascontiguousarray(s[..., ::-1]) for s in listmode.rebin(header, events, max_ring_difference))
+    pairs = ring_pairs(header, max_ring_difference)[::-1]
+    seen = (coverage(scanner)[..., None] * pairs).astype(np.float32)
+    if stray := int(prompts[seen == 0].sum() + delayeds[seen == 0].sum()):
+        warnings.warn(f"{path}: {stray} events in the gaps between the detector blocks of {scanner.name}", stacklevel=2)
+    number = int(events.prompt.sum())
+    summary = (
+        f"{number:,} prompts and {events.prompt.size - number:,} delayeds; {prompts.sum(dtype=float):,.0f} and "
+        f"{delayeds.sum(dtype=float):,.0f} with |ring difference| ≤ {max_ring_difference}"
+    )
+    background = smoothed_delayeds(delayeds, seen)
+    plane_mm = scanner.ring_spacing_mm / 2
+    return Scan(prompts, seen, background, scanner, plane_mm, summary=summary, caution=UNCORRECTED)
+
+
+def _interfile_planes(path: Path) -> np.ndarray:
+    sinogram = np.ascontiguousarray(np.moveaxis(interfile.read_sinogram(path)[::-1], 0, 2))
+    if faults := np.count_nonzero(sinogram < 0):
+        raise DataError(f"{path}: {faults} negative bins; expected values ≥ 0")
+    return sinogram
+
+
+def _fits(path: Path, counts: np.ndarray, scanner: Scanner) -> Scanner:
+    views, bins, planes = counts.shape
+    if (views, bins) != (scanner.views, scanner.bins) or planes > scanner.planes or planes % 2 == 0:
+        raise DataError(
+            f"{path}: {views} views, {bins} bins, {planes} planes; {scanner.name} has {scanner.views} views, {scanner.bins} bins "
+            f"and an odd number of planes up to {scanner.planes}"
+        )
+    return scanner
+
+
+def _centre(path: Path, metadata: Mapping[str, Any]) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(value) for value in metadata.get("centre_mm", (0, 0, 0)))
+    except (TypeError, ValueError):
+        x = y = z = math.nan
+    if not all(map(math.isfinite, (x, y, z))):
+        raise DataError(f"{path}: centre_mm {metadata['centre_mm']!r} in its metadata; expected three finite numbers")
+    return x, y, z
+
+
+def _summary(counts: np.ndarray, additive: np.ndarray) -> str:
+    total, background = float(counts.sum(dtype=float)), float(additive.sum(dtype=float))
+    return f"{total:,.0f} counts, {background / max(total, 1):.0%} of them expected background"
+
+
+def _smooth(sinogram: np.ndarray, fwhm: tuple[float, float, float]) -> np.ndarray:
+    """G of `smoothed_delayeds`, up to a factor: a matrix an axis, and for views a second one for those half a turn on."""
+    views, bins, planes = (np.subtract.outer(np.arange(n), np.arange(n)) for n in sinogram.shape)
+    view, bin_, plane = fwhm
+    half_turn = len(views)
+    partner = 2 * (len(bins) // 2) - np.arange(len(bins))  # the bin of the same line half a turn on
+    there = (partner >= 0) & (partner < len(bins))
+    reversed_ = sinogram[:, np.where(there, partner, 0)] * there[None, :, None]
+    onwards = _gaussian(views - half_turn, view) + _gaussian(views + half_turn, view)
+    smooth = np.tensordot(_gaussian(views, view), sinogram, 1) + np.tensordot(onwards, reversed_, 1)
+    return np.matmul(_gaussian(bins, bin_), smooth) @ _gaussian(planes, plane)
+
+
+def _gaussian(distance: np.ndarray, fwhm: float) -> np.ndarray:
+    return np.exp(-4 * math.log(2) * (distance / fwhm) ** 2).astype(np.float32)

@@ -1,0 +1,341 @@
+"""Figures: slices of volumes side by side, and curves. The only place that knows Matplotlib; nothing global is changed.
+
+Equal input gives equal bytes. Pictures are in neurological convention, the patient's left at the left, and say so.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Real
+
+from medjax.atomic import replacing
+from medjax.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CANVAS, INK, QUIET, LINE = "#0d1014", "#eceef0", "#98a2ab", "#333b43"
+COLOURS = ("#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae")
+FONT = "DejaVu Sans"  # comes with Matplotlib, so that every machine draws the same
+ACROSS = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}  # axes to the right, upwards, through
+ENDS = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
+WIDTH, GAP, NAME, TITLE, BAR, EDGE = 2.4, 0.07, 0.27, 0.36, 0.62, 0.16  # inches
+MARGIN_MM, NARROWEST_MM = 8.0, 60.0  # of the part that is shown
+MOST_IN_A_ROW = 5
+
+
+class Scale(NamedTuple):
+    """How values become colours: the map's ends at `low` and `high` (default: 99.8th percentile above low, rounded)."""
+
+    unit: str = ""  # beside the colour bar
+    colormap: str = "inferno"  # any of Matplotlib's
+    low: float = 0.0
+    high: float | None = None
+
+
+PET = Scale("activity")
+MR = Scale("T1-weighted MR", "gray")
+
+
+class _Cell(NamedTuple):
+    name: str
+    view: str
+    row: int
+    column: int
+    named: bool  # the image's name stands above
+    marked: bool  # says where it is, left and right
+
+
+class _Space(NamedTuple):
+    """The grid the images share, axes turned to RAS+."""
+
+    corner: np.ndarray  # mm of voxel (0, 0, 0)
+    voxel: np.ndarray  # mm
+    window: list[tuple[int, int]]  # first voxel shown, and one past the last
+
+    def extent(self, axis: int) -> tuple[float, float]:
+        """Outer edges in mm of what is shown."""
+        first, last = (self.corner[axis] + (edge - 0.5) * self.voxel[axis] for edge in self.window[axis])
+        return first, last
+
+    def size(self, axis: int) -> float:
+        first, last = self.extent(axis)
+        return last - first
+
+
+def montage(
+    images: Mapping[str, Real[Array | np.ndarray, "x y z"]],
+    affine: Float[np.ndarray, "4 4"],
+    *,
+    scale: Scale = PET,
+    other_scales: Mapping[str, Scale] | None = None,
+    at_mm: Sequence[float] | None = None,
+    columns: bool | None = None,
+    title: str = "",
+    note: str = "",
+) -> "Figure":
+    """Axial, coronal and sagittal slices of `images`, which share a grid, on one intensity scale with its colour bar.
+
+    An image is a row, or a column if `columns` (default: where there are more than two). A stack thinner than a sixth
+    of its width shows axial slices only. What is shown is cut to where the images are not dark; left is left.
+
+    Args:
+        affine: voxel index → RAS+ mm, of all images; whatever way its axes point, pictures are upright.
+        other_scales: scales of the images so named, as for an MR image among PET ones.
+        at_mm: where the three slices meet; default: the first image's centre of mass.
+        note: a quiet line at the foot, say what data it is.
+
+    Raises:
+        DataError: no image, shapes that differ, or values that are not finite.
+    """
+    arrays = _checked(images)
+    upright, corner, voxel = _upright(arrays, affine)
+    scales = _scales(upright, scale, other_scales or {})
+    space = _Space(corner, voxel, _windows(upright, scales, voxel))
+    first = next(iter(upright.values()))
+    at = _centre_of_mass(first) if at_mm is None else (np.asarray(at_mm, float) - corner) / voxel
+    index = np.clip(np.rint(at), 0, np.subtract(first.shape, 1)).astype(int)
+    figure, places = _canvas(_cells(list(images), np.asarray(first.shape) * voxel, columns), space, title, note)
+    for cell, axes in places:
+        _draw_slice(axes, cell, upright[cell.name], scales[cell.name], space, index)
+    _draw_bars(figure, list(dict.fromkeys(scales.values())), 0.2 if note else 0.0)
+    return figure
+
+
+def curves(
+    x: Real[np.ndarray, " point"] | Sequence[float],
+    series: Mapping[str, Real[np.ndarray, " point"] | Sequence[float]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    spread: Mapping[str, Real[np.ndarray, " point"] | Sequence[float]] | None = None,
+    title: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+) -> "Figure":
+    """Lines of each of `series` over `x`, named at their right ends; `spread` (say a standard deviation) is a band.
+
+    Raises:
+        DataError: no series, or one of another length than `x`.
+    """
+    if not series or any(len(y) != len(x) for y in series.values()):
+        raise DataError(f"curves: lengths {[len(y) for y in series.values()]}; expected series of {len(x)}, that of x")
+    figure = _figure(6.4, 3.7)
+    axes = figure.add_axes((0.11, 0.15, 0.69, 0.72 if title else 0.8), facecolor=CANVAS)
+    for (name, y), colour in zip(series.items(), cycle(COLOURS), strict=False):
+        values = np.asarray(y, float)
+        axes.plot(x, values, color=colour, lw=1.8, solid_capstyle="round", marker="o" if len(x) < 12 else "", ms=3.5)
+        if spread and name in spread:
+            half = np.asarray(spread[name], float)
+            axes.fill_between(np.asarray(x, float), values - half, values + half, color=colour, alpha=0.18, lw=0)
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    _dress(axes, xlabel, ylabel)
+    _name_ends(axes, series)
+    if title:
+        figure.text(0.02, 0.93, title, color=INK, family=FONT, size=11, weight="bold")
+    return figure
+
+
+def write_png(path: str | Path, figure: "Figure", dpi: int = 150) -> None:
+    """Write `figure` as PNG, whole or not at all; equal figures give equal bytes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(Path(path)) as file:
+        figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+
+
+def _checked(images: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(image, np.float32) for name, image in images.items()}
+    shapes = {name: image.shape for name, image in arrays.items()}
+    if len(set(shapes.values())) != 1:
+        raise DataError(f"montage: shapes {shapes}; expected images of one shape")
+    for name, image in arrays.items():
+        if not np.isfinite(image).all():
+            raise DataError(f"montage: {name} has NaN or infinite voxels; expected finite ones")
+    return arrays
+
+
+def _upright(
+    images: Mapping[str, np.ndarray], affine: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """The images with axes that grow to the right, to the front and upwards; mm of voxel (0, 0, 0); voxel size."""
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+    shape = next(iter(images.values())).shape
+    turn = io_orientation(affine)
+    turned = {name: np.asarray(apply_orientation(image, turn)) for name, image in images.items()}
+    ras = affine @ inv_ornt_aff(turn, shape)
+    return turned, ras[:3, 3], np.linalg.norm(ras[:3, :3], axis=0)
+
+
+def _scales(images: Mapping[str, np.ndarray], shared: Scale, others: Mapping[str, Scale]) -> dict[str, Scale]:
+    """Each image's scale with both ends; the shared one looks at the first image that has it."""
+    scales: dict[str, Scale] = {}
+    ends: dict[Scale, Scale] = {}
+    for name, image in images.items():
+        asked = others.get(name, shared)
+        if asked not in ends:
+            ends[asked] = asked if asked.high is not None else asked._replace(high=_bright(image, asked.low))
+        scales[name] = ends[asked]
+    return scales
+
+
+def _bright(image: np.ndarray, low: float) -> float:
+    above = image[image > low]
+    return float(f"{np.percentile(above, 99.8):.2g}") if above.size else low + 1.0
+
+
+def _windows(images: Mapping[str, np.ndarray], scales: Mapping[str, Scale], voxel: np.ndarray) -> list[tuple[int, int]]:
+    """Along each axis the voxels between which the images' mean profiles are not dark, and some margin."""
+    shares = [_share(image, scales[name]) for name, image in images.items()]
+    windows = []
+    for axis, size in enumerate(voxel):
+        profile = np.max([share.mean(axis=tuple({0, 1, 2} - {axis})) for share in shares], axis=0)
+        bright = np.flatnonzero(profile > 0.03 * profile.max())
+        first, last = (bright[0], bright[-1] + 1) if bright.size else (0, profile.size)
+        margin = int(np.ceil(max(MARGIN_MM, (NARROWEST_MM - (last - first) * size) / 2) / size))
+        windows.append((max(int(first) - margin, 0), min(int(last) + margin, profile.size)))
+    return windows
+
+
+def _share(image: np.ndarray, scale: Scale) -> np.ndarray:
+    """0 … 1 from the scale's dark end to the other; for a scale around zero, distance from zero."""
+    high = 1.0 if scale.high is None else scale.high
+    if scale.low < 0 < high:
+        return np.clip(np.abs(image) / high, 0, 1)
+    return np.clip((image - scale.low) / max(high - scale.low, 1e-30), 0, 1)
+
+
+def _centre_of_mass(image: np.ndarray) -> np.ndarray:
+    weights = np.clip(image, 0, None).astype(float)
+    if not weights.any():
+        return (np.asarray(image.shape) - 1) / 2
+    sums = [weights.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    return np.asarray([np.average(np.arange(one.size), weights=one) for one in sums])
+
+
+def _cells(names: list[str], size_mm: np.ndarray, columns: bool | None) -> list[_Cell]:
+    """What is drawn where."""
+    numbered = list(enumerate(names))
+    if size_mm[2] < max(size_mm[:2]) / 6:
+        rows = -(-len(names) // MOST_IN_A_ROW)
+        width = -(-len(names) // rows)
+        return [_Cell(name, "axial", k // width, k % width, True, k % width == 0) for k, name in numbered]
+    if len(names) > 2 if columns is None else columns:
+        return [_Cell(name, view, r, c, r == 0, c == 0) for c, name in numbered for r, view in enumerate(ACROSS)]
+    return [_Cell(name, view, r, c, c == 0, True) for r, name in numbered for c, view in enumerate(ACROSS)]
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor=CANVAS)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _canvas(cells: list[_Cell], space: _Space, title: str, note: str) -> tuple["Figure", list[tuple[_Cell, "Axes"]]]:
+    """A figure that holds the cells at one scale, with an axes for each."""
+    inch = WIDTH / max(space.size(axis) for axis in range(3))
+    sizes = [[space.size(axis) * inch for axis in ACROSS[cell.view][:2]] for cell in cells]
+    rows, columns = max(cell.row for cell in cells) + 1, max(cell.column for cell in cells) + 1
+    widths, heights, heads = np.zeros(columns), np.zeros(rows), np.zeros(rows)
+    for cell, (width, height) in zip(cells, sizes, strict=True):
+        widths[cell.column] = max(widths[cell.column], width)
+        heights[cell.row] = max(heights[cell.row], height)
+        heads[cell.row] = max(heads[cell.row], NAME if cell.named and cell.name else 0.0)
+    lefts = EDGE + np.cumsum(widths + GAP) - widths - GAP
+    tops = EDGE + (TITLE if title else 0) + np.cumsum(heights + heads + GAP) - heights - GAP
+    total = lefts[-1] + widths[-1] + EDGE, tops[-1] + heights[-1] + BAR + EDGE + (0.2 if note else 0)
+    figure = _figure(*total)
+    places: list[tuple[_Cell, Axes]] = []
+    for cell, (width, height) in zip(cells, sizes, strict=True):
+        left = lefts[cell.column] + (widths[cell.column] - width) / 2
+        bottom = total[1] - tops[cell.row] - (heights[cell.row] + height) / 2
+        box = (left / total[0], bottom / total[1], width / total[0], height / total[1])
+        places.append((cell, figure.add_axes(box, facecolor="black")))
+        if cell.named:
+            x, y = lefts[cell.column] + 0.02, total[1] - tops[cell.row] + 0.07
+            figure.text(x / total[0], y / total[1], cell.name, color=INK, family=FONT, size=8.5)
+    if title:
+        figure.text(EDGE / total[0], 1 - 0.33 / total[1], title, color=INK, family=FONT, size=11, weight="bold")
+    if note:
+        figure.text(EDGE / total[0], 0.12 / total[1], note, color=QUIET, family=FONT, size=6.5)
+    return figure, places
+
+
+def _draw_slice(axes: "Axes", cell: _Cell, image: np.ndarray, scale: Scale, space: _Space, index: np.ndarray) -> None:
+    right, up, through = ACROSS[cell.view]
+    cut = tuple(index[axis] if axis == through else slice(*space.window[axis]) for axis in range(3))
+    extent = (*space.extent(right), *space.extent(up))
+    axes.imshow(
+        image[cut].T, cmap=scale.colormap, vmin=scale.low, vmax=scale.high, extent=extent, origin="lower",
+        interpolation="bicubic", aspect="auto",
+    )  # fmt: skip
+    axes.set_axis_off()
+    if not cell.marked:
+        return
+    style: dict[str, Any] = {"transform": axes.transAxes, "color": QUIET, "family": FONT, "size": 6.5}
+    for x, letter, side in zip((0.02, 0.98), ENDS[cell.view], ("left", "right"), strict=True):
+        axes.text(x, 0.5, letter, ha=side, va="center", **style)
+    millimetres = space.corner[through] + index[through] * space.voxel[through]
+    axes.text(0.02, 0.025, f"{'xyz'[through]} = {millimetres:.0f} mm".replace("-", "\N{MINUS SIGN}"), **style)
+
+
+def _draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
+    """A colour bar for each scale, side by side at the foot."""
+    width, height = figure.get_size_inches()
+    room = (width - 2 * EDGE + 0.35) / len(scales) - 0.35
+    for number, scale in enumerate(scales):
+        left = EDGE + number * (min(room, 2.2) + 0.35)
+        bar = figure.add_axes((left / width, (EDGE + above + 0.18) / height, min(room, 2.2) / width, 0.085 / height))
+        bar.imshow(np.linspace(0, 1, 256)[None], cmap=scale.colormap, aspect="auto", extent=(0, 1, 0, 1))
+        bar.set_yticks([])
+        high = 1.0 if scale.high is None else scale.high
+        bar.set_xticks([0, 0.5, 1], [f"{scale.low + share * (high - scale.low):.3g}" for share in (0, 0.5, 1)])
+        bar.tick_params(colors=QUIET, labelsize=6.5, length=0, pad=2.5)
+        for label, side in zip(bar.get_xticklabels(), ("left", "center", "right"), strict=True):
+            label.set(family=FONT, horizontalalignment=side)
+        for edge in bar.spines.values():
+            edge.set(color=LINE, linewidth=0.6)
+        bar.set_title(scale.unit, loc="left", color=INK, family=FONT, size=7, pad=3)
+
+
+def _dress(axes: "Axes", xlabel: str, ylabel: str) -> None:
+    axes.set_xlabel(xlabel, color=QUIET, family=FONT, size=8.5)
+    axes.set_ylabel(ylabel, color=QUIET, family=FONT, size=8.5)
+    axes.tick_params(colors=QUIET, labelsize=7.5, length=0, which="both")
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(family=FONT)
+    axes.grid(axis="y", color=LINE, lw=0.6)
+    axes.set_axisbelow(True)
+    for side, edge in axes.spines.items():
+        edge.set(visible=side == "bottom", color=LINE)
+
+
+def _name_ends(axes: "Axes", series: Mapping[str, Any]) -> None:
+    """Each line's name right of its end, moved up or down where names would touch."""
+    ends = [axes.transData.transform((1, float(np.asarray(y, float)[-1])))[1] for y in series.values()]
+    low, high = axes.transAxes.transform([(0, 0), (0, 1)])[:, 1]
+    apart = axes.figure.dpi * 0.16
+    order = np.argsort(ends)
+    places = np.clip(np.asarray(ends)[order], low, high)
+    for k in range(1, len(places)):
+        places[k] = max(places[k], places[k - 1] + apart)
+    places -= max(0.0, places[-1] - high)
+    for k in range(len(places) - 2, -1, -1):
+        places[k] = min(places[k], places[k + 1] - apart)
+    for place, k in zip(places, order, strict=True):
+        share = (place - low) / (high - low)
+        colour, name = COLOURS[k % len(COLOURS)], list(series)[k]
+        axes.text(1.02, share, name, color=colour, family=FONT, size=8, va="center", transform=axes.transAxes)
