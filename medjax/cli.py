@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_module(module_file: str) -> None:
-    """The command line of one experiment, the same as `medjax run`: `if __name__ == "__main__": run_module(__file__)`."""
+    """The command line of an experiment file, `run_module(__file__)`: the same as `medjax run` of it."""
     file = Path(module_file).resolve()
     main(["run", file.stem, "--experiments", str(file.parent), *sys.argv[1:]])
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from medjax.errors import DataError
 from medjax.atomic import replacing
+from medjax.errors import DataError
 
 SINOGRAMS = ("counts", "additive", "multiplicative")
 OPTIONAL = {"truth": 3, "affine": 2}  # and how many axes they have

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from medjax.errors import DataError, MedjaxError
 from medjax.atomic import replacing
+from medjax.errors import DataError, MedjaxError
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image

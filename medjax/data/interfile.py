@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from medjax.errors import DataError
 from medjax.atomic import replacing
+from medjax.errors import DataError
 
 LONGEST_HEADER = 1 << 20  # bytes; a header is a few kB, the raw data beside it may be many GB
 NUMBER_KINDS = {"signed integer": "i", "unsigned integer": "u", "float": "f", "short float": "f", "long float": "f"}

@@ -1,4 +1,5 @@
 """PET: scanner → system → projector → acquisition → reconstruction.
 
-In memory a sinogram is `(view, bin, plane)`, so that one index fetches a row of planes; on disk it is `(plane, view, bin)`.
+In memory a sinogram is `(view, bin, plane)`, so that one index fetches a row of planes; on disk it is `(plane, view,
+bin)`.
 """

@@ -1,7 +1,9 @@
 """What the scanner measured: counts y ~ Poisson(q), q = m · P G x + b, and the Poisson likelihood of an image.
 
-m  multiplicative factors (attenuation × normalisation × gaps × scale), one a bin
-P  projector, in mm;  G  image-space point spread function;  b  additive background (randoms + scatter), in counts
+    m  multiplicative factors (attenuation × normalisation × gaps × scale), one a bin
+    P  projector, in mm;  G  image-space point spread function;  b  additive background (randoms + scatter), in counts
+
+Functions and arrays of an acquisition can be replaced one by one (`dataclasses.replace`): another projector plugs in.
 """
 
 from collections.abc import Callable
@@ -49,15 +51,18 @@ class Acquisition:
         return self.forward(image) + self.additive
 
     def log_likelihood(self, expected: Float[Array, "view bin plane"]) -> Scalar:
-        """Σ y log q − q, without the constant Σ log y!."""
-        return jnp.sum(jax.scipy.special.xlogy(self.counts, expected) - expected)
+        """Σ y log q − q, without the constant Σ log y!. Its gradient is finite where a bin expects and holds no count."""
+        y = self.counts
+        return jnp.sum(y * jnp.log(jnp.where(y > 0, expected, 1)) - expected)
 
     def deviance(self, expected: Float[Array, "view bin plane"]) -> Scalar:
-        """Σ q − y + y log(y / q): the log-likelihood's distance from its maximum, ≥ 0.
+        """Σ q − y − y log(q / y): the log-likelihood's distance from its maximum, ≥ 0.
 
-        In float32 it keeps three more digits than the log-likelihood, whose large terms cancel.
+        In float32 it keeps the digits that the log-likelihood loses, whose large terms cancel.
         """
-        return jnp.sum(jax.scipy.special.kl_div(self.counts, expected))
+        y = self.counts
+        excess = expected - y
+        return jnp.sum(excess - y * jnp.log1p(excess / jnp.where(y > 0, y, 1)))
 
     def gradient(self, image: Float[Array, "x y plane"]) -> Float[Array, "x y plane"]:
         """∂ log-likelihood / ∂ x = Aᵀ(y / q) − Aᵀ1."""
@@ -101,7 +106,8 @@ def de_pierro(
     """
     weight = jnp.broadcast_to(jnp.asarray(weight, em.dtype), em.shape)
     linear = sensitivity - weight * anchor
-    root = jnp.sqrt(linear**2 + 4 * weight * sensitivity * em)
+    square = linear**2 + 4 * weight * sensitivity * em
+    root = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)  # whose gradient at 0 is 0, not NaN
     rising = linear > 0
     numerator = jnp.where(rising, 2 * sensitivity * em, root - linear)
     return divide(numerator, jnp.where(rising, linear + root, 2 * weight))
@@ -119,14 +125,16 @@ def acquire(
     Raises:
         DataError: shapes do not fit the system, or a value is negative or not finite.
     """
-    expected = (*system.place.shape, counts.shape[-1])
-    if counts.shape != expected:
-        raise DataError(f"counts: shape {counts.shape}; the system has (view, bin) = {expected[:2]}")
+    image = (*system.shape, counts.shape[-1])
+    if counts.shape[:2] != system.place.shape:
+        raise DataError(f"counts: shape {counts.shape}; the system has (view, bin) = {system.place.shape}")
+    if psf is not None and (voxels := tuple(axis.shape[0] for axis in (psf.x, psf.y, psf.z))) != image:
+        raise DataError(f"psf: made for {voxels} voxels; the image has {image}")
     factors = _fitted("multiplicative", multiplicative, counts)
     background = _fitted("additive", additive, counts)
     for name, values in (("counts", counts), ("multiplicative", factors), ("additive", background)):
         check_counts(name, values)
-    empty = Acquisition(counts, factors, background, jnp.zeros((*system.shape, expected[2]), counts.dtype), system, psf)
+    empty = Acquisition(counts, factors, background, jnp.zeros(image, counts.dtype), system, psf)
     return replace(empty, sensitivity=jax.jit(Acquisition.adjoint)(empty, jnp.ones_like(counts)))
 
 
@@ -150,7 +158,7 @@ def check_counts(name: str, values: Float[Array, "..."]) -> None:
 
 
 def ordered_subsets(acquisition: Acquisition, number: int) -> Acquisition:
-    """The acquisition as `number` interleaved subsets of its views along a new leading axis, each with its own sensitivity.
+    """`number` interleaved subsets of the views along a new leading axis, each with its own sensitivity.
 
     Subset k is `jax.tree.map(lambda a: a[k], stacked)`.
 
@@ -175,7 +183,13 @@ def ordered_subsets(acquisition: Acquisition, number: int) -> Acquisition:
 
 
 def select(stacked: Acquisition, subset: Int[Array, ""] | int) -> Acquisition:
-    """One subset of `ordered_subsets`."""
+    """One subset of `ordered_subsets`.
+
+    Raises:
+        DataError: the acquisition is whole.
+    """
+    if stacked.counts.ndim != 4:
+        raise DataError("acquisition: it is whole; expected the result of ordered_subsets (1 subset for MLEM)")
     return jax.tree.map(lambda a: a[subset], stacked)
 
 

@@ -34,7 +34,7 @@ class Info(NamedTuple):
 
 
 def init(acquisition: Acquisition) -> State:
-    """A uniform image with the right total, Σ sensitivity · x = max(Σ y − Σ b, 1), where the scanner sees it, 0 elsewhere.
+    """A uniform image where the scanner sees it, 0 elsewhere, with Σ sensitivity · x = max(Σ y − Σ b, 1).
 
     Takes an acquisition whole or stacked.
     """
@@ -45,7 +45,7 @@ def init(acquisition: Acquisition) -> State:
 
 
 def subset_order(number: int) -> Int[Array, " subset"]:
-    """An order in which successive subsets lie far apart: multiples of the stride nearest to number / golden ratio that is coprime."""
+    """An order in which neighbours lie far apart: multiples of the coprime stride nearest to number / golden ratio."""
     stride = min((k for k in range(1, number + 1) if gcd(k, number) == 1), key=lambda k: abs(k - number * 0.618))
     return jnp.arange(number, dtype=jnp.int32) * stride % number
 
@@ -85,10 +85,10 @@ def run(
     return jax.lax.scan(body, init(stacked) if state is None else state, length=iterations * stacked.counts.shape[0])
 
 
-def penalty_weight(acquisition: Acquisition, beta: float) -> Scalar:
-    """β · mean sensitivity / mean activity, over the voxels that the scanner sees: a β that means the same at any scale of image or counts.
+def penalty_weight(acquisition: Acquisition, beta: float | Scalar) -> Scalar:
+    """β · mean sensitivity / mean activity, over voxels that are seen: the same β at any scale of image or counts.
 
-    At β = 1 a difference of one mean activity between two neighbours costs about as much as one count.
+    At β = 1 a difference of one mean activity between two neighbours costs half of a mean voxel's counts.
     """
     seen = acquisition.sensitivity > 0
     mean = jnp.mean(acquisition.sensitivity, where=seen)

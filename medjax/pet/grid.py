@@ -10,7 +10,7 @@ from medjax.errors import DataError
 
 @dataclass(frozen=True)
 class Grid:
-    """`shape` voxels of `voxel_mm`; x grows to the patient's right, y to the front, z to the head. Static: it hashes."""
+    """`shape` voxels of `voxel_mm`; x grows to the patient's right, y to the front, z to the head. Hashable."""
 
     shape: tuple[int, int, int]
     voxel_mm: tuple[float, float, float]

@@ -21,8 +21,6 @@ from medjax.errors import ConfigError, DataError
 from medjax.pet.grid import Grid
 from medjax.pet.scanner import PRESETS, Scanner, coverage, preset
 
-UNCORRECTED = "real data, no attenuation or normalisation correction"
-
 
 @dataclass(frozen=True)
 class Scan:
@@ -35,7 +33,8 @@ class Scan:
     plane_mm: float  # from one plane to the next
     centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)  # where the middle of the stack lies, RAS+
     summary: str = ""  # what was read, for a reader
-    caution: str = ""  # what must be said beside its images
+    uncorrected: tuple[str, ...] = ()  # effects that the factors leave out
+    measured: bool = False  # whether it is known to come from a scanner
     truth: Volume | None = None  # the image, where it is known
 
 
@@ -89,6 +88,13 @@ def image_affine(grid: Grid, centre_mm: tuple[float, float, float]) -> Float[np.
     affine = grid.affine
     affine[:3, 3] += centre_mm
     return affine
+
+
+def caution(scan: Scan, *, attenuation_given: bool = False) -> str:
+    """What must be said beside an image of `scan`: whether it is real and which corrections it lacks."""
+    missing = [effect for effect in scan.uncorrected if not (attenuation_given and effect == "attenuation")]
+    said = ["real data"] * scan.measured + [f"no {' or '.join(missing)} correction"] * bool(missing)
+    return ", ".join(said)
 
 
 def sum_planes(scan: Scan, number: int) -> Scan:
@@ -189,9 +195,9 @@ def _from_interfile(
     flat = np.broadcast_to(coverage(scanner).astype(np.float32)[..., None], counts.shape)
     background = given[additive] if additive else np.zeros_like(counts)
     factors = given[multiplicative] if multiplicative else np.array(flat)
-    caution = "" if multiplicative else "no normalisation correction"
-    plane_mm = scanner.ring_spacing_mm / 2
-    return Scan(counts, factors, background, scanner, plane_mm, summary=_summary(counts, background), caution=caution)
+    summary, plane_mm = _summary(counts, background), scanner.ring_spacing_mm / 2
+    missing = () if multiplicative else ("attenuation", "normalisation")
+    return Scan(counts, factors, background, scanner, plane_mm, summary=summary, uncorrected=missing)
 
 
 def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Scan:
@@ -213,7 +219,10 @@ def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Sc
     )
     background = smoothed_delayeds(delayeds, seen)
     plane_mm = scanner.ring_spacing_mm / 2
-    return Scan(prompts, seen, background, scanner, plane_mm, summary=summary, caution=UNCORRECTED)
+    missing = ("attenuation", "normalisation")
+    return Scan(
+        prompts, seen, background, scanner, plane_mm, summary=summary, uncorrected=missing, measured=True
+    )
 
 
 def _interfile_planes(path: Path) -> np.ndarray:
@@ -258,8 +267,10 @@ def _smooth(sinogram: np.ndarray, fwhm: tuple[float, float, float]) -> np.ndarra
     reversed_ = sinogram[:, np.where(there, partner, 0)] * there[None, :, None]
     onwards = _gaussian(views - half_turn, view) + _gaussian(views + half_turn, view)
     smooth = np.tensordot(_gaussian(views, view), sinogram, 1) + np.tensordot(onwards, reversed_, 1)
-    return np.matmul(_gaussian(bins, bin_), smooth) @ _gaussian(planes, plane)
+    smooth = np.tensordot(smooth, _gaussian(planes, plane), 1)
+    return np.moveaxis(np.tensordot(smooth, _gaussian(bins, bin_), (1, 0)), 2, 1)
 
 
 def _gaussian(distance: np.ndarray, fwhm: float) -> np.ndarray:
-    return np.exp(-4 * math.log(2) * (distance / fwhm) ** 2).astype(np.float32)
+    weight = np.exp(-4 * math.log(2) * (distance / fwhm) ** 2)
+    return np.where(weight > 1e-6, weight, 0).astype(np.float32)  # products of longer tails are slow: denormal

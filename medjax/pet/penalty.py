@@ -31,7 +31,7 @@ class Neighbours:
 
 
 def neighbours(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> Neighbours:
-    """All pairs in a 3 × 3 × 3 neighbourhood (3 × 3 in a single slice), weighted by voxel size / distance, the size being the x one."""
+    """All pairs in a 3 × 3 × 3 neighbourhood (3 × 3 in a single slice), weighted by the voxel's x size / distance."""
     reach = [range(-1, 2) if n > 1 else range(1) for n in shape]
     offsets = tuple(o for o in product(*reach) if o > (0, 0, 0))
     weight = [voxel_mm[0] / float(np.linalg.norm(np.multiply(o, voxel_mm))) for o in offsets]
@@ -71,7 +71,7 @@ def bowsher(plain: Neighbours, guide: Float[Array, "x y z"], similar: int = 4) -
 
 
 def _share(all_differences: Array, difference: Array, similar: int) -> Array:
-    """1 for a neighbour among the `similar` nearest, 0 for one that is not, and a fraction for one that ties for the last places."""
+    """1 for a neighbour among the `similar` nearest, 0 for one that is not, a fraction where some tie for the rest."""
     nearer = jnp.sum(all_differences < difference, axis=0)
     tied = jnp.sum(all_differences == difference, axis=0)
     return jnp.clip((similar - nearer) / tied, 0.0, 1.0)
@@ -80,9 +80,9 @@ def _share(all_differences: Array, difference: Array, similar: int) -> Array:
 def quadratic_surrogate(
     pairs: Neighbours, image: Float[Array, "x y z"]
 ) -> tuple[Float[Array, "x y z"], Float[Array, "x y z"]]:
-    """De Pierro's separable bound of the quadratic penalty at `image`: ½ Σ curvature (x − anchor)², up to a constant, touches it
-    there and lies above elsewhere.
+    """De Pierro's separable bound of the quadratic penalty at `image`.
 
+    ½ Σ curvature (x − anchor)², up to a constant, touches the penalty there and lies above it elsewhere:
     anchor_j = Σ_k w (xⱼ + xₖ) / (2 Wⱼ), curvature_j = 2 Wⱼ, Wⱼ = Σ_k w. A voxel without neighbours is its own anchor.
     """
     total, mixed = jnp.zeros_like(image), jnp.zeros_like(image)

@@ -3,13 +3,13 @@
     project(system, image)        (x, y, slice) → (view, bin, slice)     Σ over rows of length · linear interpolation
     backproject(system, sinogram) (view, bin, slice) → (x, y, slice)     the transpose, as a gather: no scatter anywhere
 
-Both are one linear primitive and its transpose, so either can be differentiated any number of times in either direction (the
-derivative of one is the other), and a vmapped axis is folded into the slice axis. Nothing is jitted here, no matrix is stored, and
-`shard_map` over the leading axis of `system.subsets` splits the views over devices.
+Both are one linear primitive and its transpose, so either can be differentiated any number of times in either
+direction (the derivative of one is the other), and a vmapped axis is folded into the slice axis. Nothing is jitted
+here, no matrix is stored, and `shard_map` over the leading axis of `system.subsets` splits the views over devices.
 
-What makes it fast on a CPU: slices and symmetric lanes are contiguous, so one index fetches a row of them; the transpose looks
-candidate lines up in a table and gathers; the loop carries the next step's indices and weights, since XLA:CPU would otherwise
-recompute them for every slice; out-of-range reads land in explicit zero padding.
+What makes it fast on a CPU: slices and symmetric lanes are contiguous, so one index fetches a row of them; the
+transpose looks candidate lines up in a table and gathers; the loop carries the next step's indices and weights, since
+XLA:CPU would otherwise recompute them for every slice; reads are made safe by weights of 0, not by bounds checks.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
-from medjax.pet.system import CELL, Fan, System
+from medjax.pet.system import CELL, AnyArray, Fan, System
 
 _ROWS_A_STEP = 4  # image rows fused in one step of the projection
 _SLICES_A_PASS = 64  # slices that a pass holds in cache
@@ -72,7 +72,10 @@ def _project_slices(system: System, image: Array) -> Array:
 
 
 def _backproject_slices(system: System, sinogram: Array) -> Array:
-    parts = [_fan_backproject(fan, sinogram * system.length.astype(sinogram.dtype)[..., None], system.shape) for fan in system.fans]
+    parts = [
+        _fan_backproject(fan, sinogram * system.length.astype(sinogram.dtype)[..., None], system.shape)
+        for fan in system.fans
+    ]
     return sum(parts[1:], parts[0])
 
 
@@ -88,17 +91,19 @@ def _fan_project(fan: Fan, image: Array) -> Array:
     table = lanes.reshape(steps, _ROWS_A_STEP * width, -1)
     row_start = width * jnp.arange(_ROWS_A_STEP)[:, None, None]
 
-    def prepare(step: Array) -> tuple[Array, Array, Array, Array]:
+    def prepare(step: Array) -> tuple[Array, Array, tuple[Array, ...]]:
         row = (step * _ROWS_A_STEP + jnp.arange(_ROWS_A_STEP)).astype(dtype)[:, None, None] - (nrows - 1) / 2
         crossing = position[None] + slope[None] * row
         below = jnp.clip(jnp.floor(crossing), 0, width - 2)  # both neighbours exist; outside, both weights are 0
-        weights = (jnp.maximum(0, 1 - jnp.abs(crossing - below - k)) for k in range(2))
-        return table[step], below.astype(jnp.int32) + row_start, *weights
+        weights = tuple(jnp.maximum(0, 1 - jnp.abs(crossing - below - k)) for k in range(2))
+        return table[step], below.astype(jnp.int32) + row_start, weights
 
-    def accumulate(total: Array, prepared: tuple[Array, Array, Array, Array]) -> Array:
-        rows, below, first, second = prepared
+    def accumulate(total: Array, prepared: tuple[Array, Array, tuple[Array, ...]]) -> Array:
+        rows, below, (first, second) = prepared
         for r in range(_ROWS_A_STEP):
-            total = total + (first[r][..., None] * _take(rows, below[r]) + second[r][..., None] * _take(rows, below[r] + 1))
+            total = total + (
+                first[r][..., None] * _take(rows, below[r]) + second[r][..., None] * _take(rows, below[r] + 1)
+            )
         return total
 
     total = jnp.zeros((*position.shape, table.shape[-1]), dtype)
@@ -123,7 +128,7 @@ def _fan_backproject(fan: Fan, sinogram: Array, shape: tuple[int, int]) -> Array
 
 
 def _gather_lines(fan: Fan, picked: Array, row: Array, width: int) -> Array:
-    """Σ over views and candidate lines of max(0, 1 − |crossing − y|) · line, for the image rows `row`: `(row, y, lane · slice)`."""
+    """Σ over views and candidates of max(0, 1 − |crossing − y|) · line, for image rows `row`: `(row, y, lane · slice)`."""
     dtype = picked.dtype
     views, bins = picked.shape[:2]
     cells, entries = fan.table.shape[1:]
@@ -159,7 +164,11 @@ def _gather_lines(fan: Fan, picked: Array, row: Array, width: int) -> Array:
 
 
 def _pipelined(
-    prepare: Callable[..., Any], accumulate: Callable[[Array, Any], Array], total: Array, steps: int, look_up: Callable[[Array], Any] | None = None
+    prepare: Callable[..., Any],
+    accumulate: Callable[[Array, Any], Array],
+    total: Array,
+    steps: int,
+    look_up: Callable[[Array], Any] | None = None,
 ) -> Array:
     """total ← accumulate(total, prepare(step)) for every step, each step's preparation made one step ahead and carried.
 
@@ -181,7 +190,7 @@ def _pipelined(
 
 
 def _varying(array: Array, *data: Array) -> Array:
-    """`array`, marked as differing between the devices of a `shard_map` wherever the data does; outside of one, itself."""
+    """`array`, marked as differing between the devices of a `shard_map` where the data does; elsewhere, itself."""
     axes = frozenset().union(*(jax.typeof(a).mat.varying for a in data)) - jax.typeof(array).mat.varying
     return lax.pcast(array, tuple(sorted(axes)), to="varying") if axes else array
 
@@ -191,7 +200,7 @@ def _take(rows: Array, index: Int[Array, "..."]) -> Array:
     return rows.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def _take_or_zero(rows: Array, index: Int[Array, "..."]) -> Array:
+def _take_or_zero(rows: Array, index: Int[AnyArray, "..."]) -> Array:
     """rows[index], and zeros where the index is one past the last row."""
     return rows.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
@@ -199,11 +208,15 @@ def _take_or_zero(rows: Array, index: Int[Array, "..."]) -> Array:
 def _take_slices(table: Array, index: Int[Array, "..."]) -> Array:
     """table[index] as one gather of whole contiguous rows."""
     numbers = lax.GatherDimensionNumbers(offset_dims=(index.ndim,), collapsed_slice_dims=(0,), start_index_map=(0,))
-    return lax.gather(table, index[..., None], numbers, (1, table.shape[1]), mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
+    return lax.gather(
+        table, index[..., None], numbers, (1, table.shape[1]), mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    )
 
 
-def _linear_pair(name: str, implementations: tuple[Callable[..., Array], Callable[..., Array]]) -> tuple[Primitive, Primitive]:
-    """Two primitives, linear in their first argument and each other's transpose; a batch axis is folded into the slice axis.
+def _linear_pair(
+    name: str, implementations: tuple[Callable[..., Array], Callable[..., Array]]
+) -> tuple[Primitive, Primitive]:
+    """Two primitives, linear in their first argument and each other's transpose; a batch folds into the slices.
 
     (`custom_vjp` knows no forward mode and `custom_vmap` no reverse mode; a primitive has both.)
     """
@@ -238,7 +251,7 @@ def _derivative(primitive: Primitive, primals: Any, tangents: Any, *, system: An
     out = primitive.bind(operand, *leaves, system=system)
     tangent = tangents[0]
     if isinstance(tangent, ad.Zero):
-        return out, ad.Zero.from_primal_value(out)
+        return out, ad.Zero(jax.typeof(out).to_tangent_aval())
     return out, primitive.bind(tangent, *leaves, system=system)
 
 
@@ -264,7 +277,9 @@ def _loop(primitive: Primitive, arguments: Any, axes: Any, system: Any) -> Any:
 
     def one(members: list[Array]) -> Array:
         rest = iter(members)
-        return primitive.bind(*(next(rest) if axis is not None else a for a, axis in zip(arguments, axes, strict=True)), system=system)
+        return primitive.bind(
+            *(next(rest) if axis is not None else a for a, axis in zip(arguments, axes, strict=True)), system=system
+        )
 
     return lax.map(one, batched), 0
 

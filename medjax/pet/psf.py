@@ -1,4 +1,4 @@
-"""Gaussian blur in image space: the resolution model in front of the projector, and the post-filter behind a reconstruction.
+"""Gaussian blur in image space: the resolution model before the projector, the post-filter after a reconstruction.
 
 Each axis is blurred by a symmetric Toeplitz matrix, so that the blur is its own transpose to the last bit, knows no
 border artefact but loss across the edge, and runs as matrix products.
@@ -27,7 +27,7 @@ class Psf:
 
 
 def gaussian_psf(grid: Grid, fwhm_mm: float | Float[Array, ""] | tuple[float, float, float]) -> Psf:
-    """A Gaussian of full width at half maximum `fwhm_mm`, one number or one an axis (0: that axis stays as it is), cut into voxels.
+    """A Gaussian of full width at half maximum `fwhm_mm`, one number or one an axis (0: that axis stays as it is).
 
     An entry is a Gaussian's integral over the receiving voxel, so sums are kept away from the edge at any width. Its
     variance is the asked one less the voxel's own 1/12, so the blur is as wide as asked; below 0.68 voxels nothing is

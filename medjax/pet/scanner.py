@@ -102,7 +102,7 @@ PRESETS = {
         mash=2,
     ),
 }
-"""Scanners by name. Crystal counts, radii and depths: public reconstruction code of the group and the Siemens headers it reads."""
+"""Scanners by name. Sources: the group's public reconstruction code and the Siemens headers it reads."""
 
 
 def preset(name: str) -> Scanner:
@@ -147,7 +147,7 @@ def lines(scanner: Scanner, shift: float = 0.0) -> Float[np.ndarray, "view bin 2
 
 
 def parallel_lines(views: int, bins: int, spacing_mm: float) -> Float[np.ndarray, "view bin 2 2"]:
-    """End points of a uniform parallel beam: x cos θ + y sin θ = s, θ = π view / views, s = (bin − (bins − 1)/2) · spacing."""
+    """End points of a parallel beam: x cos θ + y sin θ = s, θ = π view / views, s = (bin − (bins − 1)/2) · spacing."""
     angle = np.pi * np.arange(views)[:, None] / views
     s = (np.arange(bins) - (bins - 1) / 2) * spacing_mm
     reach = bins * spacing_mm

@@ -49,7 +49,7 @@ def expected_trues(
     fwhm_mm: float = 4.5,
     rays: int = 3,
 ) -> Float[Array, "view bin plane"]:
-    """Mean over `rays` rays a bin of attenuation × line integral of the blurred activity, × the bin's coverage; unscaled.
+    """Mean over a bin's `rays` of attenuation × line integral of the blurred activity, × the bin's coverage; unscaled.
 
     Raises:
         DataError: a shape differs from the fine grid's, or a value is not one that activity or μ can have.
@@ -85,13 +85,16 @@ def draw(
     `background` is the share of the prompts that is not true: a constant over the bins that can hold counts.
 
     Raises:
-        DataError: `total_trues` or `background` is out of range.
+        DataError: `total_trues` or `background` is out of range, or there are no trues to scale.
     """
     if not total_trues > 0:
         raise DataError(f"total trues: {total_trues:g}; expected more than 0")
     if not 0 <= background < 1:
         raise DataError(f"background: {background:g} of the prompts; expected 0 ≤ background < 1")
-    scale = total_trues / float(jnp.sum(trues))
+    unscaled = float(jnp.sum(trues))
+    if not unscaled > 0:
+        raise DataError("trues: their sum is not above 0; no line of response sees any activity")
+    scale = total_trues / unscaled
     flat = jnp.broadcast_to(jnp.asarray(coverage(scanner), trues.dtype)[..., None], trues.shape)
     additive = flat * (background / (1 - background) * total_trues / jnp.sum(flat))
     counts = jax.random.poisson(key, scale * trues + additive).astype(trues.dtype)
@@ -101,13 +104,13 @@ def draw(
 def factors(
     scanner: Scanner, system: System, scale: float, mu: Float[Array, "x y plane"] | None = None
 ) -> Float[Array, "view bin plane"]:
-    """What a reconstruction multiplies projections with: scale × coverage × attenuation by its own ordinary projector."""
+    """What a reconstruction multiplies projections with: scale × coverage × attenuation by its own projector."""
     flat = scale * jnp.asarray(coverage(scanner), jnp.float32)[..., None]
     return flat if mu is None else flat * attenuation_factors(system, mu)
 
 
 def thin(key: PRNGKeyArray, counts: Float[Array, "*bins"], fraction: float | Float[Array, ""]) -> Float[Array, "*bins"]:
-    """Keep each count with probability `fraction`: Poisson counts of a scan shortened to it. Background scales with `fraction` too.
+    """Keep each count with probability `fraction`: Poisson counts of a shorter scan, whose background shrinks with it.
 
     Raises:
         DataError: `fraction` is not between 0 and 1.

@@ -1,6 +1,8 @@
-"""BSREM: preconditioned subset gradient ascent with a shrinking step, for penalties that EM cannot close, such as relative difference.
+"""BSREM: preconditioned subset gradient ascent with a shrinking step.
 
-x ← max(x + α_e (x + δ) / s · (n ∇L_k(x) − weight ∇R(x)), 0),   α_e = 1 / (1 + relaxation · epoch)
+    x ← max(x + α_e (x + δ) / s · (n ∇L_k(x) − weight ∇R(x)), 0),   α_e = 1 / (1 + relaxation · epoch)
+
+For penalties that the EM step has no closed form for, such as the relative difference.
 """
 
 from collections.abc import Callable

@@ -1,25 +1,28 @@
-"""From end points of lines of response to what the projector needs: Joseph's interpolation, organised for contiguous reads.
+"""From lines of response to what the projector needs: Joseph's interpolation, organised for contiguous reads.
 
-A line that runs mostly along x crosses the image row at x-index i (counted from the middle row) at y-index
-`position + slope · i`, and spends `length` mm in it. Joseph's method reads the row there by linear interpolation. Lines that run mostly
-along y are the same thing in the image turned by a quarter. A **fan** holds the lines of one orientation, grouped in views whose lines
-are nearly parallel, and serves one or several quarter turns of the image at once: a ring of crystals looks the same after a quarter
-turn, so one set of indices and weights serves four lines, and half of the lines (those on one side of the axis) are enough.
+A line that runs mostly along x crosses the image row at x-index i (counted from the middle row) at y-index `position
++ slope · i`, and spends `length` mm in it. Joseph's method reads the row there by linear interpolation. Lines that
+run mostly along y are the same thing in the image turned by a quarter. A **fan** holds the lines of one orientation,
+grouped in views whose lines are nearly parallel, and serves one or several quarter turns of the image at once: a ring
+of crystals looks the same after a quarter turn, so one set of indices and weights serves four lines, and half of the
+lines (those on one side of the axis) are enough.
 
-For the transpose a voxel must find the lines that pass within one voxel of it. In a view these depend, up to a small tilt, on one
-number u = y − mean_slope · i, so a table over cells of u lists the candidates: the first line, and the positions and extra slopes of the
-next `taps` ones. The system of the mMR at 128 × 128 takes 4 MB where its sparse matrix takes 61.
+For the transpose a voxel must find the lines that pass within one voxel of it. In a view these depend, up to a small
+tilt, on one number u = y − mean_slope · i, so a table over cells of u lists the candidates: the first line, and the
+positions and extra slopes of the next `taps` ones. The system of the mMR at 128 × 128 takes 4 MB where its sparse
+matrix takes 61.
 
 Source: Joseph, IEEE Transactions on Medical Imaging 1(3), 1982, for the interpolation.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from medjax.errors import ConfigError, DataError
 from medjax.pet.grid import Grid
@@ -33,13 +36,15 @@ _MARGIN = 1e-3  # voxels by which a cell reaches over its edges, against roundin
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Fan:
-    """Lines of one orientation, in voxel units of the image after `turns[0]` quarter turns; lane k is turned by `turns[k]`."""
+    """Lines of one orientation in voxel units; lane k sees the image after `turns[k]` quarter turns."""
 
     position: Float[AnyArray, "*stack view ray"]  # y-index on the middle row
     slope: Float[AnyArray, "*stack view ray"]  # y-index per row
-    table: Float[AnyArray, "*stack view cell entry"]  # first line; then `taps` positions; then `taps` slopes beyond the mean
+    table: Float[
+        AnyArray, "*stack view cell entry"
+    ]  # first line; then `taps` positions; then `taps` slopes beyond the mean
     mean_slope: Float[AnyArray, "*stack view"]
-    pick: Int[AnyArray, "*stack view bin lane"]  # row of the sinogram that holds a line; one past the last row: none does
+    pick: Int[AnyArray, "*stack view bin lane"]  # row of the sinogram that holds a line; one past the last: none
     turns: tuple[int, ...] = field(metadata={"static": True})
     first_cell: float = field(metadata={"static": True})
 
@@ -47,11 +52,13 @@ class Fan:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class System:
-    """Geometry of lines on a slice: image `(x, y, slice)` ↔ sinogram `(view, bin, slice)`. Arrays are data, shapes are static."""
+    """Lines on a slice: image `(x, y, slice)` ↔ sinogram `(view, bin, slice)`. Arrays are data, shapes are static."""
 
     fans: tuple[Fan, ...]
     length: Float[AnyArray, "*stack view bin"]  # mm that a line spends in an image row
-    place: Int[AnyArray, "*stack view bin"]  # row of the fans' joint output that is this bin; one past the last row: the line misses the image
+    place: Int[
+        AnyArray, "*stack view bin"
+    ]  # row of the fans' joint output; one past the last: the line misses the image
     shape: tuple[int, int] = field(metadata={"static": True})
 
 
@@ -63,7 +70,7 @@ class _Lines:
     sin: np.ndarray
     offset: np.ndarray
 
-    def __getitem__(self, index: object) -> "_Lines":
+    def __getitem__(self, index: Any) -> "_Lines":
         return _Lines(self.cos[index], self.sin[index], self.offset[index])
 
     def turned(self, quarters: int) -> "_Lines":
@@ -81,14 +88,16 @@ class _Lines:
 
 
 def _concatenate(parts: list[_Lines]) -> _Lines:
-    return _Lines(*(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("cos", "sin", "offset")))
+    return _Lines(
+        *(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("cos", "sin", "offset"))
+    )
 
 
 def build_system(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> System:
     """The system of these lines on the slices of `grid`.
 
-    Quarter-turn symmetry is found by looking at the lines, not asked for: where it is absent (an oblong grid, odd numbers of views)
-    the same matrix is made of two fans without symmetry, and runs slower.
+    Quarter-turn symmetry is found by looking at the lines, not asked for: where it is absent (an oblong grid, odd
+    numbers of views) the same matrix is made of two fans without symmetry, and runs slower.
 
     Args:
         end_points: (x, y) in mm of both ends; lines of a view must be nearly parallel to be fast, not to be right.
@@ -105,8 +114,8 @@ def build_system(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> S
 def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subset view"]]:
     """`number` interleaved subsets of the views as one system with a leading axis, and which views each holds.
 
-    Subset k of the result is `jax.tree.map(lambda a: a[k], stacked)`, with k traced if need be; the same split serves ordered subsets
-    and the shards of a device mesh.
+    Subset k of the result is `jax.tree.map(lambda a: a[k], stacked)`, with k traced if need be; the same split serves
+    ordered subsets and the shards of a device mesh.
 
     Raises:
         ConfigError: the views of a fan cannot be dealt out evenly.
@@ -114,9 +123,12 @@ def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subse
     counts = [fan.position.shape[0] for fan in system.fans]
     if any(count % number for count in counts):
         valid = [n for n in range(1, min(counts) + 1) if all(count % n == 0 for count in counts)]
-        raise ConfigError(f"{number} subsets do not divide the views evenly; possible here: {', '.join(map(str, valid))}")
+        raise ConfigError(
+            f"{number} subsets do not divide the views evenly; possible here: {', '.join(map(str, valid))}"
+        )
     bins = system.place.shape[1]
-    parts, views = [], []
+    parts: list[tuple[list[Fan], np.ndarray]] = []
+    views: list[np.ndarray] = []
     for k in range(number):
         fans = [jax.tree.map(lambda a, k=k: np.asarray(a)[k::number], fan) for fan in system.fans]
         rows = np.unique(np.concatenate([fan.pick.ravel() for fan in fans]))
@@ -138,7 +150,9 @@ def _subset(system: System, fans: list[Fan], held: np.ndarray) -> System:
     for fan in fans:
         missing = fan.pick >= system.place.size
         view, bin_ = np.divmod(fan.pick, bins)
-        renamed.append(replace(fan, pick=np.where(missing, len(held) * bins, rank[view] * bins + bin_).astype(np.int32)))
+        renamed.append(
+            replace(fan, pick=np.where(missing, len(held) * bins, rank[view] * bins + bin_).astype(np.int32))
+        )
     return System(tuple(renamed), np.asarray(system.length)[held], _place(renamed, (len(held), bins)), system.shape)
 
 
@@ -160,7 +174,9 @@ def _from_end_points(end_points: np.ndarray, grid: Grid) -> _Lines:
     first, second = np.moveaxis(np.asarray(end_points, float), -2, 0)
     half = np.asarray(grid.shape[:2]) * np.asarray(grid.voxel_mm[:2]) / 2
     if np.any(np.all(np.abs(end_points) < half, axis=-1)):
-        raise DataError(f"end points: a line ends inside the image of ±{half[0]:g} × ±{half[1]:g} mm; choose a smaller grid")
+        raise DataError(
+            f"end points: a line ends inside the image of ±{half[0]:g} × ±{half[1]:g} mm; choose a smaller grid"
+        )
     dx, dy = np.moveaxis(second - first, -1, 0)
     norm = np.hypot(dx, dy)
     if np.any(norm == 0):
@@ -170,7 +186,7 @@ def _from_end_points(end_points: np.ndarray, grid: Grid) -> _Lines:
 
 
 def _mostly_along_x(views: _Lines) -> np.ndarray:
-    """True for views whose normal lies in [45°, 135°): half-open, so that a quarter turn swaps the two kinds exactly."""
+    """True for views with a normal in [45°, 135°): half-open, so that a quarter turn swaps the two kinds."""
     double_cos = np.mean(views.cos**2 - views.sin**2, axis=1)
     double_sin = np.mean(2 * views.cos * views.sin, axis=1)
     return (double_cos < -1e-9) | ((np.abs(double_cos) <= 1e-9) & (double_sin > 0))
@@ -178,7 +194,8 @@ def _mostly_along_x(views: _Lines) -> np.ndarray:
 
 def _reach_mm(grid: Grid) -> float:
     """Lines farther than this from the axis touch no voxel."""
-    return float(np.hypot(*((n + 1) / 2 * v for n, v in zip(grid.shape[:2], grid.voxel_mm[:2], strict=True))))
+    (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
+    return float(np.hypot((nx + 1) / 2 * vx, (ny + 1) / 2 * vy))
 
 
 def _sorted(selected: _Lines) -> _Lines:
@@ -189,7 +206,7 @@ def _sorted(selected: _Lines) -> _Lines:
 
 def _match(wanted: _Lines, among: _Lines) -> np.ndarray:
     """Index of each wanted line among the others (flattened); their number where there is none."""
-    distance, index = cKDTree(among.key()).query(wanted.key(), distance_upper_bound=1e-5)
+    distance, index = KDTree(among.key()).query(wanted.key(), distance_upper_bound=1e-5)
     return np.where(np.isfinite(distance), index, among.offset.size).reshape(wanted.offset.shape)
 
 
@@ -210,11 +227,13 @@ def _symmetric(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System | N
     reached = np.abs(all_lines.offset) < _reach_mm(grid)
     if np.any(place[reached] == fan.position.size * 4):
         return None
-    return System((_on_device(fan),), jnp.asarray(_length(all_lines, along_x, grid)), jnp.asarray(place), grid.shape[:2])
+    return System(
+        (_on_device(fan),), jnp.asarray(_length(all_lines, along_x, grid)), jnp.asarray(place), grid.shape[:2]
+    )
 
 
 def _upper_half(views: _Lines, reach: float) -> _Lines | None:
-    """The lines of each view at or above the axis (below it, mirrored, where there are more); None if views differ in number."""
+    """Each view's lines at or above the axis (those below, mirrored, if more); None if views differ in number."""
     sign = np.sign(views.sin)  # crossing = offset / sin: above the axis where both have one sign
     crossing = views.offset * sign
     above = (crossing > -1e-6) & (crossing < reach)
@@ -241,19 +260,27 @@ def _plain(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System:
         order = order[:, seen.min() : seen.max() + 1] if seen.size else order[:, :1]
         take = [np.take_along_axis(a, order, axis=1) for a in (chosen.cos, chosen.sin, chosen.offset, index[members])]
         rays = _Lines(*take[:3])
-        step = -1 if turn else 1
-        fans.append(_fan(rays, rays, take[3][..., None], (turn,), grid.shape[:2][::step], grid.voxel_mm[:2][::step]))
+        (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
+        shape, voxel_mm = ((ny, nx), (vy, vx)) if turn else ((nx, ny), (vx, vy))
+        fans.append(_fan(rays, rays, take[3][..., None], (turn,), shape, voxel_mm))
     length, place = _length(all_lines, along_x, grid), _place(fans, all_lines.offset.shape)
     return System(tuple(map(_on_device, fans)), jnp.asarray(length), jnp.asarray(place), grid.shape[:2])
 
 
 def _fan(
-    rays: _Lines, bins: _Lines, pick: np.ndarray, turns: tuple[int, ...], shape: tuple[int, int], voxel_mm: tuple[float, float]
+    rays: _Lines,
+    bins: _Lines,
+    pick: np.ndarray,
+    turns: tuple[int, ...],
+    shape: tuple[int, int],
+    voxel_mm: tuple[float, float],
 ) -> Fan:
-    """A fan from its forward `rays` (the last ones of `bins`) and from all the lines `bins` that the transpose looks up."""
+    """A fan from its forward `rays`, the last ones of `bins`, and all lines `bins` that the transpose looks up."""
     position, slope = _in_voxels(rays, shape, voxel_mm)
     bin_position, bin_slope = _in_voxels(bins, shape, voxel_mm)
-    table, mean_slope, first_cell = _candidates(bin_position, bin_slope, shape, 0.0 if len(turns) == 4 else -(shape[0] - 1) / 2)
+    table, mean_slope, first_cell = _candidates(
+        bin_position, bin_slope, shape, 0.0 if len(turns) == 4 else -(shape[0] - 1) / 2
+    )
     return Fan(position, slope, table, mean_slope, pick.astype(np.int32), turns, first_cell)
 
 
@@ -272,9 +299,10 @@ def _length(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> np.ndarray:
 def _candidates(
     position: np.ndarray, slope: np.ndarray, shape: tuple[int, int], first_row: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The table of candidate lines over cells of u for image rows from `first_row` on, its views' mean slopes, and where cells begin.
+    """The table of candidate lines over cells of u, its views' mean slopes, and where the first cell begins.
 
-    A line is a candidate of a cell if it passes within one voxel of a point (row, y) of the image with u in that cell.
+    A line is a candidate of a cell if it passes within one voxel of a point (row, y) of the image with u in that cell; rows before
+    `first_row` do not count.
     """
     last_row = (shape[0] - 1) / 2
     mean = slope.mean(axis=1)
@@ -289,7 +317,11 @@ def _candidates(
     first, taps = _tightened(position, tilt, mean, cells, (first, last), (first_row, last_row), shape[1])
     taps = min(taps, position.shape[1])
     first = np.minimum(first, position.shape[1] - taps)
-    return np.concatenate([first[..., None], *_listed(position, tilt, first[..., None] + np.arange(taps))], axis=-1), mean, first_cell
+    return (
+        np.concatenate([first[..., None], *_listed(position, tilt, first[..., None] + np.arange(taps))], axis=-1),
+        mean,
+        first_cell,
+    )
 
 
 def _tightened(
@@ -301,11 +333,13 @@ def _tightened(
     rows: tuple[float, float],
     width: int,
 ) -> tuple[np.ndarray, int]:
-    """First candidate of every cell, and how many follow at most, counting only the rows at which a cell lies in the image."""
+    """Each cell's first candidate, and the most that any has, counting only rows where the cell is in the image."""
     steep = np.where(np.abs(mean) > 1e-9, mean, np.nan)[:, None]
     ends = np.sort(np.stack([(-2 - CELL - cells) / steep, (width - cells) / steep]), axis=0)
     low, high = (np.clip(np.nan_to_num(end, nan=row), *rows)[..., None] for end, row in zip(ends, rows, strict=True))
-    reachable = (cells > -2 - CELL - np.abs(mean)[:, None] * rows[1]) & (cells < width + np.abs(mean)[:, None] * rows[1])
+    reachable = (cells > -2 - CELL - np.abs(mean)[:, None] * rows[1]) & (
+        cells < width + np.abs(mean)[:, None] * rows[1]
+    )
     first, last = bounds
     candidate = first[..., None] + np.arange(max(int(np.where(reachable, last - first, 0).max()), 1))
     inside = (candidate < position.shape[1]) & reachable[..., None]
@@ -320,7 +354,8 @@ def _tightened(
 def _listed(position: np.ndarray, tilt: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions and tilts of the lines that each view's candidates number."""
     index = candidate.reshape(len(position), -1)
-    return tuple(np.take_along_axis(a, index, axis=1).reshape(candidate.shape) for a in (position, tilt))  # type: ignore[return-value]
+    there, lean = (np.take_along_axis(a, index, axis=1).reshape(candidate.shape) for a in (position, tilt))
+    return there, lean
 
 
 def _on_device(fan: Fan) -> Fan:

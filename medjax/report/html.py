@@ -8,8 +8,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
-from medjax.errors import DataError
 from medjax.atomic import write_text
+from medjax.errors import DataError
 
 Cell = str | int | float | Real | None  # NumPy's numbers are Real
 

@@ -9,8 +9,8 @@ import ml_dtypes  # noqa: F401 (registers bfloat16 and its kin with NumPy by nam
 import numpy as np
 from jaxtyping import PyTree
 
-from medjax.errors import WorkdirError
 from medjax.atomic import replacing
+from medjax.errors import WorkdirError
 
 
 def save_arrays(path: Path, tree: PyTree) -> None:

@@ -40,7 +40,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare_process() -> None:
-    """What every long command does first: keep compiled programs between processes, and freed memory within this one."""
+    """What every long command does first: keep compiled programs for later, and freed memory within the process."""
     enable_compilation_cache()
     keep_freed_memory()
 

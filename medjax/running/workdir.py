@@ -20,8 +20,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from medjax.errors import WorkdirError
 from medjax.atomic import remove_leftovers, replacing, write_text
+from medjax.errors import WorkdirError
 from medjax.running.config import flatten, plain
 
 PyTree = Any  # jaxtyping's would import JAX, and a finished run needs none

@@ -7,7 +7,7 @@ from medjax.pet.grid import Grid
 
 
 def joseph_matrix(end_points: np.ndarray, grid: Grid, along_x: np.ndarray | None = None) -> scipy.sparse.csr_matrix:
-    """Joseph's interpolation written down line by line; rows (view, bin), columns (x, y). `along_x` picks the axis walked, a view."""
+    """Joseph's interpolation line by line; rows (view, bin), columns (x, y). `along_x`: views that walk along x."""
     nx, ny, _ = grid.shape
     vx, vy, _ = grid.voxel_mm
     first, second = np.moveaxis(end_points, -2, 0)
@@ -30,10 +30,17 @@ def joseph_matrix(end_points: np.ndarray, grid: Grid, along_x: np.ndarray | None
             columns.append(pixel)
             values.append((weight * v * np.sqrt(1 + slope**2))[b, i])
     shape = (end_points.shape[0] * bins, nx * ny)
-    return scipy.sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
+    return scipy.sparse.csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape
+    )
 
 
-ELLIPSES = ((0, 0, 0.72, 0.86, 0.0, 1.0), (0.25, 0.1, 0.12, 0.25, 0.5, 0.8), (-0.25, -0.05, 0.2, 0.1, -0.4, -0.5), (0, 0.45, 0.08, 0.08, 0, 1.5))
+ELLIPSES = (
+    (0, 0, 0.72, 0.86, 0.0, 1.0),
+    (0.25, 0.1, 0.12, 0.25, 0.5, 0.8),
+    (-0.25, -0.05, 0.2, 0.1, -0.4, -0.5),
+    (0, 0.45, 0.08, 0.08, 0, 1.5),
+)
 """(x, y, semi-axis, semi-axis, angle, value) in units of half the image."""
 
 

@@ -1,4 +1,4 @@
-"""The projector against Joseph's matrix by SciPy, closed-form integrals, its own transpose, and JAX's transformations."""
+"""The projector against Joseph's matrix by SciPy, closed forms, its own transpose, and JAX's transformations."""
 
 from dataclasses import replace
 
@@ -40,7 +40,17 @@ def _scanners(draw: st.DrawFn) -> tuple[Scanner, Grid]:
     crystals = 4 * draw(st.integers(6, 24)) + draw(st.sampled_from([0, 2]))
     radius = draw(st.floats(60, 400))
     mash = 2 if crystals % 4 == 0 and draw(st.booleans()) else 1
-    scanner = Scanner("random", crystals, 1, radius, 4.0, draw(st.integers(5, crystals // 2)), 2.0, depth_mm=draw(st.floats(0, 10)), mash=mash)
+    scanner = Scanner(
+        "random",
+        crystals,
+        1,
+        radius,
+        4.0,
+        draw(st.integers(5, crystals // 2)),
+        2.0,
+        depth_mm=draw(st.floats(0, 10)),
+        mash=mash,
+    )
     nx, ny = draw(st.integers(4, 20)), draw(st.integers(4, 20))
     ny = nx if draw(st.booleans()) else ny
     voxel = 1.2 * radius / max(nx, ny) * draw(st.floats(0.3, 1))
@@ -76,7 +86,11 @@ def test_adjoint_in_float64_with_psf_and_attenuation(x64):
     image, sinogram = _pair(system, 3, dtype=np.float64)
     factors = jnp.exp(-project(system, 0.01 * jnp.ones_like(image)))
     gap = _gap(
-        system, image, sinogram, lambda s, x: factors * project(s, blur(psf, x)), lambda s, y: blur(psf, backproject(s, factors * y))
+        system,
+        image,
+        sinogram,
+        lambda s, x: factors * project(s, blur(psf, x)),
+        lambda s, y: blur(psf, backproject(s, factors * y)),
     )
     assert gap < 1e-12
 
@@ -136,7 +150,12 @@ def test_gradients_are_the_transpose_and_hessian_products_work():
     reverse_over_reverse = jax.grad(lambda x: jnp.vdot(jax.grad(loss)(x), image))(image)
     np.testing.assert_allclose(forward_over_reverse, normal, rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(reverse_over_reverse, normal, rtol=1e-4, atol=1e-2)
-    np.testing.assert_allclose(jax.grad(lambda y: jnp.vdot(backproject(system, y), image))(sinogram), project(system, image), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(
+        jax.grad(lambda y: jnp.vdot(backproject(system, y), image))(sinogram),
+        project(system, image),
+        rtol=1e-4,
+        atol=1e-2,
+    )
 
 
 def test_gradient_against_finite_differences(x64):
@@ -156,7 +175,9 @@ def test_vmap_is_folded_into_slices():
     folded = jax.vmap(lambda x: project(system, x))(images)
     np.testing.assert_allclose(folded, jnp.stack([project(system, x) for x in images]), rtol=1e-6)
     text = str(jax.make_jaxpr(jax.vmap(jax.grad(lambda x: jnp.sum(project(system, x) ** 2))))(images))
-    assert text.count("pet_project[") == 1 and "f32[36,49,6]" in text  # one projection of 3 · 2 slices, not a loop of three
+    assert (
+        text.count("pet_project[") == 1 and "f32[36,49,6]" in text
+    )  # one projection of 3 · 2 slices, not a loop of three
 
 
 def test_vmap_over_systems():
@@ -201,7 +222,9 @@ def test_views_shard_over_devices():
         there = project(part, x)
         return there[None], jax.lax.psum(backproject(part, y[0]), "view")
 
-    sharded = jax.shard_map(normal, mesh=mesh, in_specs=(spec("view"), spec(), spec("view")), out_specs=(spec("view"), spec()))
+    sharded = jax.shard_map(
+        normal, mesh=mesh, in_specs=(spec("view"), spec(), spec("view")), out_specs=(spec("view"), spec())
+    )
     there, back = jax.jit(sharded)(stacked, image, sinogram[views])
     np.testing.assert_allclose(there, project(system, image)[views], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(back, backproject(system, sinogram), rtol=1e-4, atol=1e-3)
@@ -210,7 +233,9 @@ def test_views_shard_over_devices():
 def test_many_slices_are_passed_in_pieces():
     system = build_system(lines(SMALL), Grid((8, 8, 1), (6.0, 6.0, 2.0)))
     image, sinogram = _pair(system, 131)
-    np.testing.assert_allclose(project(system, image)[..., 100:101], project(system, image[..., 100:101]), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        project(system, image)[..., 100:101], project(system, image[..., 100:101]), rtol=1e-5, atol=1e-4
+    )
     assert _gap(system, image, sinogram) < 1e-6
 
 

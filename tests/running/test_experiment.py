@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medjax.errors import ConfigError, MedjaxError, WorkdirError
 from medjax.atomic import PART
+from medjax.errors import ConfigError, MedjaxError, WorkdirError
 from medjax.running.environment import changes, describe
 from medjax.running.experiment import find_root, list_experiments, run_experiment
 

@@ -19,8 +19,8 @@ from hypothesis.extra import numpy as arrays
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from medjax.errors import WorkdirError
 from medjax import atomic
+from medjax.errors import WorkdirError
 from medjax.running.arrays import load_arrays, save_arrays
 from medjax.running.workdir import append_jsonl, open_workdir, record_timings, save_figure, stage, write_json
 

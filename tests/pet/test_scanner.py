@@ -1,0 +1,204 @@
+"""Scanners against published numbers, the pair formula of Siemens' list-mode written anew, and plain trigonometry."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medjax.errors import ConfigError, DataError
+from medjax.pet import scanner as scanners
+from medjax.pet.grid import Grid, centres_mm, in_field_of_view
+from medjax.pet.scanner import PRESETS, Scanner, coverage, gap_mask, lines, preset, with_rings
+from medjax.pet.system import build_system
+
+MMR, MCT = PRESETS["mmr"], PRESETS["mct"]
+SMALL = Scanner("small", 72, 4, 80.0, 4.0, 49, 4.0, depth_mm=9.6, block=9, gaps=True)
+
+
+def polar(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Angle of each line's normal, growing smoothly with the view, and its signed distance from the axis."""
+    (x0, y0), (x1, y1) = np.moveaxis(ends, (-2, -1), (0, 1))
+    angle = np.arctan2(x1 - x0, y0 - y1)
+    return np.unwrap(np.unwrap(angle, axis=1), axis=0), x0 * np.cos(angle) + y0 * np.sin(angle)
+
+
+def pair(view: int, bin_: int, crystals: int, bins: int) -> tuple[int, int]:
+    """The two crystals of a bin, as the list-mode's facts give them."""
+    t = bin_ - (bins >> 1)
+    return (view + (t >> 1)) % crystals, (view - ((t + 1) >> 1) + crystals // 2) % crystals
+
+
+@pytest.mark.parametrize(
+    ("name", "crystals", "rings", "shape"),
+    [("mmr", 504, 64, (252, 344, 127)), ("mct", 672, 55, (168, 400, 109)), ("ring_2d", 504, 1, (252, 344, 1))],
+)
+def test_presets_have_the_published_numbers(name: str, crystals: int, rings: int, shape: tuple[int, int, int]):
+    scanner = preset(name)
+    assert (scanner.crystals, scanner.rings, scanner.sinogram_shape) == (crystals, rings, shape)
+    assert (scanner.views, scanner.bins, scanner.planes) == shape
+    assert lines(scanner).shape == (*shape[:2], 2, 2)
+    assert hash(scanner) == hash(replace(scanner))
+
+
+def test_gaps_of_the_mmr_are_those_of_its_list_mode():
+    crystals = np.array([[pair(view, bin_, 504, 344) for bin_ in range(344)] for view in range(252)])
+    real = np.all(crystals % 9 != 0, axis=-1)
+    np.testing.assert_array_equal(gap_mask(MMR), real)
+    np.testing.assert_array_equal(coverage(MMR), real)
+    assert round(1 - gap_mask(MMR).mean(), 4) == 0.2096
+    assert len(set(crystals[real].ravel())) == 504 - 56
+
+
+def test_coverage_of_mashed_views_is_the_share_of_real_pairs():
+    want = np.zeros((MCT.views, MCT.bins))
+    for view, bin_ in product(range(336), range(400)):
+        want[view // 2, bin_] += all(crystal % 14 for crystal in pair(view, bin_, 672, 400)) / 2
+    np.testing.assert_array_equal(coverage(MCT), want)
+    assert set(want.ravel()) == {0.0, 0.5, 1.0}
+    np.testing.assert_array_equal(gap_mask(MCT), want > 0)
+
+
+def test_a_scanner_without_gaps_is_covered():
+    assert gap_mask(PRESETS["ring_2d"]).all()
+
+
+def test_ends_are_the_pairs_crystals():
+    """Crystal 0 is at the top and a quarter of a ring later comes the patient's left, −x in RAS+."""
+    angle = 2 * np.pi / 72 * np.array([[pair(view, bin_, 72, 49) for bin_ in range(49)] for view in range(36)])
+    want = 89.6 * np.stack([-np.sin(angle), np.cos(angle)], axis=-1)
+    np.testing.assert_allclose(lines(SMALL), want, atol=1e-10)
+
+
+@pytest.mark.parametrize("scanner", [MMR, SMALL, replace(SMALL, bins=48)])
+def test_distance_from_the_axis(scanner: Scanner):
+    t = np.arange(scanner.bins) - scanner.bins // 2
+    radius = scanner.radius_mm + scanner.depth_mm
+    distance = polar(lines(scanner))[1]
+    sign = np.sign(distance[0, -1])
+    want = np.broadcast_to(sign * radius * np.sin(np.pi * t / scanner.crystals), distance.shape)
+    np.testing.assert_allclose(distance, want, atol=1e-9)
+    assert scanner.field_of_view_mm == pytest.approx(min(-want[0, 0] * sign, want[0, -1] * sign))
+
+
+def test_bins_of_the_mmr_come_closer_towards_the_edge():
+    spacing = np.abs(np.diff(polar(lines(MMR))[1], axis=1))
+    np.testing.assert_allclose(spacing[:, 171:173], 2.1, atol=0.01)
+    np.testing.assert_allclose(spacing[:, [0, -1]], 1.0, atol=0.05)
+    assert np.all(np.diff(spacing[:, 172:], axis=1) < 0)
+
+
+def test_a_view_has_two_angles_half_a_crystal_apart():
+    angle = polar(lines(MMR))[0]
+    t = np.arange(344) - 172
+    even, odd = angle[:, t % 2 == 0], angle[:, t % 2 == 1]
+    assert np.ptp(even, axis=1).max() < 1e-9 and np.ptp(odd, axis=1).max() < 1e-9
+    np.testing.assert_allclose(np.abs(even[:, 0] - odd[:, 0]), np.pi / 504, atol=1e-9)
+    np.testing.assert_allclose(np.diff(even[:, 0]), 2 * np.pi / 504, atol=1e-9)
+
+
+def test_a_mashed_line_lies_between_its_members():
+    angle, distance = (part.reshape(168, 2, 400) for part in polar(lines(replace(MCT, mash=1))))
+    np.testing.assert_allclose(np.diff(angle, axis=1), 2 * np.pi / 672, atol=1e-9)
+    np.testing.assert_allclose(polar(lines(MCT))[0], angle.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(polar(lines(MCT))[1], distance.mean(axis=1), atol=1e-9)
+
+
+def test_shift_moves_a_line_across_its_bin():
+    (angle, moved), (before, distance) = polar(lines(SMALL, 0.25)), polar(lines(SMALL))
+    want = np.sign(distance[0, -1]) * 89.6 * np.sin(np.pi * (np.arange(49) - 24 + 0.5) / 72)
+    np.testing.assert_allclose(moved, np.broadcast_to(want, moved.shape), atol=1e-9)
+    np.testing.assert_allclose(angle, before, atol=1e-9)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.floats(0.5, 5))
+def test_parallel_lines(views: int, bins: int, spacing: float):
+    ends = scanners.parallel_lines(views, bins, spacing)
+    theta = np.pi * np.arange(views)[:, None, None] / views
+    s = (np.arange(bins) - (bins - 1) / 2)[None, :, None] * spacing
+    on_line = ends[..., 0] * np.cos(theta) + ends[..., 1] * np.sin(theta)
+    np.testing.assert_allclose(on_line, np.broadcast_to(s, on_line.shape), atol=1e-9)
+    assert np.all(np.linalg.norm(ends, axis=-1) >= bins * spacing * (1 - 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"crystals": 71}, "71 crystals do not make views"),
+        ({"crystals": 0}, "crystals is 0"),
+        ({"mash": 5}, "mashed by 5"),
+        ({"mash": 0}, "mash is 0"),
+        ({"block": 7}, "not whole blocks of 7"),
+        ({"block": 0}, "block is 0"),
+        ({"bins": 73}, "73 bins; expected 1 to 72"),
+        ({"bins": 0}, "bins is 0"),
+        ({"rings": -1}, "rings is -1"),
+        ({"radius_mm": float("nan")}, "radius_mm is nan"),
+        ({"radius_mm": float("inf")}, "radius_mm is inf"),
+        ({"ring_spacing_mm": 0.0}, "ring_spacing_mm is 0"),
+        ({"voxel_mm": -2.0}, "voxel_mm is -2"),
+        ({"depth_mm": -1.0}, "depth_mm is -1"),
+    ],
+)
+def test_bad_scanners_are_refused_in_one_line(numbers: dict[str, float], message: str):
+    with pytest.raises(ConfigError, match=message) as caught:
+        replace(SMALL, **numbers)
+    assert str(caught.value).startswith("scanner small: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: preset("mmrr"), "'mmrr' is not known; expected one of ring_2d, mmr, mct"),
+        (lambda: with_rings(MMR, 4), "4 planes; .* odd"),
+        (lambda: with_rings(MMR, -1), "rings is 0"),
+        (lambda: scanners.grid(MMR, voxel_mm=0.0), "voxel size: 0 mm"),
+        (lambda: scanners.grid(MMR, size=0), r"grid: \(0, 0, 127\)"),
+        (lambda: scanners.grid(MMR, planes=0), r"grid: \(228, 228, 0\)"),
+        (lambda: scanners.grid(MMR, voxel_mm=500.0), "at least 2 × 2 × 1"),
+        (lambda: Grid((4, 4, 1), (1.0, -1.0, 1.0)), "of a positive size"),
+    ],
+)
+def test_other_bad_numbers_are_refused_in_one_line(call: Callable[[], object], message: str):
+    with pytest.raises((ConfigError, DataError), match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_with_rings():
+    assert with_rings(MMR, 127) == MMR
+    assert with_rings(MMR, 5).planes == 5
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_default_grid_fits(name: str):
+    scanner = preset(name)
+    grid = scanners.grid(scanner)
+    reach = min(scanner.field_of_view_mm, (scanner.radius_mm + scanner.depth_mm) / np.sqrt(2))
+    half = grid.shape[0] * grid.voxel_mm[0] / 2
+    assert reach - grid.voxel_mm[0] < half <= reach
+    assert grid.voxel_mm == (scanner.voxel_mm, scanner.voxel_mm, scanner.ring_spacing_mm / 2)
+    assert grid.shape[2] == scanner.planes
+    build_system(lines(scanner)[:2], replace(grid, shape=(*grid.shape[:2], 1)))  # its corners lie inside of the ring
+
+
+def test_a_grid_to_order():
+    assert scanners.grid(MMR, 128, 2.0, 5) == Grid((128, 128, 5), (2.0, 2.0, 2.03125))
+    assert scanners.grid(SMALL, voxel_mm=8.0).shape == (14, 14, 7)  # ±63.4 mm is a corner's reach
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 3), (5, 3, 1)])
+def test_the_centre_of_the_grid_is_the_origin(shape: tuple[int, int, int]):
+    grid = Grid(shape, (2.0, 3.0, 1.5))
+    middle = grid.affine @ [*(np.array(shape) - 1) / 2, 1]
+    np.testing.assert_allclose(middle, [0, 0, 0, 1], atol=1e-12)
+    x, y, z = centres_mm(grid)
+    for index in np.ndindex(shape):
+        want = (grid.affine @ [*index, 1])[:3]
+        np.testing.assert_allclose([x[index[0], 0, 0], y[0, index[1], 0], z[0, 0, index[2]]], want, atol=1e-12)
+        assert in_field_of_view(grid, 4.0)[index] == (want[0] ** 2 + want[1] ** 2 <= 16)
+    assert grid.affine[0, 0] > 0 and grid.affine[1, 1] > 0 and grid.affine[2, 2] > 0  # RAS+
+    assert grid.voxel_volume_mm3 == 9.0
