@@ -1,5 +1,6 @@
 """`medjax pet`: simulate counts, and reconstruct images from counts."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -238,4 +239,6 @@ def _millimetres(text: str | None) -> tuple[float, float, float] | None:
         x, y, z = (float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"--centre {text}; expected three numbers in mm, as in --centre 0,-18.5,10") from None
+    if not all(map(math.isfinite, (x, y, z))):
+        raise ConfigError(f"--centre {text}; expected finite numbers")
     return x, y, z

@@ -65,15 +65,14 @@ def bowsher(plain: Neighbours, guide: Float[Array, "x y z"], similar: int = 4) -
     difference = jnp.stack(
         [jnp.where(i, jnp.abs(guide - _shift(guide, o)), jnp.inf) for i, o in zip(inside, both, strict=True)]
     )
-    chosen = [_share(difference, d, similar) for d in difference]
+    chosen = [_share(difference, one, similar) for one in difference[:, None]]
     pairs = zip(plain.weights, chosen[: number // 2], chosen[number // 2 :], plain.offsets, strict=True)
     return Neighbours(jnp.stack([w * (there + _shift(back, o)) / 2 for w, there, back, o in pairs]), plain.offsets)
 
 
-def _share(all_differences: Array, difference: Array, similar: int) -> Array:
+def _share(difference: Array, one: Array, similar: int) -> Array:
     """1 for a neighbour among the `similar` nearest, 0 for one that is not, a fraction where some tie for the rest."""
-    nearer = jnp.sum(all_differences < difference, axis=0)
-    tied = jnp.sum(all_differences == difference, axis=0)
+    nearer, tied = jnp.sum(difference < one, axis=0), jnp.sum(difference == one, axis=0)
     return jnp.clip((similar - nearer) / tied, 0.0, 1.0)
 
 

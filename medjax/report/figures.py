@@ -3,6 +3,7 @@
 Equal input gives equal bytes. Pictures are in neurological convention, the patient's left at the left, and say so.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -143,14 +144,21 @@ def curves(
     return figure
 
 
+def png(figure: "Figure", dpi: int = 150) -> bytes:
+    """`figure` as a PNG file; equal figures give equal bytes."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    return file.getvalue()
+
+
 def write_png(path: str | Path, figure: "Figure", dpi: int = 150) -> None:
-    """Write `figure` as PNG, whole or not at all; equal figures give equal bytes.
+    """Write `figure` as PNG, whole or not at all.
 
     Raises:
         OSError: it cannot be written.
     """
     with replacing(Path(path)) as file:
-        figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+        file.write(png(figure, dpi))
 
 
 def _checked(images: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -1,0 +1,269 @@
+"""What `medjax pet reconstruct` does: check everything, reconstruct, write image and picture."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from jaxtyping import Array, Float
+
+from medjax.atomic import replacing
+from medjax.data.formats import SUFFIXES, Volume, read_nifti, resample, write_nifti
+from medjax.errors import ConfigError, DataError
+from medjax.metrics.image import nrmse
+from medjax.pet import em
+from medjax.pet.acquisition import Acquisition, acquire, attenuation_factors, check_mu, ordered_subsets
+from medjax.pet.grid import Grid, in_field_of_view
+from medjax.pet.io import Scan, caution, image_affine, image_grid, sum_planes
+from medjax.pet.penalty import Neighbours, bowsher, neighbours
+from medjax.pet.psf import blur, gaussian_psf
+from medjax.pet.scanner import lines
+from medjax.pet.system import build_system
+from medjax.report.figures import PET, montage, png
+from medjax.running.config import did_you_mean
+from medjax.running.progress import track
+
+DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # iterations, subsets
+BETA, GUIDED_BETA = 5.0, 30.0
+LEVEL_UPDATES = 8  # without penalty, after which an image shows its level but little noise
+SIZE = 128
+
+
+class Settings(NamedTuple):
+    """How to reconstruct; checked, defaults filled in."""
+
+    method: str
+    iterations: int
+    subsets: int
+    beta: float
+    psf_mm: float
+    post_filter_mm: float
+
+    @staticmethod
+    def of(
+        method: str,
+        iterations: int | None = None,
+        subsets: int | None = None,
+        beta: float | None = None,
+        psf_mm: float = 4.5,
+        post_filter_mm: float = 0.0,
+        *,
+        guided: bool = False,
+    ) -> "Settings":
+        """The settings of these options.
+
+        Raises:
+            ConfigError: an unknown method, an option that does not go with it, or a number out of range.
+        """
+        if method not in DEFAULTS:
+            known = ", ".join(DEFAULTS)
+            raise ConfigError(f"--method {method}; expected one of {known}{did_you_mean(method, DEFAULTS)}")
+        if method != "map-em" and (guided or beta is not None):
+            raise ConfigError(f"--{'mr' if guided else 'beta'} goes with --method map-em, not with {method}")
+        if method == "mlem" and subsets not in (None, 1):
+            raise ConfigError(f"--subsets {subsets} makes it OSEM; expected 1 for mlem, or --method osem")
+        passes, parts = DEFAULTS[method]
+        chosen = Settings(
+            method,
+            passes if iterations is None else iterations,
+            parts if subsets is None else subsets,
+            (GUIDED_BETA if guided else BETA) if beta is None else beta,
+            psf_mm,
+            post_filter_mm,
+        )
+        at_least("--iterations", chosen.iterations, 1)
+        at_least("--subsets", chosen.subsets, 1)
+        for name in ("beta", "psf_mm", "post_filter_mm"):
+            at_least(f"--{name.replace('_', '-')}", getattr(chosen, name), 0)
+        return chosen
+
+
+def reconstruct(
+    load: Callable[[], Scan],
+    output: Path,
+    settings: Settings,
+    *,
+    mu: Path | None = None,
+    mr: Path | None = None,
+    size: int | None = None,
+    voxel_mm: float | None = None,
+    planes_to_sum: int = 1,
+    centre_mm: tuple[float, float, float] | None = None,
+) -> None:
+    """Reconstruct what `load` gives and write it to `output`, with a picture beside it.
+
+    Raises:
+        ConfigError, DataError: something given cannot be used; nothing has been written then.
+        OSError: the image cannot be written; nothing has been changed then.
+    """
+    check_output(output, SUFFIXES)
+    scan = load()
+    if centre_mm is not None:
+        scan = replace(scan, centre_mm=centre_mm)
+    scan = sum_planes(scan, planes_to_sum)
+    grid = _grid(scan, size, voxel_mm)
+    affine = image_affine(grid, scan.centre_mm)
+    mu_image = None if mu is None else _resampled_mu(mu, grid, affine)
+    guide = None if mr is None else _resampled(mr, grid, affine)
+    typer.echo(scan.summary)
+    if said := caution(scan, attenuation_given=mu is not None):
+        typer.echo(said)
+    start = time.perf_counter()
+    image = np.asarray(run(scan, grid, settings, mu_image, guide))
+    seconds = time.perf_counter() - start
+    _write(output, image, affine, _title(settings), said)
+    typer.echo(
+        f"{_title(settings)}: {scan.counts.sum(dtype=float):,.0f} counts, {seconds:.1f} s"
+        f"{_error(image, affine, scan.truth)}; wrote {output} and {_picture(output).name}"
+    )
+
+
+def run(
+    scan: Scan,
+    grid: Grid,
+    settings: Settings,
+    mu: Float[Array, "x y z"] | None = None,
+    guide: Float[Array, "x y z"] | None = None,
+) -> Float[Array, "x y z"]:
+    """The reconstructed image: EM from a uniform start within the scanner's field of view.
+
+    Raises:
+        ConfigError: the number of subsets does not divide the views.
+        DataError: the grid does not fit into the scanner, or nothing of it is seen.
+    """
+    system = build_system(lines(scan.scanner), grid)
+    factors = jnp.asarray(scan.multiplicative)
+    if mu is not None:
+        factors = factors * attenuation_factors(system, mu)
+    psf = gaussian_psf(grid, settings.psf_mm) if settings.psf_mm > 0 else None
+    acquisition = acquire(system, jnp.asarray(scan.counts), factors, jnp.asarray(scan.additive), psf)
+    stacked = ordered_subsets(acquisition, settings.subsets)
+    state = em.init(acquisition)
+    state = state._replace(image=state.image * in_field_of_view(grid, scan.scanner.field_of_view_mm))
+    if not bool(jnp.any(state.image > 0)):
+        raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
+    penalty, weight = None, 0.0
+    if settings.method == "map-em":
+        penalty, weight = _penalty(grid, guide), settings.beta / _level(stacked, state) ** 2
+    for number in track(settings.iterations, settings.method):
+        state = _pass(stacked, state, penalty, weight)
+        if not bool(jnp.isfinite(state.image).all()):
+            raise DataError(f"{settings.method}: the image is not finite after iteration {number + 1}; nothing is written")
+    if settings.post_filter_mm > 0:
+        return blur(gaussian_psf(grid, settings.post_filter_mm), state.image)
+    return state.image
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Pass a finite number that is not below `least`.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if not (math.isfinite(value) and value >= least):
+        raise ConfigError(f"{name} {value:g}; expected {least:g} or more")
+
+
+def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
+    """See that a file can be written there, before any work is done for it.
+
+    Raises:
+        DataError: another suffix, a folder of that name, or no folder to write to.
+        OSError: the folder cannot be written to.
+    """
+    if not path.name.endswith(suffixes):
+        raise DataError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+    if path.is_dir() or not path.parent.is_dir():
+        found = "is a folder" if path.is_dir() else f"no folder {path.parent}"
+        raise DataError(f"{path}: {found}; expected a file to write in a folder that exists")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@jax.jit
+def _pass(stacked: Acquisition, state: em.State, penalty: Neighbours | None, weight: float | Array) -> em.State:
+    return em.run(stacked, 1, penalty, weight, state)[0]
+
+
+def _penalty(grid: Grid, guide: Float[Array, "x y z"] | None) -> Neighbours:
+    """Neighbours with weights that add up to 1 around a voxel inside; with a guide those it likes: 4 in a slice, 7 in a volume."""
+    plain = neighbours(grid.shape, grid.voxel_mm)
+    plain = replace(plain, weights=plain.weights / (2 * plain.weights.max(axis=(1, 2, 3)).sum()))
+    return plain if guide is None else bowsher(plain, guide, similar=4 if grid.shape[2] == 1 else 7)
+
+
+def _level(stacked: Acquisition, state: em.State) -> float:
+    """x̄ = Σ x² / Σ x, the mean that activity sees, of an early and so hardly noisy image: air does not count."""
+    step = jax.jit(em.step)
+    for _ in range(LEVEL_UPDATES):
+        state = step(stacked, state)[0]
+    total = float(state.image.sum())
+    if not total > 0:
+        raise DataError("the counts are explained by the background alone; expected some activity")
+    return float((state.image**2).sum()) / total
+
+
+def _grid(scan: Scan, size: int | None, voxel_mm: float | None) -> Grid:
+    if size is not None:
+        at_least("--size", size, 2)
+    if voxel_mm is not None and not (math.isfinite(voxel_mm) and voxel_mm > 0):
+        raise ConfigError(f"--voxel-mm {voxel_mm:g}; expected more than 0")
+    if scan.truth is None:
+        return image_grid(scan, size or SIZE, voxel_mm)
+    voxel = voxel_mm or float(np.linalg.norm(scan.truth.affine[:3, 0]))
+    return image_grid(scan, size or scan.truth.array.shape[0], voxel)
+
+
+def _resampled_mu(path: Path, grid: Grid, affine: np.ndarray) -> Float[Array, "x y z"]:
+    volume = read_nifti(path)
+    try:
+        check_mu(volume.array)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return _resampled(path, grid, affine, volume)
+
+
+def _resampled(path: Path, grid: Grid, affine: np.ndarray, volume: Volume | None = None) -> Float[Array, "x y z"]:
+    array = resample(volume or read_nifti(path), grid.shape, affine).array
+    if not array.any():
+        first, last = affine[:3, 3], affine[:3, :3] @ np.subtract(grid.shape, 1) + affine[:3, 3]
+        where = ", ".join(f"{a} {low:.0f} to {high:.0f}" for a, low, high in zip("xyz", first, last, strict=True))
+        raise DataError(f"{path}: 0 all over the image to make ({where} mm); expected the same space, or --centre")
+    return jnp.asarray(array)
+
+
+def _title(settings: Settings) -> str:
+    name = settings.method.upper()
+    subsets = f" × {settings.subsets} subsets" if settings.subsets > 1 else ""
+    penalty = f", β = {settings.beta:g}" if settings.method == "map-em" else ""
+    post = f", {settings.post_filter_mm:g} mm post-filter" if settings.post_filter_mm else ""
+    return f"{name}, {settings.iterations} iterations{subsets}{penalty}{post}"
+
+
+def _picture(output: Path) -> Path:
+    return output.with_name(output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
+
+
+def _write(output: Path, image: np.ndarray, affine: np.ndarray, title: str, said: str) -> None:
+    """Image and picture, both or neither."""
+    drawn = png(montage({title: image}, affine, scale=PET._replace(unit="activity, arbitrary units"), note=said))
+    with replacing(_picture(output)) as picture:
+        picture.write(drawn)
+        picture.flush()
+        write_nifti(output, image, affine)
+
+
+def _error(image: np.ndarray, affine: np.ndarray, truth: Volume | None) -> str:
+    if truth is None or not truth.array.any() or truth.array.shape != image.shape or not np.allclose(truth.affine, affine, atol=1e-3):
+        return ""
+    return f", NRMSE {float(nrmse(image, truth.array)):.3f} against the file's truth"

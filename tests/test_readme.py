@@ -1,0 +1,49 @@
+"""What the README tells a reader to type works as it stands (all but the two scripts and pip)."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from medjax import cli
+
+TEXT = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = (line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines())
+    return [line for line in lines if line.startswith("medjax ")]
+
+
+def test_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["osem"].updates == 56
+    assert names["guided"].image.shape == names["grid"].shape
+
+
+def test_commands(tmp_path, monkeypatch):
+    pytest.importorskip("nilearn")
+    monkeypatch.chdir(tmp_path)
+    assert len(commands()) >= 2
+    for command in commands():
+        with pytest.raises(SystemExit) as stop:
+            cli.main(shlex.split(command)[1:])
+        assert stop.value.code in (0, None), command
+    assert (tmp_path / "osem.nii.gz").is_file()
+
+
+def test_links_and_names_exist():
+    root = Path(__file__).parents[1]
+    for target in re.findall(r"\]\(([^)#:]+)\)", TEXT):
+        assert (root / target).exists(), target
+    from experiments import PAPERS
+
+    assert all(f"`{name}`" in TEXT for name in PAPERS)
