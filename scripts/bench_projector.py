@@ -26,6 +26,7 @@ from medjax.pet.projector import backproject, project
 from medjax.pet.scanner import lines, parallel_lines, preset
 from medjax.pet.system import System, build_system
 from medjax.running.environment import keep_freed_memory
+from tests.pet.oracle import joseph_matrix
 
 
 class Case(NamedTuple):
@@ -58,31 +59,6 @@ def cases() -> list[Case]:
         Case("mMR 252×344 on 128², 1 slice", ring, square(128, 2.08625, 1), False),
         Case("mMR 252×344 on 128², 64 slices", ring, square(128, 2.08625, 64), False),
     ]
-
-
-def joseph_matrix(end_points: np.ndarray, grid: Grid) -> Any:
-    """The same matrix as SciPy CSR, (view, bin) × (x, y), by the text-book formula."""
-    import scipy.sparse
-
-    first, second = np.moveaxis(end_points, -2, 0)
-    dx, dy = np.moveaxis(second - first, -1, 0)
-    along_x = ((dx**2 - dy**2) / (dx**2 + dy**2)).mean(axis=1) >= 0
-    bins, (nx, ny, _) = end_points.shape[1], grid.shape
-    parts = []
-    for view, walk_x in enumerate(along_x):
-        a, b = (0, 1) if walk_x else (1, 0)
-        n, m = grid.shape[a], grid.shape[b]
-        slope = ((second - first)[view, :, b] / (second - first)[view, :, a])[:, None]
-        centre = (np.arange(n) - (n - 1) / 2) * grid.voxel_mm[a]
-        at = (first[view, :, b, None] + slope * (centre - first[view, :, a, None])) / grid.voxel_mm[b] + (m - 1) / 2
-        low = np.floor(at).astype(int)
-        for index, weight in ((low, 1 - (at - low)), (low + 1, at - low)):
-            line, row = np.nonzero((index >= 0) & (index < m) & (weight > 0))
-            pixel = row * ny + index[line, row] if walk_x else index[line, row] * ny + row
-            value = (weight * grid.voxel_mm[a] * np.sqrt(1 + slope**2))[line, row]
-            parts.append((value, view * bins + line, pixel))
-    values, rows, columns = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return scipy.sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=(len(along_x) * bins, nx * ny))
 
 
 def ours(system: System, image: np.ndarray, sinogram: np.ndarray) -> dict[str, Callable[[], Any]]:
@@ -162,7 +138,8 @@ def measure(case: Case, repeats: int, console: Console) -> list[Row]:
     slices = case.grid.shape[2]
     image = rng.random((*case.grid.shape[:2], slices), dtype=np.float32)
     sinogram = rng.random((*case.end_points.shape[:2], slices), dtype=np.float32)
-    system, matrix = build_system(case.end_points, case.grid), joseph_matrix(case.end_points, case.grid)
+    system = build_system(case.end_points, case.grid)
+    matrix = joseph_matrix(case.end_points, case.grid).astype(np.float32)
     mine = ours(system, image, sinogram)
     peers = {"scipy CSR": scipy_csr(matrix, image, sinogram), "astra": astra_cpu(case, image, sinogram)}
     peers["skimage radon"] = skimage_radon(case, image)

@@ -11,7 +11,9 @@ import typer
 
 from medjax.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="Simulate PET counts, and reconstruct images from counts.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Simulate PET counts, and reconstruct images from counts."
+)
 
 SCANNERS = "mmr, mct or ring_2d (one ring)"
 Output = typer.Option("-o", "--output", show_default=False)
@@ -45,7 +47,9 @@ MuMap = Annotated[
 ]
 Guide = Annotated[
     Path | None,
-    typer.Option(metavar="NIFTI", help="MR image in the same space, for map-em: smooth along its structures (Bowsher)."),
+    typer.Option(
+        metavar="NIFTI", help="MR image in the same space, for map-em: smooth along its structures (Bowsher)."
+    ),
 ]
 Beta = Annotated[
     float | None,
@@ -74,14 +78,17 @@ Multiplicative = Annotated[
 ]
 Centre = Annotated[
     str | None,
-    typer.Option(metavar="X,Y,Z", help="Where the scanner's centre lies, RAS+ mm.", show_default="the file's, or 0,0,0"),
+    typer.Option(
+        metavar="X,Y,Z", help="Where the scanner's centre lies, RAS+ mm.", show_default="the file's, or 0,0,0"
+    ),
 ]
 
 # Of simulate
 NewCounts = Annotated[Path, typer.Option("-o", "--output", metavar="COUNTS", help="Counts file (.npz) to write.")]
 Phantom = Annotated[str | None, typer.Option(help="fdg or dpa714: a brain.", show_default="fdg")]
 Activity = Annotated[
-    Path | None, typer.Option(metavar="NIFTI", help="An image of your own instead, any unit a volume.", show_default=False)
+    Path | None,
+    typer.Option(metavar="NIFTI", help="An image of your own instead, any unit a volume.", show_default=False),
 ]
 ActivityMu = Annotated[
     Path | None, typer.Option(metavar="NIFTI", help="Its attenuation map in mm⁻¹.", show_default="no attenuation")
@@ -142,7 +149,7 @@ def reconstruct_command(
 
     medjax pet reconstruct counts.npz --method map-em --mr t1.nii.gz -o image.nii.gz
 
-    medjax pet reconstruct scan.l --scanner mmr --sum-planes 4 --post-filter-mm 6 -o image.nii.gz
+    medjax pet reconstruct scan.l --scanner mmr --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8 -o image.nii.gz
 
     List mode is rebinned to direct planes; its smoothed delayed coincidences are the background.
     """

@@ -3,6 +3,7 @@
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # iterations, 
 BETA, GUIDED_BETA = 5.0, 30.0
 LEVEL_UPDATES = 8  # without penalty, after which an image shows its level but little noise
 SIZE = 128
+FEW_COUNTS = 100  # in a plane of a subset: ordered subsets without a penalty then make specks
 
 
 class Settings(NamedTuple):
@@ -115,6 +117,7 @@ def reconstruct(
     typer.echo(scan.summary)
     if said := caution(scan, attenuation_given=mu is not None):
         typer.echo(said)
+    _warn_of_few_counts(scan, settings)
     start = time.perf_counter()
     image = np.asarray(run(scan, grid, settings, mu_image, guide))
     seconds = time.perf_counter() - start
@@ -155,10 +158,17 @@ def run(
     for number in track(settings.iterations, settings.method):
         state = _pass(stacked, state, penalty, weight)
         if not bool(jnp.isfinite(state.image).all()):
-            raise DataError(f"{settings.method}: the image is not finite after iteration {number + 1}; nothing is written")
+            raise DataError(
+                f"{settings.method}: the image is not finite after iteration {number + 1}; nothing is written"
+            )
     if settings.post_filter_mm > 0:
         return blur(gaussian_psf(grid, settings.post_filter_mm), state.image)
     return state.image
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 plane`, `2 planes`."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def at_least(name: str, value: float, least: float) -> None:
@@ -224,6 +234,13 @@ def _grid(scan: Scan, size: int | None, voxel_mm: float | None) -> Grid:
     return image_grid(scan, size or scan.truth.array.shape[0], voxel)
 
 
+def _warn_of_few_counts(scan: Scan, settings: Settings) -> None:
+    counts = float(scan.counts.sum(dtype=float)) / scan.counts.shape[2] / settings.subsets
+    if settings.method == "osem" and counts < FEW_COUNTS:
+        text = f"{counts:.0f} counts a subset and plane are few: fewer --subsets, --sum-planes or --method map-em help"
+        warnings.warn(text, stacklevel=3)
+
+
 def _resampled_mu(path: Path, grid: Grid, affine: np.ndarray) -> Float[Array, "x y z"]:
     volume = read_nifti(path)
     try:
@@ -243,11 +260,11 @@ def _resampled(path: Path, grid: Grid, affine: np.ndarray, volume: Volume | None
 
 
 def _title(settings: Settings) -> str:
-    name = settings.method.upper()
+    name, passes = settings.method.upper(), counted(settings.iterations, "iteration")
     subsets = f" × {settings.subsets} subsets" if settings.subsets > 1 else ""
     penalty = f", β = {settings.beta:g}" if settings.method == "map-em" else ""
     post = f", {settings.post_filter_mm:g} mm post-filter" if settings.post_filter_mm else ""
-    return f"{name}, {settings.iterations} iterations{subsets}{penalty}{post}"
+    return f"{name}, {passes}{subsets}{penalty}{post}"
 
 
 def _picture(output: Path) -> Path:
@@ -264,6 +281,11 @@ def _write(output: Path, image: np.ndarray, affine: np.ndarray, title: str, said
 
 
 def _error(image: np.ndarray, affine: np.ndarray, truth: Volume | None) -> str:
-    if truth is None or not truth.array.any() or truth.array.shape != image.shape or not np.allclose(truth.affine, affine, atol=1e-3):
+    if (
+        truth is None
+        or not truth.array.any()
+        or truth.array.shape != image.shape
+        or not np.allclose(truth.affine, affine, atol=1e-3)
+    ):
         return ""
     return f", NRMSE {float(nrmse(image, truth.array)):.3f} against the file's truth"

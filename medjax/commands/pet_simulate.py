@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import typer
 
-from medjax.commands.pet_reconstruct import at_least, check_output
+from medjax.commands.pet_reconstruct import at_least, check_output, counted
 from medjax.data import brain
 from medjax.data.counts import Counts, write_counts
 from medjax.data.formats import Volume, read_nifti, resample, write_nifti
@@ -136,7 +136,7 @@ def simulate(
     written = [str(output), *_write_truth(truth_dir, thing, counts)]
     total, expected = counts.counts.sum(dtype=float), counts.additive.sum(dtype=float)
     typer.echo(
-        f"{thing.name} in {scanner.name}, {grid.shape[2]} planes about {', '.join(f'{c:g}' for c in centre)} mm: {total:,.0f} counts, "
+        f"{thing.name} in {scanner.name}, {counted(grid.shape[2], 'plane')} about {', '.join(f'{c:g}' for c in centre)} mm: {total:,.0f} counts, "
         f"{expected / max(total, 1):.0%} of them background; wrote {', '.join(written)}"
     )
 
@@ -275,9 +275,13 @@ def _write_truth(folder: Path | None, thing: Object, counts: Counts) -> list[str
     return written
 
 
-def _check_numbers(scanner: Scanner, planes: int | None, slice_mm: float | None, size: int, voxel_mm: float | None) -> None:
+def _check_numbers(
+    scanner: Scanner, planes: int | None, slice_mm: float | None, size: int, voxel_mm: float | None
+) -> None:
     if planes is not None and (planes % 2 == 0 or not 1 <= planes <= scanner.planes):
-        raise ConfigError(f"--planes {planes}; expected an odd number from 1 to {scanner.planes}, those of {scanner.name}")
+        raise ConfigError(
+            f"--planes {planes}; expected an odd number from 1 to {scanner.planes}, those of {scanner.name}"
+        )
     if slice_mm is not None and not math.isfinite(slice_mm):
         raise ConfigError(f"--slice-mm {slice_mm}; expected mm")
     if voxel_mm is not None and not (math.isfinite(voxel_mm) and voxel_mm > 0):

@@ -207,7 +207,9 @@ def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Sc
             f"{path}: {header.views} views, {header.bins} bins, {header.rings} rings; "
             f"{scanner.name} has {scanner.views}, {scanner.bins}, {scanner.rings}"
         )
-    prompts, delayeds = (np.ascontiguousarray(s[..., ::-1]) for s in listmode.rebin(header, events, max_ring_difference))
+    prompts, delayeds = (
+        np.ascontiguousarray(s[..., ::-1]) for s in listmode.rebin(header, events, max_ring_difference)
+    )
     pairs = ring_pairs(header, max_ring_difference)[::-1]
     seen = (coverage(scanner)[..., None] * pairs).astype(np.float32)
     if stray := int(prompts[seen == 0].sum() + delayeds[seen == 0].sum()):
@@ -220,9 +222,7 @@ def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Sc
     background = smoothed_delayeds(delayeds, seen)
     plane_mm = scanner.ring_spacing_mm / 2
     missing = ("attenuation", "normalisation")
-    return Scan(
-        prompts, seen, background, scanner, plane_mm, summary=summary, uncorrected=missing, measured=True
-    )
+    return Scan(prompts, seen, background, scanner, plane_mm, summary=summary, uncorrected=missing, measured=True)
 
 
 def _interfile_planes(path: Path) -> np.ndarray:

@@ -105,7 +105,7 @@ def quadratic_gradient(pairs: Neighbours, image: Float[Array, "x y z"]) -> Float
 
 
 def relative_difference(
-    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float = 2.0, epsilon: float = 1e-9
+    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float | Scalar = 2.0, epsilon: float | Scalar = 1e-9
 ) -> Scalar:
     """Σ w d² / (xⱼ + xₖ + γ |d| + ε), d = xⱼ − xₖ, for images ≥ 0.
 
@@ -115,7 +115,7 @@ def relative_difference(
 
 
 def relative_difference_gradient(
-    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float = 2.0, epsilon: float = 1e-9
+    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float | Scalar = 2.0, epsilon: float | Scalar = 1e-9
 ) -> Float[Array, "x y z"]:
     """Σ_k w d (γ |d| + xⱼ + 3 xₖ + 2ε) / (xⱼ + xₖ + γ |d| + ε)²."""
 
@@ -127,7 +127,7 @@ def relative_difference_gradient(
 
 
 def relative_difference_curvature(
-    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float = 2.0, epsilon: float = 1e-9
+    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float | Scalar = 2.0, epsilon: float | Scalar = 1e-9
 ) -> Float[Array, "x y z"]:
     """The Hessian's diagonal, Σ_k w 2 (2 xₖ + ε)² / (xⱼ + xₖ + γ |d| + ε)³: never negative."""
 

@@ -1,0 +1,193 @@
+"""Penalties against double loops over voxels, autodiff, and De Pierro's bound at random points."""
+
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.errors import DataError
+from medjax.pet import penalty
+from medjax.pet.penalty import Neighbours, bowsher, neighbours
+
+SHAPE, VOXEL = (4, 3, 2), (2.0, 3.0, 1.5)
+GAMMA, EPSILON = 1.3, 0.05
+
+
+def image(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.1, 2, shape)
+
+
+def pairs(shape: tuple[int, ...] = SHAPE, voxel: tuple[float, ...] = VOXEL) -> list[tuple[tuple, tuple, float]]:
+    """Every pair of voxels that touch, if only at a corner, once, and its weight."""
+    found = []
+    for a, b in product(np.ndindex(shape), repeat=2):
+        if a < b and np.max(np.abs(np.subtract(a, b))) == 1:
+            found.append((a, b, voxel[0] / np.linalg.norm(np.multiply(np.subtract(a, b), voxel))))
+    return found
+
+
+def weight_of(found: Neighbours, a: tuple[int, ...], b: tuple[int, ...]) -> float:
+    """What the arrays hold for the pair a, b."""
+    offset = tuple(int(i) for i in np.subtract(b, a))
+    if offset not in found.offsets:
+        a, offset = b, tuple(-i for i in offset)
+    return float(found.weights[(found.offsets.index(offset), *a)])
+
+
+@pytest.fixture(scope="module")
+def plain() -> Neighbours:
+    with jax.enable_x64(True):
+        return neighbours(SHAPE, VOXEL)
+
+
+# ── pairs ──
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (4, 3, 1), (1, 5, 1), (2, 2, 2)])
+def test_neighbours_are_all_pairs_once(shape: tuple[int, int, int]):
+    found = neighbours(shape, VOXEL)
+    assert len(found.offsets) == (3 ** sum(n > 1 for n in shape) - 1) // 2
+    wanted = pairs(shape)
+    for a, b, weight in wanted:
+        assert weight_of(found, a, b) == pytest.approx(weight, rel=1e-6)
+    assert int(jnp.sum(found.weights > 0)) == len(wanted)
+
+
+def test_a_pair_along_an_axis_weighs_by_its_length():
+    found = neighbours((3, 3, 3), (2.0, 3.0, 1.5))
+    for offset, weight in (((1, 0, 0), 1.0), ((0, 1, 0), 2 / 3), ((0, 0, 1), 2 / 1.5)):
+        assert found.weights[(found.offsets.index(offset), 0, 0, 0)] == pytest.approx(weight)
+
+
+# ── values and derivatives ──
+
+
+def test_quadratic_is_the_double_loop(plain: Neighbours, x64):
+    x = image()
+    want = sum(w * (x[a] - x[b]) ** 2 / 2 for a, b, w in pairs())
+    np.testing.assert_allclose(penalty.quadratic(plain, jnp.asarray(x)), want, rtol=1e-12)
+    gradient = np.zeros(SHAPE)
+    for a, b, w in pairs():
+        gradient[a] += w * (x[a] - x[b])
+        gradient[b] += w * (x[b] - x[a])
+    np.testing.assert_allclose(penalty.quadratic_gradient(plain, jnp.asarray(x)), gradient, rtol=1e-10, atol=1e-13)
+
+
+def test_relative_difference_is_the_double_loop(plain: Neighbours, x64):
+    x = image()
+    want = sum(w * (x[a] - x[b]) ** 2 / (x[a] + x[b] + GAMMA * abs(x[a] - x[b]) + EPSILON) for a, b, w in pairs())
+    np.testing.assert_allclose(penalty.relative_difference(plain, jnp.asarray(x), GAMMA, EPSILON), want, rtol=1e-12)
+    twice = penalty.relative_difference(plain, jnp.asarray(2 * x))
+    np.testing.assert_allclose(twice, 2 * penalty.relative_difference(plain, jnp.asarray(x)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_derivatives_are_autodiffs(plain: Neighbours, seed: int, x64):
+    x = jnp.asarray(image(seed))
+    value, slope = jax.jit(penalty.quadratic), jax.jit(penalty.quadratic_gradient)
+    np.testing.assert_allclose(slope(plain, x), jax.grad(value, argnums=1)(plain, x), rtol=1e-10, atol=1e-12)
+
+    value, slope, bend = map(
+        jax.jit,
+        (penalty.relative_difference, penalty.relative_difference_gradient, penalty.relative_difference_curvature),
+    )
+    arguments = (plain, x, GAMMA, EPSILON)
+    np.testing.assert_allclose(slope(*arguments), jax.grad(value, argnums=1)(*arguments), rtol=1e-10, atol=1e-12)
+    hessian = jax.hessian(value, argnums=1)(*arguments).reshape(x.size, x.size)
+    np.testing.assert_allclose(bend(*arguments).ravel(), np.diag(hessian), rtol=1e-10)
+    assert np.linalg.eigvalsh(hessian).min() > -1e-10  # convex
+
+
+def test_empty_and_flat_images_have_finite_derivatives():
+    found = neighbours(SHAPE, VOXEL)
+    for flat in (jnp.zeros(SHAPE), jnp.ones(SHAPE), jnp.zeros(SHAPE).at[1, 1, 1].set(1.0)):
+        value, slope = jax.value_and_grad(penalty.relative_difference, argnums=1)(found, flat)
+        gradient, curvature = (
+            f(found, flat) for f in (penalty.relative_difference_gradient, penalty.relative_difference_curvature)
+        )
+        assert np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(slope))
+        assert np.all(np.isfinite(curvature)) and np.all(curvature >= 0)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6)
+    assert penalty.relative_difference(found, jnp.ones(SHAPE)) == penalty.quadratic(found, jnp.ones(SHAPE)) == 0
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_surrogate_touches_and_lies_above(plain: Neighbours, guided: bool, x64):
+    found = bowsher(plain, jnp.asarray(image(7)), 5) if guided else plain
+    at = jnp.asarray(image())
+    anchor, curvature = penalty.quadratic_surrogate(found, at)
+    constant = penalty.quadratic(found, at) - jnp.sum(curvature * (at - anchor) ** 2) / 2
+    for seed in range(1, 30):
+        x = jnp.asarray(image(seed) * 3 - 1 if seed % 2 else at + 0.01 * image(seed))
+        above = constant + jnp.sum(curvature * (x - anchor) ** 2) / 2 - penalty.quadratic(found, x)
+        assert above > 0
+    np.testing.assert_allclose(curvature * (at - anchor), penalty.quadratic_gradient(found, at), rtol=1e-10, atol=1e-12)
+
+
+def test_a_voxel_without_neighbours_is_its_own_anchor(plain: Neighbours, x64):
+    alone = Neighbours(plain.weights * 0, plain.offsets)
+    anchor, curvature = penalty.quadratic_surrogate(alone, jnp.asarray(image()))
+    np.testing.assert_array_equal(anchor, image())
+    assert np.all(curvature == 0)
+
+
+# ── Bowsher ──
+
+
+@pytest.mark.parametrize(("shape", "similar"), [(SHAPE, 1), (SHAPE, 4), (SHAPE, 20), ((5, 4, 1), 3)])
+def test_bowsher_is_the_double_loop(shape: tuple[int, int, int], similar: int, x64):
+    guide = image(3, shape)
+    wanted, chosen = pairs(shape), {}
+    for j in np.ndindex(shape):
+        around = [b if a == j else a for a, b, _ in wanted if j in (a, b)]
+        chosen[j] = sorted(around, key=lambda k, j=j: abs(guide[j] - guide[k]))[:similar]
+    found = bowsher(neighbours(shape, VOXEL), jnp.asarray(guide), similar)
+    for a, b, weight in wanted:
+        assert weight_of(found, a, b) == pytest.approx(weight * ((b in chosen[a]) + (a in chosen[b])) / 2, rel=1e-12)
+    assert float(jnp.sum(found.weights > 0)) == len({frozenset((j, k)) for j, near in chosen.items() for k in near})
+
+
+def test_all_neighbours_similar_is_the_plain_penalty(plain: Neighbours, x64):
+    np.testing.assert_allclose(bowsher(plain, jnp.asarray(image()), 26).weights, plain.weights, rtol=1e-12)
+
+
+def test_no_weight_crosses_a_sharp_edge():
+    shape = (6, 5, 1)
+    guide = jnp.asarray(np.arange(6)[:, None, None] >= 3, jnp.float32) + jnp.zeros(shape)
+    plain = neighbours(shape, VOXEL)
+    found = bowsher(plain, guide, 3)  # a voxel in a corner beside the edge has three neighbours of its own kind
+    across, within = [], []
+    for a, b, _ in pairs(shape):
+        (across if (a[0] < 3) != (b[0] < 3) else within).append(weight_of(found, a, b))
+    assert max(across) == 0 and min(within) > 0
+    image = guide * 5.0
+    assert penalty.quadratic(found, image) == 0 and penalty.quadratic(plain, image) > 0
+
+
+@pytest.mark.parametrize("similar", [2, 4, 7])
+def test_a_flat_guide_smooths_alike_in_all_directions(similar: int):
+    plain = neighbours((5, 5, 5), VOXEL)
+    found = bowsher(plain, jnp.ones((5, 5, 5)), similar)
+    np.testing.assert_allclose(found.weights[:, 2, 2, 2], plain.weights[:, 2, 2, 2] * similar / 26, rtol=1e-5)
+
+
+def test_bad_guides_are_refused(plain: Neighbours):
+    guide = jnp.asarray(image(), jnp.float32)
+    for bad, similar, message in (
+        (guide[:-1], 4, r"shape \(3, 3, 2\); expected \(4, 3, 2\)"),
+        (guide.at[1, 1, 1].set(jnp.nan), 4, "not finite"),
+        (guide, 0, "similar: 0; expected 1 to 26"),
+        (guide, 27, "similar: 27; expected 1 to 26"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            bowsher(plain, bad, similar)
+        assert "\n" not in str(caught.value)
+
+
+def test_penalties_jit_and_vmap(plain: Neighbours, x64):
+    images = jnp.asarray(image(0, (3, *SHAPE)))
+    for function in (penalty.quadratic, penalty.relative_difference, penalty.relative_difference_gradient):
+        got = jax.jit(jax.vmap(function, in_axes=(None, 0)))(plain, images)
+        np.testing.assert_allclose(got, jnp.stack([function(plain, one) for one in images]), rtol=1e-10, atol=1e-12)

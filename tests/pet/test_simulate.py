@@ -1,0 +1,203 @@
+"""Simulated scans against closed-form integrals, the statistics they promise, and the crime they must not commit."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.errors import DataError
+from medjax.pet import simulate
+from medjax.pet.acquisition import acquire
+from medjax.pet.grid import Grid, centres_mm
+from medjax.pet.psf import gaussian_psf
+from medjax.pet.scanner import Scanner, coverage, lines
+from medjax.pet.system import build_system
+from tests.pet.oracle import ellipse_image, ellipse_integrals
+
+SMALL = Scanner("small", 72, 2, 80.0, 8.0, 49, 4.0, depth_mm=9.6, block=9, gaps=True)
+FINE = Grid((48, 48, 3), (1.5, 1.5, 4.0))
+COARSE = Grid((18, 18, 3), (4.0, 4.0, 4.0))
+DISC = ((0.1, 0.05, 0.7, 0.6, 0.3, 1.0),)
+
+
+def disc(value: float = 1.0) -> np.ndarray:
+    return np.repeat(value * ellipse_image(48, 1.5, DISC)[..., None], 3, axis=-1).astype(np.float32)
+
+
+def chords(shift: float = 0.0) -> np.ndarray:
+    return ellipse_integrals(lines(SMALL, shift), 36.0, DISC)
+
+
+@pytest.fixture(scope="module")
+def trues() -> jax.Array:
+    """Expected trues of the disc with attenuation, by the usual three rays."""
+    return simulate.expected_trues(SMALL, disc(), FINE, disc(0.0096))
+
+
+# ── expected trues ──
+
+
+def test_trues_are_the_attenuated_mean_over_rays(trues: jax.Array):
+    want = np.mean([chord * np.exp(-0.0096 * chord) for chord in map(chords, (-1 / 3, 0, 1 / 3))], axis=0) * coverage(
+        SMALL
+    )
+    error = np.abs(np.asarray(trues) - want[..., None])[want > 0]
+    assert error.mean() < 0.5 and np.percentile(error, 95) < 1.5  # of up to 40 mm
+    assert np.all(np.asarray(trues)[coverage(SMALL) == 0] == 0)
+    np.testing.assert_allclose(
+        trues[..., 0], trues[..., 2], rtol=1e-4, atol=1e-4
+    )  # planes alike but for the blur's edge
+
+
+def test_one_sharp_ray_without_attenuation_is_the_chord():
+    got = simulate.expected_trues(SMALL, disc(), FINE, fwhm_mm=0.0, rays=1)
+    want = chords() * coverage(SMALL)
+    error = np.abs(np.asarray(got[..., 1]) - want)[want > 0]
+    assert error.mean() < 0.3 and np.percentile(error, 95) < 1.2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activity": disc()[1:], "mu": None}, r"activity: shape \(47, 48, 3\); the fine grid has \(48, 48, 3\)"),
+        ({"activity": -disc()}, "activity: .* negative"),
+        ({"activity": disc() * np.float32(np.nan)}, "activity: .* finite"),
+        ({"mu": disc(0.096)}, "cm⁻¹"),
+    ],
+)
+def test_bad_images_are_refused(change: dict[str, np.ndarray | None], message: str):
+    images = {"activity": disc(), "mu": disc(0.0096)} | change
+    with pytest.raises(DataError, match=message) as caught:
+        simulate.expected_trues(SMALL, images["activity"], FINE, images["mu"])
+    assert "\n" not in str(caught.value)
+
+
+def test_simulation_is_not_the_reconstructions_matrix():
+    """A smooth object: both see nearly the same, but not by the same numbers."""
+    blob = [
+        np.exp(-(((x - 6) / 14) ** 2 + ((y + 4) / 10) ** 2) / 2) * np.ones(grid.shape)
+        for grid in (FINE, COARSE)
+        for x, y, _ in [centres_mm(grid)]
+    ]
+    simulated = simulate.expected_trues(SMALL, blob[0].astype(np.float32), FINE, fwhm_mm=4.5)
+    system = build_system(lines(SMALL), COARSE)
+    factors = simulate.factors(SMALL, system, 1.0)
+    model = acquire(system, simulated, factors, psf=gaussian_psf(COARSE, 4.5))
+    expected = model.expected(jnp.asarray(blob[1], jnp.float32))
+    difference = float(jnp.linalg.norm(expected - simulated) / jnp.linalg.norm(simulated))
+    assert 0.001 < difference < 0.05
+
+
+# ── counts ──
+
+
+@pytest.mark.parametrize("background", [0.0, 0.5, 0.8])
+def test_totals_are_as_asked(trues: jax.Array, background: float):
+    scan = simulate.draw(jax.random.key(0), SMALL, trues, 2e4, background)
+    np.testing.assert_allclose(scan.trues.sum(), 2e4, rtol=1e-5)
+    total = float(scan.trues.sum() + scan.additive.sum())
+    np.testing.assert_allclose(scan.additive.sum() / total, background, atol=1e-6)
+    np.testing.assert_allclose(scan.trues, scan.scale * trues, rtol=1e-6)
+    assert abs(float(scan.counts.sum()) - total) < 5 * np.sqrt(total)
+    seen = np.broadcast_to(coverage(SMALL)[..., None] > 0, scan.counts.shape)
+    assert np.all(np.asarray(scan.counts)[~seen] == 0)
+    np.testing.assert_allclose(np.asarray(scan.additive)[seen], scan.additive.sum() / seen.sum(), rtol=1e-5)
+
+
+def test_counts_are_poisson(trues: jax.Array):
+    scan = simulate.draw(jax.random.key(1), SMALL, trues, 1e5, 0.5)
+    expected = np.asarray(scan.trues + scan.additive)
+    counts, expected = np.asarray(scan.counts)[expected > 0], expected[expected > 0]
+    residual, n = (counts - expected) / np.sqrt(expected), expected.size
+    assert abs(residual.mean()) < 5 / np.sqrt(n)
+    kurtosis = 2 + np.mean(1 / expected)  # Var of a squared Poisson residual is 2 + 1/λ
+    assert abs((residual**2).mean() - 1) < 5 * np.sqrt(kurtosis / n)
+    assert np.all(counts == np.round(counts))
+    again, other = (simulate.draw(jax.random.key(k), SMALL, trues, 1e5, 0.5).counts for k in (1, 2))
+    assert np.all(again == scan.counts) and np.any(other != scan.counts)
+
+
+def test_background_follows_mashed_coverage():
+    mashed = replace(SMALL, mash=2)
+    scan = simulate.draw(jax.random.key(0), mashed, jnp.ones(mashed.sinogram_shape), 1e4, 0.5)
+    share = np.asarray(scan.additive[..., 0]) / np.asarray(scan.additive).max()
+    np.testing.assert_allclose(share, coverage(mashed), rtol=1e-6)
+    assert set(coverage(mashed).ravel()) == {0.0, 0.5, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("total", "background", "level", "message"),
+    [
+        (0.0, 0.5, 1.0, "total trues: 0"),
+        (float("nan"), 0.5, 1.0, "total trues: nan"),
+        (1e4, 1.0, 1.0, "background: 1 of the prompts"),
+        (1e4, -0.1, 1.0, "background: -0.1"),
+        (1e4, 0.5, 0.0, "no line of response sees any activity"),
+    ],
+)
+def test_bad_count_levels_are_refused(trues: jax.Array, total: float, background: float, level: float, message: str):
+    with pytest.raises(DataError, match=message):
+        simulate.draw(jax.random.key(0), SMALL, level * trues, total, background)
+
+
+def test_factors_are_scale_coverage_and_attenuation():
+    system = build_system(lines(SMALL), COARSE)
+    mu = jnp.full(COARSE.shape, 0.0096, jnp.float32)
+    with_mu, without = simulate.factors(SMALL, system, 0.25, mu), simulate.factors(SMALL, system, 0.25)
+    np.testing.assert_allclose(without, 0.25 * coverage(SMALL)[..., None])
+    half = 18 * 4.0 / 2
+    through = float(with_mu[0, 24, 1])  # the line x = 0 from top to bottom, through 72 mm of water
+    assert through == pytest.approx(0.25 * np.exp(-0.0096 * 2 * half) * coverage(SMALL)[0, 24], rel=1e-5)
+    assert np.all(with_mu <= without)
+    some = np.argwhere(coverage(SMALL)[:, 24] > 0)[0, 0]
+    assert 0 < with_mu[some, 24, 0] < 0.25
+
+
+# ── thinning ──
+
+
+def test_thinning_is_binomial():
+    rng = np.random.default_rng(0)
+    for level, fraction in ((4.0, 0.25), (200.0, 0.1)):
+        counts = rng.poisson(level, (60, 50, 4)).astype(np.float32)
+        thinned = np.asarray(simulate.thin(jax.random.key(0), jnp.asarray(counts), fraction))
+        assert np.all(thinned <= counts) and np.all(thinned >= 0) and np.all(thinned == np.round(thinned))
+        n = counts.sum()
+        assert abs(thinned.sum() - fraction * n) < 5 * np.sqrt(n * fraction * (1 - fraction))
+        residual = (thinned - fraction * counts)[counts > 0] / np.sqrt(counts[counts > 0] * fraction * (1 - fraction))
+        assert abs((residual**2).mean() - 1) < 5 * np.sqrt(2.5 / residual.size)
+        assert abs(thinned.var() / thinned.mean() - 1) < 5 * np.sqrt(2 / thinned.size)  # and so Poisson again
+
+
+def test_thinning_to_all_and_to_nothing():
+    counts = jnp.asarray(np.random.default_rng(0).poisson(5, (6, 5, 4)), jnp.float32)
+    np.testing.assert_array_equal(simulate.thin(jax.random.key(0), counts, 1.0), counts)
+    np.testing.assert_array_equal(simulate.thin(jax.random.key(0), counts, 0.0), 0 * counts)
+    traced = jax.jit(simulate.thin)(jax.random.key(0), counts, 0.4)
+    np.testing.assert_array_equal(traced, simulate.thin(jax.random.key(0), counts, 0.4))
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+def test_bad_fractions_are_refused(fraction: float):
+    with pytest.raises(DataError, match=f"fraction: {fraction:g}"):
+        simulate.thin(jax.random.key(0), jnp.ones((2, 2)), fraction)
+
+
+# ── emission volume ──
+
+
+def test_emission_volume_counts_active_voxels():
+    activity = np.zeros(FINE.shape)
+    activity[10:20, 10:20, 1] = 5.0
+    activity[30, 30, 1] = 0.051  # just above 1 % of the largest
+    activity[40, 40, 1] = 0.049
+    assert simulate.emission_volume_mm3(activity, FINE) == pytest.approx(101 * 9.0)
+
+
+@pytest.mark.parametrize("make", [np.zeros_like, lambda image: -np.ones_like(image), lambda image: image * np.nan])
+def test_an_image_without_activity_has_no_volume(make: Callable[[np.ndarray], np.ndarray]):
+    with pytest.raises(DataError, match="no voxel is above 0"):
+        simulate.emission_volume_mm3(make(np.ones(FINE.shape)), FINE)
