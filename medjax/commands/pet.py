@@ -16,7 +16,6 @@ app = typer.Typer(
 )
 
 SCANNERS = "mmr, mct or ring_2d (one ring)"
-Output = typer.Option("-o", "--output", show_default=False)
 
 # Of reconstruct
 CountsFile = Annotated[
@@ -41,8 +40,8 @@ MuMap = Annotated[
     Path | None,
     typer.Option(
         metavar="NIFTI",
-        help="Attenuation map in mm⁻¹. Its factors come on top of those in COUNTS: leave it out where a counts file holds "
-        "attenuation already, as those of `medjax pet simulate` do.",
+        help="Attenuation map in mm⁻¹. Its factors come on top of those in COUNTS: leave it out where a counts file "
+        "holds attenuation already, as those of `medjax pet simulate` do.",
     ),
 ]
 Guide = Annotated[
@@ -54,8 +53,9 @@ Guide = Annotated[
 Beta = Annotated[
     float | None,
     typer.Option(
-        help="Strength of map-em's penalty ½ β Σ w ((xⱼ − xₖ) / x̄)², with weights w that add up to 1 around a voxel and x̄ the "
-        "activity's own mean. So β needs no tuning to units or counts: it says that neighbours differ by 1/√β of x̄.",
+        help="Strength of map-em's penalty ½ β Σ w ((xⱼ − xₖ) / m)²: pairs of neighbours, weights w that add up to 1 "
+        "around a voxel, m the mean of what is active. So β needs no tuning to units or counts: neighbours are taken "
+        "to differ by about 1/√β of m.",
         show_default="5; 30 with --mr",
     ),
 ]
@@ -149,15 +149,16 @@ def reconstruct_command(
 
     medjax pet reconstruct counts.npz --method map-em --mr t1.nii.gz -o image.nii.gz
 
-    medjax pet reconstruct scan.l --scanner mmr --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8 -o image.nii.gz
+    medjax pet reconstruct scan.l --scanner mmr --sum-planes 4 --method map-em -o image.nii.gz
 
-    List mode is rebinned to direct planes; its smoothed delayed coincidences are the background.
+    List mode is rebinned to direct planes; its smoothed delayed coincidences are the background. For OSEM of so few
+    counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
     with _prepared():
-        from medjax.commands.pet_reconstruct import Settings, reconstruct
+        from medjax.commands.pet_reconstruct import choose_settings, reconstruct
         from medjax.pet.io import load_scan
 
-        settings = Settings.of(method, iterations, subsets, beta, psf_mm, post_filter_mm, guided=mr is not None)
+        settings = choose_settings(method, iterations, subsets, beta, psf_mm, post_filter_mm, guided=mr is not None)
         reconstruct(
             lambda: load_scan(
                 counts,
@@ -204,13 +205,13 @@ def simulate_command(
 
     medjax pet simulate --activity image.nii.gz --scanner ring_2d --slice-mm 20 -o slice.npz
 
-    The phantom is the MNI152 atlas (needs `pip install "medjax[data]"`), with mm in its space. The simulation has 1 mm voxels and
-    finer rays than a reconstruction.
+    The phantom is the MNI152 atlas (it comes with nilearn, of medjax's extra `data`), with mm in its space. The
+    simulation has 1 mm voxels and finer rays than a reconstruction.
     """
     with _prepared():
-        from medjax.commands.pet_simulate import Counting, simulate, source
+        from medjax.commands.pet_simulate import choose_counting, simulate, source
 
-        counting = Counting.of(trues_per_mm3, trues, background, psf_mm, seed)
+        counting = choose_counting(trues_per_mm3, trues, background, psf_mm, seed)
         simulate(
             source(phantom, activity, mu, lesions, lesion_kind),
             output,
@@ -234,8 +235,12 @@ def _prepared() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: typer.echo(f"medjax: {message}", err=True)
+        warnings.showwarning = _say
         yield
+
+
+def _say(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"medjax: {message}", err=True)
 
 
 def _millimetres(text: str | None) -> tuple[float, float, float] | None:

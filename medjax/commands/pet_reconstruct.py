@@ -47,44 +47,46 @@ class Settings(NamedTuple):
     beta: float
     psf_mm: float
     post_filter_mm: float
+    guided: bool  # by an MR image
 
-    @staticmethod
-    def of(
-        method: str,
-        iterations: int | None = None,
-        subsets: int | None = None,
-        beta: float | None = None,
-        psf_mm: float = 4.5,
-        post_filter_mm: float = 0.0,
-        *,
-        guided: bool = False,
-    ) -> "Settings":
-        """The settings of these options.
 
-        Raises:
-            ConfigError: an unknown method, an option that does not go with it, or a number out of range.
-        """
-        if method not in DEFAULTS:
-            known = ", ".join(DEFAULTS)
-            raise ConfigError(f"--method {method}; expected one of {known}{did_you_mean(method, DEFAULTS)}")
-        if method != "map-em" and (guided or beta is not None):
-            raise ConfigError(f"--{'mr' if guided else 'beta'} goes with --method map-em, not with {method}")
-        if method == "mlem" and subsets not in (None, 1):
-            raise ConfigError(f"--subsets {subsets} makes it OSEM; expected 1 for mlem, or --method osem")
-        passes, parts = DEFAULTS[method]
-        chosen = Settings(
-            method,
-            passes if iterations is None else iterations,
-            parts if subsets is None else subsets,
-            (GUIDED_BETA if guided else BETA) if beta is None else beta,
-            psf_mm,
-            post_filter_mm,
-        )
-        at_least("--iterations", chosen.iterations, 1)
-        at_least("--subsets", chosen.subsets, 1)
-        for name in ("beta", "psf_mm", "post_filter_mm"):
-            at_least(f"--{name.replace('_', '-')}", getattr(chosen, name), 0)
-        return chosen
+def choose_settings(
+    method: str,
+    iterations: int | None = None,
+    subsets: int | None = None,
+    beta: float | None = None,
+    psf_mm: float = 4.5,
+    post_filter_mm: float = 0.0,
+    *,
+    guided: bool = False,
+) -> Settings:
+    """The settings of these options.
+
+    Raises:
+        ConfigError: an unknown method, an option that does not go with it, or a number out of range.
+    """
+    if method not in DEFAULTS:
+        known = ", ".join(DEFAULTS)
+        raise ConfigError(f"--method {method}; expected one of {known}{did_you_mean(method, DEFAULTS)}")
+    if method != "map-em" and (guided or beta is not None):
+        raise ConfigError(f"--{'mr' if guided else 'beta'} goes with --method map-em, not with {method}")
+    if method == "mlem" and subsets not in (None, 1):
+        raise ConfigError(f"--subsets {subsets} makes it OSEM; expected 1 for mlem, or --method osem")
+    passes, parts = DEFAULTS[method]
+    chosen = Settings(
+        method,
+        passes if iterations is None else iterations,
+        parts if subsets is None else subsets,
+        (GUIDED_BETA if guided else BETA) if beta is None else beta,
+        psf_mm,
+        post_filter_mm,
+        guided,
+    )
+    at_least("--iterations", chosen.iterations, 1)
+    at_least("--subsets", chosen.subsets, 1)
+    for name in ("beta", "psf_mm", "post_filter_mm"):
+        at_least(f"--{name.replace('_', '-')}", getattr(chosen, name), 0)
+    return chosen
 
 
 def reconstruct(
@@ -171,7 +173,7 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def at_least(name: str, value: float, least: float) -> None:
+def at_least(name: str, value: int | float, least: int | float) -> None:
     """Pass a finite number that is not below `least`.
 
     Raises:
@@ -206,7 +208,7 @@ def _pass(stacked: Acquisition, state: em.State, penalty: Neighbours | None, wei
 
 
 def _penalty(grid: Grid, guide: Float[Array, "x y z"] | None) -> Neighbours:
-    """Neighbours with weights that add up to 1 around a voxel inside; with a guide those it likes: 4 in a slice, 7 in a volume."""
+    """Neighbours, their weights 1 in sum around an inner voxel; of those a guide picks 4 in a slice, 7 in a volume."""
     plain = neighbours(grid.shape, grid.voxel_mm)
     plain = replace(plain, weights=plain.weights / (2 * plain.weights.max(axis=(1, 2, 3)).sum()))
     return plain if guide is None else bowsher(plain, guide, similar=4 if grid.shape[2] == 1 else 7)
@@ -262,7 +264,7 @@ def _resampled(path: Path, grid: Grid, affine: np.ndarray, volume: Volume | None
 def _title(settings: Settings) -> str:
     name, passes = settings.method.upper(), counted(settings.iterations, "iteration")
     subsets = f" × {settings.subsets} subsets" if settings.subsets > 1 else ""
-    penalty = f", β = {settings.beta:g}" if settings.method == "map-em" else ""
+    penalty = f", {'MR-guided, ' * settings.guided}β = {settings.beta:g}" if settings.method == "map-em" else ""
     post = f", {settings.post_filter_mm:g} mm post-filter" if settings.post_filter_mm else ""
     return f"{name}, {passes}{subsets}{penalty}{post}"
 

@@ -38,23 +38,25 @@ class Counting(NamedTuple):
     psf_mm: float
     seed: int
 
-    @staticmethod
-    def of(trues_per_mm3: float | None, trues: float | None, background: float, psf_mm: float, seed: int) -> "Counting":
-        """The settings of these options.
 
-        Raises:
-            ConfigError: two count levels, or a number out of range.
-        """
-        if trues_per_mm3 is not None and trues is not None:
-            raise ConfigError(f"--trues-per-mm3 {trues_per_mm3:g} and --trues {trues:g}; expected one of them")
-        for name, level in (("--trues-per-mm3", trues_per_mm3), ("--trues", trues)):
-            if level is not None and not (math.isfinite(level) and level > 0):
-                raise ConfigError(f"{name} {level:g}; expected more than 0")
-        if not 0 <= background < 1:
-            raise ConfigError(f"--background {background:g}; expected a share of the counts, 0 or more and below 1")
-        at_least("--psf-mm", psf_mm, 0)
-        at_least("--seed", seed, 0)
-        return Counting(TRUES_PER_MM3 if trues_per_mm3 is None else trues_per_mm3, trues, background, psf_mm, seed)
+def choose_counting(
+    trues_per_mm3: float | None, trues: float | None, background: float, psf_mm: float, seed: int
+) -> Counting:
+    """The settings of these options.
+
+    Raises:
+        ConfigError: two count levels, or a number out of range.
+    """
+    if trues_per_mm3 is not None and trues is not None:
+        raise ConfigError(f"--trues-per-mm3 {trues_per_mm3:g} and --trues {trues:g}; expected one of them")
+    for name, level in (("--trues-per-mm3", trues_per_mm3), ("--trues", trues)):
+        if level is not None and not (math.isfinite(level) and level > 0):
+            raise ConfigError(f"{name} {level:g}; expected more than 0")
+    if not 0 <= background < 1:
+        raise ConfigError(f"--background {background:g}; expected a share of the counts, 0 or more and below 1")
+    at_least("--psf-mm", psf_mm, 0)
+    at_least("--seed", seed, 0)
+    return Counting(TRUES_PER_MM3 if trues_per_mm3 is None else trues_per_mm3, trues, background, psf_mm, seed)
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,9 @@ def simulate(
     write_counts(output, counts)
     written = [str(output), *_write_truth(truth_dir, thing, counts)]
     total, expected = counts.counts.sum(dtype=float), counts.additive.sum(dtype=float)
+    where = ", ".join(f"{c:g}" for c in centre)
     typer.echo(
-        f"{thing.name} in {scanner.name}, {counted(grid.shape[2], 'plane')} about {', '.join(f'{c:g}' for c in centre)} mm: {total:,.0f} counts, "
+        f"{thing.name} in {scanner.name}, {counted(grid.shape[2], 'plane')} about {where} mm: {total:,.0f} counts, "
         f"{expected / max(total, 1):.0%} of them background; wrote {', '.join(written)}"
     )
 
@@ -198,7 +201,7 @@ def _check_activity(array: np.ndarray) -> None:
 def _phantom(tracer: str, lesions: tuple[brain.Lesion, ...] = ()) -> Object:
     head = brain.brain(1.0, tracer, lesions=lesions)
     activity, mu, t1 = (Volume(array, head.affine) for array in (head.activity, head.mu, head.t1))
-    number = f" with {len(lesions)} lesions" if lesions else ""
+    number = f" with {counted(len(lesions), 'lesion')}" if lesions else ""
     return Object(f"{tracer} phantom{number}", activity, mu, t1)
 
 

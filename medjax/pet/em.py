@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
 from medjax.pet.acquisition import Acquisition, de_pierro, em_image, select
@@ -47,7 +48,7 @@ def init(acquisition: Acquisition) -> State:
 def subset_order(number: int) -> Int[Array, " subset"]:
     """An order in which neighbours lie far apart: multiples of the coprime stride nearest to number / golden ratio."""
     stride = min((k for k in range(1, number + 1) if gcd(k, number) == 1), key=lambda k: abs(k - number * 0.618))
-    return jnp.arange(number, dtype=jnp.int32) * stride % number
+    return jnp.asarray(np.arange(number) * stride % number, jnp.int32)
 
 
 def step(

@@ -1,7 +1,8 @@
-"""Measured or simulated counts from files, as a reconstruction takes them: medjax's .npz, Interfile and Siemens list mode.
+"""Counts from files as a reconstruction takes them: medjax's .npz, Interfile and Siemens list mode.
 
-In memory planes run to the patient's head, so that z grows with them (RAS+). Siemens and STIR count rings from the head of a patient who
-lies head first on the back, so the planes of Interfile and list mode are turned over here; a .npz has them in medjax's order already.
+In memory planes run to the patient's head, so that z grows with them (RAS+). Siemens and STIR count rings from the head
+of a patient who lies head first on the back, so the planes of Interfile and list mode are turned over here; a .npz has
+them in medjax's order already.
 """
 
 import math
@@ -54,7 +55,7 @@ def load_scan(
         max_ring_difference: of the list-mode events to take.
 
     Raises:
-        ConfigError: no such scanner, no scanner where one is needed, or an option that does not go with this kind of file.
+        ConfigError: no such scanner, none where one is needed, or an option that does not go with this kind of file.
         DataError: the file cannot be used: see the readers; or its shape is not the scanner's, or it holds no counts.
     """
     path = Path(path)
@@ -133,9 +134,9 @@ def smoothed_delayeds(
 ) -> Float[np.ndarray, "view bin plane"]:
     """Expected randoms from delayed coincidences: seen · G(delayeds) / G(seen), scaled to the same total.
 
-    `seen` is the share of a bin's crystal pairs that are real (and of ring pairs in its plane), so that gaps and the ends of the scanner
-    neither dilute the estimate nor get any of it. G is a Gaussian of `fwhm` views, bins and planes; past the
-    last view it goes on with the first one's bins reversed, which are the same lines after half a turn.
+    `seen` is the share of a bin's crystal pairs that are real (times that of ring pairs in its plane), so that gaps and
+    the ends of the scanner neither dilute the estimate nor get any of it. G is a Gaussian of `fwhm` views, bins and
+    planes; past the last view it goes on with the first one's bins reversed: the same lines after half a turn.
     """
     rate, share = _smooth(delayeds, fwhm), _smooth(seen, fwhm)
     estimate = np.where(seen > 0, seen * rate / np.where(share > 0, share, 1), 0)
@@ -236,8 +237,8 @@ def _fits(path: Path, counts: np.ndarray, scanner: Scanner) -> Scanner:
     views, bins, planes = counts.shape
     if (views, bins) != (scanner.views, scanner.bins) or planes > scanner.planes or planes % 2 == 0:
         raise DataError(
-            f"{path}: {views} views, {bins} bins, {planes} planes; {scanner.name} has {scanner.views} views, {scanner.bins} bins "
-            f"and an odd number of planes up to {scanner.planes}"
+            f"{path}: {views} views, {bins} bins, {planes} planes; {scanner.name} has {scanner.views} views, "
+            f"{scanner.bins} bins and an odd number of planes up to {scanner.planes}"
         )
     return scanner
 
@@ -258,7 +259,7 @@ def _summary(counts: np.ndarray, additive: np.ndarray) -> str:
 
 
 def _smooth(sinogram: np.ndarray, fwhm: tuple[float, float, float]) -> np.ndarray:
-    """G of `smoothed_delayeds`, up to a factor: a matrix an axis, and for views a second one for those half a turn on."""
+    """G of `smoothed_delayeds`, up to a factor: a matrix an axis, and a second one for views half a turn on."""
     views, bins, planes = (np.subtract.outer(np.arange(n), np.arange(n)) for n in sinogram.shape)
     view, bin_, plane = fwhm
     half_turn = len(views)

@@ -10,7 +10,7 @@ Every pair is counted once; `weights[o]` at voxel j belongs to the pair of j and
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import jax
@@ -33,10 +33,11 @@ class Neighbours:
 def neighbours(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> Neighbours:
     """All pairs in a 3 × 3 × 3 neighbourhood (3 × 3 in a single slice), weighted by the voxel's x size / distance."""
     reach = [range(-1, 2) if n > 1 else range(1) for n in shape]
-    offsets = tuple(o for o in product(*reach) if o > (0, 0, 0))
+    offsets = tuple((i, j, k) for i, j, k in product(*reach) if (i, j, k) > (0, 0, 0))
     weight = [voxel_mm[0] / float(np.linalg.norm(np.multiply(o, voxel_mm))) for o in offsets]
-    inside = [_shift(jnp.ones(shape), o) for o in offsets]
-    return Neighbours(jnp.stack([w * i for w, i in zip(weight, inside, strict=True)]), offsets)
+    inside = np.pad(np.ones(shape), 1)
+    there = [inside[tuple(slice(1 + i, 1 + i + n) for i, n in zip(o, shape, strict=True))] for o in offsets]
+    return Neighbours(jnp.asarray(np.stack([w * t for w, t in zip(weight, there, strict=True)])), offsets)
 
 
 def bowsher(plain: Neighbours, guide: Float[Array, "x y z"], similar: int = 4) -> Neighbours:
@@ -60,17 +61,23 @@ def bowsher(plain: Neighbours, guide: Float[Array, "x y z"], similar: int = 4) -
     number = 2 * len(plain.offsets)
     if not 1 <= similar <= number:
         raise DataError(f"similar: {similar}; expected 1 to {number}")
+    return _similar_only(plain, guide, similar)
+
+
+@jax.jit
+def _similar_only(plain: Neighbours, guide: Array, similar: Array) -> Neighbours:
     both = [*plain.offsets, *(tuple(-i for i in o) for o in plain.offsets)]
     inside = [_shift(jnp.ones(guide.shape, bool), o) for o in both]
     difference = jnp.stack(
         [jnp.where(i, jnp.abs(guide - _shift(guide, o)), jnp.inf) for i, o in zip(inside, both, strict=True)]
     )
     chosen = [_share(difference, one, similar) for one in difference[:, None]]
-    pairs = zip(plain.weights, chosen[: number // 2], chosen[number // 2 :], plain.offsets, strict=True)
-    return Neighbours(jnp.stack([w * (there + _shift(back, o)) / 2 for w, there, back, o in pairs]), plain.offsets)
+    half = len(plain.offsets)
+    pairs = zip(plain.weights, chosen[:half], chosen[half:], plain.offsets, strict=True)
+    return replace(plain, weights=jnp.stack([w * (there + _shift(back, o)) / 2 for w, there, back, o in pairs]))
 
 
-def _share(difference: Array, one: Array, similar: int) -> Array:
+def _share(difference: Array, one: Array, similar: Array) -> Array:
     """1 for a neighbour among the `similar` nearest, 0 for one that is not, a fraction where some tie for the rest."""
     nearer, tied = jnp.sum(difference < one, axis=0), jnp.sum(difference == one, axis=0)
     return jnp.clip((similar - nearer) / tied, 0.0, 1.0)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Numbers = Real[Array | np.ndarray, " point"] | Sequence[float | int]
+
 CANVAS, INK, QUIET, LINE = "#0d1014", "#eceef0", "#98a2ab", "#333b43"
 COLOURS = ("#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae")
 FONT = "DejaVu Sans"  # comes with Matplotlib, so that every machine draws the same
@@ -83,8 +85,6 @@ def montage(
 
     An image is a row, or a column if `columns` (default: where there are more than two). A stack thinner than a sixth
     of its width shows axial slices only. What is shown is cut to where the images are not dark; left is left.
-
-    Args:
         affine: voxel index → RAS+ mm, of all images; whatever way its axes point, pictures are upright.
         other_scales: scales of the images so named, as for an MR image among PET ones.
         at_mm: where the three slices meet; default: the first image's centre of mass.
@@ -108,12 +108,12 @@ def montage(
 
 
 def curves(
-    x: Real[np.ndarray, " point"] | Sequence[float],
-    series: Mapping[str, Real[np.ndarray, " point"] | Sequence[float]],
+    x: Numbers,
+    series: Mapping[str, Numbers],
     xlabel: str,
     ylabel: str,
     *,
-    spread: Mapping[str, Real[np.ndarray, " point"] | Sequence[float]] | None = None,
+    spread: Mapping[str, Numbers] | None = None,
     title: str = "",
     log_x: bool = False,
     log_y: bool = False,
@@ -121,7 +121,7 @@ def curves(
     """Lines of each of `series` over `x`, named at their right ends; `spread` (say a standard deviation) is a band.
 
     Raises:
-        DataError: no series, or one of another length than `x`.
+        DataError: no series, or one not as long as `x`.
     """
     if not series or any(len(y) != len(x) for y in series.values()):
         raise DataError(f"curves: lengths {[len(y) for y in series.values()]}; expected series of {len(x)}, that of x")

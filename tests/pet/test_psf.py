@@ -21,7 +21,7 @@ def volume(seed: int = 0, shape: tuple[int, ...] = GRID.shape) -> np.ndarray:
     return np.random.default_rng(seed).random(shape)
 
 
-def test_it_is_scipys_convolution_inside(x64):
+def test_it_is_scipys_convolution_inside(x64: None):
     image = volume()
     want = image
     for axis, sd in enumerate(SD):
@@ -30,7 +30,7 @@ def test_it_is_scipys_convolution_inside(x64):
     np.testing.assert_allclose(blur(gaussian_psf(GRID, FWHM), jnp.asarray(image)), want, atol=1e-12)
 
 
-def test_it_is_scipys_gaussian_filter_to_a_part_in_a_thousand(x64):
+def test_it_is_scipys_gaussian_filter_to_a_part_in_a_thousand(x64: None):
     image = volume()
     want = ndimage.gaussian_filter(image, SD, mode="constant", truncate=8)
     got = blur(gaussian_psf(GRID, FWHM), jnp.asarray(image))
@@ -49,7 +49,7 @@ def test_a_point_becomes_as_wide_as_asked(fwhm: float):
     assert np.sqrt(8 * np.log(2) * second_moment) == pytest.approx(fwhm, rel=1e-4)
 
 
-def test_it_is_self_adjoint(x64):
+def test_it_is_self_adjoint(x64: None):
     psf = gaussian_psf(GRID, FWHM)
     image, other = jnp.asarray(volume(0)), jnp.asarray(volume(1))
     there, back = jnp.vdot(blur(psf, image), other), jnp.vdot(image, blur(psf, other))
@@ -81,7 +81,7 @@ def test_a_single_slice_is_not_blurred_away():
     np.testing.assert_allclose(blur(gaussian_psf(flat, FWHM), image)[..., 0], want, atol=0.005)
 
 
-def test_it_can_be_differentiated_by_its_width(x64):
+def test_it_can_be_differentiated_by_its_width(x64: None):
     grid = Grid((6, 5, 4), (2.0, 2.0, 2.0))
     image = jnp.asarray(volume(shape=grid.shape))
     mask = jnp.asarray(volume(1, grid.shape))

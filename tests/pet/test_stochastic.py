@@ -27,6 +27,7 @@ def numpy_bsrem(stacked: Acquisition, weight: float, updates: int, relaxation: f
     counts, factors, additive, matrix = (
         np.asarray(a) for a in (stacked.counts, stacked.multiplicative, stacked.additive, stacked.system)
     )
+    slope_of_penalty = jax.jit(rdp_gradient)
     image, number = np.asarray(em.init(stacked).image), len(counts)
     order = np.asarray(em.subset_order(number))
     parts = np.einsum("kvbxy,kvbp->kxyp", matrix, factors)
@@ -35,14 +36,14 @@ def numpy_bsrem(stacked: Acquisition, weight: float, updates: int, relaxation: f
         expected = factors[k] * np.einsum("vbxy,xyp->vbp", matrix[k], image) + additive[k]
         ratio = np.divide(counts[k], expected, out=np.zeros_like(expected), where=expected > 0)
         slope = np.einsum("vbxy,vbp->xyp", matrix[k], factors[k] * ratio) - parts[k]
-        direction = number * slope - weight * np.asarray(rdp_gradient(jnp.asarray(image)))
+        direction = number * slope - weight * np.asarray(slope_of_penalty(jnp.asarray(image)))
         size = 1 / (1 + relaxation * (n // number))
         image = np.maximum(image + size * (image + floor * image.mean()) / parts.sum(axis=0) * direction, 0)
     return image
 
 
 @pytest.mark.parametrize("number", [1, 4])
-def test_it_is_numpys(number: int, x64):
+def test_it_is_numpys(number: int, x64: None):
     stacked = scan(number, background=1.0)
     state = stochastic.init(stacked)
     step = jax.jit(stochastic.step, static_argnums=2)
@@ -56,7 +57,7 @@ def test_it_is_numpys(number: int, x64):
     np.testing.assert_allclose(state.image, numpy_bsrem(stacked, 0.2, 3 * number, 0.3, 0.01), rtol=1e-9, atol=1e-12)
 
 
-def test_without_penalty_and_relaxation_it_is_em(x64):
+def test_without_penalty_and_relaxation_it_is_em(x64: None):
     stacked = scan(background=1.0)
     whole = select(stacked, 0)
     state, image = stochastic.init(stacked), em.init(stacked).image
@@ -68,7 +69,7 @@ def test_without_penalty_and_relaxation_it_is_em(x64):
     np.testing.assert_allclose(near.image, whole.ascend(em.init(stacked).image), rtol=1e-4, atol=1e-6)
 
 
-def test_it_approaches_scipys_optimum(x64):
+def test_it_approaches_scipys_optimum(x64: None):
     stacked, weight = scan(3, background=1.0), 0.3
     whole, pairs = scan(background=1.0), neighbours(GRID.shape, GRID.voxel_mm)
 
@@ -87,15 +88,15 @@ def test_it_approaches_scipys_optimum(x64):
     best = minimize(cost, start.ravel(), jac=True, method="L-BFGS-B", bounds=[(0, None)] * start.size, options=options)
     run = jax.jit(stochastic.run, static_argnums=(1, 2))
     errors = []
-    for epochs in (5, 40, 320):
+    for epochs in (20, 320):
         state, info = run(stacked, epochs, rdp_gradient, weight)
         assert info.change.shape == (3 * epochs,)
         errors.append(np.linalg.norm(state.image.ravel() - best.x) / np.linalg.norm(best.x))
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 5e-3
+    assert errors[1] < errors[0] / 2 and errors[1] < 5e-3
     assert abs(cost(np.ravel(state.image))[0] - best.fun) < 1e-4 * abs(cost(start.ravel())[0] - best.fun)
 
 
-def test_it_stays_non_negative_and_finite(x64):
+def test_it_stays_non_negative_and_finite(x64: None):
     stacked = scan(3)
     stacked = replace(
         stacked, counts=stacked.counts.at[:, :, 20:].set(0.0), sensitivity=stacked.sensitivity.at[:, 0].set(0.0)
@@ -109,7 +110,7 @@ def test_it_stays_non_negative_and_finite(x64):
         assert np.all(state.image[0] == 0)  # nothing is seen there
 
 
-def test_the_floor_lets_a_voxel_leave_zero(x64):
+def test_the_floor_lets_a_voxel_leave_zero(x64: None):
     stacked = scan(level=50.0)
     image = em.init(stacked).image.at[6, 6].set(0.0)
     for floor, leaves in ((0.0, False), (1e-3, True)):
@@ -118,7 +119,7 @@ def test_the_floor_lets_a_voxel_leave_zero(x64):
     assert np.sum(project(stacked.system[0], image)) > 0
 
 
-def test_nothing_is_traced_twice(x64):
+def test_nothing_is_traced_twice(x64: None):
     stacked = scan(3)
     step, traces = counted(lambda *arguments: stochastic.step(arguments[0], arguments[1], rdp_gradient, *arguments[2:]))
     state = stochastic.init(stacked)
