@@ -25,7 +25,7 @@ def get_config(preset: str) -> ConfigDict:
             },
             "grid": {"size": size, "voxel_mm": voxel_mm},
             "osem": {"subsets": 21, "iterations": 3, "beta": 0.0, "post_filter_mm": 4.0},
-            "map_em": {"subsets": 21, "iterations": 6, "beta": 0.00015},
-            "mr_map_em": {"subsets": 21, "iterations": 10, "beta": 0.003, "similar": 4},
+            "map_em": {"subsets": 21, "iterations": 6, "beta": 3.0},
+            "mr_map_em": {"subsets": 21, "iterations": 10, "beta": 60.0, "similar": 4},
         }
     )

@@ -123,7 +123,7 @@ def _reconstructions(
 
 def _reconstruct(settings: ConfigDict, scan: Scan, penalty: Neighbours | None, name: str) -> dict[str, Any]:
     stacked = ordered_subsets(scan.acquisition, settings.subsets)
-    weight = em.penalty_weight(scan.acquisition, float(settings.beta))
+    weight = jax.jit(em.penalty_weight)(stacked, float(settings.beta))
     one_pass = jax.jit(lambda state: em.run(stacked, 1, penalty, weight, state)[0])
     state, errors, seconds = em.init(stacked), list[float](), list[float]()
     for _ in track(settings.iterations, name):
@@ -185,8 +185,8 @@ def _figures(
     return {
         "images": Figure(
             save_figure(work, "images", views),
-            "All lesions lie in white matter: at the left the one that only PET shows, behind the one that only MR shows; "
-            "at the right the one that both show.",
+            "All lesions lie in white matter: at the left the one that only PET shows and, further to the front, "
+            "the one that only MR shows; at the right the one that both show.",
         ),
         "progress": Figure(
             save_figure(work, "progress", progress),
@@ -216,7 +216,8 @@ def _table(images: dict[str, np.ndarray], metrics: dict[str, float]) -> Table:
 def _report(config: ConfigDict, scan: Scan, figures: dict[str, Figure], table: Table) -> Report:
     summary = [
         f"Simulated FDG scan of the MNI152 brain on the {config.scan.scanner} ring: {scan.trues / 1e6:.1f} million "
-        f"true coincidences ({config.scan.trues_per_mm3:g} per mm³ of head), {config.scan.background:.0%} of the prompts background. "
+        f"true coincidences ({config.scan.trues_per_mm3:g} per mm³ of head), {config.scan.background:.0%} of the "
+        "prompts background. "
         f"Counts come from a 1 mm grid through finer rays; images have voxels of {config.grid.voxel_mm:.3g} mm.",
         "One noise realisation of one simulated anatomy, with the MR in perfect register: a demonstration, not an "
         "evaluation.",

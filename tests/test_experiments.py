@@ -37,7 +37,7 @@ def test_the_demo_shows_what_it_says(tmp_path):
 
 
 def test_an_operator_from_outside_plugs_in():
-    """EM needs of an acquisition only `project` and `backproject`: here blurs along one axis, with a matrix as the system."""
+    """EM needs of an acquisition only `project` and `backproject`: here products with a matrix, the system."""
     matrix = jnp.asarray(np.abs(np.random.default_rng(0).normal(size=(6, 5))), jnp.float32)
 
     def project(system: jax.Array, image: jax.Array) -> jax.Array:

@@ -33,7 +33,6 @@ from medjax.running.progress import track
 
 DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # iterations, subsets
 BETA, GUIDED_BETA = 5.0, 30.0
-LEVEL_UPDATES = 8  # without penalty, after which an image shows its level but little noise
 SIZE = 128
 FEW_COUNTS = 100  # in a plane of a subset: ordered subsets without a penalty then make specks
 
@@ -156,7 +155,10 @@ def run(
         raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
     penalty, weight = None, 0.0
     if settings.method == "map-em":
-        penalty, weight = _penalty(grid, guide), settings.beta / _level(stacked, state) ** 2
+        penalty = _penalty(grid, guide)
+        weight = float(jax.jit(em.penalty_weight)(stacked, settings.beta, state))
+        if settings.beta > 0 and weight == 0:
+            raise DataError("the counts are explained by the background alone; expected some activity")
     for number in track(settings.iterations, settings.method):
         state = _pass(stacked, state, penalty, weight)
         if not bool(jnp.isfinite(state.image).all()):
@@ -208,21 +210,9 @@ def _pass(stacked: Acquisition, state: em.State, penalty: Neighbours | None, wei
 
 
 def _penalty(grid: Grid, guide: Float[Array, "x y z"] | None) -> Neighbours:
-    """Neighbours, their weights 1 in sum around an inner voxel; of those a guide picks 4 in a slice, 7 in a volume."""
+    """All neighbours; with a guide those it likes, 4 in a slice, 7 in a volume."""
     plain = neighbours(grid.shape, grid.voxel_mm)
-    plain = replace(plain, weights=plain.weights / (2 * plain.weights.max(axis=(1, 2, 3)).sum()))
     return plain if guide is None else bowsher(plain, guide, similar=4 if grid.shape[2] == 1 else 7)
-
-
-def _level(stacked: Acquisition, state: em.State) -> float:
-    """x̄ = Σ x² / Σ x, the mean that activity sees, of an early and so hardly noisy image: air does not count."""
-    step = jax.jit(em.step)
-    for _ in range(LEVEL_UPDATES):
-        state = step(stacked, state)[0]
-    total = float(state.image.sum())
-    if not total > 0:
-        raise DataError("the counts are explained by the background alone; expected some activity")
-    return float((state.image**2).sum()) / total
 
 
 def _grid(scan: Scan, size: int | None, voxel_mm: float | None) -> Grid:

@@ -180,7 +180,7 @@ def _nifti_affine(path: Path, image: "Nifti1Image") -> np.ndarray:
         raise DataError(f"{path}: no affine (qform and sform codes are 0); expected one, in RAS+ mm")
     if (units := image.header.get_xyzt_units()[0]) in NOT_MILLIMETRES:
         raise DataError(f"{path}: lengths in {units}; expected mm")
-    return _checked_affine(sform if scode else qform, f"{path}: affine")
+    return _checked_affine(np.asarray(sform if scode else qform), f"{path}: affine")
 
 
 def _nifti_array(path: Path, image: "Nifti1Image") -> np.ndarray:

@@ -51,7 +51,7 @@ class Acquisition:
         return self.forward(image) + self.additive
 
     def log_likelihood(self, expected: Float[Array, "view bin plane"]) -> Scalar:
-        """Σ y log q − q, without the constant Σ log y!. Its gradient is finite where a bin expects and holds no count."""
+        """Σ y log q − q, without the constant Σ log y!. Its gradient is finite where a bin expects and has none."""
         y = self.counts
         return jnp.sum(y * jnp.log(jnp.where(y > 0, expected, 1)) - expected)
 

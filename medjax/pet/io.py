@@ -211,7 +211,7 @@ def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Sc
     prompts, delayeds = (
         np.ascontiguousarray(s[..., ::-1]) for s in listmode.rebin(header, events, max_ring_difference)
     )
-    pairs = ring_pairs(header, max_ring_difference)[::-1]
+    pairs = ring_pairs(header, max_ring_difference)  # the same from either end
     seen = (coverage(scanner)[..., None] * pairs).astype(np.float32)
     if stray := int(prompts[seen == 0].sum() + delayeds[seen == 0].sum()):
         warnings.warn(f"{path}: {stray} events in the gaps between the detector blocks of {scanner.name}", stacklevel=2)

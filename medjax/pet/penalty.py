@@ -1,6 +1,6 @@
 """Penalties on differences between neighbouring voxels: quadratic, Bowsher (MR-guided), relative difference.
 
-A sum over pairs of neighbours j, k with weights w = 1 / distance:
+A sum over pairs of neighbours j, k with weights w ∝ 1 / distance:
 
     quadratic             ½ w (xⱼ − xₖ)²
     Bowsher               the same, with w = 0 unless the MR image says that j and k are alike
@@ -31,10 +31,14 @@ class Neighbours:
 
 
 def neighbours(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> Neighbours:
-    """All pairs in a 3 × 3 × 3 neighbourhood (3 × 3 in a single slice), weighted by the voxel's x size / distance."""
+    """All pairs in a 3 × 3 × 3 neighbourhood (3 × 3 in a single slice), weighted by 1 / distance.
+
+    The weights around a voxel inside add up to 1, so that a penalty's strength does not depend on the neighbourhood.
+    """
     reach = [range(-1, 2) if n > 1 else range(1) for n in shape]
     offsets = tuple((i, j, k) for i, j, k in product(*reach) if (i, j, k) > (0, 0, 0))
-    weight = [voxel_mm[0] / float(np.linalg.norm(np.multiply(o, voxel_mm))) for o in offsets]
+    weight = 1 / np.linalg.norm(np.multiply(offsets, voxel_mm), axis=1)
+    weight = weight / (2 * weight.sum())
     inside = np.pad(np.ones(shape), 1)
     there = [inside[tuple(slice(1 + i, 1 + i + n) for i, n in zip(o, shape, strict=True))] for o in offsets]
     return Neighbours(jnp.asarray(np.stack([w * t for w, t in zip(weight, there, strict=True)])), offsets)

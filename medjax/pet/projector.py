@@ -128,7 +128,7 @@ def _fan_backproject(fan: Fan, sinogram: Array, shape: tuple[int, int]) -> Array
 
 
 def _gather_lines(fan: Fan, picked: Array, row: Array, width: int) -> Array:
-    """Σ over views and candidates of max(0, 1 − |crossing − y|) · line, for image rows `row`: `(row, y, lane · slice)`."""
+    """Σ over views and candidates of max(0, 1 − |crossing − y|) · line, at rows `row`: `(row, y, lane · slice)`."""
     dtype = picked.dtype
     views, bins = picked.shape[:2]
     cells, entries = fan.table.shape[1:]

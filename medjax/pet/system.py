@@ -301,8 +301,8 @@ def _candidates(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The table of candidate lines over cells of u, its views' mean slopes, and where the first cell begins.
 
-    A line is a candidate of a cell if it passes within one voxel of a point (row, y) of the image with u in that cell; rows before
-    `first_row` do not count.
+    A line is a candidate of a cell if it passes within one voxel of a point (row, y) of the image with u in that cell;
+    rows before `first_row` do not count.
     """
     last_row = (shape[0] - 1) / 2
     mean = slope.mean(axis=1)

@@ -1,8 +1,8 @@
 """The acquisition model against SciPy's Poisson, autodiff, finite differences, and textbook formulas in more digits."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal, localcontext
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,9 @@ def scan64() -> Acquisition:
     """A scan in float64 with blur, attenuation, gaps and background."""
     with jax.enable_x64(True):
         system = build_system(lines(SMALL), GRID)
-        factors = attenuation_factors(system, jnp.asarray(0.01 * random(*GRID.shape))) * coverage(SMALL)[..., None]
+        factors = (
+            jnp.exp(-projector.project(system, jnp.asarray(0.01 * random(*GRID.shape)))) * coverage(SMALL)[..., None]
+        )
         additive = factors * random(36, 49, 2, seed=1)
         counts = np.random.default_rng(2).poisson(20 * factors + additive)
         return acquire(system, jnp.asarray(counts, float), factors, additive, gaussian_psf(GRID, 7.0))
@@ -204,11 +206,12 @@ def test_de_pierro_has_gradients_where_nothing_is_seen():
         ({"psf": gaussian_psf(Grid((12, 12, 3), (6.0, 6.0, 4.0)), 5.0)}, r"psf: made for \(12, 12, 3\)"),
     ],
 )
-def test_bad_acquisitions_are_refused(system: System, change: dict[str, object], message: str):
-    counts = np.ones(change.pop("shape", (36, 49, 2)), np.float32)
-    counts[3, 4, 1] = change.pop("counts", 1.0)
+def test_bad_acquisitions_are_refused(system: System, change: dict[str, Any], message: str):
+    changed = dict(change)
+    counts = np.ones(changed.pop("shape", (36, 49, 2)), np.float32)
+    counts[3, 4, 1] = changed.pop("counts", 1.0)
     with pytest.raises(DataError, match=message) as caught:
-        acquire(system, jnp.asarray(counts), **change)
+        acquire(system, jnp.asarray(counts), **changed)
     assert "\n" not in str(caught.value)
 
 
@@ -281,10 +284,3 @@ def test_another_projector_plugs_in(scan64: Acquisition, x64: None):
     image = jnp.asarray(random(*GRID.shape))
     halved = replace(scan64, system=jnp.asarray(0.5), project=project)
     np.testing.assert_allclose(halved.forward(image), scan64.forward(image) / 2, rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["adjoint", "ascend"])
-def test_methods_jit(scan64: Acquisition, name: str, x64: None):
-    values = jnp.asarray(random(36, 49, 2) if name == "adjoint" else random(*GRID.shape))
-    method: Callable[..., jax.Array] = getattr(Acquisition, name)
-    np.testing.assert_allclose(jax.jit(method)(scan64, values), method(scan64, values), rtol=1e-10, atol=1e-10)

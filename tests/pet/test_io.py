@@ -230,7 +230,7 @@ def test_additive_of_another_shape_or_for_another_kind(tmp_path):
     counts, other = interfile(tmp_path / "c.hs", p0=3), interfile(tmp_path / "a.hs", 3, p0=1)
     with pytest.raises(DataError, match=r"a\.hs: \(view, bin, plane\) \(252, 344, 3\); the counts have"):
         load_scan(counts, "mmr", additive=other)
-    with pytest.raises(ConfigError, match="--additive goes with Interfile counts only; .* is npz"):
+    with pytest.raises(ConfigError, match=r"--additive goes with Interfile counts only; .* is npz"):
         load_scan(npz(tmp_path / "c.npz"), additive=other)
 
 

@@ -12,6 +12,7 @@ from medjax.pet import penalty
 from medjax.pet.penalty import Neighbours, bowsher, neighbours
 
 SHAPE, VOXEL = (4, 3, 2), (2.0, 3.0, 1.5)
+quadratic, quadratic_gradient = jax.jit(penalty.quadratic), jax.jit(penalty.quadratic_gradient)
 GAMMA, EPSILON = 1.3, 0.05
 
 
@@ -22,11 +23,13 @@ def image(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 def pairs(
     shape: tuple[int, ...] = SHAPE, voxel: tuple[float, ...] = VOXEL
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], float]]:
-    """Every pair of voxels that touch, if only at a corner, once, and its weight."""
+    """Every pair of voxels that touch, if only at a corner, once, and its share of 1 / distance around a voxel."""
+    steps = product(*((-1, 0, 1) if n > 1 else (0,) for n in shape))
+    total = sum(1 / np.linalg.norm(np.multiply(o, voxel)) for o in steps if np.any(o))
     found = []
     for a, b in product(np.ndindex(shape), repeat=2):
         if a < b and np.max(np.abs(np.subtract(a, b))) == 1:
-            found.append((a, b, voxel[0] / float(np.linalg.norm(np.multiply(np.subtract(a, b), voxel)))))
+            found.append((a, b, float(1 / np.linalg.norm(np.multiply(np.subtract(a, b), voxel)) / total)))
     return found
 
 
@@ -57,10 +60,11 @@ def test_neighbours_are_all_pairs_once(shape: tuple[int, int, int]):
     assert int(jnp.sum(found.weights > 0)) == len(wanted)
 
 
-def test_a_pair_along_an_axis_weighs_by_its_length():
+def test_a_pair_along_an_axis_weighs_by_its_length_and_all_weights_are_one():
     found = neighbours((3, 3, 3), (2.0, 3.0, 1.5))
-    for offset, weight in (((1, 0, 0), 1.0), ((0, 1, 0), 2 / 3), ((0, 0, 1), 2 / 1.5)):
-        assert found.weights[(found.offsets.index(offset), 0, 0, 0)] == pytest.approx(weight)
+    along = [float(found.weights[found.offsets.index(o), 0, 0, 0]) for o in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    np.testing.assert_allclose(np.divide(along, along[0]), [1, 2 / 3, 2 / 1.5], rtol=1e-6)
+    assert sum(weight_of(found, (1, 1, 1), b) for b in np.ndindex(3, 3, 3) if b != (1, 1, 1)) == pytest.approx(1)
 
 
 # ── values and derivatives ──
@@ -69,12 +73,15 @@ def test_a_pair_along_an_axis_weighs_by_its_length():
 def test_quadratic_is_the_double_loop(plain: Neighbours, x64: None):
     x = image()
     want = sum(w * (x[a] - x[b]) ** 2 / 2 for a, b, w in pairs())
-    np.testing.assert_allclose(penalty.quadratic(plain, jnp.asarray(x)), want, rtol=1e-12)
+    np.testing.assert_allclose(quadratic(plain, jnp.asarray(x)), want, rtol=1e-12)
     gradient = np.zeros(SHAPE)
     for a, b, w in pairs():
         gradient[a] += w * (x[a] - x[b])
         gradient[b] += w * (x[b] - x[a])
-    np.testing.assert_allclose(penalty.quadratic_gradient(plain, jnp.asarray(x)), gradient, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(quadratic_gradient(plain, jnp.asarray(x)), gradient, rtol=1e-10, atol=1e-13)
+
+    autodiff = jax.jit(jax.grad(penalty.quadratic, argnums=1))(plain, jnp.asarray(x))
+    np.testing.assert_allclose(autodiff, gradient, rtol=1e-10, atol=1e-13)
 
 
 def test_relative_difference_is_the_double_loop(plain: Neighbours, x64: None):
@@ -85,11 +92,7 @@ def test_relative_difference_is_the_double_loop(plain: Neighbours, x64: None):
     np.testing.assert_allclose(twice, 2 * penalty.relative_difference(plain, jnp.asarray(x)), rtol=1e-7)
 
 
-def test_derivatives_are_autodiffs(plain: Neighbours, x64: None):
-    @jax.jit
-    def quadratic(x: jax.Array) -> tuple[jax.Array, ...]:
-        return penalty.quadratic_gradient(plain, x), jax.grad(penalty.quadratic, argnums=1)(plain, x)
-
+def test_derivatives_of_the_relative_difference_are_autodiffs(plain: Neighbours, x64: None):
     @jax.jit
     def relative_difference(x: jax.Array) -> tuple[jax.Array, ...]:
         value, slope, bend = (
@@ -104,7 +107,6 @@ def test_derivatives_are_autodiffs(plain: Neighbours, x64: None):
 
     for seed in range(3):
         x = jnp.asarray(image(seed))
-        np.testing.assert_allclose(*quadratic(x), rtol=1e-10, atol=1e-12)
         slope, gradient, bend, hessian = relative_difference(x)
         np.testing.assert_allclose(slope, gradient, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(np.ravel(bend), np.diag(hessian), rtol=1e-10)
@@ -122,7 +124,7 @@ def test_empty_and_flat_images_have_finite_derivatives():
         assert np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(slope))
         assert np.all(np.isfinite(curvature)) and np.all(curvature >= 0)
         np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6)
-    assert penalty.relative_difference(found, jnp.ones(SHAPE)) == penalty.quadratic(found, jnp.ones(SHAPE)) == 0
+    assert penalty.relative_difference(found, jnp.ones(SHAPE)) == quadratic(found, jnp.ones(SHAPE)) == 0
 
 
 @pytest.mark.parametrize("guided", [False, True])
@@ -130,12 +132,12 @@ def test_the_surrogate_touches_and_lies_above(plain: Neighbours, guided: bool, x
     found = bowsher(plain, jnp.asarray(image(7)), 5) if guided else plain
     at = jnp.asarray(image())
     anchor, curvature = penalty.quadratic_surrogate(found, at)
-    constant = penalty.quadratic(found, at) - jnp.sum(curvature * (at - anchor) ** 2) / 2
+    constant = quadratic(found, at) - jnp.sum(curvature * (at - anchor) ** 2) / 2
     for seed in range(1, 30):
         x = jnp.asarray(image(seed) * 3 - 1 if seed % 2 else at + 0.01 * image(seed))
-        above = constant + jnp.sum(curvature * (x - anchor) ** 2) / 2 - penalty.quadratic(found, x)
+        above = constant + jnp.sum(curvature * (x - anchor) ** 2) / 2 - quadratic(found, x)
         assert above > 0
-    np.testing.assert_allclose(curvature * (at - anchor), penalty.quadratic_gradient(found, at), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(curvature * (at - anchor), quadratic_gradient(found, at), rtol=1e-10, atol=1e-12)
 
 
 def test_a_voxel_without_neighbours_is_its_own_anchor(plain: Neighbours, x64: None):
@@ -151,7 +153,8 @@ def test_a_voxel_without_neighbours_is_its_own_anchor(plain: Neighbours, x64: No
 @pytest.mark.parametrize(("shape", "similar"), [(SHAPE, 1), (SHAPE, 4), (SHAPE, 20), ((6, 5, 1), 3)])
 def test_bowsher_is_the_double_loop(shape: tuple[int, int, int], similar: int, x64: None):
     guide = image(3, shape)
-    wanted, chosen = pairs(shape), {}
+    wanted = pairs(shape)
+    chosen: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for j in np.ndindex(shape):
         around = [b if a == j else a for a, b, _ in wanted if j in (a, b)]
         chosen[j] = sorted(around, key=lambda k, j=j: abs(guide[j] - guide[k]))[:similar]
@@ -170,12 +173,12 @@ def test_no_weight_crosses_a_sharp_edge():
     guide = jnp.asarray(np.arange(6)[:, None, None] >= 3, jnp.float32) + jnp.zeros(shape)
     plain = neighbours(shape, VOXEL)
     found = bowsher(plain, guide, 3)  # a voxel in a corner beside the edge has three neighbours of its own kind
-    across, within = [], []
-    for a, b, _ in pairs(shape):
-        (across if (a[0] < 3) != (b[0] < 3) else within).append(weight_of(found, a, b))
+    crossing = {(a, b): (a[0] < 3) != (b[0] < 3) for a, b, _ in pairs(shape)}
+    across = [weight_of(found, *pair) for pair, crosses in crossing.items() if crosses]
+    within = [weight_of(found, *pair) for pair, crosses in crossing.items() if not crosses]
     assert max(across) == 0 and min(within) > 0
     image = guide * 5.0
-    assert penalty.quadratic(found, image) == 0 and penalty.quadratic(plain, image) > 0
+    assert quadratic(found, image) == 0 and quadratic(plain, image) > 0
 
 
 @pytest.mark.parametrize("similar", [2, 4, 7])

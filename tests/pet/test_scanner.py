@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_parallel_lines(views: int, bins: int, spacing: float):
         ({"depth_mm": -1.0}, "depth_mm is -1"),
     ],
 )
-def test_bad_scanners_are_refused_in_one_line(numbers: dict[str, float], message: str):
+def test_bad_scanners_are_refused_in_one_line(numbers: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message) as caught:
         replace(SMALL, **numbers)
     assert str(caught.value).startswith("scanner small: ") and "\n" not in str(caught.value)

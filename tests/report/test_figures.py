@@ -121,12 +121,13 @@ def test_dark_images_are_shown_dark():
 def test_lines_are_named_at_their_ends_and_names_keep_apart():
     x = np.arange(1, 21)
     series = {"first": 1 / x, "second": 1 / x + 1e-3, "third": 1 / x + 2e-3, "high": 1 + 0 * x}
-    figure = curves(x, series, "iteration", "NRMSE", spread={"first": 0.1 + 0 * x}, title="t", log_x=True)
+    figure = curves(x, series, "iteration", "NRMSE", spread={"first": 0.001 + 0 * x}, title="t", log_x=True)
     (axes,) = figure.axes
     figure.canvas.draw()
     heights = {text.get_text(): text.get_window_extent() for text in axes.texts}
     ordered = [heights[name] for name in ("first", "second", "third", "high")]
     assert all(low.y1 <= high.y0 for low, high in pairwise(ordered))
+    assert ordered[0].y1 > axes.bbox.y0 and ordered[-1].y0 < axes.bbox.y1
     assert {text.get_text(): text.get_color() for text in axes.texts} == dict(
         zip(series, (line.get_color() for line in axes.lines), strict=True)
     )
