@@ -332,8 +332,9 @@ def _dress(axes: "Axes", xlabel: str, ylabel: str) -> None:
 
 
 def _name_ends(axes: "Axes", series: Mapping[str, Any]) -> None:
-    """Each line's name right of its end, moved up or down where names would touch."""
-    ends = [axes.transData.transform((1, float(np.asarray(y, float)[-1])))[1] for y in series.values()]
+    """Each line's name right of its last finite point, moved up or down where names would touch."""
+    last = [np.asarray(y, float)[np.isfinite(np.asarray(y, float))][-1:] for y in series.values()]
+    ends = [axes.transData.transform((1, float(y[0]) if y.size else 0.0))[1] for y in last]
     low, high = axes.transAxes.transform([(0, 0), (0, 1)])[:, 1]
     apart = axes.figure.dpi * 0.16
     order = np.argsort(ends)

@@ -88,11 +88,12 @@ def test_it_approaches_scipys_optimum(x64: None):
     start = np.asarray(em.init(whole).image)
     options = {"maxiter": 3000, "maxfun": 6000, "ftol": 1e-15, "gtol": 1e-9}
     best = minimize(cost, start.ravel(), jac=True, method="L-BFGS-B", bounds=[(0, None)] * start.size, options=options)
-    state, errors = stochastic.init(stacked), []
+    state = stochastic.init(stacked)
+    errors: list[float] = []
     for _ in range(3 * 320):
         state, _ = bsrem_step(stacked, state, rdp_gradient, weight, 0.1, 1e-6)
-        errors.append(np.linalg.norm(np.ravel(state.image) - best.x) / np.linalg.norm(best.x))
-    assert errors[-1] < errors[60] / 2 and errors[-1] < 5e-3
+        errors.append(float(np.linalg.norm(np.ravel(state.image) - best.x) / np.linalg.norm(best.x)))
+    assert errors[-1] < errors[60] / 3 and errors[-1] < 1e-2
     assert abs(cost(np.ravel(state.image))[0] - best.fun) < 1e-4 * abs(cost(start.ravel())[0] - best.fun)
 
 
