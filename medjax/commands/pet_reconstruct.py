@@ -146,10 +146,10 @@ def run(
     factors = jnp.asarray(scan.multiplicative)
     if mu is not None:
         factors = factors * attenuation_factors(system, mu)
-    psf = gaussian_psf(grid, settings.psf_mm) if settings.psf_mm > 0 else None
+    psf = _psf(grid, settings.psf_mm) if settings.psf_mm > 0 else None
     acquisition = acquire(system, jnp.asarray(scan.counts), factors, jnp.asarray(scan.additive), psf)
     stacked = ordered_subsets(acquisition, settings.subsets)
-    state = em.init(acquisition)
+    state = jax.jit(em.init)(acquisition)
     state = state._replace(image=state.image * in_field_of_view(grid, scan.scanner.field_of_view_mm))
     if not bool(jnp.any(state.image > 0)):
         raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
@@ -166,7 +166,7 @@ def run(
                 f"{settings.method}: the image is not finite after iteration {number + 1}; nothing is written"
             )
     if settings.post_filter_mm > 0:
-        return blur(gaussian_psf(grid, settings.post_filter_mm), state.image)
+        return jax.jit(blur)(_psf(grid, settings.post_filter_mm), state.image)
     return state.image
 
 
@@ -202,6 +202,9 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+_psf = jax.jit(gaussian_psf, static_argnums=0)  # under jit: one program to compile and keep, not a dozen
 
 
 @jax.jit
