@@ -116,19 +116,16 @@ def skimage_radon(case: Case, image: np.ndarray) -> dict[str, Callable[[], Any]]
     return {"forward": lambda: radon(image[..., 0], theta=angles, circle=False)}
 
 
-def rivals_ms(calls: dict[str, Callable[[], Any]], repeats: int, budget_s: float) -> dict[str, float]:
-    """Median milliseconds of each call, taken in turns."""
-    for call in calls.values():
-        call(), call()
+def rivals_ms(calls: dict[str, Callable[[], Any]], rounds: int, calls_a_round: int) -> dict[str, float]:
+    """Median milliseconds of each call: in turns of several calls, the first of a turn not counted (cold caches)."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    start = time.perf_counter()
-    while len(next(iter(times.values()))) < repeats and (
-        time.perf_counter() - start < budget_s or len(next(iter(times.values()))) < 5
-    ):
+    for _ in range(rounds):
         for name, call in calls.items():
-            before = time.perf_counter()
             call()
-            times[name].append(1e3 * (time.perf_counter() - before))
+            for _ in range(calls_a_round):
+                before = time.perf_counter()
+                call()
+                times[name].append(1e3 * (time.perf_counter() - before))
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -153,7 +150,7 @@ def measure(case: Case, repeats: int, console: Console) -> list[Row]:
         for peer, calls in peers.items():
             if operation in calls:
                 slow = peer != "scipy CSR" and slices > 1
-                medians = rivals_ms({"ours": mine[operation], "peer": calls[operation]}, 5 if slow else repeats, 20.0)
+                medians = rivals_ms({"ours": mine[operation], "peer": calls[operation]}, 3, 2 if slow else repeats // 3)
                 rows.append(Row(case.name, operation, medians["ours"], peer, medians["peer"]))
     return rows
 

@@ -288,7 +288,7 @@ def _draw_slice(axes: "Axes", cell: _Cell, image: np.ndarray, scale: Scale, spac
     extent = (*space.extent(right), *space.extent(up))
     axes.imshow(
         image[cut].T, cmap=scale.colormap, vmin=scale.low, vmax=scale.high, extent=extent, origin="lower",
-        interpolation="bicubic", aspect="auto",
+        interpolation="bicubic", interpolation_stage="data", aspect="auto",
     )  # fmt: skip
     axes.set_axis_off()
     if not cell.marked:
