@@ -252,7 +252,7 @@ def test_wrong_arrows_are_seen(name, source):
             "import jax\nfrom medjax.errors import DataError\nfrom . import penalty\nfrom .penalty import rdp",
         ),
         ("medjax/pet/__init__.py", "from . import em\nfrom .em import step"),
-        ("medjax/diffusion/sampler.py", "from medjax.models import unet\nfrom ..running import progress"),
+        ("medjax/diffusion/sampler.py", "from medjax.models import unet\nfrom ..training import loop"),
         ("medjax/models/unet.py", "import flax.linen as nn\nfrom medjax.models.layers import conv"),
         ("medjax/report/figures.py", "def f():\n    import matplotlib.pyplot as plt"),
         ("medjax/report/figures.py", "if TYPE_CHECKING:\n    from matplotlib.axes import Axes"),

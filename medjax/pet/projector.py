@@ -23,7 +23,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
-from medjax.pet.system import CELL, AnyArray, Fan, System
+from medjax.pet.candidates import CELL
+from medjax.pet.system import AnyArray, Fan, System
 
 _ROWS_A_STEP = 4  # image rows fused in one step of the projection
 _SLICES_A_PASS = 64  # slices that a pass holds in cache
@@ -82,7 +83,7 @@ def _backproject_slices(system: System, sinogram: Array) -> Array:
 def _fan_project(fan: Fan, image: Array) -> Array:
     """Each lane's sum over rows: `(view, ray, lane, slice)`."""
     dtype = image.dtype
-    position, slope = fan.position.astype(dtype), fan.slope.astype(dtype)
+    position, slope = jnp.asarray(fan.position, dtype), jnp.asarray(fan.slope, dtype)
     lanes = jnp.stack([jnp.rot90(image, -turn) for turn in fan.turns], axis=2)
     nrows, width = lanes.shape[:2]
     steps = -(-nrows // _ROWS_A_STEP)
@@ -91,19 +92,17 @@ def _fan_project(fan: Fan, image: Array) -> Array:
     table = lanes.reshape(steps, _ROWS_A_STEP * width, -1)
     row_start = width * jnp.arange(_ROWS_A_STEP)[:, None, None]
 
-    def prepare(step: Array) -> tuple[Array, Array, tuple[Array, ...]]:
+    def prepare(step: Array) -> tuple[Array, Array, Array]:
         row = (step * _ROWS_A_STEP + jnp.arange(_ROWS_A_STEP)).astype(dtype)[:, None, None] - (nrows - 1) / 2
         crossing = position[None] + slope[None] * row
         below = jnp.clip(jnp.floor(crossing), 0, width - 2)  # both neighbours exist; outside, both weights are 0
-        weights = tuple(jnp.maximum(0, 1 - jnp.abs(crossing - below - k)) for k in range(2))
-        return table[step], below.astype(jnp.int32) + row_start, weights
+        return table[step], below.astype(jnp.int32) + row_start, crossing - below
 
-    def accumulate(total: Array, prepared: tuple[Array, Array, tuple[Array, ...]]) -> Array:
-        rows, below, (first, second) = prepared
+    def accumulate(total: Array, prepared: tuple[Array, Array, Array]) -> Array:
+        rows, below, beyond = prepared
         for r in range(_ROWS_A_STEP):
-            total = total + (
-                first[r][..., None] * _take(rows, below[r]) + second[r][..., None] * _take(rows, below[r] + 1)
-            )
+            first, second = (jnp.maximum(0, 1 - jnp.abs(beyond[r] - k))[..., None] for k in range(2))
+            total = total + (first * _take(rows, below[r]) + second * _take(rows, below[r] + 1))
         return total
 
     total = jnp.zeros((*position.shape, table.shape[-1]), dtype)

@@ -25,12 +25,10 @@ from jaxtyping import Array, Float, Int
 from scipy.spatial import KDTree
 
 from medjax.errors import ConfigError, DataError
+from medjax.pet.candidates import candidate_table
 from medjax.pet.grid import Grid
 
 AnyArray = Array | np.ndarray  # made by numpy on the host, then moved to the device
-
-CELL = 0.375  # width of a table cell in voxels: wider lists more candidates, narrower a longer table
-_MARGIN = 1e-3  # voxels by which a cell reaches over its edges, against rounding in float32
 
 
 @jax.tree_util.register_dataclass
@@ -278,7 +276,7 @@ def _fan(
     """A fan from its forward `rays`, the last ones of `bins`, and all lines `bins` that the transpose looks up."""
     position, slope = _in_voxels(rays, shape, voxel_mm)
     bin_position, bin_slope = _in_voxels(bins, shape, voxel_mm)
-    table, mean_slope, first_cell = _candidates(
+    table, mean_slope, first_cell = candidate_table(
         bin_position, bin_slope, shape, 0.0 if len(turns) == 4 else -(shape[0] - 1) / 2
     )
     return Fan(position, slope, table, mean_slope, pick.astype(np.int32), turns, first_cell)
@@ -294,68 +292,6 @@ def _length(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> np.ndarray:
     """mm that each line spends in one row of the image it walks."""
     vx, vy, _ = grid.voxel_mm
     return np.where(along_x[:, None], vx / np.abs(all_lines.sin + 1e-300), vy / np.abs(all_lines.cos + 1e-300))
-
-
-def _candidates(
-    position: np.ndarray, slope: np.ndarray, shape: tuple[int, int], first_row: float
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """The table of candidate lines over cells of u, its views' mean slopes, and where the first cell begins.
-
-    A line is a candidate of a cell if it passes within one voxel of a point (row, y) of the image with u in that cell;
-    rows before `first_row` do not count.
-    """
-    last_row = (shape[0] - 1) / 2
-    mean = slope.mean(axis=1)
-    tilt = slope - mean[:, None]
-    first_cell = -2.0 - float(np.abs(mean).max()) * last_row
-    cells = first_cell + CELL * np.arange(int(np.ceil((shape[1] + 2 - 2 * first_cell) / CELL)))
-    spread = np.abs(tilt) * last_row + _MARGIN
-    highest = np.maximum.accumulate(position + spread, axis=1)
-    lowest = np.minimum.accumulate((position - spread)[:, ::-1], axis=1)[:, ::-1]
-    first = np.stack([np.searchsorted(view, cells, side="right") for view in highest])
-    last = np.stack([np.searchsorted(view, cells + CELL + 2, side="left") for view in lowest])
-    first, taps = _tightened(position, tilt, mean, cells, (first, last), (first_row, last_row), shape[1])
-    taps = min(taps, position.shape[1])
-    first = np.minimum(first, position.shape[1] - taps)
-    return (
-        np.concatenate([first[..., None], *_listed(position, tilt, first[..., None] + np.arange(taps))], axis=-1),
-        mean,
-        first_cell,
-    )
-
-
-def _tightened(
-    position: np.ndarray,
-    tilt: np.ndarray,
-    mean: np.ndarray,
-    cells: np.ndarray,
-    bounds: tuple[np.ndarray, np.ndarray],
-    rows: tuple[float, float],
-    width: int,
-) -> tuple[np.ndarray, int]:
-    """Each cell's first candidate, and the most that any has, counting only rows where the cell is in the image."""
-    steep = np.where(np.abs(mean) > 1e-9, mean, np.nan)[:, None]
-    ends = np.sort(np.stack([(-2 - CELL - cells) / steep, (width - cells) / steep]), axis=0)
-    low, high = (np.clip(np.nan_to_num(end, nan=row), *rows)[..., None] for end, row in zip(ends, rows, strict=True))
-    reachable = (cells > -2 - CELL - np.abs(mean)[:, None] * rows[1]) & (
-        cells < width + np.abs(mean)[:, None] * rows[1]
-    )
-    first, last = bounds
-    candidate = first[..., None] + np.arange(max(int(np.where(reachable, last - first, 0).max()), 1))
-    inside = (candidate < position.shape[1]) & reachable[..., None]
-    there, lean = _listed(position, tilt, np.where(inside, candidate, 0))
-    passes = np.sort(np.stack([there + lean * low, there + lean * high]), axis=0)
-    near = inside & (passes[1] > cells[:, None] - _MARGIN) & (passes[0] < cells[:, None] + CELL + 2 + _MARGIN)
-    skipped = np.where(near.any(axis=-1), near.argmax(axis=-1), 0)
-    count = np.where(near, np.arange(near.shape[-1]) + 1, 0).max(axis=-1) - skipped
-    return first + skipped, max(int(count.max()), 1)
-
-
-def _listed(position: np.ndarray, tilt: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and tilts of the lines that each view's candidates number."""
-    index = candidate.reshape(len(position), -1)
-    there, lean = (np.take_along_axis(a, index, axis=1).reshape(candidate.shape) for a in (position, tilt))
-    return there, lean
 
 
 def _on_device(fan: Fan) -> Fan:
