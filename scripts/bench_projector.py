@@ -9,6 +9,7 @@ rivals, so that a noisy minute hits both.
 """
 
 import argparse
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -90,7 +91,7 @@ def astra_cpu(case: Case, image: np.ndarray, sinogram: np.ndarray) -> dict[str, 
     if not case.parallel:
         return {}
     try:
-        import astra
+        astra = importlib.import_module("astra")
     except ImportError:
         return {}
     views, bins = sinogram.shape[:2]

@@ -229,9 +229,9 @@ def simulate_command(
 @contextmanager
 def _prepared() -> Iterator[None]:
     """Compiled programs are kept, and a warning is one line on stderr, said when it comes."""
-    from medjax.running.environment import enable_compilation_cache
+    from medjax.running.environment import prepare_process
 
-    enable_compilation_cache()
+    prepare_process()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
