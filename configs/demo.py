@@ -1,7 +1,7 @@
 """The demonstration: a low-count FDG scan of the MNI brain, reconstructed with and without its MR.
 
-`medjax run demo:small`: the whole brain, about a minute on two cores. `tiny`: seven coarse planes, for tests. `paper`: the
-scanner's whole length, 256² voxels of its own size, for an accelerator; it has not been run yet.
+`medjax run demo:small`: the whole brain, about a minute on two cores. `tiny`: seven coarse planes, for tests.
+`paper`: the scanner's whole length, 256² voxels of its own size, for an accelerator; it has not been run yet.
 """
 
 from ml_collections import ConfigDict
