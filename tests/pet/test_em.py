@@ -239,6 +239,18 @@ def test_map_em_finds_scipys_optimum(kind: str, x64: None):
     assert np.linalg.norm(start - want) > 0.1 * np.linalg.norm(want)
 
 
+def test_subsets_share_the_penalty(x64: None):
+    """Three equal subsets are three times the likelihood: three times the weight gives the same steps."""
+    whole, penalty = scan(background=1.0), prior("quadratic")
+    thrice = jax.tree.map(lambda a: jnp.concatenate([a, a, a]), whole)
+    start = em.init(whole)
+    one = three = start
+    for _ in range(3):
+        one, three = em_step(whole, one, penalty, 0.5)[0], em_step(thrice, three, penalty, 1.5)[0]
+    np.testing.assert_allclose(three.image, one.image, rtol=1e-12)
+    assert np.linalg.norm(one.image - em_step(whole, start)[0].image) > 0.01 * np.linalg.norm(one.image)
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_scale_of_counts_does_not_matter(number: int, x64: None):
     stacked, penalty = scan(number, background=1.0), prior("bowsher")
