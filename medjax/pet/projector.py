@@ -23,6 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
+from medjax.errors import DataError
 from medjax.pet.candidates import CELL
 from medjax.pet.system import AnyArray, Fan, System
 
@@ -31,13 +32,25 @@ _SLICES_A_PASS = 64  # slices that a pass holds in cache
 
 
 def project(system: System, image: Float[Array, "x y slice"]) -> Float[Array, "view bin slice"]:
-    """Line integrals of `image` along the lines of `system`, in image units × mm."""
+    """Line integrals of `image` along the lines of `system`, in image units × mm.
+
+    Raises:
+        DataError: the image is not of the system's shape (its reads are not bounds-checked).
+    """
+    if image.shape[:2] != system.shape:
+        raise DataError(f"image: shape {image.shape}; the system has (x, y) = {system.shape}")
     leaves, treedef = jax.tree.flatten(system)
     return _project_p.bind(_varying(image, *leaves), *leaves, system=treedef)
 
 
 def backproject(system: System, sinogram: Float[Array, "view bin slice"]) -> Float[Array, "x y slice"]:
-    """The transpose of `project`: each voxel sums sinogram × intersection length (mm) over the lines that see it."""
+    """The transpose of `project`: each voxel sums sinogram × intersection length (mm) over the lines that see it.
+
+    Raises:
+        DataError: the sinogram is not of the system's shape.
+    """
+    if sinogram.shape[:2] != system.place.shape:
+        raise DataError(f"sinogram: shape {sinogram.shape}; the system has (view, bin) = {system.place.shape}")
     leaves, treedef = jax.tree.flatten(system)
     return _backproject_p.bind(_varying(sinogram, *leaves), *leaves, system=treedef)
 

@@ -244,3 +244,11 @@ def test_bad_geometry_is_refused():
         build_system(lines(SMALL), Grid((64, 64, 1), (4.0, 4.0, 2.0)))
     with pytest.raises(DataError, match="at least"):
         Grid((1, 8, 1), (1.0, 1.0, 1.0))
+
+
+def test_arrays_of_another_shape_are_refused():
+    system = build_system(lines(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
+    with pytest.raises(DataError, match=r"image: shape \(10, 10, 1\); .* \(12, 12\)"):
+        project(system, jnp.zeros((10, 10, 1)))
+    with pytest.raises(DataError, match=r"sinogram: shape \(36, 48, 1\); .* \(36, 49\)"):
+        backproject(system, jnp.zeros((36, 48, 1)))

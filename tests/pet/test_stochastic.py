@@ -119,6 +119,8 @@ def test_it_stays_non_negative_and_finite(x64: None):
             state, info = bsrem_step(stacked, state, rdp_gradient, weight, 0.1, 1e-6)
             assert np.all(np.isfinite(state.image)) and np.all(state.image >= 0) and np.isfinite(info.change)
         assert np.all(state.image[0] == 0)  # nothing is seen there
+    bright = stochastic.init(stacked, jnp.ones(GRID.shape))
+    assert np.all(bsrem_step(stacked, bright, rdp_gradient, 0.0, 0.1, 1e-6)[0].image[0] == 0)  # whatever came in
 
 
 def test_the_floor_lets_a_voxel_leave_zero(x64: None):
