@@ -104,7 +104,7 @@ def brain(
     t1, grey, white, affine = _anatomy()
     tissues, head = _tissues(t1 > 0, grey, white, affine)
     images = {
-        "activity": _mix(tissues, ACTIVITY[tracer]._asdict()),
+        "activity": mix(tissues, ACTIVITY[tracer]._asdict()),
         "t1": _t1(t1, tissues),
         "mu": MU_SOFT * (head - tissues["skull"]) + MU_BONE * tissues["skull"],
         "grey": grey,
@@ -264,8 +264,20 @@ def _ellipsoid(
     return _within(np.sqrt(squares[0] + squares[1] + squares[2]) * radii.mean(), float(radii.mean()), edge_mm)
 
 
-def _mix(tissues: dict[str, np.ndarray], values: dict[str, float]) -> np.ndarray:
-    """Σ share · value."""
+def tissue_shares() -> tuple[dict[str, Float[np.ndarray, "x y z"]], Float[np.ndarray, "4 4"]]:
+    """The share of each of `Tissues` in each 1 mm voxel of the head, and the voxels' affine.
+
+    Raises:
+        DataError: nilearn is not installed.
+    """
+    t1, grey, white, affine = _anatomy()
+    return _tissues(t1 > 0, grey, white, affine)[0], affine
+
+
+def mix(
+    tissues: dict[str, Float[np.ndarray, "x y z"]], values: dict[str, float]
+) -> Float[np.ndarray, "x y z"]:
+    """Σ share · value, over the tissues that have a value."""
     total = np.zeros_like(tissues["grey"])
     for name, value in values.items():
         total += np.float32(value) * tissues[name]
@@ -276,7 +288,7 @@ def _t1(brain: np.ndarray, tissues: dict[str, np.ndarray]) -> np.ndarray:
     """The template where it is brain, fluid around that inside the skull, then the tissues outside."""
     outside = tissues["skull"] + tissues["scalp"] + tissues["soft"]
     inside = sum(tissues.values()) - outside
-    return inside * np.where(brain > 0, brain, np.float32(T1_FLUID)) + _mix(tissues, T1_AROUND)
+    return inside * np.where(brain > 0, brain, np.float32(T1_FLUID)) + mix(tissues, T1_AROUND)
 
 
 def _add_lesion(images: dict[str, np.ndarray], affine: np.ndarray, lesion: Lesion, number: int) -> None:

@@ -1,0 +1,127 @@
+"""`medjax pet train-prior`: a score prior from one's own PET images, or from the family of brain phantoms."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from jaxtyping import Float
+
+from medjax.data.brain import tissue_shares
+from medjax.data.deformation import family
+from medjax.data.formats import grid_affine, read_nifti, resample
+from medjax.diffusion.prior import Prior, Settings, make_trainer, save_prior
+from medjax.diffusion.score_matching import scaled
+from medjax.errors import ConfigError, DataError
+from medjax.running.arrays import load_arrays, save_arrays
+from medjax.running.config import config_hash
+from medjax.running.progress import track
+from medjax.running.workdir import WorkDir, append_jsonl, open_workdir, stage
+from medjax.training.loop import fit
+from medjax.training.state import TrainState
+
+LEAST_EMISSION = 0.02  # share of a slice's voxels that must emit for it to be trained on
+HELD_BACK = 10_000  # seeds of phantoms from here on are never trained on
+
+
+def train(
+    folder: Path,
+    images: Sequence[Path],
+    phantoms: int,
+    settings: Settings,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    every: int = 100,
+) -> Path:
+    """Train in `folder`, or continue there; returns the prior's file. The average of the parameters is what is kept.
+
+    Raises:
+        ConfigError, DataError: something given cannot be used, or training failed.
+    """
+    if bool(images) == bool(phantoms):
+        raise ConfigError("train-prior: give NIfTI images, or --phantoms N and none")
+    if settings.size % settings.multiple:
+        raise ConfigError(f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}")
+    config: dict[str, Any] = settings._asdict() | {
+        "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate, "seed": seed
+    }  # fmt: skip
+    with open_workdir(folder, {"train-prior": config_hash(config), **config}) as work:
+        volumes = (read(path, settings) for path in images) if images else phantom_volumes(phantoms, settings)
+        slices = stage(work, "slices", lambda: {"slices": training_slices(volumes, settings)})["slices"]
+        typer.echo(f"{len(slices)} slices of {settings.size} × {settings.size} voxels of {settings.voxel_mm:g} mm")
+        return _train(work, slices, settings, steps, batch, rate, seed, every)
+
+
+def _train(
+    work: WorkDir, slices: np.ndarray, settings: Settings, steps: int, batch: int, rate: float, seed: int, every: int
+) -> Path:
+    spread = float(np.sqrt(np.mean(slices.astype(np.float32) ** 2)))
+    key = jax.random.key(seed)
+    state, step = make_trainer(jax.random.fold_in(key, 1), settings, spread, steps, rate)
+    kept, file = work.checkpoints / "state.npz", work.path / "prior.npz"
+    if kept.is_file():
+        state = TrainState(*jax.tree.map(jnp.asarray, load_arrays(kept, state)))
+        typer.echo(f"continuing after step {int(state.step)}")
+
+    def batches(number: int) -> jax.Array:
+        draw = np.random.default_rng((seed, number))
+        return jnp.asarray(slices[draw.integers(len(slices), size=batch)], jnp.float32)
+
+    def report(state: TrainState, values: dict[str, float]) -> None:
+        append_jsonl(work, values)
+        if values["step"] % (10 * every) == 0 or values["step"] == steps:
+            save_arrays(kept, state)
+            save_prior(file, Prior(state.average, spread, settings))
+
+    fit(jax.random.fold_in(key, 2), step, state, batches, track(range(int(state.step), steps), "training"), report, every)
+    return file
+
+
+def read(path: Path, settings: Settings) -> Float[np.ndarray, "x y z"]:
+    """A user's image on the prior's voxels, its own centre at the centre.
+
+    Raises:
+        DataError: the file cannot be read, or no voxel is above 0.
+    """
+    volume = read_nifti(path)
+    middle = volume.affine[:3, :3] @ (np.subtract(volume.array.shape, 1) / 2) + volume.affine[:3, 3]
+    x, y, z = middle.tolist()
+    shape = (settings.size,) * 3
+    array = resample(volume, shape, grid_affine(shape, settings.voxel_mm, (x, y, z))).array
+    if not (array > 0).any():
+        raise DataError(f"{path}: no voxel is above 0; expected an emission image")
+    return array
+
+
+def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarray, "x y z"]]:
+    """Members 0 … number − 1 of the phantom family."""
+    if not 0 < number <= HELD_BACK:
+        raise ConfigError(f"--phantoms {number}; expected 1 to {HELD_BACK}")
+    shape = (settings.size,) * 3
+    tissues, affine = tissue_shares()
+    for seed in track(number, "phantoms"):
+        yield family(seed, tissues, affine, settings.voxel_mm, shape)
+
+
+def training_slices(volumes: Iterable[Float[np.ndarray, "x y z"]], settings: Settings) -> Float[np.ndarray, "n x y"]:
+    """Slices of each volume across each of the orientations, in units of the volume's mean emission, as float16.
+
+    Raises:
+        DataError: no slice has enough emission.
+    """
+    kept = []
+    for volume in volumes:
+        image = np.asarray(scaled(jnp.asarray(volume)))
+        for axis in settings.orientations:
+            stack = np.moveaxis(image, axis, 0)
+            emitting = np.mean(stack > 0.01 * image.max(), axis=(1, 2))
+            kept.append(stack[emitting > LEAST_EMISSION].astype(np.float16))
+    slices = np.concatenate(kept)
+    if not len(slices):
+        raise DataError("images: no slice has emission; expected PET images")
+    return slices

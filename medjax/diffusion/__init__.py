@@ -1,0 +1,1 @@
+"""Generative priors: forward SDE → score matching → reverse sampler → conditioning on data."""

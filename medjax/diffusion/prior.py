@@ -1,0 +1,156 @@
+"""A trained 2-D score prior: network, parameters, and what images it knows. One file holds it.
+
+    load_prior()            the brain prior that comes with medjax (its card: `weights/brain.md`)
+    load_prior(path)        one's own, from `medjax pet train-prior`
+    score(prior, x, t)      ∇ log p of slices, (batch, x, y) in units of the intensity scale
+"""
+
+import io
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
+
+from medjax.atomic import replacing
+from medjax.diffusion.score_matching import denoising_loss, even_weight, preconditioned
+from medjax.diffusion.sde import Sde, vp
+from medjax.errors import DataError
+from medjax.models.score_unet import score_network
+from medjax.training.state import TrainState, init, make_train_step
+
+SHIPPED = "weights/brain.npz"
+
+
+class Settings(NamedTuple):
+    """What a prior is, besides its parameters. Hashable."""
+
+    widths: tuple[int, ...] = (16, 32, 64, 96)
+    blocks: int = 1
+    attention: tuple[int, ...] = (3,)
+    size: int = 96  # voxels of a training slice, each way
+    voxel_mm: float = 2.5
+    orientations: tuple[int, ...] = (0, 1, 2)  # axes that training slices are perpendicular to
+    beta_min: float = 0.1
+    beta_max: float = 10.0
+    about: str = ""
+
+    @property
+    def multiple(self) -> int:
+        """Sides of slices must be multiples of this."""
+        return 2 ** (len(self.widths) - 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prior:
+    """Parameters and `spread`, the standard deviation of training images, are traced; settings are static."""
+
+    params: PyTree
+    spread: Scalar | float
+    settings: Settings = field(metadata={"static": True})
+
+    @property
+    def sde(self) -> Sde:
+        """The diffusion that the network was trained for."""
+        return vp(self.settings.beta_min, self.settings.beta_max)
+
+
+def score(prior: Prior, x: Float[Array, "batch x y"], t: Scalar | float) -> Float[Array, "batch x y"]:
+    """∇ log p(x, t) of slices whose mean emission is about 1; sides must be multiples of `settings.multiple`.
+
+    Raises:
+        DataError: a side is no such multiple.
+    """
+    s = prior.settings
+    if x.shape[1] % s.multiple or x.shape[2] % s.multiple:
+        raise DataError(f"prior: slices of {x.shape[1:]} voxels; expected multiples of {s.multiple}")
+    apply = _network(s)[1]
+
+    def network(y: Array, level: Array) -> Array:
+        return apply(prior.params, y, level)
+
+    one = preconditioned(network, prior.sde, prior.spread)
+    return one(x[..., None], jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1]))[..., 0]
+
+
+def make_trainer(
+    key: PRNGKeyArray, settings: Settings, spread: float, steps: int, rate: float = 1e-3
+) -> tuple[TrainState, Any]:
+    """(state, step) for `training.loop.fit`: Adam with a warm-up of 5 % and a cosine to 0, gradients clipped at 1.
+
+    A batch is slices `(batch, x, y)` of mean emission 1; it is mirrored and scaled by U(0.5, 1.5) on the device.
+    """
+    initialise, apply = _network(settings)
+    sde = vp(settings.beta_min, settings.beta_max)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(steps // 20, 1), steps)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    weight = even_weight(sde, spread)
+
+    def loss(params: PyTree, batch: Array, key: PRNGKeyArray) -> Scalar:
+        key, own = jax.random.split(key)
+        one = preconditioned(lambda y, level: apply(params, y, level), sde, spread)
+        return denoising_loss(key, sde, one, _augmented(own, batch)[..., None], weight)
+
+    small = jnp.zeros((1, 2 * settings.multiple, 2 * settings.multiple, 1))
+    params = initialise(key, small, jnp.zeros(1))
+    return init(params, optimiser), make_train_step(loss, optimiser, decay=0.999)
+
+
+def _augmented(key: PRNGKeyArray, batch: Array) -> Array:
+    flip, scale = jax.random.split(key)
+    mirrored = jnp.where(jax.random.bernoulli(flip, 0.5, (len(batch), 1, 1)), batch[:, ::-1], batch)
+    return mirrored * jax.random.uniform(scale, (len(batch), 1, 1), minval=0.5, maxval=1.5)
+
+
+def _network(settings: Settings) -> tuple[Any, Any]:
+    return score_network(settings.widths, settings.blocks, settings.attention)
+
+
+def save_prior(path: Path, prior: Prior) -> None:
+    """Write one npz file: parameters as float16 (a rounding of 5e-4), settings as JSON.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(prior.params)
+    arrays = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(a, np.float16) for p, a in leaves}
+    header = json.dumps(prior.settings._asdict() | {"spread": float(prior.spread)})
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, settings=np.frombuffer(header.encode(), np.uint8), **arrays)
+    with replacing(path) as file:
+        file.write(buffer.getvalue())
+
+
+def load_prior(path: Path | None = None) -> Prior:
+    """The prior in `path`, or the brain prior that comes with medjax.
+
+    Raises:
+        DataError: the file is no prior.
+        FileNotFoundError: there is none.
+    """
+    source = files("medjax.diffusion").joinpath(SHIPPED).read_bytes() if path is None else path.read_bytes()
+    try:
+        with np.load(io.BytesIO(source), allow_pickle=False) as archive:
+            header = json.loads(archive["settings"].tobytes())
+            arrays = {name: archive[name].astype(np.float32) for name in archive.files if name != "settings"}
+            spread = header.pop("spread")
+            settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in header.items()})
+    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: no score prior; expected a file that `medjax pet train-prior` wrote") from error
+    tree: dict = {}
+    for name, array in arrays.items():
+        *parents, last = name.split("/")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = jnp.asarray(array)
+    return Prior(tree, spread, settings)
+
+

@@ -1,0 +1,96 @@
+"""Forward diffusions dx = f(t) x dt + g(t) dw, from images at t = 0 to noise at t = 1.
+
+    marginal    x(t) | x(0) ~ N(γ x(0), ν² I)        VP: γ² + ν² = 1;  VE: γ = 1, ν grows geometrically
+    reverse     dx = (f x − g² s) dt + g dw,         s = ∇ log p(x, t), the score
+    Tweedie     E[x(0) | x(t)] = (x + ν² s) / γ
+
+Everything follows from the marginal: another schedule is one function (t, ends) → log γ, ν².
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+
+Time = Scalar | float
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sde:
+    """A diffusion. `ends` are its settings (traced); `law` maps (t, ends) to log γ and ν²."""
+
+    ends: tuple[Scalar | float, Scalar | float]
+    law: Callable = field(metadata={"static": True})
+
+    def marginal(self, t: Time) -> tuple[Scalar, Scalar]:
+        """γ and ν at time t."""
+        log_gamma, variance = self.law(jnp.asarray(t), self.ends)
+        return jnp.exp(log_gamma), jnp.sqrt(variance)
+
+
+def vp(beta_min: float | Scalar = 0.1, beta_max: float | Scalar = 10.0) -> Sde:
+    """Variance preserving: γ = exp(−¼ t² (β_max − β_min) − ½ t β_min), ν² = 1 − γ².
+
+    Source: Song et al., ICLR 2021, equation 33; the defaults are those of Singh et al., MELBA 2024:001.
+    """
+    return Sde((beta_min, beta_max), _variance_preserving)
+
+
+def ve(sigma_min: float | Scalar = 0.01, sigma_max: float | Scalar = 40.0) -> Sde:
+    """Variance exploding: γ = 1, ν = σ_min (σ_max / σ_min)ᵗ.
+
+    Source: Song et al., ICLR 2021, equation 31; the defaults are those of Singh et al., MELBA 2024:001.
+    """
+    return Sde((sigma_min, sigma_max), _variance_exploding)
+
+
+def _variance_preserving(t: Scalar, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+    low, high = ends
+    log_gamma = -(t**2) * (high - low) / 4 - t * low / 2
+    return log_gamma, -jnp.expm1(2 * log_gamma)
+
+
+def _variance_exploding(t: Scalar, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+    low, high = ends
+    return jnp.zeros_like(t), jnp.exp(2 * (jnp.log(low) + t * jnp.log(high / low)))
+
+
+def coefficients(sde: Sde, t: Time) -> tuple[Scalar, Scalar]:
+    """Drift f = d log γ / dt and diffusion g, g² = d ν² / dt − 2 f ν²."""
+    t = jnp.asarray(t, float)
+    (_, variance), (drift, growth) = jax.jvp(lambda t: sde.law(t, sde.ends), (t,), (jnp.ones_like(t),))
+    return drift, jnp.sqrt(jnp.maximum(growth - 2 * drift * variance, 0))
+
+
+def perturb(
+    sde: Sde, key: PRNGKeyArray, image: Float[Array, "*shape"], t: Time
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """x(t) = γ x(0) + ν z, and z."""
+    gamma, nu = sde.marginal(t)
+    noise = jax.random.normal(key, image.shape, image.dtype)
+    return gamma * image + nu * noise, noise
+
+
+def sample_prior(sde: Sde, key: PRNGKeyArray, shape: tuple[int, ...], t: Time = 1.0) -> Float[Array, "..."]:
+    """Where reverse diffusion starts: N(0, ν² I). At β_max = 10 the exact marginal still holds 8 % of the image."""
+    return sde.marginal(t)[1] * jax.random.normal(key, shape)
+
+
+def tweedie(sde: Sde, x: Float[Array, "*shape"], score: Float[Array, "*shape"], t: Time) -> Float[Array, "*shape"]:
+    """The posterior mean E[x(0) | x(t)] = (x + ν² s) / γ.
+
+    Source: Efron, Journal of the American Statistical Association 106, 2011.
+    """
+    gamma, nu = sde.marginal(t)
+    return (x + nu**2 * score) / gamma
+
+
+def score_from_denoised(
+    sde: Sde, x: Float[Array, "*shape"], denoised: Float[Array, "*shape"], t: Time
+) -> Float[Array, "*shape"]:
+    """s = (γ E[x(0) | x] − x) / ν²: Tweedie's formula turned round."""
+    gamma, nu = sde.marginal(t)
+    return (gamma * denoised - x) / nu**2

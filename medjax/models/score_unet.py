@@ -1,0 +1,141 @@
+"""A residual U-Net that knows the noise level: the network of score priors, and, at one level, of post-processing.
+
+    y = unet(x, level, condition)     x (batch, *space, channel) → y of the same space
+
+Blocks: GroupNorm, activation, convolution, scaled and shifted by an embedding of the level; self-attention at the
+coarse levels. Any number of spatial axes; sides must be multiples of 2 ** (levels − 1).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+Activation = Callable[[Array], Array]
+
+
+class ScoreUNet(nn.Module):
+    """The network. With `widths` (16, 32, 64) there are three levels, each half as wide as the one above.
+
+    A `condition`, an MR image say, is joined to the input channels; zeros say that there is none.
+    """
+
+    widths: Sequence[int] = (16, 32, 64, 96)
+    blocks: int = 1  # a level and direction
+    attention: Sequence[int] = (3,)  # levels that attend, 0 the finest
+    heads: int = 4
+    embedding: int = 64
+    channels: int = 1  # of the output
+    groups: int = 8  # of the normalisation
+    act: Activation = nn.silu
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch *space channel"],
+        level: Float[Array, " batch"],
+        condition: Float[Array, "batch *space other"] | None = None,
+    ) -> Float[Array, "batch *space out"]:
+        """The network's output. `level` is any smooth measure of noise, of order one."""
+        axes = x.ndim - 2
+        code = fourier(level, self.embedding)
+        code = self.act(nn.Dense(2 * self.embedding, name="level_1")(code))
+        code = self.act(nn.Dense(2 * self.embedding, name="level_2")(code))
+        h = x if condition is None else jnp.concatenate([x, condition], axis=-1)
+        h = nn.Conv(self.widths[0], (3,) * axes, name="stem")(h)
+        skips = []
+        for depth, width in enumerate(self.widths):
+            h = h if depth == 0 else pool(h)
+            for number in range(self.blocks):
+                h = self._block(h, code, width, f"down_{depth}_{number}", depth in self.attention)
+            skips.append(h)
+        for depth, width in reversed(list(enumerate(self.widths))):
+            if depth < len(self.widths) - 1:
+                h = upsample(nn.Conv(width, (1,) * axes, name=f"narrow_{depth}")(h)) + skips[depth]
+            for number in range(self.blocks):
+                h = self._block(h, code, width, f"up_{depth}_{number}", False)
+        h = self.act(nn.GroupNorm(self.groups, name="norm")(h))
+        return nn.Conv(self.channels, (3,) * axes, name="head", kernel_init=nn.initializers.zeros)(h)
+
+    def _block(self, h: Array, code: Array, width: int, name: str, attend: bool) -> Array:
+        h = ResBlock(width, self.groups, self.act, name=name)(h, code)
+        return Attention(self.heads, self.groups, name=f"{name}_attention")(h) if attend else h
+
+
+class ResBlock(nn.Module):
+    """h + conv(act(norm(conv(act(norm h))) · (1 + scale) + shift)), scale and shift from the level's code."""
+
+    width: int
+    groups: int
+    act: Activation
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "batch *space c"], code: Float[Array, "batch e"]) -> Float[Array, "..."]:
+        """The block's output, `width` channels."""
+        axes, kernel = h.ndim - 2, (3,) * (h.ndim - 2)
+        r = nn.Conv(self.width, kernel)(self.act(nn.GroupNorm(self.groups)(h)))
+        moments = nn.Dense(2 * self.width)(code).reshape(len(code), *(1,) * axes, 2 * self.width)
+        scale, shift = jnp.split(moments, 2, axis=-1)
+        r = nn.GroupNorm(self.groups)(r) * (1 + scale) + shift
+        r = nn.Conv(self.width, kernel, kernel_init=nn.initializers.zeros)(self.act(r))
+        return r + (h if h.shape[-1] == self.width else nn.Conv(self.width, (1,) * axes)(h))
+
+
+class Attention(nn.Module):
+    """h + self-attention over all places of norm(h)."""
+
+    heads: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "batch *space c"]) -> Float[Array, "batch *space c"]:
+        """The block's output."""
+        flat = nn.GroupNorm(self.groups)(h).reshape(len(h), -1, h.shape[-1])
+        split = (len(h), flat.shape[1], 3, self.heads, h.shape[-1] // self.heads)
+        q, k, v = jnp.moveaxis(nn.Dense(3 * h.shape[-1])(flat).reshape(split), 2, 0)
+        mixed = jax.nn.dot_product_attention(q, k, v).reshape(flat.shape)
+        return h + nn.Dense(h.shape[-1], kernel_init=nn.initializers.zeros)(mixed).reshape(h.shape)
+
+
+def fourier(level: Float[Array, " batch"], size: int) -> Float[Array, "batch {size}"]:
+    """cos and sin of the level at `size` / 2 frequencies from 1 to 30, evenly spaced in their logarithm."""
+    frequencies = jnp.exp(jnp.linspace(0.0, jnp.log(30.0), size // 2))
+    angles = level[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def pool(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *half c"]:
+    """Means over blocks of two voxels along every axis."""
+    window = (2,) * (h.ndim - 2)
+    return nn.avg_pool(h, window, window)
+
+
+def upsample(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *double c"]:
+    """Every voxel repeated twice along every axis."""
+    for axis in range(1, h.ndim - 1):
+        h = jnp.repeat(h, 2, axis)
+    return h
+
+
+@functools.lru_cache
+def score_network(
+    widths: tuple[int, ...], blocks: int = 1, attention: tuple[int, ...] = (3,), heads: int = 4
+) -> tuple[Callable[..., PyTree], Callable[..., Array]]:
+    """(initialise, apply) of a `ScoreUNet`: initialise(key, x, level) → params; apply(params, x, level) → output.
+
+    The same settings give the same functions, so that what is compiled for them is kept.
+    """
+    module = ScoreUNet(widths, blocks, attention, heads)
+
+    def initialise(key: Array, *inputs: Array) -> PyTree:
+        return jax.jit(module.init)(key, *inputs)["params"]
+
+    def apply(params: PyTree, *inputs: Array) -> Array:
+        output = module.apply({"params": params}, *inputs)
+        assert isinstance(output, jax.Array)  # for the type checker: no mutable collections
+        return output
+
+    return initialise, apply
