@@ -68,15 +68,27 @@ class Acquisition:
         """∂ log-likelihood / ∂ x = Aᵀ(y / q) − Aᵀ1."""
         return self.adjoint(divide(self.counts, self.expected(image))) - self.sensitivity
 
-    def ascend(self, image: Float[Array, "x y plane"]) -> Float[Array, "x y plane"]:
-        """One EM step from `image`: see `em_image`."""
-        return em_image(self, image, self.expected(image))
+    def precondition(
+        self, image: Float[Array, "x y plane"], direction: Float[Array, "x y plane"]
+    ) -> Float[Array, "x y plane"]:
+        """x / Aᵀ1 · direction: with the gradient as direction, the EM step."""
+        return divide(image, self.sensitivity) * direction
+
+    def ascend(
+        self, image: Float[Array, "x y plane"], expected: Float[Array, "view bin plane"] | None = None
+    ) -> Float[Array, "x y plane"]:
+        """One EM step from `image`: see `em_image`. Its expected counts, if known, save a projection."""
+        return em_image(self, image, self.expected(image) if expected is None else expected)
 
     def proximal(
-        self, image: Float[Array, "x y plane"], anchor: Float[Array, "x y plane"], weight: Float[Array, "..."] | float
+        self,
+        image: Float[Array, "x y plane"],
+        anchor: Float[Array, "x y plane"],
+        weight: Float[Array, "..."] | float,
+        expected: Float[Array, "view bin plane"] | None = None,
     ) -> Float[Array, "x y plane"]:
         """One monotone step on log-likelihood − ½ Σ weight (x − anchor)²: see `de_pierro`."""
-        return de_pierro(self.ascend(image), self.sensitivity, anchor, weight)
+        return de_pierro(self.ascend(image, expected), self.sensitivity, anchor, weight)
 
 
 def em_image(

@@ -1,0 +1,186 @@
+"""What the PET experiments share: subjects that no prior has seen, their scans, and how images of them are judged.
+
+A *case* is one noisy scan of one subject. Cases lie along a leading axis and share the scanner, so a method handles all
+of them in one program; the projector folds them into one stack of slices.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+
+from medjax.data.brain import Brain, Lesion, brain
+from medjax.data.deformation import deform, deformation, generator, source_voxels
+from medjax.metrics.image import contrast_recovery, nrmse, ssim
+from medjax.pet.acquisition import Acquisition, acquire
+from medjax.pet.grid import Grid
+from medjax.pet.psf import gaussian_psf
+from medjax.pet.scanner import Scanner, grid, lines, preset
+from medjax.pet.simulate import draw, emission_volume_mm3, expected_trues, factors
+from medjax.pet.system import System, build_system
+
+HELD_OUT = 20_000  # the first seed of a head shape that is tested on; training ends below 10 000
+LESION_MM, LESION_CONTRAST = 6.0, 4.0  # in white matter: as hot as, or hotter than, the cortex
+FINE_MM = 1.0
+
+
+class Bench(NamedTuple):
+    """What all cases share."""
+
+    scanner: Scanner
+    grid: Grid
+    template: Acquisition  # its system and resolution; the rest is replaced by a case's
+    resolution_mm: float
+    background: float
+
+
+class Subject(NamedTuple):
+    """One slice of one head, on the reconstruction's grid, and what its scan is expected to be."""
+
+    truth: Brain
+    trues: np.ndarray  # expected, unscaled, of a scan simulated at 1 mm
+    volume_mm3: float
+
+
+class Cases(NamedTuple):
+    """Scans along a leading axis, and the truth that judges them."""
+
+    counts: np.ndarray
+    multiplicative: np.ndarray
+    additive: np.ndarray
+    sensitivity: np.ndarray
+    t1: np.ndarray
+    truth: np.ndarray
+    mask: np.ndarray
+    white: np.ndarray  # pure white matter, away from lesions
+    lesions: np.ndarray
+    ring: np.ndarray  # white matter around lesions
+    level: np.ndarray  # trues per mm³
+    subject: np.ndarray
+
+    def where(self, chosen: Any) -> "Cases":
+        """The cases of a mask, an index array or a slice."""
+        return Cases(*(array[chosen] for array in self))
+
+
+def bench(scanner: str, size: int, voxel_mm: float, resolution_mm: float = 4.5, background: float = 0.5) -> Bench:
+    """A ring and a slice of `size`² voxels."""
+    ring = preset(scanner)
+    coarse = grid(ring, size, voxel_mm, 1)
+    system = build_system(lines(ring), coarse)
+    empty = jnp.zeros((ring.views, ring.bins, 1))
+    template = acquire(system, empty, 1.0, 0.0, gaussian_psf(coarse, resolution_mm))
+    return Bench(ring, coarse, template, resolution_mm, background)
+
+
+@lru_cache(maxsize=2)
+def _template(tracer: str, lesions: tuple[Lesion, ...] = ()) -> Brain:
+    return brain(FINE_MM, tracer, lesions=lesions)
+
+
+def subject(b: Bench, seed: int, tracer: str = "fdg", lesions: int = 0, z_mm: float | None = None) -> Subject:
+    """A slice through a held-out deformation of the MNI head, with `lesions` hot spots in its white matter."""
+    change = deformation(HELD_OUT + seed)
+    own = generator(HELD_OUT + seed)
+    z = own.uniform(8, 38) if z_mm is None else z_mm
+    x0, y0, _ = change.centre_mm
+    fine = Grid((240, 240, 1), (FINE_MM, FINE_MM, b.grid.voxel_mm[2]))
+    centre = (float(x0), float(y0), float(z))
+    plain = deform(_template(tracer), change, b.grid.voxel_mm, b.grid.shape, centre)
+    spots = tuple(_lesions(own, plain, change, lesions))
+    phantom = _template(tracer, spots)
+    truth = deform(phantom, change, b.grid.voxel_mm, b.grid.shape, centre)
+    head = deform(phantom, change, fine.voxel_mm, fine.shape, centre)
+    return simulated(b, truth, head, fine)
+
+
+def simulated(b: Bench, truth: Brain, head: Brain, fine: Grid) -> Subject:
+    """A subject from its images on the reconstruction's grid and on the simulation's."""
+    activity, mu = np.maximum(head.activity, 0), np.clip(head.mu, 0, None)
+    trues = expected_trues(b.scanner, activity, fine, mu, b.resolution_mm)
+    return Subject(truth, np.asarray(trues), emission_volume_mm3(activity, fine))
+
+
+def _lesions(own: np.random.Generator, plain: Brain, change: Any, number: int) -> list[Lesion]:
+    """Spheres where the slice has most white matter, 25 mm or more apart; centres in the undeformed head's mm."""
+    if not number:
+        return []
+    voxel = float(np.linalg.norm(plain.affine[:3, 0]))
+    room = ndimage.gaussian_filter(plain.white[..., 0], LESION_MM / voxel)
+    places = np.argwhere(room > np.quantile(room[plain.brain_mask[..., 0]], 0.93))
+    chosen: list[np.ndarray] = []
+    for place in own.permutation(places):
+        if all(np.linalg.norm(place - other) * voxel > 25 for other in chosen):
+            chosen.append(place)
+        if len(chosen) == number:
+            break
+    template = _template("fdg")
+    source = source_voxels(change, plain.white.shape, plain.affine, template.affine)
+    out = []
+    for i, j in chosen:
+        x, y, z = (template.affine[:3, :3] @ source[:, i, j, 0] + template.affine[:3, 3]).tolist()
+        out.append(Lesion((x, y, z), LESION_MM, "pet", contrast=LESION_CONTRAST))
+    return out
+
+
+def scan(b: Bench, subjects: Sequence[Subject], levels: Sequence[float], realisations: int, seed: int) -> Cases:
+    """Every subject at every level, `realisations` times: levels outermost, then subjects."""
+    rows = []
+    made = jax.jit(lambda m: replace(b.template, multiplicative=m).adjoint(jnp.ones_like(m)))
+    for number, one in enumerate(subjects):
+        masks = _masks(one.truth)
+        for k, level in enumerate(levels):
+            for r in range(realisations):
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), number), 1000 * k + r)
+                scan = draw(key, b.scanner, jnp.asarray(one.trues), level * one.volume_mm3, b.background)
+                mu = jnp.asarray(np.clip(one.truth.mu, 0, None))
+                m = factors(b.scanner, b.template.system, scan.scale, mu)
+                m = jnp.broadcast_to(m, scan.counts.shape)
+                rows.append(
+                    (k, number, r, Cases(
+                        *map(np.asarray, (scan.counts, m, scan.additive, made(m))), one.truth.t1,
+                        np.maximum(one.truth.activity, 0), *masks, np.float32(level), np.int32(number),
+                    ))
+                )  # fmt: skip
+    rows.sort(key=lambda row: row[:3])
+    return Cases(*(np.stack(arrays) for arrays in zip(*(row[3] for row in rows), strict=True)))
+
+
+def _masks(truth: Brain) -> tuple[np.ndarray, ...]:
+    lesions = truth.lesion_ids > 0
+    near = ndimage.binary_dilation(lesions, iterations=2)
+    white = (truth.white > 0.95) & ~near
+    eroded = ndimage.binary_erosion(white[..., 0])[..., None]
+    ring = ndimage.binary_dilation(lesions, iterations=5) & ~near & (truth.white > 0.8)
+    return truth.brain_mask, eroded if eroded.sum() > 20 else white, lesions, ring
+
+
+def acquisition(b: Bench, one: Cases) -> Acquisition:
+    """The acquisition of one case (or, traced by vmap, of each)."""
+    return replace(
+        b.template,
+        counts=jnp.asarray(one.counts),
+        multiplicative=jnp.asarray(one.multiplicative),
+        additive=jnp.asarray(one.additive),
+        sensitivity=jnp.asarray(one.sensitivity),
+    )
+
+
+MEASURES = ("nrmse", "ssim", "lesion_contrast", "background_sd")
+
+
+def measures(image: np.ndarray, one: Cases) -> dict[str, float]:
+    """Against the truth: error and similarity in the brain, recovered lesion contrast, noise in pure white matter."""
+    lesion = bool(one.lesions.any() and one.ring.any())
+    return {
+        "nrmse": float(nrmse(image, one.truth, one.mask)),
+        "ssim": float(ssim(image[..., 0], one.truth[..., 0], one.mask[..., 0])),
+        "lesion_contrast": float(contrast_recovery(image, one.truth, one.lesions, one.ring)) if lesion else np.nan,
+        "background_sd": float(image[one.white].std() / image[one.white].mean()) if one.white.any() else np.nan,
+    }
