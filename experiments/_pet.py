@@ -20,6 +20,7 @@ from medjax.data.deformation import deform, deformation, generator, source_voxel
 from medjax.metrics.image import contrast_recovery, nrmse, ssim
 from medjax.pet.acquisition import Acquisition, acquire
 from medjax.pet.grid import Grid
+from medjax.pet.penalty import bowsher, neighbours
 from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, grid, lines, preset
 from medjax.pet.simulate import draw, emission_volume_mm3, expected_trues, factors
@@ -55,7 +56,7 @@ class Cases(NamedTuple):
     multiplicative: np.ndarray
     additive: np.ndarray
     sensitivity: np.ndarray
-    t1: np.ndarray
+    alike: np.ndarray  # weights of the MR-guided penalty's pairs
     truth: np.ndarray
     mask: np.ndarray
     white: np.ndarray  # pure white matter, away from lesions
@@ -67,6 +68,9 @@ class Cases(NamedTuple):
     def where(self, chosen: Any) -> "Cases":
         """The cases of a mask, an index array or a slice."""
         return Cases(*(array[chosen] for array in self))
+
+    def __len__(self) -> int:
+        return len(self.level)
 
 
 def bench(scanner: str, size: int, voxel_mm: float, resolution_mm: float = 4.5, background: float = 0.5) -> Bench:
@@ -132,9 +136,11 @@ def _lesions(own: np.random.Generator, plain: Brain, change: Any, number: int) -
 def scan(b: Bench, subjects: Sequence[Subject], levels: Sequence[float], realisations: int, seed: int) -> Cases:
     """Every subject at every level, `realisations` times: levels outermost, then subjects."""
     rows = []
+    pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
     made = jax.jit(lambda m: replace(b.template, multiplicative=m).adjoint(jnp.ones_like(m)))
     for number, one in enumerate(subjects):
         masks = _masks(one.truth)
+        alike = bowsher(pairs, jnp.asarray(one.truth.t1), 4).weights
         for k, level in enumerate(levels):
             for r in range(realisations):
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), number), 1000 * k + r)
@@ -144,7 +150,7 @@ def scan(b: Bench, subjects: Sequence[Subject], levels: Sequence[float], realisa
                 m = jnp.broadcast_to(m, scan.counts.shape)
                 rows.append(
                     (k, number, r, Cases(
-                        *map(np.asarray, (scan.counts, m, scan.additive, made(m))), one.truth.t1,
+                        *map(np.asarray, (scan.counts, m, scan.additive, made(m), alike)),
                         np.maximum(one.truth.activity, 0), *masks, np.float32(level), np.int32(number),
                     ))
                 )  # fmt: skip

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from medjax.data.brain import tissue_shares
 from medjax.data.deformation import family
 from medjax.data.formats import grid_affine, read_nifti, resample
-from medjax.diffusion.prior import Prior, Settings, make_trainer, save_prior
+from medjax.diffusion.prior import Prior, Settings, load_prior, make_trainer, save_prior
 from medjax.diffusion.score_matching import scaled
 from medjax.errors import ConfigError, DataError
 from medjax.running.arrays import load_arrays, save_arrays
@@ -36,6 +36,7 @@ def train(
     batch: int,
     rate: float,
     seed: int,
+    start: Path | None = None,
     every: int = 100,
 ) -> Path:
     """Train in `folder`, or continue there; returns the prior's file. The average of the parameters is what is kept.
@@ -46,31 +47,44 @@ def train(
     if bool(images) == bool(phantoms):
         raise ConfigError("train-prior: give NIfTI images, or --phantoms N and none")
     if settings.size % settings.multiple:
-        raise ConfigError(f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}")
+        raise ConfigError(
+            f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
+        )
     config: dict[str, Any] = settings._asdict() | {
-        "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate, "seed": seed
+        "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
+        "start": str(start or ""),
     }  # fmt: skip
     with open_workdir(folder, {"train-prior": config_hash(config), **config}) as work:
         volumes = (read(path, settings) for path in images) if images else phantom_volumes(phantoms, settings)
-        slices = stage(work, "slices", lambda: {"slices": training_slices(volumes, settings)})["slices"]
-        typer.echo(f"{len(slices)} slices of {settings.size} × {settings.size} voxels of {settings.voxel_mm:g} mm")
-        return _train(work, slices, settings, steps, batch, rate, seed, every)
+        data = stage(work, "slices", lambda: training_slices(volumes, settings))
+        typer.echo(f"{len(data['axes'])} slices of {settings.size}² voxels of {settings.voxel_mm:g} mm")
+        first = None if start is None else load_prior(start).params
+        return _train(work, data, settings, steps, batch, rate, seed, first, every)
 
 
 def _train(
-    work: WorkDir, slices: np.ndarray, settings: Settings, steps: int, batch: int, rate: float, seed: int, every: int
+    work: WorkDir,
+    data: dict[str, np.ndarray],
+    settings: Settings,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    first: PyTree | None,
+    every: int,
 ) -> Path:
-    spread = float(np.sqrt(np.mean(slices.astype(np.float32) ** 2)))
+    slices, axes = data["slices"], data["axes"]
+    spread = float(np.sqrt(np.mean([np.mean(one.astype(np.float32) ** 2) for one in slices])))
     key = jax.random.key(seed)
-    state, step = make_trainer(jax.random.fold_in(key, 1), settings, spread, steps, rate)
+    state, step = make_trainer(jax.random.fold_in(key, 1), settings, spread, steps, rate, first)
     kept, file = work.checkpoints / "state.npz", work.path / "prior.npz"
     if kept.is_file():
         state = TrainState(*jax.tree.map(jnp.asarray, load_arrays(kept, state)))
         typer.echo(f"continuing after step {int(state.step)}")
 
-    def batches(number: int) -> jax.Array:
-        draw = np.random.default_rng((seed, number))
-        return jnp.asarray(slices[draw.integers(len(slices), size=batch)], jnp.float32)
+    def batches(number: int) -> tuple[jax.Array, jax.Array]:
+        chosen = np.random.default_rng((seed, number)).integers(len(slices), size=batch)
+        return jnp.asarray(slices[chosen], jnp.float32), jnp.asarray(axes[chosen])
 
     def report(state: TrainState, values: dict[str, float]) -> None:
         append_jsonl(work, values)
@@ -78,7 +92,15 @@ def _train(
             save_arrays(kept, state)
             save_prior(file, Prior(state.average, spread, settings))
 
-    fit(jax.random.fold_in(key, 2), step, state, batches, track(range(int(state.step), steps), "training"), report, every)
+    fit(
+        jax.random.fold_in(key, 2),
+        step,
+        state,
+        batches,
+        track(range(int(state.step), steps), "training"),
+        report,
+        every,
+    )
     return file
 
 
@@ -108,20 +130,21 @@ def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarra
         yield family(seed, tissues, affine, settings.voxel_mm, shape)
 
 
-def training_slices(volumes: Iterable[Float[np.ndarray, "x y z"]], settings: Settings) -> Float[np.ndarray, "n x y"]:
-    """Slices of each volume across each of the orientations, in units of the volume's mean emission, as float16.
+def training_slices(volumes: Iterable[Float[np.ndarray, "x y z"]], settings: Settings) -> dict[str, np.ndarray]:
+    """Slices of each volume across each of the orientations, in units of its mean emission, as float16; their axes.
 
     Raises:
         DataError: no slice has enough emission.
     """
-    kept = []
+    kept, axes = [], []
     for volume in volumes:
         image = np.asarray(scaled(jnp.asarray(volume)))
         for axis in settings.orientations:
             stack = np.moveaxis(image, axis, 0)
             emitting = np.mean(stack > 0.01 * image.max(), axis=(1, 2))
             kept.append(stack[emitting > LEAST_EMISSION].astype(np.float16))
+            axes.append(np.full(len(kept[-1]), axis, np.int32))
     slices = np.concatenate(kept)
     if not len(slices):
         raise DataError("images: no slice has emission; expected PET images")
-    return slices
+    return {"slices": slices, "axes": np.concatenate(axes)}

@@ -274,9 +274,7 @@ def tissue_shares() -> tuple[dict[str, Float[np.ndarray, "x y z"]], Float[np.nda
     return _tissues(t1 > 0, grey, white, affine)[0], affine
 
 
-def mix(
-    tissues: dict[str, Float[np.ndarray, "x y z"]], values: dict[str, float]
-) -> Float[np.ndarray, "x y z"]:
+def mix(tissues: dict[str, Float[np.ndarray, "x y z"]], values: dict[str, float]) -> Float[np.ndarray, "x y z"]:
     """Σ share · value, over the tissues that have a value."""
     total = np.zeros_like(tissues["grey"])
     for name, value in values.items():

@@ -23,7 +23,11 @@ SliceScore = Callable[[Float[Array, "slice a b"], Scalar], Float[Array, "slice a
 
 
 def across(
-    score: SliceScore, axis: int, multiple: int = 1, deviation: Callable[[Scalar], Scalar] | None = None, batch: int = 16
+    score: SliceScore,
+    axis: int,
+    multiple: int = 1,
+    deviation: Callable[[Scalar], Scalar] | None = None,
+    batch: int = 16,
 ) -> ScoreOf:
     """The score of a volume whose slices perpendicular to `axis` are independent.
 

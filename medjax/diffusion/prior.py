@@ -1,8 +1,8 @@
 """A trained 2-D score prior: network, parameters, and what images it knows. One file holds it.
 
-    load_prior()            the brain prior that comes with medjax (its card: `weights/brain.md`)
-    load_prior(path)        one's own, from `medjax pet train-prior`
-    score(prior, x, t)      ∇ log p of slices, (batch, x, y) in units of the intensity scale
+load_prior()                the brain prior that comes with medjax (its card: `weights/brain.md`)
+load_prior(path)            one's own, from `medjax pet train-prior`
+score(prior, x, t, axis)    ∇ log p of slices perpendicular to the axis, (batch, a, b), in units of the scale
 """
 
 import io
@@ -62,8 +62,10 @@ class Prior:
         return vp(self.settings.beta_min, self.settings.beta_max)
 
 
-def score(prior: Prior, x: Float[Array, "batch x y"], t: Scalar | float) -> Float[Array, "batch x y"]:
+def score(prior: Prior, x: Float[Array, "batch a b"], t: Scalar | float, axis: int = 2) -> Float[Array, "batch a b"]:
     """∇ log p(x, t) of slices whose mean emission is about 1; sides must be multiples of `settings.multiple`.
+
+    Slices are perpendicular to `axis` of a volume in RAS+ (2: transverse) and keep the order of the other two axes.
 
     Raises:
         DataError: a side is no such multiple.
@@ -73,19 +75,23 @@ def score(prior: Prior, x: Float[Array, "batch x y"], t: Scalar | float) -> Floa
         raise DataError(f"prior: slices of {x.shape[1:]} voxels; expected multiples of {s.multiple}")
     apply = _network(s)[1]
 
+    orientation = jnp.tile(jax.nn.one_hot(axis, 3, dtype=x.dtype), (len(x), 1))
+
     def network(y: Array, level: Array) -> Array:
-        return apply(prior.params, y, level)
+        return apply(prior.params, y, level, orientation)
 
     one = preconditioned(network, prior.sde, prior.spread)
     return one(x[..., None], jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1]))[..., 0]
 
 
 def make_trainer(
-    key: PRNGKeyArray, settings: Settings, spread: float, steps: int, rate: float = 1e-3
+    key: PRNGKeyArray, settings: Settings, spread: float, steps: int, rate: float = 1e-3, start: PyTree | None = None
 ) -> tuple[TrainState, Any]:
     """(state, step) for `training.loop.fit`: Adam with a warm-up of 5 % and a cosine to 0, gradients clipped at 1.
 
-    A batch is slices `(batch, x, y)` of mean emission 1; it is mirrored and scaled by U(0.5, 1.5) on the device.
+    A batch is slices `(batch, a, b)` of mean emission 1 and the axes they are perpendicular to. On the device they are
+    mirrored (left and right), moved by up to 3 voxels and scaled by U(0.5, 1.5). `start` holds parameters to begin
+    with; what it lacks begins as usual.
     """
     initialise, apply = _network(settings)
     sde = vp(settings.beta_min, settings.beta_max)
@@ -93,20 +99,34 @@ def make_trainer(
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     weight = even_weight(sde, spread)
 
-    def loss(params: PyTree, batch: Array, key: PRNGKeyArray) -> Scalar:
+    def loss(params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
         key, own = jax.random.split(key)
-        one = preconditioned(lambda y, level: apply(params, y, level), sde, spread)
-        return denoising_loss(key, sde, one, _augmented(own, batch)[..., None], weight)
+        slices, axes = batch
+        orientation = jax.nn.one_hot(axes, 3)
+        one = preconditioned(lambda y, level: apply(params, y, level, orientation), sde, spread)
+        return denoising_loss(key, sde, one, _augmented(own, slices, axes)[..., None], weight)
 
     small = jnp.zeros((1, 2 * settings.multiple, 2 * settings.multiple, 1))
-    params = initialise(key, small, jnp.zeros(1))
+    params = _merged(initialise(key, small, jnp.zeros(1), jnp.zeros((1, 3))), start or {})
     return init(params, optimiser), make_train_step(loss, optimiser, decay=0.999)
 
 
-def _augmented(key: PRNGKeyArray, batch: Array) -> Array:
-    flip, scale = jax.random.split(key)
-    mirrored = jnp.where(jax.random.bernoulli(flip, 0.5, (len(batch), 1, 1)), batch[:, ::-1], batch)
-    return mirrored * jax.random.uniform(scale, (len(batch), 1, 1), minval=0.5, maxval=1.5)
+def _augmented(key: PRNGKeyArray, slices: Array, axes: Array) -> Array:
+    """Sagittal slices (axis 0) have no left and right to mirror."""
+    flip, move, scale = jax.random.split(key, 3)
+    chosen = jax.random.bernoulli(flip, 0.5, axes.shape) & (axes > 0)
+    mirrored = jnp.where(chosen[:, None, None], slices[:, ::-1], slices)
+    moved = jax.vmap(lambda one, by: jnp.roll(one, by, (0, 1)))(
+        mirrored, jax.random.randint(move, (len(axes), 2), -3, 4)
+    )
+    return moved * jax.random.uniform(scale, (len(axes), 1, 1), minval=0.5, maxval=1.5)
+
+
+def _merged(params: PyTree, start: PyTree) -> PyTree:
+    """`params`, with the leaves of `start` where it has them."""
+    if not isinstance(params, dict):
+        return params if isinstance(start, dict) else jnp.array(start)
+    return {name: _merged(value, start.get(name, {})) for name, value in params.items()}
 
 
 def _network(settings: Settings) -> tuple[Any, Any]:
@@ -152,5 +172,3 @@ def load_prior(path: Path | None = None) -> Prior:
             branch = branch.setdefault(parent, {})
         branch[last] = jnp.asarray(array)
     return Prior(tree, spread, settings)
-
-

@@ -37,15 +37,20 @@ class ScoreUNet(nn.Module):
         self,
         x: Float[Array, "batch *space channel"],
         level: Float[Array, " batch"],
+        orientation: Float[Array, "batch 3"] | None = None,
         condition: Float[Array, "batch *space other"] | None = None,
     ) -> Float[Array, "batch *space out"]:
-        """The network's output. `level` is any smooth measure of noise, of order one."""
+        """The network's output. `level` is any smooth measure of noise, of order one.
+
+        With an `orientation`, which way a slice lies (one-hot), the network also knows where in the slice it is.
+        """
         axes = x.ndim - 2
         code = fourier(level, self.embedding)
         code = self.act(nn.Dense(2 * self.embedding, name="level_1")(code))
         code = self.act(nn.Dense(2 * self.embedding, name="level_2")(code))
         h = x if condition is None else jnp.concatenate([x, condition], axis=-1)
         h = nn.Conv(self.widths[0], (3,) * axes, name="stem")(h)
+        h = h if orientation is None else h + Place(self.widths[0], self.act, name="place")(orientation, h.shape[1:-1])
         skips = []
         for depth, width in enumerate(self.widths):
             h = h if depth == 0 else pool(h)
@@ -63,6 +68,25 @@ class ScoreUNet(nn.Module):
     def _block(self, h: Array, code: Array, width: int, name: str, attend: bool) -> Array:
         h = ResBlock(width, self.groups, self.act, name=name)(h, code)
         return Attention(self.heads, self.groups, name=f"{name}_attention")(h) if attend else h
+
+
+class Place(nn.Module):
+    """What is to be expected at each place of a slice, by its distance from the middle in units of 48 voxels."""
+
+    width: int
+    act: Activation
+
+    @nn.compact
+    def __call__(self, orientation: Float[Array, "batch 3"], space: tuple[int, ...]) -> Float[Array, "batch *space c"]:
+        """Features `(batch, *space, width)`, 0 at the start of training."""
+        grids = jnp.meshgrid(*((jnp.arange(side) - (side - 1) / 2) / 48 for side in space), indexing="ij")
+        angles = jnp.pi / 2 * jnp.stack([k * grid for grid in grids for k in (1, 2, 4, 8)], axis=-1)
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        mixed = nn.Dense(32, name="waves")(waves)[None]
+        turned = nn.Dense(64, name="orientation")(orientation).reshape(-1, *(1,) * len(space), 64)
+        scale, shift = jnp.split(turned, 2, axis=-1)
+        hidden = self.act(mixed * (1 + scale) + shift)
+        return nn.Dense(self.width, name="out", kernel_init=nn.initializers.zeros)(hidden)
 
 
 class ResBlock(nn.Module):
@@ -124,7 +148,7 @@ def upsample(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *double c
 def score_network(
     widths: tuple[int, ...], blocks: int = 1, attention: tuple[int, ...] = (3,), heads: int = 4
 ) -> tuple[Callable[..., PyTree], Callable[..., Array]]:
-    """(initialise, apply) of a `ScoreUNet`: initialise(key, x, level) → params; apply(params, x, level) → output.
+    """(initialise, apply) of a `ScoreUNet`: initialise(key, x, level, …) → params; apply(params, x, level, …) → output.
 
     The same settings give the same functions, so that what is compiled for them is kept.
     """
