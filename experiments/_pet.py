@@ -4,10 +4,9 @@ A *case* is one noisy scan of one subject. Cases lie along a leading axis and sh
 of them in one program; the projector folds them into one stack of slices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from medjax.data.brain import Brain, Lesion, brain
-from medjax.data.deformation import deform, deformation, generator, source_voxels
+from medjax.data.brain import Brain, Lesion, Tissues, brain, mix, tissue_shares
+from medjax.data.deformation import FAMILY, deform, deformation, generator, source_voxels
+from medjax.data.formats import Volume, resample
 from medjax.metrics.image import contrast_recovery, nrmse, ssim
 from medjax.pet.acquisition import Acquisition, acquire
 from medjax.pet.grid import Grid
@@ -24,7 +24,7 @@ from medjax.pet.penalty import bowsher, neighbours
 from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, grid, lines, preset
 from medjax.pet.simulate import draw, emission_volume_mm3, expected_trues, factors
-from medjax.pet.system import System, build_system
+from medjax.pet.system import build_system
 
 HELD_OUT = 20_000  # the first seed of a head shape that is tested on; training ends below 10 000
 LESION_MM, LESION_CONTRAST = 6.0, 4.0  # in white matter: as hot as, or hotter than, the cortex
@@ -84,7 +84,8 @@ def bench(scanner: str, size: int, voxel_mm: float, resolution_mm: float = 4.5, 
 
 
 @lru_cache(maxsize=2)
-def _template(tracer: str, lesions: tuple[Lesion, ...] = ()) -> Brain:
+def template_head(tracer: str, lesions: tuple[Lesion, ...] = ()) -> Brain:
+    """The MNI head at 1 mm."""
     return brain(FINE_MM, tracer, lesions=lesions)
 
 
@@ -96,18 +97,40 @@ def subject(b: Bench, seed: int, tracer: str = "fdg", lesions: int = 0, z_mm: fl
     x0, y0, _ = change.centre_mm
     fine = Grid((240, 240, 1), (FINE_MM, FINE_MM, b.grid.voxel_mm[2]))
     centre = (float(x0), float(y0), float(z))
-    plain = deform(_template(tracer), change, b.grid.voxel_mm, b.grid.shape, centre)
+    plain = deform(template_head(tracer), change, b.grid.voxel_mm, b.grid.shape, centre)
     spots = tuple(_lesions(own, plain, change, lesions))
-    phantom = _template(tracer, spots)
+    phantom = template_head(tracer, spots)
     truth = deform(phantom, change, b.grid.voxel_mm, b.grid.shape, centre)
     head = deform(phantom, change, fine.voxel_mm, fine.shape, centre)
-    return simulated(b, truth, head, fine)
+    return simulated(b.scanner, b.resolution_mm, truth, head, fine)
 
 
-def simulated(b: Bench, truth: Brain, head: Brain, fine: Grid) -> Subject:
+def training_subject(b: Bench, seed: int) -> Subject:
+    """A slice of a head of the family that priors learn: shape and activities vary, no lesions. `seed` below 10 000."""
+    own = generator(seed)
+    tissues, affine = _tissues()
+    low, high = (np.asarray(ends) for ends in FAMILY)
+    activity = mix(tissues, Tissues(*own.uniform(low, high).tolist())._asdict())
+    template = template_head("fdg")
+    phantom = replace(template, activity=resample(Volume(activity, affine), template.t1.shape, template.affine).array)
+    change = deformation(seed)
+    fine = Grid((240, 240, 1), (FINE_MM, FINE_MM, b.grid.voxel_mm[2]))
+    x0, y0, _ = change.centre_mm
+    centre = (float(x0), float(y0), float(own.uniform(0, 45)))
+    truth = deform(phantom, change, b.grid.voxel_mm, b.grid.shape, centre)
+    head = deform(phantom, change, fine.voxel_mm, fine.shape, centre)
+    return simulated(b.scanner, b.resolution_mm, truth, head, fine)
+
+
+@lru_cache(maxsize=1)
+def _tissues() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    return tissue_shares()
+
+
+def simulated(scanner: Scanner, resolution_mm: float, truth: Brain, head: Brain, fine: Grid) -> Subject:
     """A subject from its images on the reconstruction's grid and on the simulation's."""
     activity, mu = np.maximum(head.activity, 0), np.clip(head.mu, 0, None)
-    trues = expected_trues(b.scanner, activity, fine, mu, b.resolution_mm)
+    trues = expected_trues(scanner, activity, fine, mu, resolution_mm)
     return Subject(truth, np.asarray(trues), emission_volume_mm3(activity, fine))
 
 
@@ -124,7 +147,7 @@ def _lesions(own: np.random.Generator, plain: Brain, change: Any, number: int) -
             chosen.append(place)
         if len(chosen) == number:
             break
-    template = _template("fdg")
+    template = template_head("fdg")
     source = source_voxels(change, plain.white.shape, plain.affine, template.affine)
     out = []
     for i, j in chosen:

@@ -22,7 +22,7 @@ from medjax.diffusion.prior import Prior, score
 from medjax.diffusion.score_matching import intensity_scale
 from medjax.pet import em, stochastic
 from medjax.pet.acquisition import Acquisition, ordered_subsets
-from medjax.pet.penalty import Neighbours, neighbours, relative_difference_gradient
+from medjax.pet.penalty import Neighbours, neighbours, patch_weights, relative_difference_gradient
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.running.progress import track
 
@@ -40,9 +40,8 @@ class Method(NamedTuple):
     """A reconstruction: `run(key, cases, knobs)` for many cases, and the values each knob is tuned over."""
 
     name: str
-    run: Callable[[Array, Cases, Mapping[str, Array]], Made]
-    grid: dict[str, tuple[float, ...]]
-    networks: int = 0  # network evaluations a case
+    run: Callable[[Array, Cases, Mapping[str, Any]], Made]
+    grid: dict[str, tuple[float, ...]]  # the first is the knob whose sensitivity is reported: in factors of 2
 
 
 class Sampling(NamedTuple):
@@ -68,11 +67,16 @@ def batched(b: Bench, one: Callable[..., Made], size: int) -> Callable[..., Made
         for first in range(0, count, size):
             index = np.minimum(np.arange(first, first + size), count - 1)  # the last chunk is filled up
             own = {name: jnp.asarray(np.asarray(values, np.float32)[index]) for name, values in knobs.items()}
-            made = chunk(keys[index], Cases(*(jnp.asarray(a[index]) for a in cases)), own)
+            made = chunk(keys[index], ready(cases, index), own)
             parts.append(jax.tree.map(lambda a: np.asarray(a)[: count - first], made))
         return Made(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     return run
+
+
+def ready(cases: Cases, index: np.ndarray) -> Cases:
+    """Chosen cases on the device."""
+    return Cases(*(jnp.asarray(array[index]) for array in cases))
 
 
 # ── conventional ──
@@ -103,6 +107,21 @@ def map_em(
     pairs = replace(pairs, weights=jnp.asarray(case.alike)) if guided else pairs
     weight = em.penalty_weight(stacked, beta)
     return Made(_filtered(b, _passes(stacked, passes, pairs, weight), filter_mm), 2 * passes)
+
+
+def patch_map_em(b: Bench, key: Array, case: Cases, beta: Array, delta: Array, passes: int = 10) -> Made:
+    """MAP-EM with the patch-based penalty of Wang & Qi; δ in units of the mean activity."""
+    stacked = ordered_subsets(acquisition(b, case), 7)
+    pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
+    weight = em.penalty_weight(stacked, beta)
+    threshold = delta * jnp.sqrt(beta / jnp.maximum(weight, jnp.finfo(jnp.float32).tiny))
+
+    def body(_: Any, state: em.State) -> em.State:
+        return em.step(stacked, state, patch_weights(pairs, state.image, threshold), weight)[0]
+
+    start = jax.lax.fori_loop(0, 7, lambda _, state: em.step(stacked, state)[0], em.init(stacked))
+    state = jax.lax.fori_loop(0, passes * 7, body, start)
+    return Made(state.image, 2.0 * (passes + 1) + 0 * beta)
 
 
 def bsrem(b: Bench, key: Array, case: Cases, beta: Array, filter_mm: Array, passes: int = 20) -> Made:
@@ -148,18 +167,18 @@ def naive(b: Bench, key: Array, case: Cases, weight: Array, s: Sampling) -> Made
 
 
 def dps(b: Bench, key: Array, case: Cases, weight: Array, s: Sampling) -> Made:
-    """PET-DPS by scan: for accelerators. `dps_looped` is for CPU."""
+    """PET-DPS by scan: for accelerators. `looped_dps` is for CPU."""
     start = _start(b, case, s)
     guided = conditioning.dps(start.estimator, start.acquisition, weight, start.scale)
     return _sampled(b, key, s, start, guided, sampler.ddim(1.0))
 
 
-def dds(b: Bench, key: Array, case: Cases, anchor: Array, s: Sampling, updates: int = 4) -> Made:
+def dds(b: Bench, key: Array, case: Cases, anchor: Array, updates: Array, s: Sampling) -> Made:
     """PET-DDS. The anchor is in units of mean sensitivity / intensity scale."""
     start = _start(b, case, s)
     pull = anchor * jnp.mean(start.acquisition.sensitivity) / start.scale
     guided = conditioning.dds(
-        start.estimator, conditioning.whole(start.acquisition), pull, start.scale, updates=updates
+        start.estimator, conditioning.whole(start.acquisition), pull, start.scale, updates=updates.astype(int)
     )
     return _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
 
@@ -175,7 +194,7 @@ def dds_delta(b: Bench, key: Array, case: Cases, delta: Array, s: Sampling, upda
 
 
 def likelihood_schedule(
-    b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling, longest: int = 160, most: int = 60
+    b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling, longest: int = 100, most: int = 30
 ) -> Made:
     """Likelihood-scheduled sampling; the knob is the number of MLEM iterations whose likelihood it ends with."""
     start = _start(b, case, s)
@@ -184,6 +203,15 @@ def likelihood_schedule(
     guided = schedule.likelihood_schedule(start.estimator, start.acquisition, goal.deviance, start.scale, most)
     made = _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
     return made._replace(projections=made.projections + 2 * iterations)  # only as many are needed
+
+
+def followed(b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling) -> schedule.Info:
+    """What each step of a likelihood-scheduled sampling aimed at and reached."""
+    start = _start(b, case, s)
+    goal = schedule.targets(start.acquisition, em.init(start.acquisition).image, iterations, s.steps, 100, EARLY)
+    guided = schedule.likelihood_schedule(start.estimator, start.acquisition, goal.deviance, start.scale, 30)
+    times, first = sampler.time_grid(s.steps, 1.0, s.last), start.image / start.scale
+    return sampler.run(key, guided, s.prior.sde, times, b.grid.shape, sampler.ddim(s.eta), image=first)[1]
 
 
 def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
@@ -210,7 +238,7 @@ def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
         for first in range(0, len(cases), size):
             index = np.minimum(np.arange(first, first + size), len(cases) - 1)
             keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.asarray(index))
-            case = Cases(*(jnp.asarray(a[index]) for a in cases))
+            case = ready(cases, index)
             weight = jnp.asarray(np.asarray(knobs["weight"], np.float32)[index])
             state, _, scale = begin(keys, case)
             for _ in range(s.steps):
@@ -223,36 +251,101 @@ def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
     return run
 
 
+# ── all of them ──
+
+
+def methods(b: Bench, s: Sampling, size: int) -> dict[str, Method]:
+    """Every method that is not learned, by name; `size` cases at once."""
+    guided = partial(map_em, guided=True)
+    passes, filters = (1.0, 2.0, 4.0, 8.0), (0.0, 3.0, 5.0, 7.0)
+    beta = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    conventional: dict[str, tuple[Callable[..., Made], dict[str, tuple[float, ...]]]] = {
+        "osem": (osem, {"passes": passes, "filter_mm": filters}),
+        "map_em": (map_em, {"beta": beta, "passes": (4.0, 10.0), "filter_mm": (0.0, 4.0)}),
+        "mr_map_em": (guided, {"beta": (*beta[2:], 64.0, 128.0), "passes": (4.0, 10.0), "filter_mm": (0.0, 4.0)}),
+        "patch_map_em": (patch_map_em, {"beta": (*beta[2:], 64.0, 128.0), "delta": (0.03, 0.1, 0.3)}),
+        "bsrem": (bsrem, {"beta": (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128), "filter_mm": (0.0, 4.0)}),
+    }
+    sampled: dict[str, tuple[Callable[..., Made], dict[str, tuple[float, ...]]]] = {
+        "naive": (naive, {"weight": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)}),
+        "dds": (dds, {"anchor": (0.0156, 0.0312, 0.0625, 0.125, 0.25), "updates": (1.0, 2.0, 4.0)}),
+        "dds_delta": (dds_delta, {"delta": (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)}),
+        "likelihood_schedule": (likelihood_schedule, {"iterations": (2.5, 5.0, 10.0, 20.0, 40.0, 80.0)}),
+    }
+    out = {name: Method(name, batched(b, run, size), grid) for name, (run, grid) in conventional.items()}
+    out |= {name: Method(name, batched(b, partial(run, s=s), size), grid) for name, (run, grid) in sampled.items()}
+    weights = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    return out | {"dps": Method("dps", looped_dps(b, s, size), {"weight": weights})}
+
+
 # ── tuning ──
 
 
 class Tuned(NamedTuple):
-    """What tuning found, and what it cost."""
+    """What tuning found, and what it cost. Arrays, so that a stage can keep it."""
 
-    knobs: dict[float, dict[str, float]]  # by count level
-    shared: dict[str, float]  # one setting for all levels
-    errors: np.ndarray  # (setting, level) mean NRMSE
-    settings: list[dict[str, float]]
-    projections: float  # a validation case and setting, on average
-    cases: int  # reconstructions made
+    names: np.ndarray  # of the knobs
+    settings: np.ndarray  # (setting, knob)
+    levels: np.ndarray
+    errors: np.ndarray  # (setting, level), mean NRMSE
+    projections: np.ndarray  # (setting, level), mean
+    cases: np.ndarray  # reconstructions made
+
+    @property
+    def knobs(self) -> dict[float, dict[str, float]]:
+        """The best setting of each count level."""
+        return {float(level): self._named(self.errors[:, k].argmin()) for k, level in enumerate(self.levels)}
+
+    @property
+    def shared(self) -> dict[str, float]:
+        """The one setting that is best for all levels together."""
+        return self._named(self._shared())
+
+    @property
+    def cost(self) -> float:
+        """Projections that tuning took in all."""
+        return float(self.projections.mean() * self.cases) if self.projections.size else 0.0
+
+    def shared_loss(self) -> np.ndarray:
+        """By how much NRMSE rises at each level when all share one setting."""
+        return self.errors[self._shared()] / self.errors.min(axis=0) - 1
+
+    def sensitivity(self, knob: str) -> np.ndarray:
+        """By how much NRMSE rises at each level, at worst, when `knob` is up to 4 times too large or too small."""
+        column = list(self.names).index(knob)
+        rise = []
+        for k in range(len(self.levels)):
+            best = self.settings[self.errors[:, k].argmin()]
+            others = np.delete(self.settings, column, 1) == np.delete(best, column)
+            near = np.abs(np.log2(self.settings[:, column] / best[column])) < 2.1
+            rise.append(self.errors[others.all(axis=1) & near, k].max() / self.errors[:, k].min() - 1)
+        return np.array(rise)
+
+    def calls_to_reach(self, errors: np.ndarray) -> np.ndarray:
+        """The fewest projections with which a setting is as good as `errors` at each level; NaN where none is."""
+        calls = np.where(self.errors <= errors, self.projections, np.inf).min(axis=0)
+        return np.where(np.isfinite(calls), calls, np.nan)
+
+    def _shared(self) -> int:
+        return int((self.errors / self.errors.min(axis=0)).mean(axis=1).argmin())
+
+    def _named(self, row: Any) -> dict[str, float]:
+        return {str(name): float(value) for name, value in zip(self.names, self.settings[row], strict=True)}
 
 
 def tune(method: Method, cases: Cases, key: Array) -> Tuned:
-    """NRMSE of every setting on validation cases; the best for each level, and the best for all together."""
-    settings = [dict(zip(method.grid, values, strict=True)) for values in product(*method.grid.values())]
-    levels = np.unique(cases.level)
-    errors, cost = np.zeros((len(settings), len(levels))), []
-    for row, knobs in enumerate(track(settings, f"tuning {method.name}")):
-        made = method.run(key, cases, {name: np.full(len(cases), value) for name, value in knobs.items()})
+    """NRMSE of every setting on validation cases; a setting whose image is not finite counts as NRMSE 10."""
+    names, levels = np.array(list(method.grid), "U32"), np.unique(cases.level)
+    settings = np.array(list(product(*method.grid.values())), float)
+    errors, cost = np.zeros((2, len(settings), len(levels)))
+    for row, values in enumerate(track(list(settings), f"tuning {method.name}") if method.grid else ()):
+        made = method.run(key, cases, {str(n): np.full(len(cases), v) for n, v in zip(names, values, strict=True)})
         each = np.array([measures(image, cases.where(i))["nrmse"] for i, image in enumerate(made.image)])
         errors[row] = [each[cases.level == level].mean() for level in levels]
-        cost.append(made.projections.mean())
-    errors = np.where(np.isfinite(errors), errors, np.inf)
-    best = {float(level): settings[int(errors[:, k].argmin())] for k, level in enumerate(levels)}
-    relative = (errors / errors.min(axis=0)).mean(axis=1)
-    return Tuned(
-        best, settings[int(relative.argmin())], errors, settings, float(np.mean(cost)), len(settings) * len(cases)
-    )
+        cost[row] = [made.projections[cases.level == level].mean() for level in levels]
+    errors = np.where(np.isfinite(errors), errors, 10.0)
+    number = len(settings) * len(cases) if method.grid else 0
+    return Tuned(names, settings, levels, errors, cost, np.array(number))
 
 
 def knobs_for(cases: Cases, tuned: Mapping[float, Mapping[str, float]]) -> dict[str, np.ndarray]:

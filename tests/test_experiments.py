@@ -13,7 +13,7 @@ from medjax.pet.acquisition import Acquisition
 from medjax.running.experiment import run_experiment
 
 ROOT = Path(__file__).parents[1]
-NAMES = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if file.stem != "__init__")
+NAMES = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if not file.stem.startswith("_"))
 
 
 @pytest.mark.parametrize("name", NAMES)

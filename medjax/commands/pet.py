@@ -1,4 +1,4 @@
-"""`medjax pet`: simulate counts, and reconstruct images from counts."""
+"""`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that."""
 
 import math
 import warnings
@@ -12,7 +12,9 @@ import typer
 from medjax.errors import ConfigError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Simulate PET counts, and reconstruct images from counts."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Simulate PET counts, reconstruct images from counts, train a prior for that.",
 )
 
 SCANNERS = "mmr, mct or ring_2d (one ring)"
@@ -123,6 +125,27 @@ TruthDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Also write truth, mu and t1 (.nii.gz) there.", show_default=False)
 ]
 
+# Of train-prior
+Images = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="IMAGE…", help="NIfTI images of PET, one a subject; none with --phantoms.", show_default=False
+    ),
+]
+PriorDir = Annotated[
+    Path, typer.Option("-o", "--output", metavar="DIR", help="Work directory; the prior is its prior.npz.")
+]
+Phantoms = Annotated[int, typer.Option(help="Train on so many random brain phantoms instead.")]
+PriorSize = Annotated[int, typer.Option("--size", help="Voxels of a training slice, each way.")]
+PriorVoxel = Annotated[float, typer.Option("--voxel-mm", help="Voxel size of the slices.")]
+Steps = Annotated[int, typer.Option(help="Training steps.")]
+Batch = Annotated[int, typer.Option(help="Slices a step.")]
+Rate = Annotated[float, typer.Option(help="Learning rate: warm-up, then a cosine to 0.")]
+TrainSeed = Annotated[int, typer.Option("--seed", help="Of start, order and noise.")]
+StartFrom = Annotated[
+    Path | None, typer.Option("--start", metavar="PRIOR", help="A prior to go on from.", show_default=False)
+]
+
 
 @app.command("reconstruct")
 def reconstruct_command(
@@ -224,6 +247,35 @@ def simulate_command(
             voxel_mm=voxel_mm,
             truth_dir=truth_dir,
         )
+
+
+@app.command("train-prior")
+def train_prior_command(
+    output: PriorDir,
+    images: Images = None,
+    phantoms: Phantoms = 0,
+    size: PriorSize = 96,
+    voxel_mm: PriorVoxel = 2.5,
+    steps: Steps = 10_000,
+    batch: Batch = 8,
+    rate: Rate = 2e-3,
+    seed: TrainSeed = 0,
+    start: StartFrom = None,
+) -> None:
+    """Train a score prior on PET images of your own: a file that `reconstruct --prior` takes.
+
+    medjax pet train-prior -o my_prior subject_*.nii.gz
+
+    medjax pet train-prior -o brain_prior --phantoms 160
+
+    Slices of all three orientations are learnt. Killed at any moment, the same command goes on.
+    """
+    with _prepared():
+        from medjax.commands.pet_prior import train
+        from medjax.diffusion.prior import Settings
+
+        settings = Settings(size=size, voxel_mm=voxel_mm)
+        typer.echo(f"wrote {train(output, images or [], phantoms, settings, steps, batch, rate, seed, start)}")
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def _train(
 
     def report(state: TrainState, values: dict[str, float]) -> None:
         append_jsonl(work, values)
-        if values["step"] % (10 * every) == 0 or values["step"] == steps:
+        if values["step"] % (5 * every) == 0 or values["step"] == steps:
             save_arrays(kept, state)
             save_prior(file, Prior(state.average, spread, settings))
 

@@ -94,3 +94,23 @@ def scaled(image: Float[Array, "..."]) -> Float[Array, "..."]:
     if not scale > 0:
         raise DataError("image: no voxel is above 0; expected an emission image")
     return image / scale
+
+
+def dropped(key: PRNGKeyArray, condition: Float[Array, "batch *space other"], share: float = 0.1) -> Array:
+    """The condition, zero for a random `share` of the batch: so one network learns the score with and without it."""
+    kept = jax.random.bernoulli(key, 1 - share, condition.shape[:1])
+    return condition * kept.reshape(-1, *(1,) * (condition.ndim - 1))
+
+
+def classifier_free(
+    score: Callable[[Array, Scalar, Array], Array], condition: Float[Array, "..."], weight: float | Scalar
+) -> Callable[[Array, Scalar], Array]:
+    """(1 + w) s(x, t, condition) − w s(x, t, 0), of a network trained with `dropped` conditions: an MR image, say.
+
+    Source: Ho & Salimans, 2022; for PET Singh et al., MELBA 2024:001, who drop 10 % and take w = 0.25 to 1.
+    """
+
+    def guided(x: Array, t: Scalar) -> Array:
+        return (1 + weight) * score(x, t, condition) - weight * score(x, t, jnp.zeros_like(condition))
+
+    return guided

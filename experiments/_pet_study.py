@@ -1,0 +1,214 @@
+"""A comparison of reconstructions as both sampling experiments make it: tune on validation scans, judge on test scans.
+
+Every stage is kept in the work directory, so a killed run goes on where it was.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments._pet import MEASURES, Bench, Cases, Subject, bench, measures, scan, subject, training_subject
+from experiments._pet_learned import train_unet, train_unrolled, unet_method, unrolled_method
+from experiments._pet_methods import Method, Sampling, Tuned, knobs_for, methods, tune
+from medjax.diffusion.prior import load_prior
+from medjax.errors import ConfigError
+from medjax.report.html import Table
+from medjax.running.progress import track
+from medjax.running.workdir import WorkDir, stage
+
+NAMES = {
+    "osem": "OSEM",
+    "map_em": "MAP-EM, quadratic",
+    "mr_map_em": "MAP-EM, MR-guided",
+    "patch_map_em": "MAP-EM, patches",
+    "bsrem": "BSREM, RDP",
+    "supervised": "U-Net behind OSEM",
+    "unrolled": "unrolled EM",
+    "naive": "PET-Naive",
+    "dps": "PET-DPS",
+    "dds": "PET-DDS",
+    "dds_delta": "PET-DDS-δ",
+    "likelihood_schedule": "likelihood schedule",
+}
+VALIDATION, TESTED = 500, 0  # first seeds of the heads that knobs are tuned on, and of those that are judged
+
+
+class Study(NamedTuple):
+    """What was reconstructed of the test scans, and how the knobs were found."""
+
+    bench: Bench
+    sampling: Sampling
+    methods: dict[str, Method]
+    tuned: dict[str, Tuned]
+    cases: Cases
+    images: dict[str, np.ndarray]
+    projections: dict[str, np.ndarray]
+
+
+def prepare(config: ConfigDict) -> tuple[Bench, Sampling]:
+    """The scanner's slice, and the prior with how it is sampled.
+
+    Raises:
+        ConfigError: the prior has other voxels than the slices.
+    """
+    g, s = config.grid, config.sampling
+    prior = load_prior(Path(s.prior) if s.prior else None)
+    if abs(prior.settings.voxel_mm - g.voxel_mm) > 0.3 * g.voxel_mm or g.size % prior.settings.multiple:
+        raise ConfigError(
+            f"grid: {g.size} voxels of {g.voxel_mm:g} mm; expected about {prior.settings.voxel_mm:g} mm, as the prior "
+            f"has, and a multiple of {prior.settings.multiple} voxels"
+        )
+    return bench(config.scan.scanner, g.size, g.voxel_mm, background=config.scan.background), Sampling(
+        prior, s.steps, s.last, s.eta
+    )
+
+
+def scanned(
+    work: WorkDir, name: str, b: Bench, config: ConfigDict, subjects: Callable[[], Sequence[Subject]], realisations: int
+) -> Cases:
+    """Scans of the subjects at every count level, kept as a stage."""
+
+    def make() -> dict[str, np.ndarray]:
+        return scan(b, subjects(), config.scan.trues_per_mm3, realisations, config.seed)._asdict()
+
+    return Cases(**stage(work, name, make))
+
+
+def heads(b: Bench, first: int, number: int, config: ConfigDict, tracer: str = "fdg") -> list[Subject]:
+    """Held-out heads, each with its lesions."""
+    return [subject(b, first + k, tracer, config.scan.lesions) for k in track(number, f"{tracer} heads")]
+
+
+def run_study(config: ConfigDict, work: WorkDir, wanted: Sequence[str]) -> Study:
+    """Train what is to be trained, tune, reconstruct the test scans with the knobs found for each count level."""
+    b, s = prepare(config)
+    t = config.tuning
+    validation = scanned(work, "validation", b, config, lambda: heads(b, VALIDATION, t.heads, config), 1)
+    cases = scanned(
+        work, "test", b, config, lambda: heads(b, TESTED, config.test.heads, config), config.test.realisations
+    )
+    found = {name: method for name, method in methods(b, s, config.chunk).items() if name in wanted}
+    found |= _learned(config, work, b, wanted)
+    tuned = {name: _tuned(work, found[name], validation, config.seed) for name in wanted}
+    images, projections = {}, {}
+    for name in wanted:
+        done = reconstructed(work, f"test_{name}", found[name], cases, tuned[name].knobs, config.seed)
+        images[name], projections[name] = done["image"], done["projections"]
+    return Study(b, s, found, tuned, cases, images, projections)
+
+
+def reconstructed(
+    work: WorkDir, name: str, method: Method, cases: Cases, tuned: Mapping[float, Mapping[str, float]], seed: int
+) -> dict[str, np.ndarray]:
+    """Image and projections of every case, kept as a stage."""
+
+    def make() -> dict[str, np.ndarray]:
+        return method.run(jax.random.key(seed + 1), cases, knobs_for(cases, tuned))._asdict()
+
+    return stage(work, name, make)
+
+
+def _learned(config: ConfigDict, work: WorkDir, b: Bench, wanted: Sequence[str]) -> dict[str, Method]:
+    t = config.training
+    if not {"supervised", "unrolled"} & set(wanted):
+        return {}
+    cases = scanned(
+        work, "training", b, config, lambda: [training_subject(b, k) for k in track(t.heads, "training heads")], 1
+    )
+    unet = stage(work, "unet", lambda: train_unet(b, cases, t.unet_steps, t.batch, config.seed))
+    em = stage(work, "unrolled", lambda: train_unrolled(b, cases, t.unrolled_steps, t.batch, config.seed))
+    return {"supervised": unet_method(b, unet), "unrolled": unrolled_method(b, em, config.chunk)}
+
+
+def _tuned(work: WorkDir, method: Method, cases: Cases, seed: int) -> Tuned:
+    kept = stage(work, f"tuned_{method.name}", lambda: tune(method, cases, jax.random.key(seed))._asdict())
+    return Tuned(**kept)
+
+
+# ── what comes of it ──
+
+
+def judged(images: np.ndarray, cases: Cases) -> dict[str, np.ndarray]:
+    """Each measure of each case."""
+    rows = [measures(image, cases.where(i)) for i, image in enumerate(images)]
+    return {name: np.array([row[name] for row in rows]) for name in MEASURES}
+
+
+def by_level(values: np.ndarray, cases: Cases) -> dict[float, tuple[float, float]]:
+    """Mean and standard deviation over the cases of each count level; NaN left out."""
+    out = {}
+    for level in np.unique(cases.level):
+        mine = values[cases.level == level]
+        mine = mine[np.isfinite(mine)]
+        out[float(level)] = (float(mine.mean()), float(mine.std(ddof=1))) if len(mine) > 1 else (float("nan"),) * 2
+    return out
+
+
+def study_metrics(study: Study) -> dict[str, float]:
+    """`MEASURE/METHOD/COUNTS`, its standard deviation as `MEASURE_sd/…`, costs, knobs found and sensitivity to them."""
+    out: dict[str, float] = {}
+    for name, images in study.images.items():
+        values = judged(images, study.cases) | {"projector_calls": study.projections[name]}
+        for measure, each in values.items():
+            for level, (mean, deviation) in by_level(each, study.cases).items():
+                out[f"{measure}/{name}/{level:g}"] = mean
+                out[f"{measure}_sd/{name}/{level:g}"] = deviation
+        out |= _tuning_metrics(study.methods[name], study.tuned[name])
+    return out
+
+
+def _tuning_metrics(method: Method, tuned: Tuned) -> dict[str, float]:
+    out = {f"tuning_reconstructions/{method.name}": float(tuned.cases)}
+    if not method.grid:
+        return out
+    out[f"tuning_projector_calls/{method.name}"] = tuned.cost
+    shared, sensitivity = tuned.shared_loss(), tuned.sensitivity(next(iter(method.grid)))
+    for column, (level, knobs) in enumerate(tuned.knobs.items()):
+        out |= {f"knob_{knob}/{method.name}/{level:g}": value for knob, value in knobs.items()}
+        out[f"sensitivity/{method.name}/{level:g}"] = float(sensitivity[column])
+        out[f"shared_knob_loss/{method.name}/{level:g}"] = float(shared[column])
+    return out
+
+
+def study_table(metrics: Mapping[str, float], names: Sequence[str], levels: Sequence[float]) -> Table:
+    """A row a method and count level."""
+    shown = (*MEASURES, "projector_calls")
+    rows: list[list[Any]] = []
+    for level in levels:
+        for name in names:
+            cells = (
+                f"{metrics[f'{m}/{name}/{level:g}']:.3g} ± {metrics[f'{m}_sd/{name}/{level:g}']:.2g}" for m in shown
+            )
+            rows.append([f"{level:g}", NAMES[name], *cells])
+    header = ["trues/mm³", "method", "NRMSE", "SSIM", "lesion contrast", "background SD", "projector calls"]
+    return Table(header, rows, "Mean ± SD over realisations and heads, at the knobs tuned for each count level.")
+
+
+def tuning_table(study: Study) -> Table:
+    """What was found for each method, what it cost, and how much depends on it."""
+    rows: list[list[Any]] = []
+    for name, method in study.methods.items():
+        if not method.grid:
+            continue
+        tuned, knob = study.tuned[name], next(iter(method.grid))
+        best = ", ".join(f"{level:g}: {_said(knobs)}" for level, knobs in tuned.knobs.items())
+        cost = f"{tuned.cases} images, {tuned.cost:,.0f} calls"
+        spread = ", ".join(f"{100 * value:.0f} %" for value in tuned.sensitivity(knob))
+        loss = ", ".join(f"{100 * value:.1f} %" for value in tuned.shared_loss())
+        rows.append([NAMES[name], best, cost, f"{knob}: {spread}", loss])
+    header = [
+        "method",
+        "best by level",
+        "tuning cost",
+        "NRMSE's rise within ×/÷ 4 of a knob",
+        "loss by one setting for all",
+    ]
+    return Table(header, rows, "On validation scans; percentages for the count levels in rising order.")
+
+
+def _said(knobs: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:g}" for name, value in knobs.items())

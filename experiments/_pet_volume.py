@@ -1,0 +1,94 @@
+"""A 2-D prior on a volume: likelihood-scheduled sampling with transverse planes only, and with all three orientations."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from experiments._pet import FINE_MM, HELD_OUT, template_head, simulated
+from experiments._pet_methods import EARLY, Sampling
+from medjax.data.brain import Brain
+from medjax.data.deformation import deform, deformation
+from medjax.diffusion import planes, sampler, schedule
+from medjax.diffusion.prior import Prior, score
+from medjax.diffusion.score_matching import intensity_scale
+from medjax.metrics.image import nrmse
+from medjax.pet import em
+from medjax.pet.acquisition import Acquisition, acquire
+from medjax.pet.grid import Grid
+from medjax.pet.psf import gaussian_psf
+from medjax.pet.scanner import grid, lines, preset, with_rings
+from medjax.pet.simulate import draw, factors
+from medjax.pet.system import build_system
+
+MODES = ("transverse", "alternated", "averaged")
+
+
+def volume_scan(config: ConfigDict, size: int, voxel_mm: float, resolution_mm: float = 4.5) -> tuple[Acquisition, Brain]:
+    """A scan of a held-out head, with direct planes as far apart as voxels are wide, and the truth."""
+    v = config.volume
+    scanner = with_rings(preset(config.scan.scanner), v.planes)
+    scanner = replace(scanner, ring_spacing_mm=2 * voxel_mm)
+    coarse = grid(scanner, size, voxel_mm, v.planes)
+    change = deformation(HELD_OUT + v.head)
+    centre = (*change.centre_mm[:2].tolist(), 10.0)
+    truth = deform(template_head("fdg"), change, coarse.voxel_mm, coarse.shape, centre)
+    fine = Grid((240, 240, v.planes), (FINE_MM, FINE_MM, coarse.voxel_mm[2]))
+    head = deform(template_head("fdg"), change, fine.voxel_mm, fine.shape, centre)
+    system = build_system(lines(scanner), coarse)
+    one = simulated(scanner, resolution_mm, truth, head, fine)
+    key = jax.random.key(config.seed + 7)
+    scan = draw(key, scanner, jnp.asarray(one.trues), v.trues_per_mm3 * one.volume_mm3, config.scan.background)
+    m = factors(scanner, system, scan.scale, jnp.asarray(np.clip(truth.mu, 0, None)))
+    return acquire(system, scan.counts, m, scan.additive, gaussian_psf(coarse, resolution_mm)), truth
+
+
+def estimator(prior: Prior, mode: str) -> sampler.Estimator:
+    """The prior on volumes: of transverse slices, or of all three orientations, in turn or on average."""
+
+    def one(axis: int) -> sampler.Estimator:
+        volume = planes.across(
+            partial(score, prior, axis=axis), axis, prior.settings.multiple, lambda t: prior.sde.marginal(t)[1]
+        )
+        return sampler.unconditional(prior.sde, volume)
+
+    if mode == "transverse":
+        return one(2)
+    join: Callable[..., sampler.Estimator] = planes.alternate if mode == "alternated" else planes.average
+    return join([one(2), one(1), one(0)])
+
+
+def sample(
+    key: Array, acquisition: Acquisition, s: Sampling, mode: str, iterations: float
+) -> dict[str, Array]:
+    """One volume by likelihood-scheduled sampling, and what it cost."""
+    uniform = em.init(acquisition).image
+    goal = schedule.targets(acquisition, uniform, iterations, s.steps, 100, EARLY)
+    scale = intensity_scale(goal.image)
+    guided = schedule.likelihood_schedule(estimator(s.prior, mode), acquisition, goal.deviance, scale, 30)
+    times = sampler.time_grid(s.steps, 1.0, s.last)
+    move = sampler.ddim(s.eta)
+    state, info = sampler.run(key, guided, s.prior.sde, times, uniform.shape, move, image=goal.image / scale)
+    return {
+        "image": jnp.maximum(scale * state.denoised, 0),
+        "projections": jnp.sum(info.projections) + 2.0 * max(iterations, EARLY),
+    }
+
+
+def roughness(image: np.ndarray, mask: np.ndarray, axis: int) -> float:
+    """Root mean square of the second difference along an axis over that of the image, inside the mask."""
+    bend = np.diff(image, 2, axis)
+    inside = np.moveaxis(np.moveaxis(mask, axis, 0)[1:-1], 0, axis)
+    return float(np.sqrt((bend[inside] ** 2).mean() / (image[mask] ** 2).mean()))
+
+
+def volume_measures(image: np.ndarray, truth: Brain) -> dict[str, float]:
+    """Error, and roughness between and within transverse slices over the truth's own: 1 is ideal."""
+    mask, activity = truth.brain_mask, np.maximum(truth.activity, 0)
+    between, within = (roughness(image, mask, axis) / roughness(activity, mask, axis) for axis in (2, 0))
+    return {"nrmse": float(nrmse(image, activity, mask)), "roughness_between": between, "roughness_within": within}
