@@ -1,6 +1,6 @@
 """Likelihood-scheduled sampling against samplers, conventional and supervised reconstructions (paper 8).
 
-`medjax run pet_likelihood_schedule:small`: slices, the shipped prior, 50 steps; two cores, see RESULTS.md for the time.
+`medjax run pet_likelihood_schedule:small`: slices, the shipped prior, 50 steps; RESULTS.md has the time on two cores.
 `tiny`: for tests. `paper`: more heads and realisations, 100 steps, for an accelerator; it has not been run yet.
 
 `--config.other_brain=DIR` adds a test out of the family: DIR holds t1.nii.gz and labels.nii.gz (FreeSurfer's numbers).
@@ -32,7 +32,7 @@ def get_config(preset: str) -> ConfigDict:
                 "unet_steps": 2 if tiny else 20000 if paper else 800,
                 "unrolled_steps": 2 if tiny else 5000 if paper else 200,
             },
-            "tuning": {"heads": 1 if tiny else 3},
+            "tuning": {"heads": 1 if tiny else 3, "values": 2 if tiny else 0},  # of each knob; 0: all
             "test": {"heads": 1 if tiny else 6 if paper else 2, "realisations": 2 if tiny else 20 if paper else 5},
             "volume": {"planes": 15 if tiny else 63, "head": 0, "trues_per_mm3": 10.0, "iterations": 20.0},
             "other_brain": "",

@@ -29,6 +29,7 @@ from medjax.pet.system import build_system
 HELD_OUT = 20_000  # the first seed of a head shape that is tested on; training ends below 10 000
 LESION_MM, LESION_CONTRAST = 6.0, 4.0  # in white matter: as hot as, or hotter than, the cortex
 FINE_MM = 1.0
+AnyArray = Any  # of NumPy on the host, of JAX where cases are traced
 
 
 class Bench(NamedTuple):
@@ -52,24 +53,26 @@ class Subject(NamedTuple):
 class Cases(NamedTuple):
     """Scans along a leading axis, and the truth that judges them."""
 
-    counts: np.ndarray
-    multiplicative: np.ndarray
-    additive: np.ndarray
-    sensitivity: np.ndarray
-    alike: np.ndarray  # weights of the MR-guided penalty's pairs
-    truth: np.ndarray
-    mask: np.ndarray
-    white: np.ndarray  # pure white matter, away from lesions
-    lesions: np.ndarray
-    ring: np.ndarray  # white matter around lesions
-    level: np.ndarray  # trues per mm³
-    subject: np.ndarray
+    counts: AnyArray
+    multiplicative: AnyArray
+    additive: AnyArray
+    sensitivity: AnyArray
+    alike: AnyArray  # weights of the MR-guided penalty's pairs
+    truth: AnyArray
+    mask: AnyArray
+    white: AnyArray  # pure white matter, away from lesions
+    lesions: AnyArray
+    ring: AnyArray  # white matter around lesions
+    level: AnyArray  # trues per mm³
+    subject: AnyArray
 
     def where(self, chosen: Any) -> "Cases":
         """The cases of a mask, an index array or a slice."""
         return Cases(*(array[chosen] for array in self))
 
-    def __len__(self) -> int:
+    @property
+    def number(self) -> int:
+        """How many."""
         return len(self.level)
 
 
@@ -171,12 +174,8 @@ def scan(b: Bench, subjects: Sequence[Subject], levels: Sequence[float], realisa
                 mu = jnp.asarray(np.clip(one.truth.mu, 0, None))
                 m = factors(b.scanner, b.template.system, scan.scale, mu)
                 m = jnp.broadcast_to(m, scan.counts.shape)
-                rows.append(
-                    (k, number, r, Cases(
-                        *map(np.asarray, (scan.counts, m, scan.additive, made(m), alike)),
-                        np.maximum(one.truth.activity, 0), *masks, np.float32(level), np.int32(number),
-                    ))
-                )  # fmt: skip
+                arrays = (scan.counts, m, scan.additive, made(m), alike, np.maximum(one.truth.activity, 0))
+                rows.append((k, number, r, (*map(np.asarray, arrays), *masks, np.float32(level), np.int32(number))))
     rows.sort(key=lambda row: row[:3])
     return Cases(*(np.stack(arrays) for arrays in zip(*(row[3] for row in rows), strict=True)))
 

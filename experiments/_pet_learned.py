@@ -33,7 +33,7 @@ START = {"passes": 2.0, "filter_mm": 0.0}  # the OSEM image both begin with
 def started(b: Bench, cases: Cases) -> np.ndarray:
     """The OSEM image of each case."""
     run = batched(b, osem, 10)
-    return run(jax.random.key(0), cases, {name: np.full(len(cases), value) for name, value in START.items()}).image
+    return run(jax.random.key(0), cases, {name: np.full(cases.number, value) for name, value in START.items()}).image
 
 
 # ── U-Net behind OSEM ──
@@ -59,7 +59,7 @@ def train_unet(b: Bench, cases: Cases, steps: int, batch: int, seed: int) -> PyT
         return _error(_clean(params, image, level), truth)
 
     def batches(number: int) -> PyTree:
-        index = np.random.default_rng((seed, number)).integers(len(cases), size=batch)
+        index = np.random.default_rng((seed, number)).integers(cases.number, size=batch)
         return jnp.asarray(images[index]), jnp.asarray(cases.truth[index]), jnp.asarray(levels[index])
 
     start = score_network(WIDTHS, 1, (2,))[0](jax.random.key(seed), jnp.asarray(images[:1]), jnp.zeros(1))
@@ -73,7 +73,7 @@ def unet_method(b: Bench, params: PyTree) -> Method:
     def run(key: Array, cases: Cases, knobs: Any) -> Made:
         level = jnp.asarray(np.log10(cases.level), jnp.float32)
         made = clean(jnp.asarray(started(b, cases)), level)
-        return Made(np.asarray(made), np.full(len(cases), 2 * START["passes"]))
+        return Made(np.asarray(made), np.full(cases.number, 2 * START["passes"]))
 
     return Method("supervised", run, {})
 
@@ -107,7 +107,7 @@ def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int) ->
         return _error(jax.vmap(one)(case, image, sensitivity), case.truth)
 
     def batches(number: int) -> PyTree:
-        index = np.random.default_rng((seed, number)).integers(len(cases), size=batch)
+        index = np.random.default_rng((seed, number)).integers(cases.number, size=batch)
         case = ready(cases, index)
         return case, jnp.asarray(images[index]), split(case)
 
@@ -124,7 +124,7 @@ def unrolled_method(b: Bench, params: PyTree, size: int) -> Method:
     """The trained unrolled EM; it has nothing to tune."""
 
     def one(b: Bench, key: Array, case: Cases) -> Made:
-        image = osem(b, key, case, **{name: jnp.asarray(value) for name, value in START.items()}).image
+        image = osem(b, key, case, jnp.asarray(START["passes"]), jnp.asarray(START["filter_mm"])).image
         stacked = ordered_subsets(acquisition(b, case), SUBSETS)
         cost = jnp.asarray(2 * START["passes"] + 2 * UPDATES / SUBSETS)
         return Made(_unrolled(b, params, case, image, stacked), cost)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from experiments._pet import Bench, Cases, acquisition, measures
+from experiments._pet import AnyArray, Bench, Cases, acquisition, measures
 from medjax.diffusion import conditioning, planes, sampler, schedule
 from medjax.diffusion.prior import Prior, score
 from medjax.diffusion.score_matching import intensity_scale
@@ -32,8 +32,8 @@ EARLY = 8  # updates of MLEM that give samplers their intensity scale and start
 class Made(NamedTuple):
     """An image, and what it cost."""
 
-    image: Array
-    projections: Array  # forward and back-projections of the whole data
+    image: AnyArray
+    projections: AnyArray  # forward and back-projections of the whole data
 
 
 class Method(NamedTuple):
@@ -61,14 +61,14 @@ def batched(b: Bench, one: Callable[..., Made], size: int) -> Callable[..., Made
         return jax.vmap(lambda key, case, own: one(b, key, case, **own))(keys, cases, knobs)
 
     def run(key: Array, cases: Cases, knobs: Mapping[str, Array]) -> Made:
-        count = len(cases)
+        count = cases.number
         keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(count))
         parts = []
         for first in range(0, count, size):
             index = np.minimum(np.arange(first, first + size), count - 1)  # the last chunk is filled up
             own = {name: jnp.asarray(np.asarray(values, np.float32)[index]) for name, values in knobs.items()}
             made = chunk(keys[index], ready(cases, index), own)
-            parts.append(jax.tree.map(lambda a: np.asarray(a)[: count - first], made))
+            parts.append([np.asarray(array)[: count - first] for array in made])
         return Made(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     return run
@@ -235,8 +235,8 @@ def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
 
     def run(key: Array, cases: Cases, knobs: Mapping[str, Array]) -> Made:
         images = []
-        for first in range(0, len(cases), size):
-            index = np.minimum(np.arange(first, first + size), len(cases) - 1)
+        for first in range(0, cases.number, size):
+            index = np.minimum(np.arange(first, first + size), cases.number - 1)
             keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.asarray(index))
             case = ready(cases, index)
             weight = jnp.asarray(np.asarray(knobs["weight"], np.float32)[index])
@@ -244,8 +244,8 @@ def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
             for _ in range(s.steps):
                 state = step(keys, state, case, scale, weight)
             made = jnp.maximum(state.denoised * scale[:, None, None, None], 0)
-            images.append(np.asarray(made)[: len(cases) - first])
-        cost = np.full(len(cases), 2.0 * (s.steps + EARLY))
+            images.append(np.asarray(made)[: cases.number - first])
+        cost = np.full(cases.number, 2.0 * (s.steps + EARLY))
         return Made(np.concatenate(images), cost)
 
     return run
@@ -339,12 +339,12 @@ def tune(method: Method, cases: Cases, key: Array) -> Tuned:
     settings = np.array(list(product(*method.grid.values())), float)
     errors, cost = np.zeros((2, len(settings), len(levels)))
     for row, values in enumerate(track(list(settings), f"tuning {method.name}") if method.grid else ()):
-        made = method.run(key, cases, {str(n): np.full(len(cases), v) for n, v in zip(names, values, strict=True)})
+        made = method.run(key, cases, {str(n): np.full(cases.number, v) for n, v in zip(names, values, strict=True)})
         each = np.array([measures(image, cases.where(i))["nrmse"] for i, image in enumerate(made.image)])
         errors[row] = [each[cases.level == level].mean() for level in levels]
         cost[row] = [made.projections[cases.level == level].mean() for level in levels]
     errors = np.where(np.isfinite(errors), errors, 10.0)
-    number = len(settings) * len(cases) if method.grid else 0
+    number = len(settings) * cases.number if method.grid else 0
     return Tuned(names, settings, levels, errors, cost, np.array(number))
 
 

@@ -16,9 +16,10 @@ from experiments._pet_learned import train_unet, train_unrolled, unet_method, un
 from experiments._pet_methods import Method, Sampling, Tuned, knobs_for, methods, tune
 from medjax.diffusion.prior import load_prior
 from medjax.errors import ConfigError
-from medjax.report.html import Table
+from medjax.report.figures import montage
+from medjax.report.html import Figure, Table
 from medjax.running.progress import track
-from medjax.running.workdir import WorkDir, stage
+from medjax.running.workdir import WorkDir, save_figure, stage
 
 NAMES = {
     "osem": "OSEM",
@@ -93,12 +94,29 @@ def run_study(config: ConfigDict, work: WorkDir, wanted: Sequence[str]) -> Study
     )
     found = {name: method for name, method in methods(b, s, config.chunk).items() if name in wanted}
     found |= _learned(config, work, b, wanted)
+    found = {name: thinned(method, t.values) for name, method in found.items()}
     tuned = {name: _tuned(work, found[name], validation, config.seed) for name in wanted}
-    images, projections = {}, {}
+    images: dict[str, np.ndarray] = {}
+    projections: dict[str, np.ndarray] = {}
     for name in wanted:
         done = reconstructed(work, f"test_{name}", found[name], cases, tuned[name].knobs, config.seed)
         images[name], projections[name] = done["image"], done["projections"]
     return Study(b, s, found, tuned, cases, images, projections)
+
+
+def thinned(method: Method, values: int) -> Method:
+    """The method with at most so many values a knob, from the middle of its grid; 0: all."""
+    middle = {name: max((len(grid) - values) // 2, 0) for name, grid in method.grid.items()}
+    grid = {name: grid[middle[name] :][: values or None] for name, grid in method.grid.items()}
+    return method._replace(grid=grid) if values else method
+
+
+def picture(study: Study, work: WorkDir, level: float) -> Figure:
+    """The first test scan of a count level by every method."""
+    first = int(np.flatnonzero(study.cases.level == np.float32(level))[0])
+    shown = {"Truth": study.cases.truth[first]} | {NAMES[name]: images[first] for name, images in study.images.items()}
+    figure = montage(shown, np.diag([*study.bench.grid.voxel_mm, 1.0]), note=f"Simulated, {level:g} trues/mm³")
+    return Figure(save_figure(work, f"images_{level:g}", figure), f"{level:g} trues per mm³.")
 
 
 def reconstructed(

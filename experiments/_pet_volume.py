@@ -1,4 +1,4 @@
-"""A 2-D prior on a volume: likelihood-scheduled sampling with transverse planes only, and with all three orientations."""
+"""A 2-D prior on a volume: likelihood-scheduled sampling transverse only, and in all three orientations."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from experiments._pet import FINE_MM, HELD_OUT, template_head, simulated
+from experiments._pet import FINE_MM, HELD_OUT, simulated, template_head
 from experiments._pet_methods import EARLY, Sampling
 from medjax.data.brain import Brain
 from medjax.data.deformation import deform, deformation
@@ -29,9 +29,9 @@ from medjax.pet.system import build_system
 MODES = ("transverse", "alternated", "averaged")
 
 
-def volume_scan(config: ConfigDict, size: int, voxel_mm: float, resolution_mm: float = 4.5) -> tuple[Acquisition, Brain]:
+def volume_scan(config: ConfigDict, resolution_mm: float = 4.5) -> tuple[Acquisition, Brain]:
     """A scan of a held-out head, with direct planes as far apart as voxels are wide, and the truth."""
-    v = config.volume
+    v, size, voxel_mm = config.volume, config.grid.size, config.grid.voxel_mm
     scanner = with_rings(preset(config.scan.scanner), v.planes)
     scanner = replace(scanner, ring_spacing_mm=2 * voxel_mm)
     coarse = grid(scanner, size, voxel_mm, v.planes)
@@ -63,9 +63,7 @@ def estimator(prior: Prior, mode: str) -> sampler.Estimator:
     return join([one(2), one(1), one(0)])
 
 
-def sample(
-    key: Array, acquisition: Acquisition, s: Sampling, mode: str, iterations: float
-) -> dict[str, Array]:
+def sample(key: Array, acquisition: Acquisition, s: Sampling, mode: str, iterations: float) -> dict[str, Array]:
     """One volume by likelihood-scheduled sampling, and what it cost."""
     uniform = em.init(acquisition).image
     goal = schedule.targets(acquisition, uniform, iterations, s.steps, 100, EARLY)

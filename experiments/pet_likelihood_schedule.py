@@ -25,6 +25,7 @@ from experiments._pet_study import (
     by_level,
     heads,
     judged,
+    picture,
     reconstructed,
     run_study,
     scanned,
@@ -57,7 +58,7 @@ def run(config: ConfigDict, work: WorkDir) -> Result:
     metrics |= other | volume
     table = study_table(metrics, METHODS, levels)
     sections = [
-        Section("Images", "", [_pictures(study, work, level) for level in levels]),
+        Section("Images", "", [picture(study, work, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),
         Section("Tuning", "", table=tuning_table(study)),
         Section("The schedule", "What each reverse step aimed at, and what it took.", _step_figures(steps, work)),
@@ -104,7 +105,9 @@ def _step_figures(steps: dict[str, Any], work: WorkDir) -> list[Figure]:
     counts = {f"{name} trues/mm³": values["updates"] for name, values in steps.items()}
     updates = curves(x, counts, "reverse step", "EM updates", title="EM updates a step")
     return [
-        Figure(save_figure(work, "targets", drawn), "Where the denoised image fits better than asked, it is left alone."),
+        Figure(
+            save_figure(work, "targets", drawn), "Where the denoised image fits better than asked, it is left alone."
+        ),
         Figure(save_figure(work, "updates", updates)),
     ]
 
@@ -138,7 +141,7 @@ def _elsewhere(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[st
 
 
 def _volume(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[str, float], Figure]:
-    acquisition, truth = volume_scan(config, config.grid.size, config.grid.voxel_mm)
+    acquisition, truth = volume_scan(config)
     metrics: dict[str, float] = {}
     shown = {"Truth": np.maximum(truth.activity, 0)}
     for mode in MODES:
@@ -154,20 +157,11 @@ def _volume(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[str, 
 def _said_of_volume(volume: dict[str, float]) -> str:
     parts = [
         f"{mode}: NRMSE {volume[f'volume_nrmse/{mode}']:.3f}, roughness between transverse slices "
-        f"{volume[f'volume_roughness_between/{mode}']:.2f} and within them {volume[f'volume_roughness_within/{mode}']:.2f} "
-        "of the truth's"
+        f"{volume[f'volume_roughness_between/{mode}']:.2f} and within them "
+        f"{volume[f'volume_roughness_within/{mode}']:.2f} of the truth's"
         for mode in MODES
     ]
     return "; ".join(parts) + "."
-
-
-def _pictures(study: Study, work: WorkDir, level: float) -> Figure:
-    """The first test scan of a level by every method."""
-    first = int(np.flatnonzero(study.cases.level == np.float32(level))[0])
-    shown = {"Truth": study.cases.truth[first]} | {NAMES[name]: images[first] for name, images in study.images.items()}
-    voxel = study.bench.grid.voxel_mm
-    figure = montage(shown, np.diag([*voxel, 1.0]), note=f"Simulated, {level:g} trues/mm³")
-    return Figure(save_figure(work, f"images_{level:g}", figure), f"{level:g} trues per mm³.")
 
 
 def _report(config: ConfigDict, study: Study, sections: list[Section]) -> Report:

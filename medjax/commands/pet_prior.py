@@ -51,7 +51,8 @@ def train(
             f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
         )
     config: dict[str, Any] = settings._asdict() | {
-        "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
+        "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate,
+        "seed": seed,
         "start": str(start or ""),
     }  # fmt: skip
     with open_workdir(folder, {"train-prior": config_hash(config), **config}) as work:
@@ -136,7 +137,8 @@ def training_slices(volumes: Iterable[Float[np.ndarray, "x y z"]], settings: Set
     Raises:
         DataError: no slice has enough emission.
     """
-    kept, axes = [], []
+    kept: list[np.ndarray] = []
+    axes: list[np.ndarray] = []
     for volume in volumes:
         image = np.asarray(scaled(jnp.asarray(volume)))
         for axis in settings.orientations:

@@ -60,7 +60,8 @@ def deformation(
     tilt = np.radians(4) * strength * draw.standard_normal(3)
     matrix = _rotation(tilt) @ scale
     shift = strength * 2.0 * draw.standard_normal(3)
-    shape = tuple(int(np.ceil(side / LATTICE_MM)) + 1 for side in extent_mm)
+    nx, ny, nz = (int(np.ceil(side / LATTICE_MM)) + 1 for side in extent_mm)
+    shape = (nx, ny, nz)
     field = np.zeros((3, *shape))
     for amplitude, width in ((COARSE_MM, COARSE_WIDTH_MM), (FINE_MM, FINE_WIDTH_MM)):
         for axis in range(3):
@@ -112,7 +113,7 @@ def family(
 ) -> Float[np.ndarray, "x y z"]:
     """One member of the family that the shipped prior learns: FDG-like activity of a head of its own shape, no lesions.
 
-    Activities are uniform within `FAMILY` and vary smoothly by 12 % over some 30 mm, as metabolism does between regions.
+    Activities are uniform within `FAMILY` and vary smoothly by 12 % over some 30 mm, as metabolism does over regions.
     `tissues` and `affine` come from `brain.tissue_shares`.
     """
     from scipy import ndimage

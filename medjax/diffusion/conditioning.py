@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree, Scalar
+from jaxtyping import Array, Int, PyTree, Scalar
 
 from medjax.diffusion.likelihood import Likelihood
 from medjax.diffusion.sampler import Estimate, Estimator
@@ -82,7 +82,7 @@ def dds(
     part: Part,
     anchor: float | Scalar,
     scale: float | Scalar = 1.0,
-    updates: int = 4,
+    updates: int | Int[Array, ""] = 4,
     parts: int = 1,
     penalty: Callable[[Array], Array] | None = None,
     positive: bool = True,
@@ -110,7 +110,7 @@ def dds_delta(
     delta: float | Scalar,
     anchor: float | Scalar = 1.0,
     scale: float | Scalar = 1.0,
-    updates: int = 5,
+    updates: int | Int[Array, ""] = 5,
     parts: int = 1,
     penalty: Callable[[Array], Array] | None = None,
 ) -> Estimator:
@@ -136,7 +136,7 @@ def _inner(
     part: Part,
     advance: Callable[[Likelihood, Array, Array], Array],
     scale: float | Scalar,
-    updates: int,
+    updates: int | Int[Array, ""],
     parts: int,
     positive: bool,
 ) -> Estimator:

@@ -140,7 +140,9 @@ def save_prior(path: Path, prior: Prior) -> None:
         OSError: it cannot be written.
     """
     leaves = jax.tree_util.tree_leaves_with_path(prior.params)
-    arrays = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(a, np.float16) for p, a in leaves}
+    arrays: dict[str, Any] = {
+        jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(a, np.float16) for p, a in leaves
+    }
     header = json.dumps(prior.settings._asdict() | {"spread": float(prior.spread)})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, settings=np.frombuffer(header.encode(), np.uint8), **arrays)
@@ -161,7 +163,8 @@ def load_prior(path: Path | None = None) -> Prior:
             header = json.loads(archive["settings"].tobytes())
             arrays = {name: archive[name].astype(np.float32) for name in archive.files if name != "settings"}
             spread = header.pop("spread")
-            settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in header.items()})
+            given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header.items()}
+            settings = Settings(**given)
     except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
         raise DataError(f"{path}: no score prior; expected a file that `medjax pet train-prior` wrote") from error
     tree: dict = {}

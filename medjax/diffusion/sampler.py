@@ -107,8 +107,8 @@ def init(
     """γ · image + noise at time t.
 
     At β_max = 10 the marginal at t = 1 still holds 8 % of the image. Over the thousands of voxels of a head that is
-    several standard deviations: a start without it says that the slice is empty, and samples stay dark. A crude `image`,
-    an early iterate of MLEM say, is enough.
+    several standard deviations: a start without it says that the slice is empty, and samples stay dark. A crude
+    `image`, an early iterate of MLEM say, is enough.
     """
     sample = sde.marginal(t)[0] * image + sample_prior(sde, key, shape, t)
     return State(sample, jnp.zeros(shape), jnp.zeros((), jnp.int32))

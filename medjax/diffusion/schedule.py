@@ -3,10 +3,10 @@
     targets(likelihood, image, iterations, steps, longest)   → Targets      one deviance a reverse step
     likelihood_schedule(estimator, likelihood, targets)      → Estimator
 
-MLEM's iterates have deviances D(0) ≥ D(1) ≥ …; step k of N is to reach D at iterate M k / (N − 1), interpolated. The one
-knob is M: how far MLEM would have been run. A step whose denoised image fits better than its target is left alone; else
-full-data EM updates go on from it until the target is passed, and the image lands on the target by a search along the
-last update. Expected counts are affine in the image, so the search needs no projection.
+MLEM's iterates have deviances D(0) ≥ D(1) ≥ …; step k of N is to reach D at iterate M k / (N − 1), interpolated. The
+one knob is M: how far MLEM would have been run. A step whose denoised image fits better than its target is left alone;
+else full-data EM updates go on from it until the target is passed, and the image lands on the target by a search along
+the last update. Expected counts are affine in the image, so the search needs no projection.
 
 The published method (PET-LiSch, Webber et al., IEEE TMI 44(11), 2025, arXiv 2412.04339) is known to us by its abstract
 and descriptions; the target in deviance, the landing and the rules at the limits are ours.

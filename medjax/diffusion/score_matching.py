@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
-from medjax.diffusion.sde import Sde, score_from_denoised
+from medjax.diffusion.sde import Sde
 from medjax.errors import DataError
 
 Score = Callable[[Float[Array, "batch *space channel"], Float[Array, " batch"]], Float[Array, "batch *space channel"]]
@@ -76,7 +76,7 @@ def even_weight(sde: Sde, spread: float | Scalar) -> Callable[[Float[Array, " ba
 
 
 def intensity_scale(image: Float[Array, "..."]) -> Scalar:
-    """Mean of the emission voxels, those above 1 % of the maximum: networks see images divided by it. 0 for no emission.
+    """Mean of the emission voxels, those above 1 % of the maximum: networks see images divided by it. 0 for none.
 
     Source: Singh et al., MELBA 2024:001.
     """

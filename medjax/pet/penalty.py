@@ -1,9 +1,9 @@
-"""Penalties on differences between neighbouring voxels: quadratic, Bowsher (MR-guided), patch-based, relative difference.
+"""Penalties on differences between neighbouring voxels: quadratic, Bowsher, patch-based, relative difference.
 
 A sum over pairs of neighbours j, k with weights w ∝ 1 / distance:
 
     quadratic             ½ w (xⱼ − xₖ)²
-    Bowsher               the same, with w = 0 unless the MR image says that j and k are alike
+    Bowsher (MR-guided)   the same, with w = 0 unless the MR image says that j and k are alike
     patch                 the same, with w smaller where the patches around j and k differ, taken anew at every step
     relative difference   w (xⱼ − xₖ)² / (xⱼ + xₖ + γ |xⱼ − xₖ| + ε)
 
