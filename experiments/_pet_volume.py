@@ -1,8 +1,6 @@
 """A 2-D prior on a volume: likelihood-scheduled sampling transverse only, and in all three orientations."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +12,8 @@ from experiments._pet import FINE_MM, HELD_OUT, simulated, template_head
 from experiments._pet_methods import EARLY, Sampling
 from medjax.data.brain import Brain
 from medjax.data.deformation import deform, deformation
-from medjax.diffusion import planes, sampler, schedule
-from medjax.diffusion.prior import Prior, score
+from medjax.diffusion import sampler, schedule
+from medjax.diffusion.prior import estimator
 from medjax.diffusion.score_matching import intensity_scale
 from medjax.metrics.image import nrmse
 from medjax.pet import em
@@ -26,7 +24,7 @@ from medjax.pet.scanner import grid, lines, preset, with_rings
 from medjax.pet.simulate import draw, factors
 from medjax.pet.system import build_system
 
-MODES = ("transverse", "alternated", "averaged")
+MODES = ("transverse", "alternated", "averaged")  # of `medjax.diffusion.prior.estimator`
 
 
 def volume_scan(config: ConfigDict, resolution_mm: float = 4.5) -> tuple[Acquisition, Brain]:
@@ -46,21 +44,6 @@ def volume_scan(config: ConfigDict, resolution_mm: float = 4.5) -> tuple[Acquisi
     scan = draw(key, scanner, jnp.asarray(one.trues), v.trues_per_mm3 * one.volume_mm3, config.scan.background)
     m = factors(scanner, system, scan.scale, jnp.asarray(np.clip(truth.mu, 0, None)))
     return acquire(system, scan.counts, m, scan.additive, gaussian_psf(coarse, resolution_mm)), truth
-
-
-def estimator(prior: Prior, mode: str) -> sampler.Estimator:
-    """The prior on volumes: of transverse slices, or of all three orientations, in turn or on average."""
-
-    def one(axis: int) -> sampler.Estimator:
-        volume = planes.across(
-            partial(score, prior, axis=axis), axis, prior.settings.multiple, lambda t: prior.sde.marginal(t)[1]
-        )
-        return sampler.unconditional(prior.sde, volume)
-
-    if mode == "transverse":
-        return one(2)
-    join: Callable[..., sampler.Estimator] = planes.alternate if mode == "alternated" else planes.average
-    return join([one(2), one(1), one(0)])
 
 
 def sample(key: Array, acquisition: Acquisition, s: Sampling, mode: str, iterations: float) -> dict[str, Array]:

@@ -31,9 +31,14 @@ ImageFile = Annotated[
     typer.Option("-o", "--output", metavar="IMAGE", help="NIfTI to write; a picture goes beside it as .png."),
 ]
 Scanner = Annotated[str | None, typer.Option(help=f"{SCANNERS}; a counts file names its own.", show_default=False)]
-Method = Annotated[str, typer.Option(help="osem, mlem or map-em.")]
+Method = Annotated[str, typer.Option(help="osem, mlem, map-em, dds or likelihood-schedule.")]
 Iterations = Annotated[
-    int | None, typer.Option(help="Passes through the data.", show_default="osem 3, mlem 30, map-em 10")
+    int | None,
+    typer.Option(
+        help="Passes through the data. likelihood-schedule: of MLEM, whose likelihood it ends with, its one knob; dds: "
+        "updates a step.",
+        show_default="osem 3, mlem 30, map-em 10, likelihood-schedule 20, dds 2",
+    ),
 ]
 Subsets = Annotated[
     int | None, typer.Option(help="Subsets of the views in a pass.", show_default="osem 21, mlem 1, map-em 7")
@@ -83,6 +88,21 @@ Centre = Annotated[
     typer.Option(
         metavar="X,Y,Z", help="Where the scanner's centre lies, RAS+ mm.", show_default="the file's, or 0,0,0"
     ),
+]
+
+PriorFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PRIOR",
+        help="Score prior that dds and likelihood-schedule sample, from `medjax pet train-prior`.",
+        show_default="a brain's, FDG-like, 2.5 mm",
+    ),
+]
+Samples = Annotated[int, typer.Option(help="Samples to draw: their mean is the image, …_sd.nii.gz their spread.")]
+SamplingSteps = Annotated[int, typer.Option("--steps", help="Reverse steps of a sample.")]
+SamplingSeed = Annotated[int, typer.Option("--seed", help="Of the samples.")]
+Perpendicular = Annotated[
+    bool, typer.Option("--perpendicular", help="Use the prior in all three orientations, in turn.")
 ]
 
 # Of simulate
@@ -167,6 +187,11 @@ def reconstruct_command(
     additive: Additive = None,
     multiplicative: Multiplicative = None,
     centre: Centre = None,
+    prior: PriorFile = None,
+    samples: Samples = 1,
+    steps: SamplingSteps = 50,
+    seed: SamplingSeed = 0,
+    perpendicular: Perpendicular = False,
 ) -> None:
     """Reconstruct an image from counts.
 
@@ -174,14 +199,26 @@ def reconstruct_command(
 
     medjax pet reconstruct scan.l --scanner mmr --sum-planes 4 --method map-em -o image.nii.gz
 
+    medjax pet reconstruct counts.npz --method likelihood-schedule --samples 8 -o image.nii.gz
+
     List mode is rebinned to direct planes; its smoothed delayed coincidences are the background. For OSEM of so few
     counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
     with _prepared():
         from medjax.commands.pet_reconstruct import choose_settings, reconstruct
+        from medjax.commands.pet_sample import Sampling
         from medjax.pet.io import load_scan
 
-        settings = choose_settings(method, iterations, subsets, beta, psf_mm, post_filter_mm, guided=mr is not None)
+        settings = choose_settings(
+            method,
+            iterations,
+            subsets,
+            beta,
+            psf_mm,
+            post_filter_mm,
+            guided=mr is not None,
+            sampling=Sampling(prior, steps, samples, seed, perpendicular),
+        )
         reconstruct(
             lambda: load_scan(
                 counts,

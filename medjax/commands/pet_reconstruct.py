@@ -16,6 +16,7 @@ import typer
 from jaxtyping import Array, Float
 
 from medjax.atomic import replacing
+from medjax.commands.pet_sample import SAMPLERS, Sampling, checked_prior, sample
 from medjax.data.formats import SUFFIXES, Volume, read_nifti, resample, write_nifti
 from medjax.errors import ConfigError, DataError
 from medjax.metrics.image import nrmse
@@ -31,9 +32,12 @@ from medjax.report.figures import PET, montage, png
 from medjax.running.config import did_you_mean
 from medjax.running.progress import track
 
-DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # iterations, subsets
+DEFAULTS = {  # iterations, subsets
+    "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "dds": (2, 1), "likelihood-schedule": (20, 1)
+}  # fmt: skip
 BETA, GUIDED_BETA = 5.0, 30.0
 SIZE = 128
+PRIOR_SIZE, PRIOR_VOXEL_MM = 96, 2.5  # of the prior that comes with medjax
 FEW_COUNTS = 100  # in a plane of a subset: ordered subsets without a penalty then make specks
 
 
@@ -47,6 +51,7 @@ class Settings(NamedTuple):
     psf_mm: float
     post_filter_mm: float
     guided: bool  # by an MR image
+    sampling: Sampling = Sampling(None)
 
 
 def choose_settings(
@@ -58,6 +63,7 @@ def choose_settings(
     post_filter_mm: float = 0.0,
     *,
     guided: bool = False,
+    sampling: Sampling | None = None,
 ) -> Settings:
     """The settings of these options.
 
@@ -71,6 +77,10 @@ def choose_settings(
         raise ConfigError(f"--{'mr' if guided else 'beta'} goes with --method map-em, not with {method}")
     if method == "mlem" and subsets not in (None, 1):
         raise ConfigError(f"--subsets {subsets} makes it OSEM; expected 1 for mlem, or --method osem")
+    if method in SAMPLERS and subsets not in (None, 1):
+        raise ConfigError(f"--subsets {subsets}; {method} uses all data in every update")
+    if method not in SAMPLERS and sampling not in (None, Sampling(None)):
+        raise ConfigError(f"--prior, --samples, --steps, --seed and --perpendicular go with {' and '.join(SAMPLERS)}")
     passes, parts = DEFAULTS[method]
     chosen = Settings(
         method,
@@ -80,7 +90,10 @@ def choose_settings(
         psf_mm,
         post_filter_mm,
         guided,
+        sampling or Sampling(None),
     )
+    at_least("--steps", chosen.sampling.steps, 1)
+    at_least("--samples", chosen.sampling.samples, 1)
     at_least("--iterations", chosen.iterations, 1)
     at_least("--subsets", chosen.subsets, 1)
     for name in ("beta", "psf_mm", "post_filter_mm"):
@@ -111,7 +124,11 @@ def reconstruct(
     if centre_mm is not None:
         scan = replace(scan, centre_mm=centre_mm)
     scan = sum_planes(scan, planes_to_sum)
+    if settings.method in SAMPLERS and scan.truth is None:
+        size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
     grid = _grid(scan, size, voxel_mm)
+    if settings.method in SAMPLERS:
+        checked_prior(settings.sampling, grid)  # before any work is done
     affine = image_affine(grid, scan.centre_mm)
     mu_image = None if mu is None else _resampled_mu(mu, grid, affine)
     guide = None if mr is None else _resampled(mr, grid, affine)
@@ -120,9 +137,9 @@ def reconstruct(
         typer.echo(said)
     _warn_of_few_counts(scan, settings)
     start = time.perf_counter()
-    image = np.asarray(run(scan, grid, settings, mu_image, guide))
+    image, spread = run(scan, grid, settings, mu_image, guide)
     seconds = time.perf_counter() - start
-    _write(output, image, affine, _title(settings), said)
+    _write(output, image, spread, affine, _title(settings), said)
     typer.echo(
         f"{_title(settings)}: {scan.counts.sum(dtype=float):,.0f} counts, {seconds:.1f} s"
         f"{_error(image, affine, scan.truth)}; wrote {output} and {_picture(output).name}"
@@ -135,8 +152,10 @@ def run(
     settings: Settings,
     mu: Float[Array, "x y z"] | None = None,
     guide: Float[Array, "x y z"] | None = None,
-) -> Float[Array, "x y z"]:
-    """The reconstructed image: EM from a uniform start within the scanner's field of view.
+) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "x y z"] | None]:
+    """The reconstructed image, and of several samples their standard deviation.
+
+    EM starts from a uniform image within the scanner's field of view.
 
     Raises:
         ConfigError: the number of subsets does not divide the views.
@@ -153,6 +172,10 @@ def run(
     state = state._replace(image=state.image * in_field_of_view(grid, scan.scanner.field_of_view_mm))
     if not bool(jnp.any(state.image > 0)):
         raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
+    if settings.method in SAMPLERS:
+        prior = checked_prior(settings.sampling, grid)
+        image, spread = sample(settings.method, acquisition, prior, state.image, settings.iterations, settings.sampling)
+        return _filtered(grid, settings, jnp.asarray(image)), spread
     penalty, weight = None, 0.0
     if settings.method == "map-em":
         penalty = _penalty(grid, guide)
@@ -165,9 +188,13 @@ def run(
             raise DataError(
                 f"{settings.method}: the image is not finite after iteration {number + 1}; nothing is written"
             )
+    return _filtered(grid, settings, state.image), None
+
+
+def _filtered(grid: Grid, settings: Settings, image: Array) -> np.ndarray:
     if settings.post_filter_mm > 0:
-        return jax.jit(blur)(_psf(grid, settings.post_filter_mm), state.image)
-    return state.image
+        image = jax.jit(blur)(_psf(grid, settings.post_filter_mm), image)
+    return np.asarray(image)
 
 
 def counted(number: int, thing: str) -> str:
@@ -256,6 +283,11 @@ def _resampled(path: Path, grid: Grid, affine: np.ndarray, volume: Volume | None
 
 def _title(settings: Settings) -> str:
     name, passes = settings.method.upper(), counted(settings.iterations, "iteration")
+    if settings.method in SAMPLERS:
+        of = "update" if settings.method == "dds" else "iteration of MLEM"
+        return f"{name}, {counted(settings.iterations, of)}, {counted(settings.sampling.samples, 'sample')}".replace(
+            "iteration of MLEMs", "iterations of MLEM"
+        )
     subsets = f" × {settings.subsets} subsets" if settings.subsets > 1 else ""
     penalty = f", {'MR-guided, ' * settings.guided}β = {settings.beta:g}" if settings.method == "map-em" else ""
     post = f", {settings.post_filter_mm:g} mm post-filter" if settings.post_filter_mm else ""
@@ -266,9 +298,14 @@ def _picture(output: Path) -> Path:
     return output.with_name(output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
 
 
-def _write(output: Path, image: np.ndarray, affine: np.ndarray, title: str, said: str) -> None:
-    """Image and picture, both or neither."""
-    drawn = png(montage({title: image}, affine, scale=PET._replace(unit="activity, arbitrary units"), note=said))
+def _write(
+    output: Path, image: np.ndarray, spread: np.ndarray | None, affine: np.ndarray, title: str, said: str
+) -> None:
+    """Image and picture, both or neither; before them the samples' standard deviation as …_sd.nii.gz."""
+    shown = {title: image} | ({} if spread is None else {"standard deviation": spread})
+    drawn = png(montage(shown, affine, scale=PET._replace(unit="activity, arbitrary units"), note=said))
+    if spread is not None:
+        write_nifti(_picture(output).with_name(_picture(output).stem + "_sd.nii.gz"), spread, affine)
     with replacing(_picture(output)) as picture:
         picture.write(drawn)
         picture.flush()

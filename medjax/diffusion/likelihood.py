@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Scalar
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """p(data | image). `medjax.pet.acquisition.Acquisition` is one. Arrays are pytree leaves."""
 

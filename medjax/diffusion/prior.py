@@ -3,11 +3,13 @@
 load_prior()                the brain prior that comes with medjax (its card: `weights/brain.md`)
 load_prior(path)            one's own, from `medjax pet train-prior`
 score(prior, x, t, axis)    ∇ log p of slices perpendicular to the axis, (batch, a, b), in units of the scale
+estimator(prior, mode)      the prior on volumes, for `sampler` and `conditioning`
 """
 
 import io
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +21,10 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from medjax.atomic import replacing
+from medjax.diffusion import planes, sampler
 from medjax.diffusion.score_matching import denoising_loss, even_weight, preconditioned
 from medjax.diffusion.sde import Sde, vp
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 from medjax.models.score_unet import score_network
 from medjax.training.state import TrainState, init, make_train_step
 
@@ -82,6 +85,29 @@ def score(prior: Prior, x: Float[Array, "batch a b"], t: Scalar | float, axis: i
 
     one = preconditioned(network, prior.sde, prior.spread)
     return one(x[..., None], jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1]))[..., 0]
+
+
+def estimator(prior: Prior, mode: str = "transverse") -> sampler.Estimator:
+    """The prior on volumes `(x, y, z)`, any sides: of transverse slices, or in three orientations, in turn or on average.
+
+    Perpendicular modes ("alternated", "averaged") need isotropic voxels and a prior trained on all orientations.
+
+    Raises:
+        ConfigError: no such mode.
+    """
+
+    def one(axis: int) -> sampler.Estimator:
+        volume = planes.across(
+            partial(score, prior, axis=axis), axis, prior.settings.multiple, lambda t: prior.sde.marginal(t)[1]
+        )
+        return sampler.unconditional(prior.sde, volume)
+
+    if mode == "transverse":
+        return one(2)
+    joined = {"alternated": planes.alternate, "averaged": planes.average}
+    if mode not in joined:
+        raise ConfigError(f"planes: mode {mode}; expected transverse, alternated or averaged")
+    return joined[mode]([one(2), one(1), one(0)])
 
 
 def make_trainer(

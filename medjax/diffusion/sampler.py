@@ -142,7 +142,7 @@ def langevin(
     """
 
     def correct(key: PRNGKeyArray, x: Array, t: Scalar, index: Int[Array, ""]) -> Array:
-        def once(number: int, x: Array) -> Array:
+        def once(number: Int[Array, ""], x: Array) -> Array:
             estimate, _ = estimator(x, t, index)
             s = score_from_denoised(sde, x, estimate.denoised, t)
             size = 2 * snr**2 * x.size / jnp.maximum(jnp.sum(s**2), jnp.finfo(x.dtype).tiny)

@@ -22,7 +22,7 @@ Time = Scalar | float
 class Sde:
     """A diffusion. `ends` are its settings (traced); `law` maps (t, ends) to log γ and ν²."""
 
-    ends: tuple[Scalar | float, Scalar | float]
+    ends: tuple[Time, Time]
     law: Callable = field(metadata={"static": True})
 
     def marginal(self, t: Time) -> tuple[Scalar, Scalar]:
@@ -47,14 +47,14 @@ def ve(sigma_min: float | Scalar = 0.01, sigma_max: float | Scalar = 40.0) -> Sd
     return Sde((sigma_min, sigma_max), _variance_exploding)
 
 
-def _variance_preserving(t: Scalar, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+def _variance_preserving(t: Scalar, ends: tuple[Time, Time]) -> tuple[Scalar, Scalar]:
     low, high = ends
     log_gamma = -(t**2) * (high - low) / 4 - t * low / 2
     return log_gamma, -jnp.expm1(2 * log_gamma)
 
 
-def _variance_exploding(t: Scalar, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
-    low, high = ends
+def _variance_exploding(t: Scalar, ends: tuple[Time, Time]) -> tuple[Scalar, Scalar]:
+    low, high = map(jnp.asarray, ends)
     return jnp.zeros_like(t), jnp.exp(2 * (jnp.log(low) + t * jnp.log(high / low)))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.pet import penalty
-from medjax.pet.penalty import Neighbours, bowsher, neighbours
+from medjax.pet.penalty import Neighbours, bowsher, neighbours, patch_weights
 
 SHAPE, VOXEL = (4, 3, 2), (2.0, 3.0, 1.5)
 quadratic, quadratic_gradient = jax.jit(penalty.quadratic), jax.jit(penalty.quadratic_gradient)
@@ -208,3 +208,30 @@ def test_penalties_jit_and_vmap(plain: Neighbours, x64: None):
     for function in (penalty.quadratic, penalty.relative_difference, penalty.relative_difference_gradient):
         got = jax.jit(jax.vmap(function, in_axes=(None, 0)))(plain, images)
         np.testing.assert_allclose(got, jnp.stack([function(plain, one) for one in images]), rtol=1e-10, atol=1e-12)
+
+
+def test_patch_weights_touch_the_patch_penalty():
+    """The gradient of the quadratic with these weights is that of Σ w ψ(t), by automatic differentiation."""
+    shape, delta = (9, 8, 1), 0.3
+    pairs = neighbours(shape, (2.0, 2.0, 2.0))
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=shape), jnp.float32)
+
+    def patch_mean(a):
+        for axis in (0, 1):
+            padded = jnp.pad(a, [(1, 1) if k == axis else (0, 0) for k in range(3)])
+            n = a.shape[axis]
+            a = sum(jax.lax.slice_in_dim(padded, k, k + n, axis=axis) for k in range(3)) / 3
+        return a
+
+    def penalty(x):
+        total = 0.0
+        for weight, (i, j, _) in zip(pairs.weights, pairs.offsets, strict=True):
+            moved = jnp.roll(x, (-i, -j), (0, 1))
+            square = patch_mean(jnp.where(weight > 0, (x - moved) ** 2, 0))
+            t = jnp.sqrt(square + 1e-12)
+            total += jnp.max(weight) * jnp.sum(delta**2 * (t / delta - jnp.log1p(t / delta)))
+        return total
+
+    touched = quadratic_gradient(patch_weights(pairs, image, delta), image)
+    inside = (slice(2, -2), slice(2, -2))
+    np.testing.assert_allclose(touched[inside], jax.grad(penalty)(image)[inside], rtol=2e-3, atol=1e-5)

@@ -1,0 +1,64 @@
+"""The score network: shapes in any number of axes, what it starts from, what it can see."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.models.residual import residual_network
+from medjax.models.score_unet import ScoreUNet, fourier, pool, score_network, upsample
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("space", [(16,), (8, 16), (4, 8, 4)])
+def test_any_number_of_axes(space):
+    initialise, apply = score_network((8, 16), attention=(1,))
+    x = jax.random.normal(KEY, (2, *space, 1))
+    params = initialise(KEY, x, jnp.zeros(2))
+    assert apply(params, x, jnp.zeros(2)).shape == x.shape
+    assert (apply(params, x, jnp.zeros(2)) == 0).all()  # so that training starts from the Gaussian answer
+
+
+def awake(params):
+    """Parameters with no zeros left, so that everything that is seen shows."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(KEY, len(leaves))
+    return jax.tree.unflatten(
+        tree, [a + 0.1 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
+    )
+
+
+def test_level_orientation_and_condition_are_seen():
+    module = ScoreUNet((8, 16), attention=(1,))
+    x, level, lies = jax.random.normal(KEY, (2, 8, 8, 1)), jnp.zeros(2), jax.nn.one_hot(jnp.asarray([0, 2]), 3)
+    mr = jnp.ones((2, 8, 8, 1))
+    params = awake(module.init(KEY, x, level, lies, mr)["params"])
+
+    def out(*inputs):
+        return np.asarray(module.apply({"params": params}, *inputs))
+
+    base = out(x, level, lies, mr)
+    assert not np.allclose(base, out(x, level + 1, lies, mr))
+    assert not np.allclose(base, out(x, level, lies[::-1], mr))
+    assert not np.allclose(base, out(x, level, lies, 0 * mr))
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    initialise, apply = score_network((8, 16), attention=(1,))
+    x = jax.random.normal(KEY, (3, 8, 8, 1))
+    params = awake(initialise(KEY, x, jnp.zeros(3)))
+    np.testing.assert_allclose(apply(params, x, jnp.zeros(3))[1:2], apply(params, x[1:2], jnp.zeros(1)), atol=1e-5)
+
+
+def test_pooling_and_upsampling():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_allclose(pool(x)[0, 0, 0, 0], (0 + 1 + 4 + 5) / 4)
+    np.testing.assert_allclose(pool(upsample(x)), x)
+    assert fourier(jnp.zeros(3), 8).shape == (3, 8)
+
+
+def test_residual_network_starts_as_the_identity():
+    initialise, apply = residual_network(8, 3)
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    np.testing.assert_array_equal(apply(initialise(KEY, x), x), x)
