@@ -1,6 +1,6 @@
-"""The demonstration: a low-count FDG scan of the MNI brain, reconstructed with and without its MR.
+"""The demonstration: a low-count FDG scan of the MNI brain, with and without its MR; a few slices with a score prior.
 
-`medjax run demo:small`: the whole brain, about a minute on two cores. `tiny`: seven coarse planes, for tests.
+`medjax run demo:small`: the whole brain, RESULTS.md has the time on two cores. `tiny`: seven coarse planes, for tests.
 `paper`: the scanner's whole length, 256² voxels of its own size, for an accelerator; it has not been run yet.
 """
 
@@ -25,6 +25,16 @@ def get_config(preset: str) -> ConfigDict:
             "grid": {"size": size, "voxel_mm": voxel_mm},
             "osem": {"subsets": 21, "iterations": 3, "beta": 0.0, "post_filter_mm": 4.0},
             "map_em": {"subsets": 21, "iterations": 6, "beta": 3.0},
+            "slices": {  # a few, sampled with the score prior that comes with medjax
+                "planes": 1 if preset == "tiny" else 3,
+                "size": 96,
+                "voxel_mm": 2.5,
+                "trues_per_mm3": 10.0,
+                "steps": 4 if preset == "tiny" else 50,
+                "samples": 2 if preset == "tiny" else 8,
+                "dds_updates": 2,
+                "schedule_iterations": 20,
+            },
             "mr_map_em": {"subsets": 21, "iterations": 10, "beta": 60.0, "similar": 4},
         }
     )

@@ -88,7 +88,7 @@ def score(prior: Prior, x: Float[Array, "batch a b"], t: Scalar | float, axis: i
 
 
 def estimator(prior: Prior, mode: str = "transverse") -> sampler.Estimator:
-    """The prior on volumes `(x, y, z)`, any sides: of transverse slices, or in three orientations, in turn or on average.
+    """The prior on volumes `(x, y, z)`, any sides: of transverse slices, or of three orientations joined.
 
     Perpendicular modes ("alternated", "averaged") need isotropic voxels and a prior trained on all orientations.
 
