@@ -23,10 +23,20 @@ def get_config(preset: str) -> ConfigDict:
                 "background": 0.5,  # share of the prompts
                 "lesions": 3,
             },
-            "sampling": {"prior": "", "steps": 4 if tiny else 100 if paper else 50, "last": 1e-2, "eta": 1.0},
+            "sampling": {
+                "prior": "",
+                "steps": 4 if tiny else 100 if paper else 50,
+                "first": 0.5,
+                "last": 1e-2,
+                "eta": 1.0,
+            },
             "training": {"heads": 0, "batch": 0, "unet_steps": 0, "unrolled_steps": 0},  # no supervised methods here
             "tuning": {"heads": 1 if tiny else 3, "values": 2 if tiny else 0},  # of each knob; 0: all
-            "test": {"heads": 1 if tiny else 6 if paper else 2, "realisations": 2 if tiny else 20 if paper else 5},
+            "test": {
+                "heads": 1 if tiny else 6 if paper else 2,
+                "realisations": 2 if tiny else 20 if paper else 5,
+                "samples": 2 if tiny else 4,
+            },
             "noise": {"realisations": 3 if tiny else 20},  # of the bias–deviation curves
             "posterior": {"seeds": 3 if tiny else 25},
         }

@@ -25,7 +25,13 @@ def get_config(preset: str) -> ConfigDict:
                 "background": 0.5,  # share of the prompts
                 "lesions": 3,
             },
-            "sampling": {"prior": "", "steps": 4 if tiny else 100 if paper else 50, "last": 1e-2, "eta": 1.0},
+            "sampling": {
+                "prior": "",
+                "steps": 4 if tiny else 100 if paper else 50,
+                "first": 0.5,
+                "last": 1e-2,
+                "eta": 1.0,
+            },
             "training": {
                 "heads": 4 if tiny else 400 if paper else 48,
                 "batch": 4 if tiny else 8,
@@ -33,7 +39,11 @@ def get_config(preset: str) -> ConfigDict:
                 "unrolled_steps": 2 if tiny else 5000 if paper else 200,
             },
             "tuning": {"heads": 1 if tiny else 3, "values": 2 if tiny else 0},  # of each knob; 0: all
-            "test": {"heads": 1 if tiny else 6 if paper else 2, "realisations": 2 if tiny else 20 if paper else 5},
+            "test": {
+                "heads": 1 if tiny else 6 if paper else 2,
+                "realisations": 2 if tiny else 20 if paper else 5,
+                "samples": 2 if tiny else 4,
+            },
             "volume": {"planes": 15 if tiny else 63, "head": 0, "trues_per_mm3": 10.0, "iterations": 20.0},
             "other_brain": "",
         }

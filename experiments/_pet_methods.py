@@ -21,11 +21,12 @@ from medjax.diffusion import conditioning, planes, sampler, schedule
 from medjax.diffusion.prior import Prior, score
 from medjax.diffusion.score_matching import intensity_scale
 from medjax.pet import em, stochastic
-from medjax.pet.acquisition import Acquisition, ordered_subsets
+from medjax.pet.acquisition import Acquisition, expected_deviance, ordered_subsets
 from medjax.pet.penalty import Neighbours, neighbours, patch_weights, relative_difference_gradient
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.running.progress import track
 
+LONGEST, FITTED = 160, 80  # iterates of MLEM: at most for targets, and to look for the noise's level in
 EARLY = 8  # updates of MLEM that give samplers their intensity scale and start
 
 
@@ -49,7 +50,8 @@ class Sampling(NamedTuple):
 
     prior: Prior
     steps: int
-    last: float  # time at which sampling ends
+    first: float  # times at which sampling starts, from an early MLEM image with noise, and ends
+    last: float
     eta: float
 
 
@@ -152,7 +154,7 @@ def _start(b: Bench, case: Cases, s: Sampling) -> _Start:
 
 
 def _sampled(b: Bench, key: Array, s: Sampling, start: _Start, estimator: sampler.Estimator, move: Any) -> Made:
-    times = sampler.time_grid(s.steps, 1.0, s.last)
+    times = sampler.time_grid(s.steps, s.first, s.last)
     first = start.image / start.scale
     state, info = sampler.run(key, estimator, s.prior.sde, times, b.grid.shape, move, image=first)
     return Made(jnp.maximum(start.scale * state.denoised, 0), jnp.sum(info.projections) + 2.0 * EARLY)
@@ -193,30 +195,38 @@ def dds_delta(b: Bench, key: Array, case: Cases, delta: Array, s: Sampling, upda
     return _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
 
 
-def likelihood_schedule(
-    b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling, longest: int = 100, most: int = 30
-) -> Made:
+def likelihood_schedule(b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling, most: int = 30) -> Made:
     """Likelihood-scheduled sampling; the knob is the number of MLEM iterations whose likelihood it ends with."""
     start = _start(b, case, s)
     first = em.init(start.acquisition).image
-    goal = schedule.targets(start.acquisition, first, iterations, s.steps, longest, EARLY)
+    goal = schedule.targets(start.acquisition, first, iterations, s.steps, LONGEST, EARLY)
     guided = schedule.likelihood_schedule(start.estimator, start.acquisition, goal.deviance, start.scale, most)
     made = _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
     return made._replace(projections=made.projections + 2 * iterations)  # only as many are needed
 
 
+def likelihood_schedule_fit(b: Bench, key: Array, case: Cases, multiple: Array, s: Sampling) -> Made:
+    """The same with the knob in units of the iterate at which MLEM fits as well as the truth is expected to."""
+    whole = acquisition(b, case)
+    path = schedule.targets(whole, em.init(whole).image, jnp.asarray(FITTED), 2, FITTED, EARLY).path
+    fit = schedule.iterations_of_fit(path, expected_deviance(whole.expected(jnp.asarray(_start(b, case, s).image))))
+    iterations = jnp.clip(multiple * fit, 1, LONGEST)
+    made = likelihood_schedule(b, key, case, iterations, s)
+    return made._replace(projections=made.projections + 2 * jnp.maximum(fit - iterations, 0))
+
+
 def followed(b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling) -> schedule.Info:
     """What each step of a likelihood-scheduled sampling aimed at and reached."""
     start = _start(b, case, s)
-    goal = schedule.targets(start.acquisition, em.init(start.acquisition).image, iterations, s.steps, 100, EARLY)
+    goal = schedule.targets(start.acquisition, em.init(start.acquisition).image, iterations, s.steps, LONGEST, EARLY)
     guided = schedule.likelihood_schedule(start.estimator, start.acquisition, goal.deviance, start.scale, 30)
-    times, first = sampler.time_grid(s.steps, 1.0, s.last), start.image / start.scale
+    times, first = sampler.time_grid(s.steps, s.first, s.last), start.image / start.scale
     return sampler.run(key, guided, s.prior.sde, times, b.grid.shape, sampler.ddim(s.eta), image=first)[1]
 
 
 def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
     """`dps` with its steps called from Python: on CPU the network's gradient is many times faster outside a scan."""
-    times = sampler.time_grid(s.steps, 1.0, s.last)
+    times = sampler.time_grid(s.steps, s.first, s.last)
 
     @jax.jit
     @jax.vmap
@@ -267,15 +277,29 @@ def methods(b: Bench, s: Sampling, size: int) -> dict[str, Method]:
         "bsrem": (bsrem, {"beta": (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128), "filter_mm": (0.0, 4.0)}),
     }
     sampled: dict[str, tuple[Callable[..., Made], dict[str, tuple[float, ...]]]] = {
-        "naive": (naive, {"weight": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)}),
+        "naive": (naive, {"weight": (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0)}),
         "dds": (dds, {"anchor": (0.0156, 0.0312, 0.0625, 0.125, 0.25), "updates": (1.0, 2.0, 4.0)}),
-        "dds_delta": (dds_delta, {"delta": (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)}),
-        "likelihood_schedule": (likelihood_schedule, {"iterations": (2.5, 5.0, 10.0, 20.0, 40.0, 80.0)}),
+        "dds_delta": (dds_delta, {"delta": (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)}),
+        "likelihood_schedule": (likelihood_schedule, {"iterations": (5.0, 10.0, 20.0, 40.0, 80.0)}),
+        "likelihood_schedule_fit": (likelihood_schedule_fit, {"multiple": (0.25, 0.5, 1.0, 2.0)}),
     }
     out = {name: Method(name, batched(b, run, size), grid) for name, (run, grid) in conventional.items()}
     out |= {name: Method(name, batched(b, partial(run, s=s), size), grid) for name, (run, grid) in sampled.items()}
-    weights = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    weights = (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0)
     return out | {"dps": Method("dps", looped_dps(b, s, size), {"weight": weights})}
+
+
+def averaged(method: Method, samples: int) -> Method:
+    """The mean of several samples instead of one."""
+
+    def run(key: Array, cases: Cases, knobs: Mapping[str, Any]) -> Made:
+        repeated = Cases(*(np.repeat(array, samples, axis=0) for array in cases))
+        made = method.run(key, repeated, {name: np.repeat(values, samples) for name, values in knobs.items()})
+        shape = (cases.number, samples)
+        images = made.image.reshape(*shape, *made.image.shape[1:]).mean(axis=1)
+        return Made(images, made.projections.reshape(shape).sum(axis=1))
+
+    return Method(f"{method.name}_mean", run, method.grid)
 
 
 # ── tuning ──

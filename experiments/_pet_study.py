@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments._pet import MEASURES, Bench, Cases, Subject, bench, measures, scan, subject, training_subject
 from experiments._pet_learned import train_unet, train_unrolled, unet_method, unrolled_method
-from experiments._pet_methods import Method, Sampling, Tuned, knobs_for, methods, tune
+from experiments._pet_methods import Method, Sampling, Tuned, averaged, knobs_for, methods, tune
 from medjax.diffusion.prior import load_prior
 from medjax.errors import ConfigError
 from medjax.report.figures import montage
@@ -34,7 +34,12 @@ NAMES = {
     "dds": "PET-DDS",
     "dds_delta": "PET-DDS-δ",
     "likelihood_schedule": "likelihood schedule",
+    "likelihood_schedule_fit": "likelihood schedule, to noise level",
+    "dds_mean": "PET-DDS, mean of samples",
+    "dds_delta_mean": "PET-DDS-δ, mean of samples",
+    "likelihood_schedule_mean": "likelihood schedule, mean of samples",
 }
+AVERAGED = ("dds", "dds_delta", "likelihood_schedule")  # also judged by the mean of several samples
 VALIDATION, TESTED = 500, 0  # first seeds of the heads that knobs are tuned on, and of those that are judged
 
 
@@ -64,7 +69,7 @@ def prepare(config: ConfigDict) -> tuple[Bench, Sampling]:
             f"has, and a multiple of {prior.settings.multiple} voxels"
         )
     return bench(config.scan.scanner, g.size, g.voxel_mm, background=config.scan.background), Sampling(
-        prior, s.steps, s.last, s.eta
+        prior, s.steps, s.first, s.last, s.eta
     )
 
 
@@ -101,6 +106,10 @@ def run_study(config: ConfigDict, work: WorkDir, wanted: Sequence[str]) -> Study
     for name in wanted:
         done = reconstructed(work, f"test_{name}", found[name], cases, tuned[name].knobs, config.seed)
         images[name], projections[name] = done["image"], done["projections"]
+    for name in [name for name in AVERAGED if name in wanted]:
+        mean = averaged(found[name], config.test.samples)
+        done = reconstructed(work, f"test_{mean.name}", mean, cases, tuned[name].knobs, config.seed)
+        images[mean.name], projections[mean.name] = done["image"], done["projections"]
     return Study(b, s, found, tuned, cases, images, projections)
 
 
@@ -175,7 +184,8 @@ def study_metrics(study: Study) -> dict[str, float]:
             for level, (mean, deviation) in by_level(each, study.cases).items():
                 out[f"{measure}/{name}/{level:g}"] = mean
                 out[f"{measure}_sd/{name}/{level:g}"] = deviation
-        out |= _tuning_metrics(study.methods[name], study.tuned[name])
+        if name in study.methods:
+            out |= _tuning_metrics(study.methods[name], study.tuned[name])
     return out
 
 

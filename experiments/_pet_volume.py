@@ -52,7 +52,7 @@ def sample(key: Array, acquisition: Acquisition, s: Sampling, mode: str, iterati
     goal = schedule.targets(acquisition, uniform, iterations, s.steps, 100, EARLY)
     scale = intensity_scale(goal.image)
     guided = schedule.likelihood_schedule(estimator(s.prior, mode), acquisition, goal.deviance, scale, 30)
-    times = sampler.time_grid(s.steps, 1.0, s.last)
+    times = sampler.time_grid(s.steps, s.first, s.last)
     move = sampler.ddim(s.eta)
     state, info = sampler.run(key, guided, s.prior.sde, times, uniform.shape, move, image=goal.image / scale)
     return {

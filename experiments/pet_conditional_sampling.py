@@ -49,7 +49,7 @@ def run(config: ConfigDict, work: WorkDir) -> Result:
     certain, figures, table = _posterior(config, work, study)
     metrics |= noise | certain
     levels = config.scan.trues_per_mm3
-    merit = study_table(metrics, METHODS, levels)
+    merit = study_table(metrics, tuple(study.images), levels)
     sections = [
         Section("Images", "", [picture(study, work, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=merit),

@@ -41,7 +41,8 @@ from medjax.running.experiment import Result
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 METHODS = (
-    "osem", "map_em", "mr_map_em", "supervised", "unrolled", "dps", "dds", "dds_delta", "likelihood_schedule"
+    "osem", "map_em", "mr_map_em", "supervised", "unrolled", "dps", "dds", "dds_delta", "likelihood_schedule",
+    "likelihood_schedule_fit",
 )  # fmt: skip
 ELSEWHERE = ("osem", "map_em", "supervised", "unrolled", "dds", "likelihood_schedule")  # on what no training saw
 
@@ -56,7 +57,7 @@ def run(config: ConfigDict, work: WorkDir) -> Result:
     other, tables = _elsewhere(config, work, study)
     volume, images = _volume(config, work, study)
     metrics |= other | volume
-    table = study_table(metrics, METHODS, levels)
+    table = study_table(metrics, tuple(study.images), levels)
     sections = [
         Section("Images", "", [picture(study, work, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),

@@ -76,6 +76,20 @@ def at(path: Float[Array, " iterate"], iterates: Float[Array, " step"]) -> Float
     return jnp.interp(iterates, jnp.arange(len(path), dtype=path.dtype), path)
 
 
+def iterations_of_fit(path: Float[Array, " iterate"], deviance: float | Scalar) -> Scalar:
+    """The fractional iterate at which the path falls to `deviance`; the last one where it never does.
+
+    With the deviance that the truth is expected to have (`medjax.pet.acquisition.expected_deviance`) this is where MLEM
+    begins to fit noise: it grows with the counts by itself, and a multiple of it is a knob that needs no tuning to
+    them.
+    """
+    passed = jnp.sum(jnp.cumprod(path > deviance))  # the first that is low enough
+    last = len(path) - 1
+    before, after = path[jnp.clip(passed - 1, 0, last)], path[jnp.clip(passed, 0, last)]
+    part = jnp.where(before > after, (before - deviance) / jnp.where(before > after, before - after, 1), 1.0)
+    return jnp.clip(jnp.where(passed > last, last, passed - 1 + part), 0, last).astype(path.dtype)
+
+
 def iterations_of_gain(path: Float[Array, " iterate"], gain: float | Scalar) -> Scalar:
     """The iterate after which an update of MLEM gains less than `gain` in deviance: grows with the counts by itself."""
     gains = path[:-1] - path[1:]

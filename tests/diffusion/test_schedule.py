@@ -114,3 +114,9 @@ def test_zero_counts_leave_nothing_to_reach(scan, prior, level):
     silent = replace(scan, counts=level * 0 * scan.counts)
     state, _ = sampled(silent, prior, goal(silent).deviance)
     assert jnp.isfinite(state.denoised).all()
+
+
+def test_fit_is_where_the_path_falls_to_a_deviance():
+    path = jnp.asarray([100.0, 50.0, 30.0, 25.0])
+    for deviance, iterate in ((200.0, 0.0), (75.0, 0.5), (50.0, 1.0), (40.0, 1.5), (25.0, 3.0), (1.0, 3.0)):
+        np.testing.assert_allclose(schedule.iterations_of_fit(path, deviance), iterate, atol=1e-6)

@@ -20,6 +20,7 @@ from medjax.pet.acquisition import (
     check_mu,
     de_pierro,
     em_image,
+    expected_deviance,
     ordered_subsets,
     select,
 )
@@ -284,3 +285,12 @@ def test_another_projector_plugs_in(scan64: Acquisition, x64: None):
     image = jnp.asarray(random(*GRID.shape))
     halved = replace(scan64, system=jnp.asarray(0.5), project=project)
     np.testing.assert_allclose(halved.forward(image), scan64.forward(image) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mean", [0.01, 0.5, 3.0, 24.0, 26.0, 400.0])
+def test_expected_deviance_is_scipys_expectation(mean):
+    y = np.arange(0, 2000)
+    safe = np.maximum(y, 1)
+    unit = mean - y - y * np.log(mean / safe)
+    truth = (stats.poisson.pmf(y, mean) * unit).sum()
+    np.testing.assert_allclose(expected_deviance(jnp.full((3, 2), mean)) / 6, truth, rtol=1e-3)
