@@ -15,6 +15,7 @@ from medjax.pet.grid import Grid
 GREY = (3, 42, 8, 47, 11, 12, 13, 17, 18, 26, 50, 51, 52, 53, 54, 58)
 WHITE = (2, 41, 7, 46, 28, 60, 85, 251, 252, 253, 254, 255)
 THALAMUS, BRAINSTEM = (10, 49), (16,)
+ROOM = 20  # voxels of air for skull and scalp
 SLICES_MM = (10.0, 30.0)  # above the brain's middle
 
 
@@ -27,10 +28,12 @@ def other_subjects(b: Bench, folder: Path) -> list[Subject]:
     t1, labels = read_nifti(folder / "t1.nii.gz"), read_nifti(folder / "labels.nii.gz")
     if t1.array.shape != labels.array.shape:
         raise DataError(f"{folder}: T1 {t1.array.shape} and labels {labels.array.shape}; expected one grid")
-    images = _images(t1.array, np.rint(labels.array).astype(int), folder)
+    images = _images(np.pad(t1.array, ROOM), np.pad(np.rint(labels.array).astype(int), ROOM), folder)
+    affine = t1.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, ROOM)
     middle = ndimage.center_of_mass(images["brain"])
-    x, y, z = (t1.affine[:3, :3] @ middle + t1.affine[:3, 3]).tolist()
-    return [_slice(b, images, t1.affine, (x, y, z + up)) for up in SLICES_MM]
+    x, y, z = (affine[:3, :3] @ middle + affine[:3, 3]).tolist()
+    return [_slice(b, images, affine, (x, y, z + up)) for up in SLICES_MM]
 
 
 def _images(t1: np.ndarray, labels: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
@@ -44,8 +47,9 @@ def _images(t1: np.ndarray, labels: np.ndarray, folder: Path) -> dict[str, np.nd
     skull, head = distance < 8, distance < 14
     tissues["skull"] = np.asarray(skull & ~brain, np.float32)
     tissues["scalp"] = np.asarray(head & ~skull, np.float32)
+    values = {name: value for name, value in ACTIVITY["fdg"]._asdict().items() if name in tissues}
     return {
-        "activity": mix(tissues, ACTIVITY["fdg"]._asdict()),
+        "activity": mix(tissues, values),
         "t1": t1 / max(float(np.percentile(t1[brain], 95)), 1e-6),
         "mu": np.asarray(MU_SOFT * head, np.float32),
         "grey": tissues["grey"],

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from experiments._pet import MEASURES, Bench, Cases, Subject, bench, measures, scan, subject, training_subject
 from experiments._pet_learned import train_unet, train_unrolled, unet_method, unrolled_method
-from experiments._pet_methods import Method, Sampling, Tuned, averaged, knobs_for, methods, tune
+from experiments._pet_methods import Method, Sampling, averaged, methods
+from experiments._pet_tuning import Tuned, knobs_for, tune
 from medjax.diffusion.prior import load_prior
 from medjax.errors import ConfigError
 from medjax.report.figures import montage

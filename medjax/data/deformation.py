@@ -110,7 +110,7 @@ def family(
     affine: Float[np.ndarray, "4 4"],
     voxel_mm: Number,
     shape: tuple[int, int, int],
-) -> Float[np.ndarray, "x y z"]:
+) -> Float[np.ndarray, "a b c"]:
     """One member of the family that the shipped prior learns: FDG-like activity of a head of its own shape, no lesions.
 
     Activities are uniform within `FAMILY` and vary smoothly by 12 % over some 30 mm, as metabolism does over regions.

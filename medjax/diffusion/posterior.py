@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Bool, Float, Key, PyTree, Scalar
 
 from medjax.errors import DataError
 
@@ -18,7 +18,7 @@ class Summary(NamedTuple):
     variation: Float[Array, "*space"]  # standard deviation / mean, 0 where the mean is below 1 % of its maximum
 
 
-def draw(sample: Callable[..., PyTree], keys: PRNGKeyArray, *data: PyTree, chunk: int = 1) -> PyTree:
+def draw(sample: Callable[..., PyTree], keys: Key[Array, " sample"], *data: PyTree, chunk: int = 1) -> PyTree:
     """sample(key, *datum) for every key, and every datum along the first axes of `data`: `chunk` at once, one program.
 
     Seeds × realisations: repeat the data for each seed. On an accelerator a chunk is a batch; on CPU 1 is as fast.

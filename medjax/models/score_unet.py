@@ -127,7 +127,7 @@ class Attention(nn.Module):
 def fourier(level: Float[Array, " batch"], size: int) -> Float[Array, "batch {size}"]:
     """cos and sin of the level at `size` / 2 frequencies from 1 to 30, evenly spaced in their logarithm."""
     frequencies = jnp.exp(jnp.linspace(0.0, jnp.log(30.0), size // 2))
-    angles = level[:, None] * frequencies
+    angles = level[:, None] * frequencies[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 

@@ -46,6 +46,6 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, params)
-        return TrainState(params, average, inner, state.step + 1), Info(value, optax.global_norm(gradient))
+        return TrainState(params, average, inner, state.step + 1), Info(value, optax.tree.norm(gradient))
 
     return step
