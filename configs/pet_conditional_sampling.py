@@ -31,7 +31,7 @@ def get_config(preset: str) -> ConfigDict:
                 "eta": 1.0,
             },
             "training": {"heads": 0, "batch": 0, "unet_steps": 0, "unrolled_steps": 0},  # no supervised methods here
-            "tuning": {"heads": 1 if tiny else 3, "values": 2 if tiny else 0},  # of each knob; 0: all
+            "tuning": {"heads": 1 if tiny else 3, "per_knob": 2 if tiny else 0},  # of each knob; 0: all
             "test": {
                 "heads": 1 if tiny else 6 if paper else 2,
                 "realisations": 2 if tiny else 20 if paper else 5,

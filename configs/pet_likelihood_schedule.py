@@ -38,7 +38,7 @@ def get_config(preset: str) -> ConfigDict:
                 "unet_steps": 2 if tiny else 20000 if paper else 800,
                 "unrolled_steps": 2 if tiny else 5000 if paper else 200,
             },
-            "tuning": {"heads": 1 if tiny else 3, "values": 2 if tiny else 0},  # of each knob; 0: all
+            "tuning": {"heads": 1 if tiny else 3, "per_knob": 2 if tiny else 0},  # of each knob; 0: all
             "test": {
                 "heads": 1 if tiny else 6 if paper else 2,
                 "realisations": 2 if tiny else 20 if paper else 5,

@@ -100,7 +100,7 @@ def run_study(config: ConfigDict, work: WorkDir, wanted: Sequence[str]) -> Study
     )
     found = {name: method for name, method in methods(b, s, config.chunk).items() if name in wanted}
     found |= _learned(config, work, b, wanted)
-    found = {name: thinned(method, t.values) for name, method in found.items()}
+    found = {name: thinned(method, t.per_knob) for name, method in found.items()}
     tuned = {name: _tuned(work, found[name], validation, config.seed) for name in wanted}
     images: dict[str, np.ndarray] = {}
     projections: dict[str, np.ndarray] = {}

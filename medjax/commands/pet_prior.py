@@ -87,7 +87,7 @@ def _train(
         chosen = np.random.default_rng((seed, number)).integers(len(slices), size=batch)
         return jnp.asarray(slices[chosen], jnp.float32), jnp.asarray(axes[chosen])
 
-    def report(state: TrainState, values: dict[str, float]) -> None:
+    def report(state: TrainState, values: dict[str, float | int]) -> None:
         append_jsonl(work, values)
         if values["step"] % (5 * every) == 0 or values["step"] == steps:
             save_arrays(kept, state)

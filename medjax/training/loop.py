@@ -18,7 +18,7 @@ def fit(
     state: TrainState,
     batches: Callable[[int], PyTree],
     steps: Iterable[int],
-    report: Callable[[TrainState, dict[str, float]], Any],
+    report: Callable[[TrainState, dict[str, float | int]], Any],
     every: int = 100,
 ) -> TrainState:
     """Run `steps` (from state.step on), with `batches(n)` the n-th batch; `report` gets the mean loss of each `every`.
@@ -40,7 +40,7 @@ def fit(
 
 
 def _reported(
-    state: TrainState, losses: list[Any], number: int, report: Callable[[TrainState, dict[str, float]], Any]
+    state: TrainState, losses: list[Any], number: int, report: Callable[[TrainState, dict[str, float | int]], Any]
 ) -> TrainState:
     mean = float(np.mean(jax.device_get(losses)))
     losses.clear()

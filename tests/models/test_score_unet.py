@@ -11,7 +11,7 @@ from medjax.models.score_unet import ScoreUNet, fourier, pool, score_network, up
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("space", [(16,), (8, 16), (4, 8, 4)])
+@pytest.mark.parametrize("space", [(16,), (8, 16), (2, 4, 4)])
 def test_any_number_of_axes(space):
     initialise, apply = score_network((8, 16), attention=(1,))
     x = jax.random.normal(KEY, (2, *space, 1))
@@ -33,10 +33,12 @@ def test_level_orientation_and_condition_are_seen():
     module = ScoreUNet((8, 16), attention=(1,))
     x, level, lies = jax.random.normal(KEY, (2, 8, 8, 1)), jnp.zeros(2), jax.nn.one_hot(jnp.asarray([0, 2]), 3)
     mr = jnp.ones((2, 8, 8, 1))
-    params = awake(module.init(KEY, x, level, lies, mr)["params"])
+    params = awake(jax.jit(module.init)(KEY, x, level, lies, mr)["params"])
+
+    apply = jax.jit(module.apply)
 
     def out(*inputs):
-        return np.asarray(module.apply({"params": params}, *inputs))
+        return np.asarray(apply({"params": params}, *inputs))
 
     base = out(x, level, lies, mr)
     assert not np.allclose(base, out(x, level + 1, lies, mr))

@@ -1,0 +1,100 @@
+"""`medjax pet train-prior`, and `reconstruct` with a prior: real commands on small files; bad input is one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from medjax.data.formats import read_nifti, write_nifti
+from medjax.diffusion.prior import load_prior
+from medjax.metrics.image import nrmse
+
+from tests.test_pet_command import done, medjax_command
+
+AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    pytest.importorskip("nilearn")
+    folder = tmp_path_factory.mktemp("scan")
+    done(
+        "simulate", "--scanner", "ring_2d", "--planes", "1", "--slice-mm", "20", "--trues-per-mm3", "50", "--size", "96",
+        "--voxel-mm", "2.5", "--truth-dir", folder, "-o", folder / "counts.npz",
+    )  # fmt: skip
+    return folder
+
+
+def error_of(folder):
+    truth = read_nifti(folder / "truth.nii.gz").array
+    return float(nrmse(read_nifti(folder / "image.nii.gz").array, truth, truth > 0.3))
+
+
+@pytest.mark.parametrize(("method", "most"), [("likelihood-schedule", 0.4), ("dds", 0.45)])
+def test_reconstruct_samples_the_shipped_prior(method, most, scan, tmp_path):
+    files = ("--method", method, "--iterations", "4" if method == "dds" else "40", "--steps", "8", "--samples", "2")
+    said = done("reconstruct", scan / "counts.npz", *files, "-o", scan / "image.nii.gz")
+    assert "2 samples" in said.stdout
+    assert error_of(scan) < most
+    spread = read_nifti(scan / "image_sd.nii.gz").array
+    assert np.isfinite(spread).all() and spread.max() > 0
+    first = (scan / "image.nii.gz").read_bytes()
+    done("reconstruct", scan / "counts.npz", *files, "-o", scan / "image.nii.gz")
+    assert (scan / "image.nii.gz").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("the prior knows 2.5 mm", ["--method", "dds", "--voxel-mm", "5"]),
+        ("expected 8 or more", ["--method", "dds", "--perpendicular"]),
+        ("go with dds and likelihood-schedule", ["--method", "osem", "--samples", "3"]),
+        ("uses all data in every update", ["--method", "dds", "--subsets", "7"]),
+        ("--samples 0; expected 1 or more", ["--method", "dds", "--samples", "0"]),
+        ("absent.npz", ["--method", "dds", "--prior", "absent.npz"]),
+    ],
+)
+def test_what_does_not_fit_is_refused(message, arguments, scan, tmp_path):
+    result = medjax_command("reconstruct", scan / "counts.npz", *arguments, "-o", tmp_path / "image.nii.gz")
+    assert result.exit_code == 2 and message in result.stderr, result.output
+    assert not list(tmp_path.iterdir())
+
+
+def images(folder, number=3):
+    for k in range(number):
+        array = np.zeros((20, 24, 18), np.float32)
+        array[4 + k : 16, 5:18, 3:15] = 2.0 + k
+        write_nifti(folder / f"subject_{k}.nii.gz", array, AFFINE)
+    return sorted(folder.glob("subject_*.nii.gz"))
+
+
+TRAIN = ("--size", "24", "--voxel-mm", "3", "--batch", "2")
+
+
+def test_train_prior_on_images_of_ones_own(tmp_path):
+    said = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "4")
+    assert "prior.npz" in said.stdout
+    prior = load_prior(tmp_path / "prior" / "prior.npz")
+    assert prior.settings.size == 24 and prior.settings.voxel_mm == 3
+    (line,) = (tmp_path / "prior" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 4
+    again = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "4")
+    assert "continuing after step 4" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("give NIfTI images, or --phantoms N", []),
+        ("give NIfTI images, or --phantoms N", ["subject_0.nii.gz", "--phantoms", "3"]),
+        ("need a multiple of 8", ["subject_0.nii.gz", "--size", "30"]),
+        ("no voxel is above 0", ["empty.nii.gz", "--size", "24"]),
+        ("absent.nii.gz", ["absent.nii.gz"]),
+    ],
+)
+def test_images_that_cannot_be_learnt_from_are_refused(message, arguments, tmp_path, monkeypatch):
+    images(tmp_path, 1)
+    write_nifti(tmp_path / "empty.nii.gz", np.zeros((9, 9, 9), np.float32), AFFINE)
+    monkeypatch.chdir(tmp_path)
+    result = medjax_command("train-prior", "-o", "prior", *arguments)
+    assert result.exit_code == 2 and message in result.stderr, result.output
