@@ -232,7 +232,10 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
 @pytest.mark.parametrize(
     ("message", "options"),
     [
-        ("--method oesm; expected one of osem, mlem, map-em, dds, likelihood-schedule; did you mean 'osem'", ["--method", "oesm"]),
+        (
+            "--method oesm; expected one of osem, mlem, map-em, dds, likelihood-schedule; did you mean 'osem'",
+            ["--method", "oesm"],
+        ),
         ("scanner 'mmx' is not known; expected one of", ["--scanner", "mmx"]),
         ("5 subsets do not divide the views evenly; possible here: 1, 2, 3, 6, 7,", ["--subsets", "5"]),
         ("--subsets 0; expected 1 or more", ["--subsets", "0"]),

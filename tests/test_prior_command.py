@@ -8,7 +8,6 @@ import pytest
 from medjax.data.formats import read_nifti, write_nifti
 from medjax.diffusion.prior import load_prior
 from medjax.metrics.image import nrmse
-
 from tests.test_pet_command import done, medjax_command
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -19,8 +18,8 @@ def scan(tmp_path_factory):
     pytest.importorskip("nilearn")
     folder = tmp_path_factory.mktemp("scan")
     done(
-        "simulate", "--scanner", "ring_2d", "--planes", "1", "--slice-mm", "20", "--trues-per-mm3", "50", "--size", "96",
-        "--voxel-mm", "2.5", "--truth-dir", folder, "-o", folder / "counts.npz",
+        "simulate", "--scanner", "ring_2d", "--planes", "1", "--slice-mm", "20", "--trues-per-mm3", "50",
+        "--size", "96", "--voxel-mm", "2.5", "--truth-dir", folder, "-o", folder / "counts.npz",
     )  # fmt: skip
     return folder
 

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medjax import cli
@@ -27,6 +28,9 @@ def test_python(tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), names)
     assert names["osem"].updates == 56
     assert names["guided"].image.shape == names["grid"].shape
+    (sampling,) = blocks("py")
+    exec(compile(sampling, "README.md", "exec"), names)
+    assert np.isfinite(names["image"]).all() and names["info"].landed.any()
 
 
 def test_commands(tmp_path, monkeypatch):
@@ -37,7 +41,7 @@ def test_commands(tmp_path, monkeypatch):
         with pytest.raises(SystemExit) as stop:
             cli.main(shlex.split(command)[1:])
         assert stop.value.code in (0, None), command
-    assert (tmp_path / "osem.nii.gz").is_file()
+    assert (tmp_path / "osem.nii.gz").is_file() and (tmp_path / "sampled_sd.nii.gz").is_file()
 
 
 def test_links_and_names_exist():
