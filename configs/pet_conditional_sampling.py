@@ -36,6 +36,7 @@ def get_config(preset: str) -> ConfigDict:
                 "heads": 1 if tiny else 6 if paper else 2,
                 "realisations": 2 if tiny else 20 if paper else 5,
                 "samples": 2 if tiny else 4,
+                "averaged": ("dds",),  # also judged by the mean of so many samples
             },
             "noise": {"realisations": 3 if tiny else 20},  # of the bias–deviation curves
             "posterior": {"seeds": 3 if tiny else 25},

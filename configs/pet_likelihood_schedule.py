@@ -43,6 +43,7 @@ def get_config(preset: str) -> ConfigDict:
                 "heads": 1 if tiny else 6 if paper else 2,
                 "realisations": 2 if tiny else 20 if paper else 5,
                 "samples": 2 if tiny else 4,
+                "averaged": ("likelihood_schedule",),  # also judged by the mean of so many samples
             },
             "volume": {"planes": 15 if tiny else 63, "head": 0, "trues_per_mm3": 10.0, "iterations": 20.0},
             "other_brain": "",

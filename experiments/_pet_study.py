@@ -40,7 +40,6 @@ NAMES = {
     "dds_delta_mean": "PET-DDS-δ, mean of samples",
     "likelihood_schedule_mean": "likelihood schedule, mean of samples",
 }
-AVERAGED = ("dds", "dds_delta", "likelihood_schedule")  # also judged by the mean of several samples
 VALIDATION, TESTED = 500, 0  # first seeds of the heads that knobs are tuned on, and of those that are judged
 
 
@@ -107,7 +106,7 @@ def run_study(config: ConfigDict, work: WorkDir, wanted: Sequence[str]) -> Study
     for name in wanted:
         done = reconstructed(work, f"test_{name}", found[name], cases, tuned[name].knobs, config.seed)
         images[name], projections[name] = done["image"], done["projections"]
-    for name in [name for name in AVERAGED if name in wanted]:
+    for name in config.test.averaged:
         mean = averaged(found[name], config.test.samples)
         done = reconstructed(work, f"test_{mean.name}", mean, cases, tuned[name].knobs, config.seed)
         images[mean.name], projections[mean.name] = done["image"], done["projections"]

@@ -38,7 +38,7 @@ from medjax.running.workdir import WorkDir, save_figure
 METHODS = ("osem", "map_em", "patch_map_em", "bsrem", "naive", "dps", "dds", "dds_delta")
 CURVES = ("osem", "map_em", "dds", "dds_delta")  # bias against deviation, along the first knob
 SAMPLERS = ("dds", "dds_delta")  # of which many seeds are drawn
-LEVELS = (0.5, 0.8, 0.9, 0.95)  # of the intervals whose coverage is counted
+LEVELS = (0.5, 0.8, 0.9)  # of the intervals whose coverage is counted
 
 
 def run(config: ConfigDict, work: WorkDir) -> Result:

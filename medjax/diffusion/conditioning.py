@@ -117,7 +117,7 @@ def dds_delta(
     """x ← x + δ ∇(L_j(scale · |x|) − (R(x) + λ ‖x − x₀‖²) / parts), `updates` times from the denoised image x₀.
 
     Everything is in units of the network's image, as published: δ is not free of units. `penalty` is ∇R, weighted:
-    the relative difference between axial neighbours in the paper. The image may be negative; take |image|.
+    the relative difference between axial neighbours in the paper. The image may be negative: clip it, or take |image|.
 
     Source: PET-DDS-δ of Webber et al., IEEE MIC 2024 (arXiv 2412.04319).
     """

@@ -50,7 +50,8 @@ def coverage(
     """Share of the mask's voxels whose truth lies in the central interval of each level: equal to it if calibrated.
 
     Intervals lie between order statistics, interpolated, such that a truth drawn like the n samples falls in with
-    exactly that probability: rank u of the truth among them is uniform, and the interval is |2u − 1| ≤ level.
+    exactly that probability: rank u of the truth among them is uniform, and the interval is |2u − 1| ≤ level. NaN for
+    levels above (n − 1) / (n + 1), whose interval is wider than all samples.
     """
     number = len(samples)
     ordered = jnp.sort(samples, axis=0)
@@ -59,7 +60,7 @@ def coverage(
 
     def inside(low: Scalar, high: Scalar, tail: Scalar) -> Scalar:
         within = (truth >= _between(ordered, low)) & (truth <= _between(ordered, high))
-        return jnp.mean(jnp.where(tail < 0, True, within), where=mask)  # wider than all samples: no bound is known
+        return jnp.where(tail < 0, jnp.nan, jnp.mean(within, where=mask))
 
     return jax.vmap(inside)(low, high, tail)
 

@@ -35,5 +35,6 @@ def test_calibrated_samples_cover_as_often_as_they_say():
     truth = jax.random.normal(jax.random.fold_in(key, 1), (40_000,))
     mask = jnp.ones(40_000, bool)
     np.testing.assert_allclose(coverage(samples, truth, mask, levels), levels, atol=0.01)
+    assert np.isnan(coverage(samples, truth, mask, jnp.asarray([0.95]))).all()  # 25 samples do not tell
     narrow = coverage(0.5 * samples, truth, mask, levels)
     assert (narrow < levels - 0.15).all()
