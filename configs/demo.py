@@ -32,7 +32,7 @@ def get_config(preset: str) -> ConfigDict:
                 "trues_per_mm3": 10.0,
                 "steps": 4 if preset == "tiny" else 50,
                 "samples": 2 if preset == "tiny" else 8,
-                "dds_updates": 2,
+                "dds_updates": 4,
                 "schedule_iterations": 20,
             },
             "mr_map_em": {"subsets": 21, "iterations": 10, "beta": 60.0, "similar": 4},

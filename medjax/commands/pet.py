@@ -37,7 +37,7 @@ Iterations = Annotated[
     typer.Option(
         help="Passes through the data. likelihood-schedule: of MLEM, whose likelihood it ends with, its one knob; dds: "
         "updates a step.",
-        show_default="osem 3, mlem 30, map-em 10, likelihood-schedule 20, dds 2",
+        show_default="osem 3, mlem 30, map-em 10, likelihood-schedule 20, dds 4",
     ),
 ]
 Subsets = Annotated[

@@ -33,7 +33,7 @@ from medjax.running.config import did_you_mean
 from medjax.running.progress import track
 
 DEFAULTS = {  # iterations, subsets
-    "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "dds": (2, 1), "likelihood-schedule": (20, 1)
+    "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "dds": (4, 1), "likelihood-schedule": (20, 1)
 }  # fmt: skip
 BETA, GUIDED_BETA = 5.0, 30.0
 SIZE = 128

@@ -18,8 +18,8 @@ from medjax.pet.grid import Grid
 from medjax.running.progress import track
 
 SAMPLERS = ("dds", "likelihood-schedule")
-LAST, ETA, EARLY, LONGEST = 1e-2, 1.0, 8, 200
-ANCHOR = 0.03  # of DDS, in units of mean sensitivity / intensity scale
+FIRST, LAST, ETA, EARLY, LONGEST = 0.5, 1e-2, 1.0, 8, 200  # from an early MLEM image with noise
+ANCHOR = 0.06  # of DDS, in units of mean sensitivity / intensity scale
 UNLIKE = 0.3  # a voxel this much larger or smaller than the prior's is refused
 
 
@@ -102,6 +102,6 @@ def _one(
         guided = conditioning.dds(plain, conditioning.whole(acquisition), pull, scale, updates=iterations)
     else:
         guided = schedule.likelihood_schedule(plain, acquisition, goal.deviance, scale)
-    times, first = sampler.time_grid(sampling.steps, 1.0, LAST), goal.image / scale
+    times, first = sampler.time_grid(sampling.steps, FIRST, LAST), goal.image / scale
     state, _ = sampler.run(key, guided, prior.sde, times, first.shape, sampler.ddim(ETA), image=first)
     return jnp.maximum(scale * state.denoised, 0)
