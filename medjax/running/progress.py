@@ -8,9 +8,17 @@ T = TypeVar("T")
 
 
 @overload
-def track(work: int, description: str) -> Iterator[int]: ...
+def track(work: int, description: str) -> Iterator[int]:
+    """The numbers 0 … work − 1 under a bar."""
+    ...
+
+
 @overload
-def track(work: Iterable[T], description: str) -> Iterator[T]: ...
+def track(work: Iterable[T], description: str) -> Iterator[T]:
+    """The items of `work` under a bar; its total is known where `work` has a length."""
+    ...
+
+
 def track(work: int | Iterable[T], description: str) -> Iterator[int] | Iterator[T]:
     """Iterate over `work` (or `range(work)`) under a bar named `description`; bars may be nested."""
     items: Iterable = range(work) if isinstance(work, int) else work
