@@ -51,6 +51,7 @@ def test_reconstruct_samples_the_shipped_prior(method, most, scan, tmp_path):
         ("uses all data in every update", ["--method", "dds", "--subsets", "7"]),
         ("--samples 0; expected 1 or more", ["--method", "dds", "--samples", "0"]),
         ("absent.npz", ["--method", "dds", "--prior", "absent.npz"]),
+        ("the prior was trained without MR", ["--method", "dds", "--mr", "t1.nii.gz"]),
     ],
 )
 def test_what_does_not_fit_is_refused(message, arguments, scan, tmp_path):
@@ -81,9 +82,24 @@ def test_train_prior_on_images_of_ones_own(tmp_path):
     assert "continuing after step 4" in again.stdout
 
 
+def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path):
+    files = images(tmp_path)
+    (tmp_path / "mr").mkdir()
+    for file in files:
+        write_nifti(tmp_path / "mr" / file.name, 7 * read_nifti(file).array, AFFINE)
+    train = (*TRAIN, "--steps", "2", "--mr", tmp_path / "mr")
+    done("train-prior", "-o", tmp_path / "prior", *files, *train)
+    assert load_prior(tmp_path / "prior" / "prior.npz").settings.guided
+    prior = ("--prior", tmp_path / "prior" / "prior.npz", "--mr", scan / "truth.nii.gz")
+    size = ("--voxel-mm", "3", "--size", "32", "--steps", "3")
+    done("reconstruct", scan / "counts.npz", "--method", "dds", *prior, *size, "-o", tmp_path / "image.nii.gz")
+    assert np.isfinite(read_nifti(tmp_path / "image.nii.gz").array).all()
+
+
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
+        ("--mr goes with images", ["--phantoms", "3", "--mr", "."]),
         ("give NIfTI images, or --phantoms N", []),
         ("give NIfTI images, or --phantoms N", ["subject_0.nii.gz", "--phantoms", "3"]),
         ("need a multiple of 8", ["subject_0.nii.gz", "--size", "30"]),

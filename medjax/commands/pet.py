@@ -54,7 +54,7 @@ MuMap = Annotated[
 Guide = Annotated[
     Path | None,
     typer.Option(
-        metavar="NIFTI", help="MR image in the same space, for map-em: smooth along its structures (Bowsher)."
+        metavar="NIFTI", help="MR image in the same space, for map-em (Bowsher), and samplers whose prior knows MR."
     ),
 ]
 Beta = Annotated[
@@ -164,6 +164,9 @@ Rate = Annotated[float, typer.Option(help="Learning rate: warm-up, then a cosine
 TrainSeed = Annotated[int, typer.Option("--seed", help="Of start, order and noise.")]
 StartFrom = Annotated[
     Path | None, typer.Option("--start", metavar="PRIOR", help="A prior to go on from.", show_default=False)
+]
+PriorMr = Annotated[
+    Path | None, typer.Option("--mr", metavar="DIR", help="Folder of MR images, named as the PET.", show_default=False)
 ]
 
 
@@ -298,6 +301,7 @@ def train_prior_command(
     rate: Rate = 2e-3,
     seed: TrainSeed = 0,
     start: StartFrom = None,
+    mr: PriorMr = None,
 ) -> None:
     """Train a score prior on PET images of your own: a file that `reconstruct --prior` takes.
 
@@ -311,8 +315,8 @@ def train_prior_command(
         from medjax.commands.pet_prior import train
         from medjax.diffusion.prior import Settings
 
-        settings = Settings(size=size, voxel_mm=voxel_mm)
-        typer.echo(f"wrote {train(output, images or [], phantoms, settings, steps, batch, rate, seed, start)}")
+        settings = Settings(size=size, voxel_mm=voxel_mm, guided=mr is not None)
+        typer.echo(f"wrote {train(output, images or [], phantoms, settings, steps, batch, rate, seed, start, mr)}")
 
 
 @contextmanager

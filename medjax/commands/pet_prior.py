@@ -37,15 +37,20 @@ def train(
     rate: float,
     seed: int,
     start: Path | None = None,
+    mr: Path | None = None,
     every: int = 100,
 ) -> Path:
     """Train in `folder`, or continue there; returns the prior's file. The average of the parameters is what is kept.
+
+    `mr` is a folder with an MR image of each subject, of the PET's file name: the prior is then guided.
 
     Raises:
         ConfigError, DataError: something given cannot be used, or training failed.
     """
     if bool(images) == bool(phantoms):
         raise ConfigError("train-prior: give NIfTI images, or --phantoms N and none")
+    if mr is not None and not images:
+        raise ConfigError("--mr goes with images of your own, not with --phantoms")
     if settings.size % settings.multiple:
         raise ConfigError(
             f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
@@ -53,10 +58,10 @@ def train(
     config: dict[str, Any] = settings._asdict() | {
         "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate,
         "seed": seed,
-        "start": str(start or ""),
+        "start": str(start or ""), "mr": str(mr or ""),
     }  # fmt: skip
     with open_workdir(folder, {"train-prior": config_hash(config), **config}) as work:
-        volumes = (read(path, settings) for path in images) if images else phantom_volumes(phantoms, settings)
+        volumes = (read(path, settings, mr) for path in images) if images else phantom_volumes(phantoms, settings)
         data = stage(work, "slices", lambda: training_slices(volumes, settings))
         typer.echo(f"{len(data['axes'])} slices of {settings.size}² voxels of {settings.voxel_mm:g} mm")
         first = None if start is None else load_prior(start).params
@@ -75,7 +80,7 @@ def _train(
     every: int,
 ) -> Path:
     slices, axes = data["slices"], data["axes"]
-    spread = float(np.sqrt(np.mean([np.mean(one.astype(np.float32) ** 2) for one in slices])))
+    spread = float(np.sqrt(np.mean([np.mean(one[..., 0].astype(np.float32) ** 2) for one in slices])))
     key = jax.random.key(seed)
     state, step = make_trainer(jax.random.fold_in(key, 1), settings, spread, steps, rate, first)
     kept, file = work.checkpoints / "state.npz", work.path / "prior.npz"
@@ -105,34 +110,37 @@ def _train(
     return file
 
 
-def read(path: Path, settings: Settings) -> Float[np.ndarray, "x y z"]:
-    """A user's image on the prior's voxels, its own centre at the centre.
+def read(path: Path, settings: Settings, mr: Path | None = None) -> Float[np.ndarray, "x y z channel"]:
+    """A user's image on the prior's voxels, its own centre at the centre; the MR of the same name, if any, beside it.
 
     Raises:
-        DataError: the file cannot be read, or no voxel is above 0.
+        DataError: a file cannot be read, or has no voxel above 0 there.
     """
     volume = read_nifti(path)
     middle = volume.affine[:3, :3] @ (np.subtract(volume.array.shape, 1) / 2) + volume.affine[:3, 3]
     x, y, z = middle.tolist()
     shape = (settings.size,) * 3
-    array = resample(volume, shape, grid_affine(shape, settings.voxel_mm, (x, y, z))).array
-    if not (array > 0).any():
-        raise DataError(f"{path}: no voxel is above 0; expected an emission image")
-    return array
+    affine = grid_affine(shape, settings.voxel_mm, (x, y, z))
+    files = {path: volume} if mr is None else {path: volume, mr / path.name: read_nifti(mr / path.name)}
+    arrays = [resample(one, shape, affine).array for one in files.values()]
+    for file, array in zip(files, arrays, strict=True):
+        if not (array > 0).any():
+            raise DataError(f"{file}: no voxel is above 0 where the PET is; expected an image in the same space")
+    return np.stack([np.asarray(scaled(jnp.asarray(array))) for array in arrays], axis=-1)
 
 
-def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarray, "x y z"]]:
+def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarray, "x y z 1"]]:
     """Members 0 … number − 1 of the phantom family."""
     if not 0 < number <= HELD_BACK:
         raise ConfigError(f"--phantoms {number}; expected 1 to {HELD_BACK}")
     shape = (settings.size,) * 3
     tissues, affine = tissue_shares()
     for seed in track(number, "phantoms"):
-        yield family(seed, tissues, affine, settings.voxel_mm, shape)
+        yield np.asarray(scaled(jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))))[..., None]
 
 
-def training_slices(volumes: Iterable[Float[np.ndarray, "x y z"]], settings: Settings) -> dict[str, np.ndarray]:
-    """Slices of each volume across each of the orientations, in units of its mean emission, as float16; their axes.
+def training_slices(volumes: Iterable[Float[np.ndarray, "x y z channel"]], settings: Settings) -> dict[str, np.ndarray]:
+    """Slices of each volume across each of the orientations, as float16, that have emission; the axes.
 
     Raises:
         DataError: no slice has enough emission.
@@ -140,10 +148,9 @@ def training_slices(volumes: Iterable[Float[np.ndarray, "x y z"]], settings: Set
     kept: list[np.ndarray] = []
     axes: list[np.ndarray] = []
     for volume in volumes:
-        image = np.asarray(scaled(jnp.asarray(volume)))
         for axis in settings.orientations:
-            stack = np.moveaxis(image, axis, 0)
-            emitting = np.mean(stack > 0.01 * image.max(), axis=(1, 2))
+            stack = np.moveaxis(volume, axis, 0)
+            emitting = np.mean(stack[..., 0] > 0.01 * volume[..., 0].max(), axis=(1, 2))
             kept.append(stack[emitting > LEAST_EMISSION].astype(np.float16))
             axes.append(np.full(len(kept[-1]), axis, np.int32))
     slices = np.concatenate(kept)

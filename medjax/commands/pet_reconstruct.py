@@ -73,8 +73,10 @@ def choose_settings(
     if method not in DEFAULTS:
         known = ", ".join(DEFAULTS)
         raise ConfigError(f"--method {method}; expected one of {known}{did_you_mean(method, DEFAULTS)}")
-    if method != "map-em" and (guided or beta is not None):
-        raise ConfigError(f"--{'mr' if guided else 'beta'} goes with --method map-em, not with {method}")
+    if method != "map-em" and beta is not None:
+        raise ConfigError(f"--beta goes with --method map-em, not with {method}")
+    if guided and method not in ("map-em", *SAMPLERS):
+        raise ConfigError(f"--mr goes with --method map-em and {' and '.join(SAMPLERS)}, not with {method}")
     if method == "mlem" and subsets not in (None, 1):
         raise ConfigError(f"--subsets {subsets} makes it OSEM; expected 1 for mlem, or --method osem")
     if method in SAMPLERS and subsets not in (None, 1):
@@ -128,7 +130,7 @@ def reconstruct(
         size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
     grid = _grid(scan, size, voxel_mm)
     if settings.method in SAMPLERS:
-        checked_prior(settings.sampling, grid)  # before any work is done
+        checked_prior(settings.sampling, grid, guided=mr is not None)  # before any work is done
     affine = image_affine(grid, scan.centre_mm)
     mu_image = None if mu is None else _resampled_mu(mu, grid, affine)
     guide = None if mr is None else _resampled(mr, grid, affine)
@@ -173,8 +175,10 @@ def run(
     if not bool(jnp.any(state.image > 0)):
         raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
     if settings.method in SAMPLERS:
-        prior = checked_prior(settings.sampling, grid)
-        image, spread = sample(settings.method, acquisition, prior, state.image, settings.iterations, settings.sampling)
+        prior = checked_prior(settings.sampling, grid, guided=guide is not None)
+        image, spread = sample(
+            settings.method, acquisition, prior, state.image, settings.iterations, settings.sampling, guide
+        )
         return _filtered(grid, settings, jnp.asarray(image)), spread
     penalty, weight = None, 0.0
     if settings.method == "map-em":

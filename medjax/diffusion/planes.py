@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree, Scalar
 from medjax.diffusion.sampler import Estimate, Estimator, ScoreOf
 from medjax.errors import ConfigError
 
-SliceScore = Callable[[Float[Array, "slice a b"], Scalar], Float[Array, "slice a b"]]
+SliceScore = Callable[..., Float[Array, "slice a b"]]  # of slices and time, and slices of the guide if there is one
 
 
 def across(
@@ -28,11 +28,13 @@ def across(
     multiple: int = 1,
     deviation: Callable[[Scalar], Scalar] | None = None,
     batch: int = 16,
+    guide: Float[Array, "x y z"] | None = None,
 ) -> ScoreOf:
     """The score of a volume whose slices perpendicular to `axis` are independent.
 
     Slices go through the network `batch` at a time. Sides that are no multiples of `multiple` are extended by noise of
-    `deviation(t)`, what empty air looks like at time t (`lambda t: sde.marginal(t)[1]`), and cut again.
+    `deviation(t)`, what empty air looks like at time t (`lambda t: sde.marginal(t)[1]`), and cut again. With a
+    `guide`, an MR image say, its slices go along: score(slices, t, slices of the guide).
 
     Raises:
         ConfigError: sides are no multiples and there is no `deviation`.
@@ -49,19 +51,24 @@ def across(
             padded = air.at[:, : stack.shape[1], : stack.shape[2]].set(stack)
         else:
             padded = stack
-        scores = _in_batches(lambda part: score(part, t), padded, batch)
+        stacks = [padded]
+        if guide is not None:
+            stacks.append(jnp.pad(jnp.moveaxis(guide, axis, 0), ((0, 0), *((0, more) for more in extra))))
+        scores = _in_batches(lambda part, *guides: score(part, t, *guides), stacks, batch)
         return jnp.moveaxis(scores[:, : stack.shape[1], : stack.shape[2]], 0, axis)
 
     return volume_score
 
 
-def _in_batches(score: Callable[[Array], Array], stack: Array, batch: int) -> Array:
-    if len(stack) <= batch:
-        return score(stack)
-    whole = len(stack) // batch * batch
-    parts = stack[:whole].reshape(-1, batch, *stack.shape[1:])
-    scores = jax.lax.map(score, parts).reshape(stack[:whole].shape)
-    return scores if whole == len(stack) else jnp.concatenate([scores, score(stack[whole:])])
+def _in_batches(score: Callable[..., Array], stacks: Sequence[Array], batch: int) -> Array:
+    slices = len(stacks[0])
+    if slices <= batch:
+        return score(*stacks)
+    whole = slices // batch * batch
+    parts = [stack[:whole].reshape(-1, batch, *stack.shape[1:]) for stack in stacks]
+    scores = jax.lax.map(lambda part: score(*part), parts).reshape(stacks[0][:whole].shape)
+    rest = [stack[whole:] for stack in stacks]
+    return scores if whole == slices else jnp.concatenate([scores, score(*rest)])
 
 
 def alternate(estimators: Sequence[Estimator]) -> Estimator:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from medjax.atomic import replacing
 from medjax.diffusion import planes, sampler
-from medjax.diffusion.score_matching import denoising_loss, even_weight, preconditioned
+from medjax.diffusion.score_matching import classifier_free, denoising_loss, dropped, even_weight, preconditioned
 from medjax.diffusion.sde import Sde, vp
 from medjax.errors import ConfigError, DataError
 from medjax.models.score_unet import score_network
@@ -43,6 +43,7 @@ class Settings(NamedTuple):
     beta_min: float = 0.1
     beta_max: float = 10.0
     about: str = ""
+    guided: bool = False  # it also knows an MR image, of mean 1 as the PET
 
     @property
     def multiple(self) -> int:
@@ -65,10 +66,20 @@ class Prior:
         return vp(self.settings.beta_min, self.settings.beta_max)
 
 
-def score(prior: Prior, x: Float[Array, "batch a b"], t: Scalar | float, axis: int = 2) -> Float[Array, "batch a b"]:
+def score(
+    prior: Prior,
+    x: Float[Array, "batch a b"],
+    t: Scalar | float,
+    guide: Float[Array, "batch a b"] | None = None,
+    *,
+    axis: int = 2,
+    weight: Scalar | float = 0.0,
+) -> Float[Array, "batch a b"]:
     """∇ log p(x, t) of slices whose mean emission is about 1; sides must be multiples of `settings.multiple`.
 
     Slices are perpendicular to `axis` of a volume in RAS+ (2: transverse) and keep the order of the other two axes.
+    A guided prior takes slices of an MR image of mean 1 (∇ log p(x, t | MR), sharpened by `weight`, see
+    `classifier_free`), or none.
 
     Raises:
         DataError: a side is no such multiple.
@@ -80,26 +91,38 @@ def score(prior: Prior, x: Float[Array, "batch a b"], t: Scalar | float, axis: i
 
     orientation = jnp.tile(jax.nn.one_hot(axis, 3, dtype=x.dtype), (len(x), 1))
 
-    def network(y: Array, level: Array) -> Array:
-        return apply(prior.params, y, level, orientation)
+    def given(y: Array, times: Array, condition: Array) -> Array:
+        inputs = (orientation, condition) if s.guided else (orientation,)
+        return preconditioned(lambda z, level: apply(prior.params, z, level, *inputs), prior.sde, prior.spread)(
+            y, times
+        )
 
-    one = preconditioned(network, prior.sde, prior.spread)
-    return one(x[..., None], jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1]))[..., 0]
+    inputs = x[..., None], jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+    if guide is None:
+        return given(*inputs, jnp.zeros_like(inputs[0]))[..., 0]
+    return classifier_free(given, guide[..., None], weight)(*inputs)[..., 0]
 
 
-def estimator(prior: Prior, mode: str = "transverse") -> sampler.Estimator:
+def estimator(
+    prior: Prior,
+    mode: str = "transverse",
+    guide: Float[Array, "x y z"] | None = None,
+    weight: Scalar | float = 0.0,
+) -> sampler.Estimator:
     """The prior on volumes `(x, y, z)`, any sides: of transverse slices, or of three orientations joined.
 
-    Perpendicular modes ("alternated", "averaged") need isotropic voxels and a prior trained on all orientations.
+    Perpendicular modes ("alternated", "averaged") need isotropic voxels and a prior trained on all orientations. A
+    `guide` is an MR image on the same voxels, of mean 1 (`score_matching.scaled`), for a prior that was trained with.
 
     Raises:
-        ConfigError: no such mode.
+        ConfigError: no such mode, or a guide for a prior that knows none.
     """
+    if guide is not None and not prior.settings.guided:
+        raise ConfigError("prior: it was trained without MR images; expected no guide")
 
     def one(axis: int) -> sampler.Estimator:
-        volume = planes.across(
-            partial(score, prior, axis=axis), axis, prior.settings.multiple, lambda t: prior.sde.marginal(t)[1]
-        )
+        slices = partial(score, prior, axis=axis, weight=weight)
+        volume = planes.across(slices, axis, prior.settings.multiple, lambda t: prior.sde.marginal(t)[1], guide=guide)
         return sampler.unconditional(prior.sde, volume)
 
     if mode == "transverse":
@@ -115,9 +138,10 @@ def make_trainer(
 ) -> tuple[TrainState, Any]:
     """(state, step) for `training.loop.fit`: Adam with a warm-up of 5 % and a cosine to 0, gradients clipped at 1.
 
-    A batch is slices `(batch, a, b)` of mean emission 1 and the axes they are perpendicular to. On the device they are
-    mirrored (left and right), moved by up to 3 voxels and scaled by U(0.5, 1.5). `start` holds parameters to begin
-    with; what it lacks begins as usual.
+    A batch is slices `(batch, a, b, 1)` of mean emission 1 and the axes they are perpendicular to; of a guided prior
+    `(batch, a, b, 2)`, the second channel the MR. On the device they are mirrored (left and right), moved by up to 3
+    voxels and the PET is scaled by U(0.5, 1.5); one MR in ten is taken away. `start` holds parameters to begin with;
+    what it lacks begins as usual.
     """
     initialise, apply = _network(settings)
     sde = vp(settings.beta_min, settings.beta_max)
@@ -128,12 +152,16 @@ def make_trainer(
     def loss(params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
         key, own = jax.random.split(key)
         slices, axes = batch
-        orientation = jax.nn.one_hot(axes, 3)
-        one = preconditioned(lambda y, level: apply(params, y, level, orientation), sde, spread)
-        return denoising_loss(key, sde, one, _augmented(own, slices, axes)[..., None], weight)
+        images = _augmented(own, slices, axes)
+        inputs = [jax.nn.one_hot(axes, 3)]
+        if settings.guided:
+            inputs.append(dropped(jax.random.fold_in(own, 1), images[..., 1:]))
+        one = preconditioned(lambda y, level: apply(params, y, level, *inputs), sde, spread)
+        return denoising_loss(key, sde, one, images[..., :1], weight)
 
     small = jnp.zeros((1, 2 * settings.multiple, 2 * settings.multiple, 1))
-    params = _merged(initialise(key, small, jnp.zeros(1), jnp.zeros((1, 3))), start or {})
+    inputs = [small, jnp.zeros(1), jnp.zeros((1, 3)), *([small] if settings.guided else [])]
+    params = _merged(initialise(key, *inputs), start or {})
     return init(params, optimiser), make_train_step(loss, optimiser, decay=0.999)
 
 
@@ -141,17 +169,19 @@ def _augmented(key: PRNGKeyArray, slices: Array, axes: Array) -> Array:
     """Sagittal slices (axis 0) have no left and right to mirror."""
     flip, move, scale = jax.random.split(key, 3)
     chosen = jax.random.bernoulli(flip, 0.5, axes.shape) & (axes > 0)
-    mirrored = jnp.where(chosen[:, None, None], slices[:, ::-1], slices)
+    mirrored = jnp.where(chosen[:, None, None, None], slices[:, ::-1], slices)
     moved = jax.vmap(lambda one, by: jnp.roll(one, by, (0, 1)))(
         mirrored, jax.random.randint(move, (len(axes), 2), -3, 4)
     )
-    return moved * jax.random.uniform(scale, (len(axes), 1, 1), minval=0.5, maxval=1.5)
+    factor = jax.random.uniform(scale, (len(axes), 1, 1, 1), minval=0.5, maxval=1.5)
+    return jnp.concatenate([moved[..., :1] * factor, moved[..., 1:]], axis=-1)
 
 
 def _merged(params: PyTree, start: PyTree) -> PyTree:
-    """`params`, with the leaves of `start` where it has them."""
+    """`params`, with the leaves of `start` where it has them; inputs that `start` does not know get weights of 0."""
     if not isinstance(params, dict):
-        return params if isinstance(start, dict) else jnp.array(start)
+        known = tuple(slice(side) for side in np.shape(start))
+        return params if isinstance(start, dict) else jnp.zeros_like(params).at[known].set(start)
     return {name: _merged(value, start.get(name, {})) for name, value in params.items()}
 
 

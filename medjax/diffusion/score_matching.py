@@ -103,14 +103,14 @@ def dropped(key: PRNGKeyArray, condition: Float[Array, "batch *space other"], sh
 
 
 def classifier_free(
-    score: Callable[[Array, Scalar, Array], Array], condition: Float[Array, "..."], weight: float | Scalar
-) -> Callable[[Array, Scalar], Array]:
+    score: Callable[[Array, Array, Array], Array], condition: Float[Array, "..."], weight: float | Scalar
+) -> Callable[[Array, Array], Array]:
     """(1 + w) s(x, t, condition) − w s(x, t, 0), of a network trained with `dropped` conditions: an MR image, say.
 
     Source: Ho & Salimans, 2022; for PET Singh et al., MELBA 2024:001, who drop 10 % and take w = 0.25 to 1.
     """
 
-    def guided(x: Array, t: Scalar) -> Array:
+    def guided(x: Array, t: Array) -> Array:
         return (1 + weight) * score(x, t, condition) - weight * score(x, t, jnp.zeros_like(condition))
 
     return guided
