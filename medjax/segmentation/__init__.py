@@ -1,0 +1,1 @@
+"""Segmentation, and labels that cannot be trusted."""
