@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from medjax.errors import DataError
-from medjax.training.loop import fit
+from medjax.training.loop import Best, fit, fit_best
 from medjax.training.state import init, make_train_step
 
 KEY = jax.random.key(0)
@@ -61,3 +61,40 @@ def test_the_average_is_the_moving_one():
         state, _ = step(KEY, state, batches(n))
         keep = min(0.9, (1 + n) / (10 + n))
         np.testing.assert_allclose(state.average["w"], keep * before + (1 - keep), rtol=1e-6)
+
+
+def until_best(validate, steps=range(400), state=None, best=None, reports=None):
+    step = make_train_step(loss, optax.adam(0.1))
+
+    def report(state, best, values):
+        if reports is not None:
+            reports.append((jax.tree.map(np.array, state), jax.tree.map(np.array, best), values))
+
+    return fit_best(KEY, step, state or start(), batches, steps, validate, report, 10, 3, best)
+
+
+def away(state):
+    """Least where w passes 2 on its way to 3."""
+    return abs(float(state.params["w"]) - 2)
+
+
+def test_early_stopping_keeps_the_best_and_stops_after_its_patience():
+    reports = []
+    best = until_best(away, reports=reports)
+    seen = [values["validation"] for _, _, values in reports]
+    least = int(np.argmin(seen))
+    assert len(seen) == least + 1 + 3 < 40
+    assert (best.loss, int(best.state.step)) == (seen[least], 10 * (least + 1))
+    jax.tree.map(np.testing.assert_array_equal, best.state, reports[least][0])
+
+
+def test_early_stopping_resumes_and_knows_that_it_had_stopped():
+    reports = []
+    whole = until_best(away, reports=reports)
+    for at in (0, len(reports) - 2, len(reports) - 1):
+        state, best, _ = jax.tree.map(jnp.array, reports[at])
+        again = until_best(away, range(int(state.step), 400), state, Best(best.state, float(best.loss)))
+        jax.tree.map(np.testing.assert_array_equal, again, whole)
+    assert until_best(lambda state: 0.0, range(40)).state.step == 10
+    with pytest.raises(DataError, match="validation loss is not finite by step 10"):
+        until_best(lambda state: np.nan)

@@ -1,0 +1,145 @@
+"""Batches as a function of their number, so that a resumed run needs no state: batch n depends on (seed, n) only.
+
+Examples come in epochs, each a shuffle of its own, one after the other: batch n is the n-th piece of that sequence, and
+may join the end of one epoch and the start of the next. grain is not used: its iterators are state to be checkpointed,
+whereas here any batch can be asked for at any time, and reading ahead in threads keeps up with images read from disk.
+"""
+
+import functools
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int, PyTree, Shaped
+
+from medjax.errors import DataError
+
+Batches = Callable[[int], PyTree]
+
+
+def chosen(number: int, count: int, batch: int, seed: int | tuple[int, ...]) -> Int[np.ndarray, " batch"]:
+    """Which of `count` examples batch `number` holds: places number·batch … of the shuffled epochs in a row."""
+    epochs, places = np.divmod(number * batch + np.arange(batch), count)
+    return np.array(
+        [_shuffled(count, seed, epoch)[place] for epoch, place in zip(epochs.tolist(), places, strict=True)]
+    )
+
+
+def chosen_evenly(
+    number: int, groups: Shaped[np.ndarray, " example"], batch: int, seed: int
+) -> Int[np.ndarray, " batch"]:
+    """As `chosen`, with equally many examples of every group, each group in epochs of its own.
+
+    Raises:
+        DataError: `batch` is no multiple of the number of groups.
+    """
+    names = np.unique(groups)
+    if batch % len(names):
+        raise DataError(f"a batch of {batch} cannot hold equally many of {len(names)} groups; expected a multiple")
+    share = batch // len(names)
+    members = [np.flatnonzero(groups == name) for name in names]
+    return np.concatenate([one[chosen(number, len(one), share, (seed, 1 + i))] for i, one in enumerate(members)])
+
+
+def from_arrays(data: PyTree, batch: int, seed: int, groups: Shaped[np.ndarray, " example"] | None = None) -> Batches:
+    """Batches of arrays in memory: `data` is a pytree of arrays whose first axis is the example.
+
+    With `groups`, a label of each example, every batch holds equally many of each group.
+
+    Raises:
+        DataError: arrays or groups differ in length, there is no example, or `batch` does not suit the groups.
+    """
+    select = _selection(_length(data), batch, seed, groups)
+
+    def batches(number: int) -> PyTree:
+        examples = select(number)
+        return jax.tree.map(lambda array: array[examples], data)
+
+    return batches
+
+
+def from_files(
+    items: Sequence[Any],
+    read: Callable[[Any], PyTree],
+    batch: int,
+    seed: int,
+    groups: Shaped[np.ndarray, " example"] | None = None,
+) -> Batches:
+    """Batches of `read(item)`, a pytree of arrays of equal shapes, stacked; `items` are files, or `pairs` of them.
+
+    Raises:
+        DataError: there is no item, or `groups` has another length, or `batch` does not suit it.
+    """
+    select = _selection(len(items), batch, seed, groups)
+
+    def batches(number: int) -> PyTree:
+        return jax.tree.map(lambda *arrays: np.stack(arrays), *(read(items[i]) for i in select(number)))
+
+    return batches
+
+
+def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
+    """(image, mask) files of two folders, sorted; a pair has the same name up to its first dot.
+
+    Raises:
+        DataError: a folder is empty, or an image or a mask has no partner, or several.
+    """
+    found = [sorted(file for file in folder.glob("[!.]*") if file.is_file()) for folder in (images, masks)]
+    names = [[file.name.partition(".")[0] for file in files] for files in found]
+    if not names[0] or names[0] != names[1] or len(set(names[0])) < len(names[0]):
+        odd = sorted(set(names[0]) ^ set(names[1])) or sorted({one for one in names[0] if names[0].count(one) > 1})
+        raise DataError(f"{images} and {masks} do not pair up: expected one file of each name, not so {odd[:3]}")
+    return list(zip(*found, strict=True))
+
+
+@contextmanager
+def read_ahead(batches: Batches, ahead: int = 2, threads: int = 1) -> Generator[Batches, None, None]:
+    """The same batches, the next `ahead` of them made in `threads` while the caller works with this one.
+
+    An error in a thread is raised where the batch is asked for.
+    """
+    waiting: dict[int, Future] = {}
+    pool = ThreadPoolExecutor(threads)
+
+    def take(number: int) -> PyTree:
+        for passed in [one for one in waiting if one < number]:
+            waiting.pop(passed).cancel()
+        for later in range(number, number + ahead + 1):
+            if later not in waiting:
+                waiting[later] = pool.submit(batches, later)
+        return waiting.pop(number).result()
+
+    try:
+        yield take
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _selection(
+    count: int, batch: int, seed: int, groups: Shaped[np.ndarray, " example"] | None
+) -> Callable[[int], Int[np.ndarray, " batch"]]:
+    if not count:
+        raise DataError("there is no example to train on")
+    if groups is None:
+        return lambda number: chosen(number, count, batch, seed)
+    if len(groups) != count:
+        raise DataError(f"groups has {len(groups)} labels for {count} examples")
+    chosen_evenly(0, groups, batch, seed)  # complains now rather than at the first step
+    return lambda number: chosen_evenly(number, groups, batch, seed)
+
+
+@functools.lru_cache(maxsize=16)  # an epoch is asked for once a batch
+def _shuffled(count: int, seed: int | tuple[int, ...], epoch: int) -> np.ndarray:
+    entropy = (seed, epoch) if isinstance(seed, int) else (*seed, epoch)
+    return np.random.default_rng(entropy).permutation(count)
+
+
+def _length(data: PyTree) -> int:
+    lengths = {len(array) for array in jax.tree.leaves(data)}
+    if len(lengths) != 1:
+        raise DataError(f"arrays of {sorted(lengths)} examples; expected equally many")
+    return lengths.pop()

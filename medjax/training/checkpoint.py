@@ -1,0 +1,58 @@
+"""Checkpoints of a training run: a TrainState, and any pytree beside it, kept by orbax under the number of its step.
+
+    save(folder, step, {"state": state, "best": best})      after so many steps
+    step, tree = restore(folder, like) or (0, like)         when the same run starts again
+
+A checkpoint is written under a temporary name and renamed when it is whole: a killed run finds its last whole one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import PyTree
+
+from medjax.errors import WorkdirError
+
+
+def save(folder: Path, step: int, tree: PyTree, keep: int = 2) -> None:
+    """Keep `tree` (arrays, numbers, typed PRNG keys) as the checkpoint of `step` in `folder`, and its last `keep` only.
+
+    Raises:
+        WorkdirError: the folder holds a checkpoint of this step or a later one, so another run wrote there.
+    """
+    import orbax.checkpoint as ocp
+
+    with _manager(folder, keep) as manager:
+        latest = manager.latest_step()
+        if latest is not None and latest >= step:
+            raise WorkdirError(f"{folder} holds step {latest}, so step {step} cannot follow; delete it or resume it")
+        manager.save(step, args=ocp.args.StandardSave(tree))
+
+
+def restore(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
+    """(step, tree) of the last whole checkpoint in `folder`, bit for bit; None if there is none.
+
+    `like` is a tree of that structure, its leaves arrays (their devices and shardings are used) or numbers.
+
+    Raises:
+        WorkdirError: the checkpoint has another structure or other shapes than `like`.
+    """
+    if not folder.is_dir():
+        return None
+    import orbax.checkpoint as ocp
+
+    with _manager(folder, None) as manager:
+        step = manager.latest_step()
+        if step is None:
+            return None
+        try:
+            return step, manager.restore(step, args=ocp.args.StandardRestore(like))
+        except ValueError as error:
+            raise WorkdirError(f"{folder}/{step} holds other arrays than this code expects: {error}") from error
+
+
+def _manager(folder: Path, keep: int | None) -> Any:
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    return ocp.CheckpointManager(folder.resolve(), options=options)
