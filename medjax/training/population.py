@@ -1,4 +1,4 @@
-"""A population: members that differ in seeds and in traced numbers (learning rate, weights, strengths), trained at once.
+"""A population: members that differ in seeds and traced numbers (learning rate, weights, strengths), trained at once.
 
     hyper = grid(rate=(1e-3, 3e-3), seed=range(4))               eight members, one compilation
     keys = jax.vmap(jax.random.key)(hyper["seed"])
@@ -59,7 +59,10 @@ def make_member_step(
     """step(hyper, key, state, batch): `make_train_step` of loss(params, batch, key, hyper) and optimiser(hyper)."""
 
     def step(hyper: Hyper, key: PRNGKeyArray, state: TrainState, batch: PyTree) -> tuple[TrainState, Info]:
-        return make_train_step(lambda *given: loss(*given, hyper), optimiser(hyper), decay)(key, state, batch)
+        def own(params: PyTree, batch: PyTree, key: PRNGKeyArray) -> Scalar:
+            return loss(params, batch, key, hyper)
+
+        return make_train_step(own, optimiser(hyper), decay)(key, state, batch)
 
     return step
 
