@@ -47,7 +47,7 @@ class Commands(TyperGroup):
             typer.echo(f"medjax: {one_line(error)}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            again = "; the same command continues" if ctx.invoked_subcommand == "run" else ""
+            again = "; the same command continues" if ctx.invoked_subcommand in ("run", "sweep") else ""
             typer.echo(f"medjax: stopped{again}", err=True)
             raise typer.Exit(130) from None
 
@@ -140,6 +140,40 @@ def run(
 
     name, preset, file = _which(experiment, config)
     run_experiment(name, preset, override or [], workdir, experiments, file)
+
+
+@app.command(cls=WithOverrides)
+def sweep(
+    experiment: Annotated[str, typer.Argument(metavar="NAME[:PRESET]", show_default=False)],
+    over: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUES", help="What to vary; several make a grid.")
+    ] = None,
+    workdir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where members go (default: runs/NAME-PRESET-sweep-HASH).")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE[:PRESET]", help="Another config file (default: configs/NAME.py).")
+    ] = None,
+    experiments: Experiments = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Only write a Slurm job array, one task a member.")] = False,
+    override: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run an experiment for every combination of values; if it was stopped, continue; finished members stay.
+
+    VALUES are a list or a range with both ends, for example
+
+    medjax sweep demo:tiny --over model.width=16,32 --over seed=0..7 --config.steps=100
+
+    Every member is a run in a directory of its own; DIR/sweep.csv has one row for each: its values, its metrics.
+    """
+    from medjax.running.sweep import plan_sweep, run_sweep, write_job_array
+
+    name, preset, file = _which(experiment, config)
+    plan = plan_sweep(name, over or [], preset, override or [], workdir, experiments, file)
+    if slurm:
+        typer.echo(f"submit it with: sbatch {write_job_array(plan)}")
+    else:
+        run_sweep(plan)
 
 
 @app.command("experiments")

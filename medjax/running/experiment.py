@@ -19,7 +19,7 @@ from medjax.running.config import config_hash, flatten, load_config
 from medjax.running.modules import load_module
 from medjax.running.workdir import WorkDir, open_workdir, read_json, record_timings, write_json
 
-__all__ = ["Result", "find_root", "list_experiments", "run_experiment"]
+__all__ = ["Result", "Run", "find_root", "list_experiments", "perform", "run_command", "run_experiment", "shown"]
 
 
 class Result(NamedTuple):
@@ -28,6 +28,14 @@ class Result(NamedTuple):
     metrics: Mapping[str, float]  # flat, stable names
     report: Report
     table: Table | None = None  # printed instead of the metrics
+
+
+class Run(NamedTuple):
+    """One run to be made: in which work directory, with which config, and the command that makes it."""
+
+    work: WorkDir
+    config: ConfigDict
+    command: str
 
 
 def run_experiment(
@@ -53,41 +61,67 @@ def run_experiment(
     path = workdir or root / "runs" / f"{name}-{preset}-{config_hash(config)}"
     with open_workdir(path, {"experiment": name, "config": config}) as work:
         if (work.path / "metrics.json").is_file():
-            print(f"finished already: {_shown(work.path)}/report.html")
+            print(f"finished already: {shown(work.path)}/report.html")
             return path
-        command = _command(name, preset, overrides, config_file)
-        _run(work, load_module(file, f"experiments.{name}"), config, root, command)
+        run = Run(work, config, run_command(name, preset, overrides, config_file))
+        [result] = perform(load_module(file, f"experiments.{name}"), [run], root)
+        print_table(result.table or Table(("metric", "value"), [*result.metrics.items()]))
+        print(f"\nreport: {shown(work.path)}/report.html")
     return path
 
 
-def _run(work: WorkDir, module: ModuleType, config: ConfigDict, root: Path, command: str) -> None:
+def perform(module: ModuleType, runs: Sequence[Run], root: Path) -> list[Result]:
+    """Make `runs` and write what each promises: one by the module's `run`, several at once by its `population`.
+
+    Raises:
+        MedjaxError: the module has no such function, or it gives no Result or an infinite metric.
+    """
     from medjax.running.environment import peak_memory, prepare_process
 
     prepare_process()
-    environment = _record_environment(work, root)
+    environments = [_record_environment(run.work, root) for run in runs]
     start = time.perf_counter()
-    result = _call(module, config, work)
-    metrics = _checked(result.metrics)
-    record_timings(work, {"run.seconds": round(time.perf_counter() - start, 3), **peak_memory()})
-    details = {
-        "Command": command,
-        "Configuration": flatten(config),
-        "Environment": flatten(environment),
-        "Timings": read_json(work, "timings.json"),
-    }
-    write_report(work.path / "report.html", result.report, details)
-    write_json(work, "metrics.json", metrics)
-    print_table(result.table or Table(("metric", "value"), [*metrics.items()]))
-    print(f"\nreport: {_shown(work.path)}/report.html")
+    results = [result._replace(metrics=_checked(result.metrics)) for result in _called(module, runs)]
+    timings = {"run.seconds": round(time.perf_counter() - start, 3), **peak_memory()}
+    for run, result, environment in zip(runs, results, environments, strict=True):
+        record_timings(run.work, timings | ({"run.members": len(runs)} if len(runs) > 1 else {}))
+        details = {
+            "Command": run.command,
+            "Configuration": flatten(run.config),
+            "Environment": flatten(environment),
+            "Timings": read_json(run.work, "timings.json"),
+        }
+        write_report(run.work.path / "report.html", result.report, details)
+        write_json(run.work, "metrics.json", result.metrics)
+    return results
 
 
-def _call(module: ModuleType, config: ConfigDict, work: WorkDir) -> Result:
-    if not hasattr(module, "run"):
-        raise MedjaxError(f"{module.__name__} has no run; expected run(config, work) -> Result")
-    result = module.run(config, work)
-    if not isinstance(result, Result):
-        raise MedjaxError(f"run of {module.__name__} returned {type(result).__name__}; expected a Result")
-    return result
+def run_command(name: str, preset: str, overrides: Sequence[str], config_file: Path | None = None) -> str:
+    """The `medjax run` of it."""
+    start = [f"{name}:{preset}"] if config_file is None else [name, f"--config={config_file.name}:{preset}"]
+    return shlex.join(["medjax", "run", *start, *(f"--config.{override}" for override in overrides)])
+
+
+def shown(path: Path) -> Path:
+    """`path` as seen from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _called(module: ModuleType, runs: Sequence[Run]) -> list[Result]:
+    name, arguments, kind = "run", "config, work", "Result"
+    if len(runs) > 1:
+        name, arguments, kind = "population", "configs, works", f"list of {len(runs)} Results"
+    if not hasattr(module, name):
+        raise MedjaxError(f"{module.__name__} has no {name}; expected {name}({arguments}) -> {kind}")
+    if len(runs) == 1:
+        results = [module.run(runs[0].config, runs[0].work)]
+    else:
+        results = list(module.population([run.config for run in runs], [run.work for run in runs]))
+    kinds = [type(result).__name__ for result in results]
+    if len(kinds) != len(runs) or not all(isinstance(result, Result) for result in results):
+        raise MedjaxError(f"{name} of {module.__name__} returned {', '.join(kinds) or 'nothing'}; expected a {kind}")
+    return results
 
 
 def _checked(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -110,14 +144,3 @@ def _record_environment(work: WorkDir, root: Path) -> dict[str, Any]:
     now["earlier"] = [*before.get("earlier", []), *([changed] if changed else [])]
     write_json(work, "environment.json", now)
     return now
-
-
-def _command(name: str, preset: str, overrides: Sequence[str], config_file: Path | None) -> str:
-    start = [f"{name}:{preset}"] if config_file is None else [name, f"--config={config_file.name}:{preset}"]
-    return shlex.join(["medjax", "run", *start, *(f"--config.{override}" for override in overrides)])
-
-
-def _shown(path: Path) -> Path:
-    """`path` as seen from here."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,222 @@
+"""Sweeps: an experiment for every combination of some values of its config, and their metrics in one table.
+
+    medjax sweep demo:tiny --over training.rate=1e-3,3e-3 --over seed=0..7
+
+Each member is a run in a directory of its own, so a killed sweep continues and a larger one reuses what is finished.
+Members run one after the other in one process. An experiment that offers
+
+    TRACED = ("training.rate", "seed")
+    def population(configs, works) -> list[Result]: …
+
+gets those that differ only in TRACED keys at once: structural keys make groups of populations.
+
+sweep.csv has one row a member; columns are the swept keys, then the metrics, as pandas' groupby and R's lm take them.
+"""
+
+import csv
+import io
+import itertools
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ml_collections import FrozenConfigDict
+
+from medjax.atomic import write_text
+from medjax.errors import ConfigError, MedjaxError
+from medjax.report.html import Table
+from medjax.report.terminal import print_table
+from medjax.running.checkout import experiment_file, find_root
+from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, plain
+from medjax.running.experiment import Run, perform, run_command, shown
+from medjax.running.modules import load_module
+from medjax.running.progress import track
+from medjax.running.workdir import WorkDir, open_workdir, read_json
+
+SHOWN = 8  # metrics printed; the file has all
+
+
+class Member(NamedTuple):
+    """One run of a sweep."""
+
+    name: str  # of its directory, such as "training.rate=0.001,seed=0"
+    values: dict[str, Value]  # of the swept keys
+    overrides: tuple[str, ...]  # all that its config was made with
+    config: FrozenConfigDict
+
+
+class Sweep(NamedTuple):
+    """A sweep that has been checked: every member's config exists."""
+
+    experiment: str
+    preset: str
+    config_file: Path | None  # None: the experiment's own
+    root: Path
+    folder: Path
+    members: list[Member]
+
+
+def plan_sweep(
+    name: str,
+    over: Sequence[str],
+    preset: str = "small",
+    overrides: Sequence[str] = (),
+    workdir: Path | None = None,
+    root: Path | None = None,
+    config_file: Path | None = None,
+) -> Sweep:
+    """The sweep of experiment `name` over the grid of `over`, such as "rate=0.1,0.2" and "seed=0..7".
+
+    `workdir` is by default runs/NAME-PRESET-sweep-HASH in the checkout, the hash one of the config and the swept keys.
+
+    Raises:
+        MedjaxError: no such experiment, preset or key, a value of another type, or nothing to sweep over.
+    """
+    root = find_root(root)
+    experiment_file(root, name)
+    file = config_file or root / "configs" / f"{name}.py"
+    axes = [_axis(one) for one in over]
+    if not axes:
+        raise ConfigError("a sweep needs values to sweep over; write --over KEY=VALUE,VALUE or --over KEY=FIRST..LAST")
+    keys = [key for key, _ in axes]
+    members: dict[str, Member] = {}
+    for values in itertools.product(*(values for _, values in axes)):
+        given = (*overrides, *(f"{key}={value}" for key, value in zip(keys, values, strict=True)))
+        config = load_config(file, preset, given)
+        member = _member(keys, given, config)
+        members.setdefault(member.name, member)
+    base = {"over": tuple(keys), "config": plain(load_config(file, preset, overrides))}
+    folder = workdir or root / "runs" / f"{name}-{preset}-sweep-{config_hash(base)}"
+    return Sweep(name, preset, config_file, root, folder, list(members.values()))
+
+
+def run_sweep(sweep: Sweep) -> Path:
+    """Run the members that are not finished, print and write the table; returns sweep.csv.
+
+    A member that fails is reported, has empty cells in the table, and the rest go on.
+
+    Raises:
+        MedjaxError: members failed (after all have run), or the experiment's TRACED is wrong.
+    """
+    module = load_module(experiment_file(sweep.root, sweep.experiment), f"experiments.{sweep.experiment}")
+    failed: list[str] = []
+    for group in track(grouped(sweep.members, module), "members"):
+        names = [member.name for member in group]
+        try:
+            _make(sweep, module, group)
+        except (MedjaxError, OSError) as error:
+            print(f"medjax: {' '.join(names)}: {' '.join(str(error).split())}", file=sys.stderr)
+            failed += names
+        except Exception:  # a bug is shown with its place; the other members need not meet it
+            print(f"medjax: {' '.join(names)}:\n{traceback.format_exc()}", file=sys.stderr)
+            failed += names
+    file = _collect(sweep, failed)
+    if failed:
+        raise MedjaxError(f"{len(failed)} of {len(sweep.members)} members failed; the same command tries them again")
+    return file
+
+
+def grouped(members: Sequence[Member], module: ModuleType) -> list[list[Member]]:
+    """Members that the experiment can run at once: they differ in its TRACED keys only; without a hook, each alone.
+
+    Raises:
+        MedjaxError: TRACED holds what is no key of the config.
+    """
+    if not hasattr(module, "population"):
+        return [[member] for member in members]
+    traced = getattr(module, "TRACED", ())
+    groups: dict[tuple, list[Member]] = {}
+    for member in members:
+        flat = flatten(member.config)
+        for key in traced:
+            if key not in flat:
+                raise MedjaxError(f"TRACED of {module.__name__} has '{key}', no config key{did_you_mean(key, flat)}")
+        groups.setdefault(tuple((key, value) for key, value in flat.items() if key not in traced), []).append(member)
+    return list(groups.values())
+
+
+def write_job_array(sweep: Sweep) -> Path:
+    """A Slurm script, sweep.sh, with one task a member; it can be submitted again, and `medjax sweep` then collects."""
+    file = sweep.config_file or sweep.root / "configs" / f"{sweep.experiment}.py"
+    start = ["medjax", "run", sweep.experiment, f"--config={file.resolve()}:{sweep.preset}"]
+    lines = ["#!/bin/sh", f"#SBATCH --array=0-{len(sweep.members) - 1}", 'case "$SLURM_ARRAY_TASK_ID" in']
+    for number, member in enumerate(sweep.members):
+        options = [f"--config.{override}" for override in member.overrides]
+        options += [f"--workdir={(sweep.folder / member.name).resolve()}", f"--experiments={sweep.root}"]
+        lines.append(f"{number}) {shlex.join([*start, *options])} ;;")
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    write_text(sweep.folder / "sweep.sh", "\n".join([*lines, "esac", ""]))
+    return sweep.folder / "sweep.sh"
+
+
+def _axis(over: str) -> tuple[str, list[str]]:
+    """The key and the values of "KEY=a,b,c" or "KEY=0..7"; commas inside brackets belong to the value."""
+    key, equals, text = over.partition("=")
+    if not equals or not text:
+        raise ConfigError(f"--over {over} has no values; write --over {key}=VALUE,VALUE or --over {key}=FIRST..LAST")
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    values: list[str] = []
+    for part in parts:
+        ends = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", part)
+        found = [str(n) for n in range(int(ends[1]), int(ends[2]) + 1)] if ends else [part] if part else []
+        if not found:
+            raise ConfigError(f"--over {over} has an empty value; expected values, or FIRST..LAST with FIRST ≤ LAST")
+        values += found
+    return key, values
+
+
+def _member(keys: Sequence[str], overrides: tuple[str, ...], config: FrozenConfigDict) -> Member:
+    flat = flatten(config)
+    values = {key: flat[key] for key in keys}
+    raw = ",".join(f"{key}={value}" for key, value in values.items())
+    name = re.sub(r"[^\w.=,+-]+", "_", raw)[:100]
+    return Member(name if name == raw else f"{name}-{config_hash(config)}", values, overrides, config)
+
+
+def _make(sweep: Sweep, module: ModuleType, group: Sequence[Member]) -> None:
+    """Run what is not finished of a group; its directories are held until all of it is."""
+    with ExitStack() as held:
+        runs = []
+        for member in group:
+            content = {"experiment": sweep.experiment, "config": member.config}
+            work = held.enter_context(open_workdir(sweep.folder / member.name, content))
+            if not (work.path / "metrics.json").is_file():
+                command = run_command(sweep.experiment, sweep.preset, member.overrides, sweep.config_file)
+                runs.append(Run(work, member.config, command))
+        if runs:
+            perform(module, runs, sweep.root)
+
+
+def _collect(sweep: Sweep, failed: Sequence[str]) -> Path:
+    """Write sweep.csv and print the start of it."""
+    rows: list[dict[str, Any]] = []
+    for member in sweep.members:
+        given = {"member": member.name, **member.values}
+        found: dict[str, Any] = (
+            {} if member.name in failed else read_json(WorkDir(sweep.folder / member.name), "metrics.json")
+        )
+        rows.append(given | {f"metric.{name}" if name in given else name: value for name, value in found.items()})
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    file = sweep.folder / "sweep.csv"
+    write_text(file, text.getvalue())
+    some = columns[1 : 1 + len(sweep.members[0].values) + SHOWN]
+    print_table(Table(some, [[row.get(name, "") for name in some] for row in rows]))
+    more = len(columns) - 1 - len(some)
+    print(f"\ntable: {shown(file)}{f' ({more} more metrics)' if more else ''}")
+    return file
