@@ -8,7 +8,8 @@ Rayleigh-distributed speckle; attenuation, shadows of ribs and lung, clutter nea
 logarithmic compression and conversion to a sector. A share of the images is *hard but correct*: low contrast, shadows,
 clutter over the apex. Their labels are as true as the others'.
 
-No patient: it serves to test methods whose truth must be known. Labels are CAMUS's: 1 left ventricle (LV), 2 its wall, 3 left atrium.
+No patient: it serves to test methods whose truth must be known. Labels are CAMUS's: 1 left ventricle (LV), 2 its wall,
+3 left atrium.
 """
 
 from typing import NamedTuple
@@ -161,7 +162,7 @@ def _transmitted(draw: np.random.Generator, angle: np.ndarray, depth: np.ndarray
 
 
 def _axes(heart: Anatomy, across: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along the ventricle's axis (0 at the annulus, growing to the apex, which is near the probe), and across."""
+    """Coordinates along the ventricle's axis (0 at the annulus, growing towards the apex), and across."""
     x, y = across - heart.base[0], heart.base[1] - down
     along = y * np.cos(heart.tilt) + x * np.sin(heart.tilt)
     return along, x * np.cos(heart.tilt) - y * np.sin(heart.tilt)
@@ -188,7 +189,7 @@ def _atrium(heart: Anatomy, along: np.ndarray, side: np.ndarray, beyond: float) 
 
 
 def _cartesian(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of pixels (row = depth, column = across), in shares of the depth; the probe is in the middle of the top."""
+    """Places of pixels (row: depth, column: across), in shares of the depth; the probe is at the top."""
     step = (np.arange(size) + 0.5) / size
     down, across = np.meshgrid(step, step - 0.5, indexing="ij")
     return 1.3 * across, down

@@ -4,8 +4,8 @@
     params = initialise(key, x)                  x (batch, *space, channel), sides multiples of 2 ** (levels − 1)
     logits = apply(params, x)                    (batch, *space, class)
 
-Norm, activation, pooling and up-sampling are functions that a caller can replace. No batch statistics: the output for an
-image depends on that image alone, so gradients of a summed loss with respect to the input are those of each example.
+Norm, activation, pooling and up-sampling are functions that a caller can replace. No batch statistics: the output for
+an image depends on that image alone, so gradients of a summed loss with respect to the input are those of each example.
 
 Source: Ronneberger et al., MICCAI 2015; instance-wise normalisation and deep supervision as in nnU-Net, Isensee et al.,
 Nature Methods 18, 2021.

@@ -1,6 +1,6 @@
 """Segmentation losses, one number an image: means over a batch are the caller's, and so are weights of images.
 
-Labels are class numbers `(batch, *space)`, or soft ones `(batch, *space, class)` that sum to 1: refurbished labels are soft.
+Labels are class numbers `(batch, *space)`, or soft ones `(batch, *space, class)` that sum to 1: a blend of opinions.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def focal(logits: Logits, labels: Labels, gamma: float = 2.0) -> PerImage:
 
 
 def soft_dice(logits: Logits, labels: Labels, smooth: float = 1.0) -> PerImage:
-    """1 − mean over foreground classes of (2 Σ p q + s) / (Σ p + Σ q + s), s in voxels: a class that is absent costs little.
+    """1 − mean over foreground classes of (2 Σ p q + s) / (Σ p + Σ q + s), s in voxels: an absent class costs little.
 
     Source: Milletari et al., 3DV 2016, with sums instead of squares as in nnU-Net.
     """

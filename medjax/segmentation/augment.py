@@ -1,0 +1,73 @@
+"""Augmentation on the device: image and label go through one warp, then the image's grey values change.
+
+    images, labels = jax.vmap(partial(augment, settings=mild))(keys, images, labels)
+
+One field of coordinates holds rotation, scale, shift, mirroring and an elastic part, so an image is interpolated once
+(linearly) and its label is taken at the nearest voxel of the same places; soft labels are interpolated as images are.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+class Augmentation(NamedTuple):
+    """How far to go; 0 leaves a part out. Numbers are traced, `mirror` is static."""
+
+    rotation: float = 0.15  # standard deviation, radians, in the plane of the first two axes
+    scale: float = 0.1  # standard deviation of the log of each axis' factor
+    shift: float = 0.04  # standard deviation, share of the side
+    elastic: float = 0.015  # standard deviation, share of the side; varies over a quarter of it
+    gain: float = 0.1  # standard deviation of the log of the factor
+    gamma: float = 0.15  # standard deviation of the log of the exponent
+    noise: float = 0.02  # standard deviation
+    mirror: tuple[int, ...] = ()  # axes of space that are mirrored half of the time
+
+
+def augment(
+    key: PRNGKeyArray,
+    image: Float[Array, "*space channel"],
+    label: Int[Array, "*space"] | Float[Array, "*space class"],
+    settings: Augmentation,
+) -> tuple[Float[Array, "*space channel"], Array]:
+    """One example's random variant; outside the image is what its edge is. Values are expected in 0 … 1."""
+    warp, grey = jax.random.split(key)
+    places = _places(warp, image.shape[:-1], settings)
+    if jnp.issubdtype(label.dtype, jnp.floating):
+        named = _interpolated(label, places)
+    else:
+        named = map_coordinates(label, places, order=0, mode="nearest")
+    return _greyed(grey, _interpolated(image, places), settings), named
+
+
+def _interpolated(image: Array, places: list[Array]) -> Array:
+    channels = [map_coordinates(channel, places, order=1, mode="nearest") for channel in jnp.moveaxis(image, -1, 0)]
+    return jnp.stack(channels, axis=-1)
+
+
+def _places(key: Array, space: tuple[int, ...], a: Augmentation) -> list[Array]:
+    """Voxel of the original that each voxel of the variant takes its value from."""
+    turn, stretch, move, bend, flip = jax.random.split(key, 5)
+    axes, middle = len(space), (jnp.array(space) - 1) / 2
+    angle = a.rotation * jax.random.normal(turn)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    rotation = jnp.eye(axes).at[:2, :2].set(jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])]))
+    chosen = jax.random.bernoulli(flip, 0.5, (axes,)) & jnp.array([axis in a.mirror for axis in range(axes)])
+    factor = jnp.exp(a.scale * jax.random.normal(stretch, (axes,))) * jnp.where(chosen, -1, 1)
+    offset = a.shift * jnp.array(space) * jax.random.normal(move, (axes,))
+    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, space), indexing="ij")).reshape(axes, -1) - middle[:, None]
+    source = (rotation * factor[None]) @ grid + (middle + offset)[:, None]
+    coarse = jax.random.normal(bend, (axes, *(min(5, side) for side in space)))
+    field = jax.image.resize(coarse, (axes, *space), "cubic").reshape(axes, -1)
+    source = source + a.elastic * jnp.array(space)[:, None] * field
+    return [row.reshape(space) for row in source]
+
+
+def _greyed(key: Array, image: Array, a: Augmentation) -> Array:
+    gain, gamma, noise = jax.random.split(key, 3)
+    powered = jnp.clip(image, 1e-6, None) ** jnp.exp(a.gamma * jax.random.normal(gamma))
+    brighter = powered * jnp.exp(a.gain * jax.random.normal(gain))
+    return brighter + a.noise * jax.random.normal(noise, image.shape)

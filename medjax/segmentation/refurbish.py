@@ -1,0 +1,159 @@
+"""Repair of suspect labels with what the network itself says, and what the repair did.
+
+    teacher = probabilities(apply, params, images)            or of averaged parameters, or over variants of the images
+    repaired = refurbish(labels, flags, teacher, mode="replace")
+    quality(repaired.labels.argmax(-1), corrupted.clean, flags, corrupted.bad)    where the truth is known
+
+Only flagged images change; the caller keeps the given labels. Guards leave a label alone where the teacher would wipe
+out most of a structure.
+
+Source: replacing pixels where the network is sure as in ADELE, Liu et al., CVPR 2022; blending as in Reed et al., 2015.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+from scipy import ndimage, optimize
+
+from medjax.errors import ConfigError
+from medjax.segmentation.label_errors import mean_dice
+
+MODES = ("replace", "blend", "mask", "pixel")
+
+
+class Repaired(NamedTuple):
+    """Soft labels to train on, the weight of each image in the loss, and which labels have changed."""
+
+    labels: Float[np.ndarray, "image *space class"]
+    weight: Float[np.ndarray, " image"]
+    changed: Bool[np.ndarray, " image"]
+
+
+def probabilities(
+    apply: Callable[[PyTree, Array], Array],
+    params: PyTree,
+    images: Float[Array, "image *space channel"],
+    batch: int = 32,
+) -> Float[np.ndarray, "image *space class"]:
+    """What the network says of each image."""
+    one = jax.jit(lambda params, x: jax.nn.softmax(apply(params, x)))
+    parts = [np.asarray(one(params, jnp.asarray(images[k : k + batch]))) for k in range(0, len(images), batch)]
+    return np.concatenate(parts)
+
+
+def mean_parameters(several: Sequence[PyTree]) -> PyTree:
+    """The mean of parameters of several checkpoints."""
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *several)
+
+
+def over_variants(
+    apply: Callable[[PyTree, Array], Array],
+    variants: Sequence[tuple[Callable[[Array], Array], Callable[[Array], Array]]],
+) -> Callable[[PyTree, Array], Array]:
+    """apply, as the mean log-probability over variants of the images: pairs (there, back), mirroring say."""
+
+    def averaged(params: PyTree, x: Array) -> Array:
+        said = [back(jax.nn.softmax(apply(params, there(x)))) for there, back in variants]
+        return jnp.log(jnp.maximum(sum(said) / len(said), 1e-12))
+
+    return averaged
+
+
+def refurbish(
+    labels: Int[np.ndarray, "image *space"],
+    flags: Bool[np.ndarray, " image"],
+    teacher: Float[np.ndarray, "image *space class"],
+    mode: str = "replace",
+    *,
+    blend: float = 0.7,
+    certainty: float = 0.8,
+    least: float = 0.3,
+    most: float = 1.0,
+    whole: bool = True,
+) -> Repaired:
+    """Labels in which flagged images are
+
+        replace   what the teacher says       blend   (1 − b) · given + b · teacher's probabilities, b = `blend`
+        mask      given, but of no weight     pixel   given, but the teacher's class where surer than `certainty`
+
+    Guards: an image of which a structure would shrink below the share `least` keeps its label; at most the share `most`
+    of the data set is changed, what disagrees most first; with `whole` only the largest connected part of each of the
+    teacher's structures counts.
+
+    Raises:
+        ConfigError: no such mode.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"refurbish: mode '{mode}'; expected one of {', '.join(MODES)}")
+    classes = teacher.shape[-1]
+    soft = np.eye(classes, dtype=np.float32)[labels]
+    weight, changed = np.ones(len(labels), np.float32), np.zeros(len(labels), bool)
+    if mode == "mask":
+        return Repaired(soft, np.where(flags, 0, weight).astype(np.float32), changed)
+    new = {int(k): _largest(teacher[k].argmax(-1)) if whole else teacher[k].argmax(-1) for k in np.flatnonzero(flags)}
+    allowed = [k for k, said in new.items() if _keeps_structures(labels[k], said, least)]
+    apart = sorted(allowed, key=lambda k: mean_dice(new[k], labels[k]))
+    for k in apart[: round(most * len(labels))]:
+        said = np.eye(classes, dtype=np.float32)[new[k]]
+        if mode == "replace":
+            soft[k] = said
+        elif mode == "blend":
+            soft[k] = (1 - blend) * soft[k] + blend * teacher[k]
+        else:
+            sure = teacher[k].max(-1) > certainty
+            soft[k][sure] = said[sure]
+        changed[k] = True
+    return Repaired(soft, weight, changed)
+
+
+def quality(
+    labels: Int[np.ndarray, "image *space"],
+    clean: Int[np.ndarray, "image *space"],
+    flags: Bool[np.ndarray, " image"],
+    bad: Bool[np.ndarray, " image"],
+) -> dict[str, float]:
+    """Mean Dice of labels with the truth: of all, flagged, truly wrong and falsely flagged images (NaN: none)."""
+    each = np.array([mean_dice(one, true) for one, true in zip(labels, clean, strict=True)])
+    groups = {"all": np.ones(len(each), bool), "flagged": flags, "bad": bad, "falsely_flagged": flags & ~bad}
+    return {name: float(each[chosen].mean()) if chosen.any() else float("nan") for name, chosen in groups.items()}
+
+
+def turning_point(agreement: Sequence[float] | np.ndarray, change: float = 0.9) -> bool:
+    """Whether a network has stopped learning fast and begins to memorise: the moment to look at labels.
+
+    `agreement` is the overlap with the given labels after the probes 1, 2, …; a (1 − exp(−b t^c)) is fitted to it, and
+    true is |f′(1) − f′(t)| / |f′(1)| > `change` at the last t. Source: ADELE, Liu et al., CVPR 2022.
+    """
+    values = np.asarray(agreement, float)
+    t = np.arange(1, len(values) + 1, dtype=float)
+    if len(t) < 3:
+        return False
+
+    def residual(p: np.ndarray) -> np.ndarray:
+        return p[0] * (1 - np.exp(-p[1] * t ** p[2])) - values
+
+    a, b, c = optimize.least_squares(residual, (values.max(), 1.0, 1.0), bounds=([0, 1e-3, 0.1], [2, 20, 4])).x
+
+    def slope(time: float) -> float:
+        return a * b * c * time ** (c - 1) * np.exp(-b * time**c)
+
+    return bool(abs(slope(1.0) - slope(t[-1])) > change * abs(slope(1.0)))
+
+
+def _keeps_structures(given: np.ndarray, said: np.ndarray, least: float) -> bool:
+    return all((said == c).sum() >= least * (given == c).sum() for c in np.unique(given) if c > 0)
+
+
+def _largest(label: np.ndarray) -> np.ndarray:
+    """Only the largest connected part of every structure."""
+    out = np.zeros_like(label)
+    for c in np.unique(label):
+        if c > 0:
+            parts, number = ndimage.label(label == c)
+            sizes = np.bincount(parts.ravel())[1:]
+            out[parts == 1 + int(sizes.argmax())] = c
+    return out

@@ -1,0 +1,105 @@
+"""From scores to flags: which images are suspect, without knowing how many are wrong.
+
+Every function takes scores (high: suspect) and gives flags. Scores that do not separate have no right threshold: then
+`otsu` and `mixture` still cut somewhere, and `bimodality` says that there was nothing to cut.
+
+Source: Otsu, IEEE Transactions on Systems, Man, and Cybernetics 9(1), 1979; a mixture over losses as in Arazo et al.,
+ICML 2019; median absolute deviation as in Leys et al., Journal of Experimental Social Psychology 49(4), 2013.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from medjax.errors import DataError
+
+Scores = Float[np.ndarray, " image"]
+Flags = Bool[np.ndarray, " image"]
+
+
+def fraction(scores: Scores, share: float | int) -> Flags:
+    """The round(share · images) highest."""
+    flags = np.zeros(len(scores), bool)
+    flags[np.argsort(-scores, kind="stable")[: round(share * len(scores))]] = True
+    return flags
+
+
+def otsu(scores: Scores) -> Flags:
+    """Above the cut that leaves the least variance within the two parts; none where all scores are equal."""
+    ordered = np.sort(scores.astype(float))
+    if ordered[0] == ordered[-1]:
+        return np.zeros(len(scores), bool)
+    below = np.arange(1, len(ordered))
+    sums = np.cumsum(ordered)
+    low, high = sums[:-1] / below, (sums[-1] - sums[:-1]) / (len(ordered) - below)
+    between = below * (len(ordered) - below) * (high - low) ** 2
+    cut = int(np.argmax(np.where(np.diff(ordered) > 0, between, -np.inf)))
+    return scores > (ordered[cut] + ordered[cut + 1]) / 2
+
+
+def mad(scores: Scores, times: float | int = 3.0) -> Flags:
+    """More than `times` robust standard deviations (1.4826 · median |s − median|) above the median."""
+    middle = np.median(scores)
+    return scores > middle + times * 1.4826 * np.median(np.abs(scores - middle))
+
+
+class Mixture(NamedTuple):
+    """Two normal distributions; arrays of two, the lower mean first."""
+
+    weight: Float[np.ndarray, "2"]
+    mean: Float[np.ndarray, "2"]
+    deviation: Float[np.ndarray, "2"]
+
+    def upper(self, scores: Scores) -> Float[np.ndarray, " image"]:
+        """Probability that a score comes from the component of the higher mean."""
+        z = (scores[:, None] - self.mean) / self.deviation
+        log = np.log(self.weight) - np.log(self.deviation) - z**2 / 2
+        return 1 / (1 + np.exp(np.clip(log[:, 0] - log[:, 1], -700, 700)))
+
+
+def fit_mixture(scores: Scores, steps: int = 100) -> Mixture:
+    """Maximum likelihood by a fixed number of EM steps, from the halves of the sorted scores."""
+    s = scores.astype(float)
+    floor = 1e-3 * max(float(s.std()), 1e-12)
+    share = (s > np.median(s)).astype(float) if (s > np.median(s)).any() else np.full(len(s), 0.5)
+    fitted = Mixture(*np.ones((3, 2)))
+    for _ in range(steps):
+        parts = np.stack([1 - share, share], axis=1)
+        total = parts.sum(axis=0) + 1e-12
+        means = parts.T @ s / total
+        spread = np.sqrt((parts * (s[:, None] - means) ** 2).sum(axis=0) / total)
+        fitted = Mixture(total / total.sum(), means, np.maximum(spread, floor))
+        share = fitted.upper(s)
+    return fitted if fitted.mean[0] <= fitted.mean[1] else Mixture(*(part[::-1] for part in fitted))
+
+
+def mixture(scores: Scores, certainty: float | int = 0.5) -> Flags:
+    """Above the lower mean, and with more than this probability from the upper component of a two-component mixture."""
+    fitted = fit_mixture(scores)
+    return (fitted.upper(scores) > certainty) & (scores > fitted.mean[0])
+
+
+def bimodality(scores: Scores) -> float:
+    """Ashman's D = √2 |μ₁ − μ₂| / √(σ₁² + σ₂²) of the fitted mixture: above 2 the two parts are apart."""
+    fitted = fit_mixture(scores)
+    return float(2**0.5 * np.ptp(fitted.mean) / np.sqrt((fitted.deviation**2).sum()))
+
+
+def oriented(scores: Scores, trusted: Int[np.ndarray, " some"], bad: Bool[np.ndarray, " some"]) -> Scores:
+    """The scores, negated if a few images whose labels were looked at say that low scores are the wrong labels.
+
+    When more than half of the labels are wrong in the same way, the true ones are the outliers and every score of
+    training dynamics turns round: nothing but a look at some labels can tell. Look at ten from each tail.
+
+    Raises:
+        DataError: the trusted images are all right or all wrong.
+    """
+    if bad.all() or not bad.any():
+        raise DataError(f"trusted set: {bad.sum()} of {len(bad)} labels wrong; expected some wrong and some right")
+    good, poor = scores[trusted[~bad]], scores[trusted[bad]]
+    wins = np.mean((poor[:, None] > good).astype(float) + 0.5 * (poor[:, None] == good))
+    return scores if wins >= 0.5 else -scores
+
+
+THRESHOLDS = {"otsu": otsu, "mixture": mixture, "mad": mad}
