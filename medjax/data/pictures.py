@@ -68,7 +68,7 @@ def read_labelled(image: Path, mask: Path, classes: int | None = None) -> Labell
     return Labelled(grey, label.astype(np.int32), affine)
 
 
-def fitted(one: Labelled, space: tuple[int, ...]) -> tuple[Float[np.ndarray, "*space"], Int[np.ndarray, "*space"]]:
+def fitted(one: Labelled, space: tuple[int, ...]) -> tuple[Float[np.ndarray, "*new"], Int[np.ndarray, "*new"]]:
     """On a grid of `space` voxels over the same field, grey values from the 1st to the 99th percentile as 0 … 1.
 
     Raises:
@@ -81,7 +81,7 @@ def fitted(one: Labelled, space: tuple[int, ...]) -> tuple[Float[np.ndarray, "*s
     return resized(grey, space, 1).astype(np.float32), resized(one.label, space, 0)
 
 
-def resized(array: Shaped[np.ndarray, "*space"], space: tuple[int, ...], order: int) -> Shaped[np.ndarray, "*space"]:
+def resized(array: Shaped[np.ndarray, "*old"], space: tuple[int, ...], order: int) -> Shaped[np.ndarray, "*new"]:
     """Values at the centres of a grid of `space` voxels over the same field; smoothed before it is made coarser.
 
     `order` 1 interpolates; 0 takes the nearest, for labels.

@@ -86,7 +86,8 @@ def _to_target(seed: tuple[int, int], label: np.ndarray, kind: Kind, target: flo
     for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_dice(at(middle), label) > target else (low, middle)
-    return min((at(low), at(high)), key=lambda made: abs(mean_dice(made, label) - target))
+    wrong = [made for made in (at(low), at(high)) if (made != label).any()]
+    return min(wrong, key=lambda made: abs(mean_dice(made, label) - target))
 
 
 # ── the kinds; strengths go from 0 (nothing) to 1 (more than anyone would do) ──

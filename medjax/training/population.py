@@ -104,7 +104,8 @@ def fit_population(
     """Train every member through `steps`; `batches` is for all members, or a sequence of one a member.
 
     A member whose loss or gradient is not finite stops there: it keeps its last good state, whose `step` says when, and
-    the others go on. To resume, pass the state reported last and the steps that are left.
+    the others go on. States are reported and returned as NumPy arrays, first axis the member; to resume, pass the one
+    reported last and the steps that are left.
 
     Raises:
         DataError: keys, hyper, state and batches are not of equally many members.
@@ -164,7 +165,8 @@ def _dealt(tree: PyTree, chunks: list[np.ndarray], mesh: Mesh) -> list[PyTree]:
 
 
 def _gathered(parts: list[PyTree], members: int) -> PyTree:
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:members], *parts)
+    """All members' leaves on the host: to join them on the devices would take collectives, which XLA:CPU can block on."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:members], *jax.device_get(parts))
 
 
 def _batch(

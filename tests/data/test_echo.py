@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from medjax.data.echo import ATRIUM, LV, WALL, echo, label, sector
+from medjax.data.echo import ATRIUM, LV, WALL, anatomy, echo, label, sector
 from medjax.data.echo import _cartesian as cartesian
-from medjax.data.echo import anatomy
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +41,14 @@ def test_systole_is_smaller_and_thicker(data):
 
 def test_blood_is_darker_than_muscle_less_so_in_hard_images(data):
     def contrast(chosen):
-        return np.mean([image[one == WALL].mean() - image[one == LV].mean()
-                        for image, one in zip(data.images[chosen, ..., 0], data.labels[chosen], strict=True)])  # fmt: skip
+        pairs = zip(data.images[chosen, ..., 0], data.labels[chosen], strict=True)
+        return np.mean([image[one == WALL].mean() - image[one == LV].mean() for image, one in pairs])
 
     assert contrast(~data.hard) > 0.15 and contrast(data.hard) < 0.7 * contrast(~data.hard)
 
 
 def test_speckle_has_rayleighs_statistics():
-    """Within homogeneous blood the envelope's mean is 1.91 standard deviations; the logarithm's deviation is 5.57 dB."""
+    """The envelope of many scatterers is Rayleigh-distributed: its logarithm's standard deviation is 5.57 dB."""
     big = echo(3, 12, 256, hard=0.0)
     deviations = []
     for image, one in zip(big.images[..., 0], big.labels, strict=True):

@@ -1,4 +1,4 @@
-"""The U-Net: shapes in two and three dimensions, parts that a user replaces, and examples that do not touch each other."""
+"""The U-Net: shapes in two and three dimensions, parts that a user replaces, examples that do not touch each other."""
 
 import flax.linen as nn
 import jax

@@ -32,7 +32,7 @@ def test_labels_are_as_wrong_as_asked_for(kind, target):
 def test_a_systematic_error_always_has_one_sign_and_a_random_one_has_both():
     def change(kind, structure):
         found = corrupt(3, LABELS, kind, 1.0, 0.75)
-        return np.sign((found.labels == structure).sum((1, 2)) - (LABELS == structure).sum((1, 2)))
+        return np.sign((found.labels == structure).sum((1, 2)) - (structure == LABELS).sum((1, 2)))
 
     assert (change("systematic", LV) == 1).all() and (change("systematic", ATRIUM) == -1).all()
     assert set(change("random", LV)) >= {-1, 1}

@@ -1,4 +1,4 @@
-"""Gradient maps, their streaming variance, and scores: against one example at a time, closed forms, float64, cleanlab."""
+"""Gradient maps, their streaming variance, scores: against one example at a time, closed forms, float64, cleanlab."""
 
 import jax
 import jax.numpy as jnp

@@ -70,7 +70,7 @@ def test_teachers():
         return y[:, ::-1]
 
     def apply(w, x):  # knows where it is: mirrored images get other answers
-        return x @ w + jnp.arange(4.0).reshape(1, 4, 1, 1) * jnp.array([1.0, 0.0])
+        return x @ w + jnp.arange(4.0).reshape(1, 4, 1, 1) * jnp.array([1.0, 0.0]).reshape(1, 1, 1, 2)
 
     both = over_variants(apply, [(lambda y: y, lambda y: y), (flip, flip)])
     expected = (jax.nn.softmax(apply(params, x)) + jax.nn.softmax(apply(params, x[:, ::-1]))[:, ::-1]) / 2

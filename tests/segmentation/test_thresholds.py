@@ -14,7 +14,7 @@ def test_otsu_leaves_the_least_variance_within():
     def within(flags):
         return sum(len(part) * part.var() for part in (SCORES[flags], SCORES[~flags]) if len(part))
 
-    best = min(within(SCORES > cut) for cut in np.sort(SCORES)[:-1])
+    best = min(within(cut < SCORES) for cut in np.sort(SCORES)[:-1])
     assert within(thresholds.otsu(SCORES)) == pytest.approx(best)
     filters = pytest.importorskip("skimage.filters")
     np.testing.assert_array_equal(thresholds.otsu(SCORES), filters.threshold_otsu(SCORES, nbins=4096) < SCORES)
