@@ -165,7 +165,7 @@ def _dealt(tree: PyTree, chunks: list[np.ndarray], mesh: Mesh) -> list[PyTree]:
 
 
 def _gathered(parts: list[PyTree], members: int) -> PyTree:
-    """All members' leaves on the host: to join them on the devices would take collectives, which XLA:CPU can block on."""
+    """All members on the host: joining them on the devices would take collectives, on which XLA:CPU can block."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:members], *jax.device_get(parts))
 
 
