@@ -16,7 +16,8 @@ from medjax.errors import ConfigError, MedjaxError
 TOOLS = {  # medjax/commands/NAME.py has a typer `app`; it is imported when its command is used
     "pet": "Reconstruct and simulate PET.",
     "ivim": "Fit intravoxel incoherent motion to diffusion MRI.",
-    "segment": "Segment images and find errors in their labels.",
+    "segment": "Segment images, and say what kind of errors a segmentation makes.",
+    "labels": "Find labels that are wrong.",
     "shortcuts": "Audit a classifier for shortcuts.",
 }
 

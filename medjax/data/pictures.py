@@ -50,7 +50,7 @@ def read_labelled(image: Path, mask: Path, classes: int | None = None) -> Labell
     """An image and its label; labels are class numbers from 0, below `classes` if that is given.
 
     Raises:
-        DataError: shapes or affines differ, a label is no class number, or the image is not finite.
+        DataError: shapes or affines differ, or a label is no class number.
     """
     grey, affine = read_picture(image)
     named, other = read_picture(mask)
@@ -58,8 +58,6 @@ def read_labelled(image: Path, mask: Path, classes: int | None = None) -> Labell
         raise DataError(f"{mask}: {named.shape}, its image {image.name} has {grey.shape}; expected one grid")
     if affine is not None and other is not None and not np.allclose(affine, other, atol=1e-2):
         raise DataError(f"{mask}: its affine is not that of {image.name}; expected one grid")
-    if not np.isfinite(grey).all():
-        raise DataError(f"{image}: {np.size(grey) - int(np.isfinite(grey).sum())} values are not finite")
     label = np.rint(named)
     if not (np.isfinite(named).all() and (np.abs(named - label) < 1e-3).all() and label.min() >= 0):
         raise DataError(f"{mask}: values that are no class numbers; expected 0, 1, 2, …")

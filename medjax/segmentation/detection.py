@@ -35,6 +35,7 @@ FORMS = {  # of VOG: reading, region, about
     "moment_peak": ("difference_over_own", "peak", "zero"),  # no variance: the gradients' second moment
 }
 DEFAULT = "vog_peak"
+NAMES = ("loss", "dice", "loss_mean", "dice_mean", "aum", "el2n", "softmin", "gradient", *FORMS)
 
 
 class Log(NamedTuple):

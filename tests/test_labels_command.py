@@ -1,0 +1,102 @@
+"""`medjax labels audit` on small folders: what it writes, and one line for what cannot be audited."""
+
+import csv
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from medjax.cli import app
+from medjax.data.echo import echo
+from medjax.data.formats import write_nifti
+from medjax.segmentation.label_errors import corrupt
+
+pytest.importorskip("PIL")
+SETTINGS = ("--size", "32", "--epochs", "60")
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["labels", "audit", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Twenty simulated hearts, five of them with another's label."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("audit")
+    data = echo(3, 20, 48, hard=0.0)
+    wrong = corrupt(1, data.labels, "swap", 0.25)
+    for name in ("images", "masks"):
+        (root / name).mkdir()
+    for k in range(20):
+        Image.fromarray((255 * data.images[k, ..., 0]).astype(np.uint8)).save(root / "images" / f"case_{k:02d}.png")
+        Image.fromarray(wrong.labels[k].astype(np.uint8)).save(root / "masks" / f"case_{k:02d}.png")
+    return root, wrong.bad
+
+
+def test_wrong_labels_lead_the_list(folders):
+    root, bad = folders
+    said = command(root / "images", root / "masks", "-o", root / "out", *SETTINGS, "--threshold", "0.25")
+    assert said.exit_code == 0, said.output
+    assert "5 of 20 labels flagged by dice_mean" in said.stdout
+    rows = list(csv.DictReader((root / "out" / "ranked.csv").read_text().splitlines()))
+    assert len(rows) == 20 and [row["flagged"] for row in rows] == ["1"] * 5 + ["0"] * 15
+    assert sum(bad[int(row["name"][5:7])] for row in rows[:5]) >= 4
+    assert (root / "out" / "report.html").stat().st_size > 50_000
+
+
+def test_a_second_look_needs_no_training_and_trusted_labels_turn_the_list(folders):
+    root, bad = folders
+    trusted = root / "trusted.csv"
+    rows = [f"case_{k:02d}.png,{int(not bad[k])}" for k in (*np.flatnonzero(bad)[:2], *np.flatnonzero(~bad)[:2])]
+    trusted.write_text("\n".join(["name,wrong", *rows]))
+    said = command(root / "images", root / "masks", "-o", root / "out", *SETTINGS, "--trusted", trusted)
+    assert said.exit_code == 0, said.output
+    first = next(csv.DictReader((root / "out" / "ranked.csv").read_text().splitlines()))
+    assert not bad[int(first["name"][5:7])]
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("--detector vogg; expected", ("--detector", "vogg")),
+        ("--threshold much; expected otsu", ("--threshold", "much")),
+        ("--size 30; expected a multiple of 8", ("--size", "30")),
+        ("label 3; expected 0 to 1", ("--classes", "2")),
+        ("expected columns name (of an image) and wrong", ("--trusted", "no.csv")),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(message, arguments, folders, tmp_path, monkeypatch):
+    root, _ = folders
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no.csv").write_text("image,bad\ncase_00.png,1\n")
+    said = command(root / "images", root / "masks", "-o", tmp_path / "out", *SETTINGS, *arguments)
+    assert said.exit_code == 2 and message in said.stderr and len(said.stderr.splitlines()) == 1, said.output
+
+
+def nifti_folders(folder, number, change=lambda image, label, affine: (image, label, affine)):
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for k in range(number):
+        image, label = np.random.default_rng(k).normal(size=(16, 16, 1)).astype(np.float32), np.zeros((16, 16, 1), "f4")
+        label[4:9, 5:12] = 1
+        image, label, affine = change(image, label, np.eye(4))
+        write_nifti(folder / "images" / f"p{k:02d}.nii.gz", image, np.eye(4))
+        write_nifti(folder / "masks" / f"p{k:02d}.nii.gz", label, affine)
+    return command(folder / "images", folder / "masks", "-o", folder / "out", *SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("message", "number", "change"),
+    [
+        ("1 images; expected at least 16", 1, lambda i, m, a: (i, m, a)),
+        ("(15, 16), its image p00.nii.gz has (16, 16)", 16, lambda i, m, a: (i, m[:15], a)),
+        ("its affine is not that of p00.nii.gz", 16, lambda i, m, a: (i, m, 2 * np.eye(4) - np.diag([0, 0, 0, 1.0]))),
+        ("values that are no class numbers", 16, lambda i, m, a: (i, 0.5 * m, a)),
+        ("every label is 0", 16, lambda i, m, a: (i, 0 * m, a)),
+    ],
+)
+def test_files_that_cannot_be_are_one_line(message, number, change, tmp_path):
+    said = nifti_folders(tmp_path, number, change)
+    assert said.exit_code == 2 and message in said.stderr and len(said.stderr.splitlines()) == 1, said.output
