@@ -41,7 +41,8 @@ def watched(seed: int, data: Echo, wrong: Corrupted, test: Echo, s: Settings) ->
     """The plain run: the moment when it was asked, and what it showed, arrays over probes."""
     rows: list[dict[str, float]] = []
     dice: list[float] = []
-    asked, found = None, {}
+    asked: Asked | None = None
+    found: dict[str, Any] = {}
     for moment in watch(seed, data.images, wrong.labels, s):
         found = detection.scores(moment.log, jnp.asarray(wrong.labels))
         rows.append({name: float(auroc(score, wrong.bad)) for name, score in found.items()})

@@ -84,7 +84,8 @@ def read(images: Path, masks: Path, size: int, classes: int | None = None) -> Da
     files = pairs(images, masks)
     if len(files) < FEWEST:
         raise DataError(f"{images}: {len(files)} images; expected at least {FEWEST} to compare labels with each other")
-    arrays, labels = [], []
+    arrays: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     for image, mask in track(files, "reading"):
         one = read_labelled(image, mask, classes)
         array, label = fitted(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))

@@ -28,7 +28,8 @@ def camus(folder: Path, size: int, patients: int | None = None) -> Echo:
     names = sorted(path.name for path in folder.glob("patient*") if path.is_dir())[:patients]
     if not names:
         raise DataError(f"{folder}: no patient0001, …; expected the folder database_nifti of CAMUS")
-    images, labels, poor, group = [], [], [], []
+    images, labels = list[np.ndarray](), list[np.ndarray]()
+    poor, group = list[bool](), list[int]()
     for name in names:
         for number, view_and_phase in enumerate(GROUPS):
             view, phase = view_and_phase.split()

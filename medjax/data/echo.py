@@ -55,7 +55,7 @@ def echo(seed: int, number: int, size: int = 64, hard: float = 0.2) -> Echo:
     draw = np.random.default_rng(seed)
     poor = draw.permutation(np.arange(number) < round(hard * number))
     group = draw.permutation(np.arange(number) % len(GROUPS))
-    images, labels = [], []
+    images, labels = list[np.ndarray](), list[np.ndarray]()
     for k in range(number):
         own = np.random.default_rng((seed, k))
         heart = anatomy(own, four_chambers=bool(group[k] >= 2), systole=bool(group[k] % 2))

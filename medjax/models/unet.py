@@ -28,11 +28,14 @@ def group_norm(groups: int = 8) -> Callable[[], nn.Module]:
     return functools.partial(nn.GroupNorm, groups)
 
 
+NORM = group_norm()
+
+
 class UNetFeatures(nn.Module):
     """What a U-Net knows of each place: decoder features of every level, finest first."""
 
     widths: Sequence[int] = (16, 32, 64, 96)
-    norm: Callable[[], nn.Module] = group_norm()
+    norm: Callable[[], nn.Module] = NORM
     act: Function = nn.leaky_relu
     pool: Function = pool
     up: Function = upsample
@@ -80,7 +83,7 @@ class UNet(nn.Module):
 def unet(
     classes: int,
     widths: tuple[int, ...] = (16, 32, 64, 96),
-    norm: Callable[[], nn.Module] = group_norm(),
+    norm: Callable[[], nn.Module] = NORM,
     act: Function = nn.leaky_relu,
     pool: Function = pool,
     up: Function = upsample,

@@ -19,7 +19,7 @@ Source: scale-free erosion and dilation after ADELE, Liu et al., CVPR 2022.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -160,12 +160,17 @@ def grown(label: Label, structure: int, by: float) -> Label:
     inside = label == structure
     if by == 0 or not inside.any():
         return label.copy()
-    depth = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
+    depth = _depth(inside) - _depth(~inside)
     new = depth > -by * _radius(inside)
     if by > 0:
         return np.where(new, structure, label).astype(label.dtype)
-    nearest = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
+    nearest: Any = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
     return np.where(inside & ~new, label[tuple(nearest)], label).astype(label.dtype)
+
+
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """Voxels from each place of the mask to its outside."""
+    return np.asarray(ndimage.distance_transform_edt(mask))
 
 
 def _radius(mask: np.ndarray) -> float:

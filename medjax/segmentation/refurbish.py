@@ -36,7 +36,7 @@ class Repaired(NamedTuple):
 def probabilities(
     apply: Callable[[PyTree, Array], Array],
     params: PyTree,
-    images: Float[Array, "image *space channel"],
+    images: Float[Array | np.ndarray, "image *space channel"],
     batch: int = 32,
 ) -> Float[np.ndarray, "image *space class"]:
     """What the network says of each image."""
@@ -153,7 +153,7 @@ def _largest(label: np.ndarray) -> np.ndarray:
     out = np.zeros_like(label)
     for c in np.unique(label):
         if c > 0:
-            parts, number = ndimage.label(label == c)
+            parts, _ = ndimage.label(label == c)
             sizes = np.bincount(parts.ravel())[1:]
             out[parts == 1 + int(sizes.argmax())] = c
     return out

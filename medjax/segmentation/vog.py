@@ -61,7 +61,8 @@ def with_difference(maps: Mapping[str, Array]) -> dict[str, Array]:
 def update(state: State, index: Int[Array, " batch"], maps: Mapping[str, Float[Array, "batch *space"]]) -> State:
     """With one more probe of the images `index`: n ← n + 1, δ = x − m, m ← m + δ / n, s ← s + δ (x − m)."""
     count = state.count.at[index].add(1)
-    mean, squares = {}, {}
+    mean: dict[str, Array] = {}
+    squares: dict[str, Array] = {}
     for name, old in state.mean.items():
         x = _pooled(maps[name], old.shape[1:])
         n = count[index].reshape(-1, *(1,) * (x.ndim - 1))
