@@ -2,9 +2,10 @@
 
     python scripts/bench_population.py [--devices 2] [--steps 20] [--rounds 2]
 
-Strategies take turns in one process. A step is one of all eight members, the fastest block of five; compiling is what
-the first block takes longer, without JAX's cache of programs. Differences are of parameters after all steps, relative
-to the norm of those of eight single runs of `fit`. On CPU, --devices says into how many devices it is divided.
+Strategies take turns in one process. A step is one of all eight members, the best block of five: wall time, and CPU
+time of all threads, which other programs disturb less. Compiling is what the first block takes longer, without JAX's
+cache of programs. Differences are of parameters after all steps, relative to the norm of those of eight single runs of
+`fit`. On CPU, --devices says into how many devices it is divided.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from medjax.training.state import TrainState, init, make_train_step
 
 STRATEGIES: tuple[Strategy, ...] = ("loop", "shard", "vmap")
 SIDE, BATCH, BLOCK = 32, 8, 5
+SINGLE = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root", "nesterov"))
 initialise, apply = unet(classes=2, widths=(8, 16))
 AXES = {"rate": (3e-4, 1e-3, 3e-3, 1e-2), "seed": (0, 1)}
 
@@ -44,6 +46,11 @@ def discs() -> tuple[np.ndarray, np.ndarray]:
     centre, radius = draw.uniform(8, 24, (64, 2, 1, 1)), draw.uniform(3, 8, (64, 1, 1))
     mask = np.hypot(*(np.indices((SIDE, SIDE))[:, None] - np.moveaxis(centre, 1, 0))) < radius
     return (mask + draw.normal(size=mask.shape)).astype(np.float32)[..., None], mask.astype(np.int32)
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds on the wall and of the CPU, all threads."""
+    return time.perf_counter(), time.process_time()
 
 
 def loss(params: PyTree, batch: PyTree, key: Array, one: Hyper) -> Array:
@@ -85,13 +92,13 @@ def main() -> None:
     first = start(hyper)
     step = make_member_step(loss, optimiser)
 
-    def trained(strategy: Strategy) -> tuple[TrainState, list[float]]:
-        stamps = [time.perf_counter()]
+    def trained(strategy: Strategy) -> tuple[TrainState, np.ndarray]:
+        stamps = [clocks()]
         state = fit_population(
             keys, step, first, hyper, batches, range(given.steps),
-            lambda state, values: stamps.append(time.perf_counter()), BLOCK, strategy,
+            lambda state, values: stamps.append(clocks()), BLOCK, strategy,
         )  # fmt: skip
-        return state, np.diff(stamps).tolist()
+        return state, np.diff(stamps, axis=0)
 
     singles, blocks = alone(keys, hyper, first.params, batches, given.steps)
     times, states = {"8 × fit": [blocks]}, {"8 × fit": singles}
@@ -102,29 +109,30 @@ def main() -> None:
 
     machine = f"{jax.default_backend()}, {len(jax.devices())} devices, {os.cpu_count()} cores"
     print(f"{machine}, load {os.getloadavg()[0]:.1f}; default: {layout(8)}")
-    print(f"{'':10}{'ms a step':>12}{'compiling s':>14}{'difference':>14}")
+    print(f"{'':10}{'ms a step':>12}{'CPU ms':>10}{'compiling s':>14}{'CPU s':>10}{'difference':>14}")
     for name, runs in times.items():
-        block = min(min(run[1:]) for run in runs)
-        compiling = min(run[0] for run in runs) - block
-        print(f"{name:10}{1000 * block / BLOCK:12.0f}{compiling:14.1f}{apart(states[name], singles):14.1e}")
+        block = np.min([run[1:].min(axis=0) for run in runs], axis=0)
+        (step_ms, step_cpu), (wall, cpu) = 1000 * block / BLOCK, np.min([run[0] for run in runs], axis=0) - block
+        print(f"{name:10}{step_ms:12.0f}{step_cpu:10.0f}{wall:14.1f}{cpu:10.1f}{apart(states[name], singles):14.1e}")
 
 
-def alone(keys: Array, hyper: Hyper, params: PyTree, batches: Any, steps: int) -> tuple[TrainState, list[float]]:
+def alone(keys: Array, hyper: Hyper, params: PyTree, batches: Any, steps: int) -> tuple[TrainState, np.ndarray]:
     """Each member by itself, one after the other, with one program for all; the times of its blocks summed."""
-    step = make_train_step(partial(loss, one={}), optax.inject_hyperparams(optax.adam)(learning_rate=1.0))
-    states, blocks = [], []
+    step = make_train_step(partial(loss, one={}), SINGLE(learning_rate=1.0))
+    states: list[TrainState] = []
+    blocks: list[np.ndarray] = []
     for i, key in enumerate(keys):
-        adam = optax.inject_hyperparams(optax.adam)(learning_rate=hyper["rate"][i])
-        stamps: list[float] = []
+        adam = SINGLE(learning_rate=hyper["rate"][i])
+        stamps: list[tuple[float, float]] = []
 
-        def stamp(*_: Any, stamps: list[float] = stamps) -> None:
-            stamps.append(time.perf_counter())
+        def stamp(*_: Any, stamps: list[tuple[float, float]] = stamps) -> None:
+            stamps.append(clocks())
 
         state = init(jax.tree.map(lambda leaf, i=i: leaf[i], params), adam)
         stamp()
         states.append(fit(key, step, state, batches, range(steps), stamp, BLOCK))
-        blocks.append(np.diff(stamps))
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *states), np.sum(blocks, axis=0).tolist()
+        blocks.append(np.diff(stamps, axis=0))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *states), np.sum(blocks, axis=0)
 
 
 def apart(a: TrainState, b: TrainState) -> float:

@@ -36,6 +36,8 @@ def test_every_batch_holds_equally_many_of_each_group_and_groups_have_epochs():
     assert all(Counter(groups[row]) == {"common": 4, "rare": 4} for row in rows)
     seen = Counter(np.concatenate(rows).tolist())
     assert {seen[i] for i in range(90)} == {2} and {seen[i] for i in range(90, 96)} == {30}
+    common = np.concatenate([row[groups[row] == "common"] for row in rows])
+    assert common[:90].tolist() != common[90:].tolist()
     with pytest.raises(DataError, match="a batch of 7 cannot hold equally many of 2 groups"):
         chosen_evenly(0, groups, 7, 3)
 
