@@ -28,9 +28,10 @@ def test_python(tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), names)
     assert names["osem"].updates == 56
     assert names["guided"].image.shape == names["grid"].shape
-    (sampling,) = blocks("py")
-    exec(compile(sampling, "README.md", "exec"), names)
+    for more in blocks("py"):
+        exec(compile(more, "README.md", "exec"), names)
     assert np.isfinite(names["image"]).all() and names["info"].landed.any()
+    assert names["repaired"].labels.shape == (*names["wrong"].labels.shape, 4)
 
 
 def test_commands(tmp_path, monkeypatch):
