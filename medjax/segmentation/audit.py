@@ -42,6 +42,7 @@ class Settings(NamedTuple):
     every: int = 25  # steps between probes
     latest: int = 200  # step by which the labels are judged at the latest
     decay: float = 0.98  # of the parameters' average
+    cycles: int = 0  # of the learning rate, each from `rate` to 0, as O2U-Net wants; 0: warm-up and one cosine
 
     @property
     def multiple(self) -> int:
@@ -138,12 +139,18 @@ def _probed(state: TrainState, log: detection.Log, images: Any, labels: Any, s: 
     return log, float(np.mean([mean_dice(one, given) for one, given in pairs]))
 
 
+def _cyclic(rate: float, steps: int, count: Array | int) -> Array | float:
+    """From `rate` to 0 in so many steps, again and again."""
+    return rate * (1 - (count % steps) / steps)
+
+
 @lru_cache(maxsize=8)
 def _tools(s: Settings) -> _Tools:
     """The same settings give the same functions, so that what is compiled for them is kept."""
     initialise, apply = unet(s.classes, s.widths)
-    rates = optax.warmup_cosine_decay_schedule(0.0, s.rate, max(s.steps // 20, 1), s.steps, s.rate / 50)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rates))
+    cosine = optax.warmup_cosine_decay_schedule(0.0, s.rate, max(s.steps // 20, 1), s.steps, s.rate / 50)
+    cyclic = partial(_cyclic, s.rate, max(s.steps // max(s.cycles, 1), 1))
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(cyclic if s.cycles else cosine))
 
     def loss(params: PyTree, batch: tuple[Array, Array, Array], key: Array) -> Scalar:
         images, labels, weight = batch

@@ -9,7 +9,7 @@ from medjax.data.echo import echo
 from medjax.errors import DataError
 from medjax.metrics.detection import auroc
 from medjax.segmentation import detection
-from medjax.segmentation.audit import Settings, go_on, network, predicted, watch
+from medjax.segmentation.audit import Settings, _cyclic, go_on, network, predicted, watch
 from medjax.segmentation.label_errors import corrupt
 from medjax.segmentation.probe import probe
 
@@ -70,6 +70,14 @@ def test_images_of_no_weight_do_not_count(run):
     weight = np.where(wrong.bad, 0, 1).astype(np.float32)
     ends = [go_on(0, moments[2].state, data.images, labels, weight, SETTINGS) for labels in (wrong.labels, wrong.clean)]
     jax.tree.map(np.testing.assert_array_equal, *(end.params for end in ends))
+
+
+def test_the_learning_rate_may_go_round():
+    rates = [float(_cyclic(0.01, 4, count)) for count in range(9)]
+    np.testing.assert_allclose(rates, 0.01 * np.array([1, 0.75, 0.5, 0.25, 1, 0.75, 0.5, 0.25, 1]))
+    data = echo(0, 8, 16, hard=0.0)
+    moments = list(watch(0, data.images, data.labels, SETTINGS._replace(steps=8, every=4, cycles=2)))
+    assert len(moments) == 2 and np.isfinite(moments[-1].agreement)
 
 
 def test_images_that_cannot_be_trained_on_are_refused():
