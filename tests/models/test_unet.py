@@ -40,6 +40,15 @@ def test_norm_activation_pool_and_up_are_the_callers():
     assert params["features"]["down_0_norm_0"]["scale"].shape == (4,)
 
 
+def test_fine_features_go_round_the_coarse_ones():
+    """With nothing from the coarser levels the output still depends on the image."""
+    initialise, apply = unet(2, (4, 8), group_norm(4))
+    x = jax.random.normal(jax.random.key(1), (1, 8, 8, 1))
+    params = initialise(jax.random.key(0), x)
+    params["features"]["narrow_0"] = jax.tree.map(jnp.zeros_like, params["features"]["narrow_0"])
+    assert float(jnp.abs(apply(params, x) - apply(params, x[:, ::-1])).max()) > 1e-3
+
+
 def test_an_example_does_not_depend_on_the_others():
     """So the gradient of a sum with respect to the images is every example's own."""
     initialise, apply = unet(3, (4, 8), group_norm(4))
