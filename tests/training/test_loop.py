@@ -93,8 +93,10 @@ def test_early_stopping_resumes_and_knows_that_it_had_stopped():
     whole = until_best(away, reports=reports)
     for at in (0, len(reports) - 2, len(reports) - 1):
         state, best, _ = jax.tree.map(jnp.array, reports[at])
-        again = until_best(away, range(int(state.step), 400), state, Best(best.state, float(best.loss)))
+        more = []
+        again = until_best(away, range(int(state.step), 400), state, Best(best.state, float(best.loss)), more)
         jax.tree.map(np.testing.assert_array_equal, again, whole)
+        assert len(more) == len(reports) - 1 - at
     assert until_best(lambda state: 0.0, range(40)).state.step == 10
     with pytest.raises(DataError, match="validation loss is not finite by step 10"):
         until_best(lambda state: np.nan)
