@@ -39,7 +39,7 @@ from medjax.running.modules import load_module
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, read_json
 
-SHOWN = 8  # metrics printed; the file has all
+SHOWN = 4  # metrics printed; the file has all
 
 
 class Member(NamedTuple):
