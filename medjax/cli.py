@@ -163,7 +163,7 @@ def sweep(
 
     VALUES are a list or a range with both ends, for example
 
-    medjax sweep demo:tiny --over model.width=16,32 --over seed=0..7 --config.steps=100
+    medjax sweep demo:tiny --over slices.steps=2,4 --over seed=0..7 --config.slices.samples=2
 
     Every member is a run in a directory of its own; DIR/sweep.csv has one row for each: its values, its metrics.
     """

@@ -139,7 +139,7 @@ def _probed(state: TrainState, log: detection.Log, images: Any, labels: Any, s: 
     return log, float(np.mean([mean_dice(one, given) for one, given in pairs]))
 
 
-def _cyclic(rate: float, steps: int, count: Array | int) -> Array | float:
+def _cyclic(rate: float, steps: int, count: Any) -> Any:
     """From `rate` to 0 in so many steps, again and again."""
     return rate * (1 - (count % steps) / steps)
 
