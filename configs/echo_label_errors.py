@@ -1,8 +1,8 @@
 """Wrong labels in echo segmentation: who finds them, and what repair brings (paper 1).
 
 `medjax run echo_label_errors:small`: simulated echocardiograms, three seeds; RESULTS.md has the time on two cores.
-`medium`: all kinds of error and five seeds. `tiny`: for tests. `paper`: CAMUS (NIfTI release) at --config.camus=DIR, for
-an accelerator; it has not been run.
+`medium`: all kinds of error and five seeds. `tiny`: for tests. `paper`: CAMUS (NIfTI release) at --config.camus=DIR,
+for an accelerator; it has not been run.
 """
 
 from ml_collections import ConfigDict

@@ -133,7 +133,7 @@ def run(
 
     Any value of the config can be changed by --config.KEY=VALUE, for example
 
-    medjax run demo:small --config.seed=1 --config.model.width=32 --config.levels="(0.5, 0.9)"
+    medjax run demo:small --config.seed=1 --config.scan.trues_per_mm3=10.0
 
     NAME is experiments/NAME.py with configs/NAME.py in the current directory, there to be copied and changed.
     """
