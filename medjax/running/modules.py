@@ -9,12 +9,19 @@ from types import ModuleType
 def load_module(file: Path, name: str) -> ModuleType:
     """Run `file` as the module `name`; the folder above its own becomes importable, so that files can share helpers.
 
+    Helpers are those of the file's own checkout, also where another checkout's were imported before.
+
     Raises:
         FileNotFoundError: there is no such file; and whatever running it raises.
     """
-    root = str(file.resolve().parent.parent)
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    folder = file.resolve().parent
+    sys.path[:] = [str(folder.parent), *(path for path in sys.path if path != str(folder.parent))]
+    for known, module in list(sys.modules.items()):
+        if (
+            known.partition(".")[0] == folder.name
+            and folder not in Path(getattr(module, "__file__", None) or "").resolve().parents
+        ):
+            del sys.modules[known]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(2, "not a Python file", str(file))
