@@ -20,8 +20,8 @@ def get_config(preset: str) -> ConfigDict:
             "seeds": 1 if tiny else 5 if medium or paper else 3,
             "camus": "",  # folder of the NIfTI release; "": simulated
             "data": {
-                "train": 24 if tiny else 128,
-                "test": 8 if tiny else 64,
+                "train": 24 if tiny else 1600 if paper else 128,
+                "test": 8 if tiny else 400 if paper else 64,
                 "size": 32 if tiny else 256 if paper else 64,
                 "hard": 0.2,
             },

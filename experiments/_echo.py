@@ -50,7 +50,7 @@ def watched(seed: int, data: Echo, wrong: Corrupted, test: Echo, s: Settings) ->
         if asked is None and moment.turned:
             teacher = probabilities(network(s), moment.state.average, data.images)
             asked = Asked(jax.tree.map(jnp.array, moment.state), found, teacher)
-    assert asked is not None  # `latest` is within the run
+    assert asked is not None  # `latest` is within the run, see `run`
     right = ~wrong.bad
     return asked, {
         "test_dice": np.array(dice),
@@ -75,7 +75,7 @@ def strategies(
         "drop": trained(wrong.labels, np.where(flags[VOG], 0, ones).astype(np.float32)),
         "oracle": trained(wrong.labels, np.where(wrong.bad, 0, ones).astype(np.float32)),
     }
-    became = {"as_given": quality(wrong.labels, wrong.clean, flags[VOG], wrong.bad)}
+    became = {f"as_given_{n}": quality(wrong.labels, wrong.clean, flags[n], wrong.bad) for n in (LOSS, VOG)}
     for strategy, name in (("refurbish_loss", LOSS), ("refurbish_vog", VOG)):
         labels = refurbish(wrong.labels, flags[name], asked.teacher).labels.argmax(-1).astype(np.int32)
         dice[strategy] = trained(labels, ones)

@@ -7,7 +7,7 @@ learning fast its suspects are dropped, or repaired with what the network itself
 drops what is truly wrong. All are judged on clean labels of hearts that no training saw.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 
 from experiments._echo import LOSS, VOG, leaves, strategies, watched
 from medjax.cli import run_module
-from medjax.data.echo import CLASSES, Echo, echo
+from medjax.data.echo import CLASSES, GROUPS, Echo, echo
+from medjax.errors import ConfigError
 from medjax.report.figures import curves
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table
@@ -33,15 +34,29 @@ SHOWN = ("vog", "vog_published", "gradient", "loss", "dice_mean", "aum", "softmi
 
 
 def run(config: ConfigDict, work: WorkDir) -> Result:
-    """Every cell: kind of error × share of wrong labels × seed; then tables over seeds."""
-    e = config.errors
+    """Every cell: kind of error × share of wrong labels × seed; then tables over seeds.
+
+    Raises:
+        ConfigError: strategies are asked for at a share that is not among the fractions, or probes do not fit the run.
+    """
+    e, t = config.errors, config.training
+    if not set(e.repaired) <= set(e.fractions):
+        raise ConfigError(
+            f"errors.repaired {tuple(e.repaired)}; expected some of errors.fractions {tuple(e.fractions)}"
+        )
+    if not t.probe_every <= t.latest <= t.epochs or t.probe_every * config.data.train < t.batch:
+        raise ConfigError(
+            f"training: probe_every {t.probe_every}, latest {t.latest}, epochs {t.epochs}; expected rising"
+        )
     kinds = (*e.kinds, *e.more_kinds)
     cells = [(kind, share, seed) for seed in range(config.seeds) for kind in kinds for share in e.fractions]
     found: dict[tuple[str, float, int], dict[str, Any]] = {}
     for kind, share, seed in track(cells, "cells"):
         name = f"{kind}_{share:g}_{seed}"
         found[kind, share, seed] = stage(work, name, partial(_cell, config, kind, share, seed))
-    metrics, deviations = _metrics(found, kinds, e.fractions, config.seeds)
+    clean = [stage(work, f"clean_{seed}", partial(_clean, config, seed)) for seed in range(config.seeds)]
+    metrics, deviations = _metrics(found, kinds, e.fractions, config)
+    metrics["dice/plain/none/0"], deviations["sd/dice/plain/none/0"] = _mean_sd([one["dice"] for one in clean])
     detection = _detection_table(metrics, deviations, kinds, e.fractions)
     repair = _repair_table(metrics, deviations, kinds, e.repaired)
     sections = [
@@ -59,14 +74,20 @@ def _data(config: ConfigDict, seed: int) -> tuple[Echo, Echo]:
     """Training and test images of a seed."""
     d = config.data
     if config.camus:
-        from medjax.data.camus import camus
-
-        every = camus(Path(config.camus), d.size)
-        order = np.random.default_rng(seed).permutation(len(every.images))
-        parts = order[: d.train], order[d.train : d.train + d.test]
+        every = _camus(config.camus, d.size)
+        patients = np.random.default_rng(seed).permutation(len(every.images) // len(GROUPS))
+        rows = (len(GROUPS) * patients[:, None] + np.arange(len(GROUPS))).ravel()  # a heart is in one part only
+        parts = rows[: d.train], rows[d.train : d.train + d.test]
         first, second = (Echo(*(array[part] for array in every)) for part in parts)
         return first, second
     return echo(seed, d.train, d.size, d.hard), echo(TEST + seed, d.test, d.size, d.hard)
+
+
+@lru_cache(maxsize=1)
+def _camus(folder: str, size: int) -> Echo:
+    from medjax.data.camus import camus
+
+    return camus(Path(folder), size)
 
 
 def _wrong(config: ConfigDict, data: Echo, kind: str, share: float, seed: int) -> Corrupted:
@@ -86,6 +107,13 @@ def _cell(config: ConfigDict, kind: str, share: float, seed: int) -> dict[str, A
     return leaves(out)
 
 
+def _clean(config: ConfigDict, seed: int) -> dict[str, Any]:
+    """The plain run on true labels: what the others fall short of."""
+    data, test = _data(config, seed)
+    _, out = watched(seed, data, corrupt(seed, data.labels, "random", 0.0), test, _settings(config))
+    return {"dice": np.asarray(out["test_dice"][-1])}
+
+
 def _settings(config: ConfigDict) -> Settings:
     t = config.training
     steps = t.epochs * config.data.train // t.batch
@@ -97,23 +125,29 @@ def _settings(config: ConfigDict) -> Settings:
 # ── what comes of it ──
 
 
-def _metrics(found: Any, kinds: Any, shares: Any, seeds: int) -> tuple[dict[str, float], dict[str, float]]:
+def _metrics(found: Any, kinds: Any, shares: Any, config: ConfigDict) -> tuple[dict[str, float], dict[str, float]]:
     """Means over seeds, and standard deviations under `sd/…`."""
     means: dict[str, float] = {}
     deviations: dict[str, float] = {}
     for kind in kinds:
         for share in shares:
-            cells = [found[kind, share, seed] for seed in range(seeds)]
-            for name in _flat(cells[0]):
-                each = np.array([_flat(cell)[name] for cell in cells], float)
-                means[f"{name}/{kind}/{share:g}"] = float(each.mean())
-                deviations[f"sd/{name}/{kind}/{share:g}"] = float(each.std(ddof=1)) if seeds > 1 else float("nan")
+            cells = [_flat(found[kind, share, seed], config.training.probe_every) for seed in range(config.seeds)]
+            for name in cells[0]:
+                whole = f"{name}/{kind}/{share:g}"
+                means[whole], deviations[f"sd/{whole}"] = _mean_sd([cell[name] for cell in cells])
     return means, deviations
 
 
-def _flat(cell: dict[str, Any]) -> dict[str, float]:
-    """`auroc/DETECTOR` at the end of the plain run, `dice/STRATEGY`, and the rest of a cell's numbers."""
+def _mean_sd(values: Any) -> tuple[float, float]:
+    each = np.array(values, float)
+    return float(each.mean()), float(each.std(ddof=1)) if len(each) > 1 else float("nan")
+
+
+def _flat(cell: dict[str, Any], probe_every: int) -> dict[str, float]:
+    """`auroc/DETECTOR` at the end of the plain run, `auroc_asked/…` when the labels were judged, `dice/STRATEGY`, …"""
     out = {f"auroc/{name}": float(values[-1]) for name, values in cell["auroc"].items()}
+    asked = round(float(cell["epoch_asked"]) / probe_every) - 1
+    out |= {f"auroc_asked/{name}": float(values[asked]) for name, values in cell["auroc"].items()}
     for group in ("dice", "average_precision", "poor_among_right"):
         out |= {f"{group}/{name}": float(value) for name, value in cell[group].items()}
     out["epoch_asked"] = float(cell["epoch_asked"])
@@ -152,7 +186,7 @@ def _quality_table(metrics: Any, kinds: Any, shares: Any) -> Table:
     rows: list[list[Any]] = []
     for kind in kinds:
         for share in shares:
-            for name in ("as_given", "refurbish_loss", "refurbish_vog"):
+            for name in ("as_given_dice_mean", "refurbish_loss", "as_given_vog", "refurbish_vog"):
                 cells = [metrics.get(f"labels_{part}/{name}/{kind}/{share:g}", float("nan")) for part in PARTS]
                 rows.append([f"{kind} {share:g}", name, *(round(value, 3) for value in cells)])
     return Table(["error", "labels", *PARTS], rows, "Dice of labels with the truth; recall and precision of the flags.")
@@ -193,7 +227,7 @@ def _summary(config: ConfigDict) -> list[str]:
     source = "CAMUS" if config.camus else "Simulated echocardiograms"
     return [
         f"{source}: {d.train} training and {d.test} test images of {d.size}² pixels, {config.seeds} seeds; "
-        f"{d.hard:.0%} of the images are hard but correctly labelled.",
+        f"{_data(config, 0)[0].hard.mean():.0%} of the training images are hard to read.",
         f"`drop` and `refurbish_vog` take the images that VOG flags (Otsu's threshold), `refurbish_loss` those of "
         f"{LOSS}; the network is asked when its agreement with the given labels stops rising fast.",
         "The published study is of CAMUS, with settings that its abstract does not give: its figures do not compare.",

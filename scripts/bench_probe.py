@@ -62,8 +62,8 @@ def main() -> None:
             "training step": (step, (jax.random.key(3), init(params, optimiser), (images, labels))),
             "forward pass": (apply, probing[:2]),
             "probe of one reading": (partial(probe, apply, readings=("gt_logit",)), probing),
-            "probe of two, for a relative reading": (
-                partial(probe, apply, readings=("loss", "own_loss")),
+            "probe of two, for the default VOG": (
+                partial(probe, apply, readings=("gt_minus_own", "own_loss")),
                 probing,
             ),
             f"probe of all {len(READINGS)} readings": (partial(probe, apply), probing),

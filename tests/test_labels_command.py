@@ -57,6 +57,26 @@ def test_a_second_look_needs_no_training_and_trusted_labels_turn_the_list(folder
     assert not bad[int(first["name"][5:7])]
 
 
+def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders, tmp_path):
+    import shutil
+
+    from PIL import Image
+
+    root, _ = folders
+    shutil.copytree(root / "images", tmp_path / "images")
+    shutil.copytree(root / "masks", tmp_path / "masks")
+    for mask in (tmp_path / "masks").iterdir():
+        with Image.open(mask) as picture:
+            array = np.asarray(picture)
+        Image.fromarray(((array == 1) * 255).astype(np.uint8)).save(mask)
+    where = (tmp_path / "images", tmp_path / "masks", "-o", tmp_path / "out", "--size", "16", "--epochs", "4")
+    said = command(*where)
+    assert said.exit_code == 0 and "labels 0, 255 are taken as classes 0 to 1" in said.stdout, said.output
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save(mask)
+    said = command(*where)
+    assert said.exit_code == 2 and "another" in said.stderr, said.output
+
+
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [

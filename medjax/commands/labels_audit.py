@@ -1,6 +1,7 @@
 """What `medjax labels audit` does: read, train and watch, rank, write a CSV and a report."""
 
 import csv
+import hashlib
 import io
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from medjax.training.batches import pairs
 
 FEWEST = 16  # images, below which there is nothing to compare with
 SHOWN = 24
+MOST_CLASSES = 64
 WIDTHS = (8, 16, 32, 48)
 
 
@@ -58,9 +60,10 @@ def audit(
         "images": str(images), "masks": str(masks), "size": size, "classes": classes or 0, "epochs": epochs,
         "seed": seed,
     }  # fmt: skip
+    data = read(images, masks, size, classes)
+    config["content"] = _digest(data)  # other images or corrected masks are another audit
+    looked_at = None if trusted is None else read_trusted(trusted, data.names)
     with open_workdir(output, {"audit": config_hash(config), **config}) as work:
-        data = read(images, masks, size, classes)
-        looked_at = None if trusted is None else read_trusted(trusted, data.names)
         number = int(data.labels.max()) + 1 if classes is None else classes
         typer.echo(f"{len(data.names)} images, {number - 1} structures{_empty(data.labels)}")
         found = stage(work, "scores", lambda: _watched(data, number, epochs, seed))
@@ -71,8 +74,10 @@ def audit(
         _write(work, data, found, score, flags, detector)
     wrote = f"wrote {output / 'ranked.csv'} and report.html"
     typer.echo(f"{int(flags.sum())} of {len(flags)} labels flagged by {detector}; {wrote}")
-    if flags.mean() > 0.5 and trusted is None:
-        typer.echo("more than half are flagged: look at ten images of each end of the list and give them as --trusted")
+    if trusted is None:
+        typer.echo(
+            "if more than half are wrong in the same way the list is upside down: look at ten of each end (--trusted)"
+        )
 
 
 def read(images: Path, masks: Path, size: int, classes: int | None = None) -> Data:
@@ -91,10 +96,25 @@ def read(images: Path, masks: Path, size: int, classes: int | None = None) -> Da
         array, label = fitted(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))
         arrays.append(array)
         labels.append(label)
-    if not any(label.any() for label in labels):
+    names, stacked = [image.name for image, _ in files], np.stack(labels)
+    values = np.unique(stacked)
+    if values.max() == 0:
         raise DataError(f"{masks}: every label is 0; expected class numbers above 0")
-    names = [image.name for image, _ in files]
-    return Data(names, np.stack(arrays)[..., None], np.stack(labels))
+    if classes is None and len(values) <= values.max():  # masks of 0 and 255, say
+        values = np.union1d(0, values)
+        if len(values) > MOST_CLASSES:
+            raise DataError(f"{masks}: {len(values)} different values; expected class numbers, not grey values")
+        typer.echo(f"labels {', '.join(map(str, values))} are taken as classes 0 to {len(values) - 1}")
+        stacked = np.searchsorted(values, stacked).astype(np.int32)
+    return Data(names, np.stack(arrays)[..., None], stacked)
+
+
+def _digest(data: Data) -> str:
+    """Eight hex digits of names, images and labels."""
+    digest = hashlib.sha256("\0".join(data.names).encode())
+    for array in (data.images, data.labels):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:8]
 
 
 def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"], Bool[np.ndarray, " some"]]:

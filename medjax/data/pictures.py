@@ -1,6 +1,7 @@
 """Images and label masks from files of either kind: PNG and its kin as pictures, NIfTI as volumes.
 
-A picture's axes are (row, column), its grey the mean of its colours; a NIfTI of one slice is a picture of axes (x, y).
+A picture's axes are (row, column), and it is grey: one in colours is refused, for what its colours mean is not known
+here. A NIfTI of one slice is a picture of axes (x, y).
 """
 
 from pathlib import Path
@@ -43,7 +44,15 @@ def read_picture(path: Path) -> tuple[Float[np.ndarray, "*space"], Float[np.ndar
             array = np.asarray(picture, np.float32)
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: neither a picture nor NIfTI") from error
-    return (array[..., :3].mean(axis=-1) if array.ndim == 3 else array), None
+    except OSError as error:
+        if error.errno is not None:  # no such file, no permission
+            raise
+        raise DataError(f"{path}: {error}") from error
+    if array.ndim == 3 and any(
+        (array[..., :1] != array[..., k : k + 1]).any() for k in range(1, min(array.shape[2], 3))
+    ):
+        raise DataError(f"{path}: a picture in colours; expected one channel of grey values or class numbers")
+    return (array[..., 0] if array.ndim == 3 else array), None
 
 
 def read_labelled(image: Path, mask: Path, classes: int | None = None) -> Labelled:

@@ -42,6 +42,8 @@ class Settings(NamedTuple):
     every: int = 25  # steps between probes
     latest: int = 200  # step by which the labels are judged at the latest
     decay: float = 0.98  # of the parameters' average
+    pool: int = 1  # blocks of places that share a VOG, to save memory: 12 maps an image are kept
+    dtype: Any = jnp.float32  # of those maps
     cycles: int = 0  # of the learning rate, each from `rate` to 0, as O2U-Net wants; 0: warm-up and one cosine
 
     @property
@@ -71,16 +73,21 @@ class _Tools(NamedTuple):
 def watch(
     seed: int, images: Float[np.ndarray, "image *space channel"], labels: Int[np.ndarray, "image *space"], s: Settings
 ) -> Iterator[Moment]:
-    """Probes of a run on `labels`. The next step reuses the memory of a state that was yielded: copy what you keep.
+    """Probes of a run on `labels`, which goes on in the memory of what was yielded, state and log: copy what you keep.
 
     Raises:
-        DataError: sides that the network cannot halve, fewer images than a batch, or a loss that is not finite.
+        DataError: sides that the network cannot halve, fewer images than a batch, labels beyond `s.classes`, images
+            outside 0 … 1 (augmentation would cut them), or a loss that is not finite.
     """
     if any(side % s.multiple for side in images.shape[1:-1]):
         raise DataError(f"images of {images.shape[1:-1]}; {len(s.widths)} levels need multiples of {s.multiple}")
     if len(images) < s.batch:
         raise DataError(f"{len(images)} images; expected at least a batch of {s.batch}")
-    log, agreement = detection.init(len(images), labels.shape[1:]), list[float]()
+    if labels.min() < 0 or labels.max() >= s.classes:
+        raise DataError(f"labels from {labels.min()} to {labels.max()}; expected 0 to {s.classes - 1}")
+    if not (images.min() >= -0.01 and images.max() <= 1.01):
+        raise DataError(f"images from {images.min():.3g} to {images.max():.3g}; expected about 0 to 1")
+    log, agreement = detection.init(len(images), labels.shape[1:], s.pool, s.dtype), list[float]()
     for state in _run(seed, images, labels, None, s, start(seed, images, s), s.every):
         log, given = _probed(state, log, images, labels, s)
         agreement.append(given)
@@ -91,7 +98,7 @@ def go_on(
     seed: int,
     state: TrainState,
     images: Float[np.ndarray, "image *space channel"],
-    labels: Int[np.ndarray, "image *space"],
+    labels: Int[np.ndarray, "image *space"] | Float[np.ndarray, "image *space class"],
     weight: Float[np.ndarray, " image"],
     s: Settings,
 ) -> TrainState:

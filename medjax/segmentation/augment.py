@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 class Augmentation(NamedTuple):
-    """How far to go; 0 leaves a part out. Numbers are traced, `mirror` is static."""
+    """How far to go; 0 leaves a part out. Close over it: `mirror` must be known when a program is compiled."""
 
     rotation: float = 0.15  # standard deviation, radians, in the plane of the first two axes
     scale: float = 0.1  # standard deviation of the log of each axis' factor

@@ -10,7 +10,6 @@ Source: small loss as in Han et al., NeurIPS 2018 and, with a cyclic learning ra
 AUM, Pleiss et al., NeurIPS 2020; EL2N, Paul et al., NeurIPS 2021; softmin, Lad & Mueller, 2023.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -88,9 +87,3 @@ def scores(log: Log, labels: Int[Array, "image *space"]) -> dict[str, Float[np.n
     }
     out["vog"] = out[DEFAULT]
     return {name: np.asarray(value) for name, value in out.items()}
-
-
-def ranked(score: Float[np.ndarray, " image"], names: Mapping[int, str] | None = None) -> list[tuple[int, str, float]]:
-    """(image, name, score), the most suspect first."""
-    order = np.argsort(-score, kind="stable")
-    return [(int(k), (names or {}).get(int(k), str(k)), float(score[k])) for k in order]

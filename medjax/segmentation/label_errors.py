@@ -50,11 +50,11 @@ def corrupt(
 
     Raises:
         ConfigError: no such kind, or a fraction or target outside 0 … 1.
-        DataError: an image has no structure.
+        DataError: an image has no structure, or its structures are too few or small for the kind.
     """
     if kind not in KINDS:
         raise ConfigError(f"label error '{kind}'; expected one of {', '.join(KINDS)}")
-    if not 0 <= fraction <= 1 or not (target is None or 0 <= target <= 1):
+    if not 0 <= fraction <= 1 or not (target is None or 0 <= target < 1):
         raise ConfigError(f"label errors: fraction {fraction}, target Dice {target}; expected numbers from 0 to 1")
     order = np.random.default_rng(seed).permutation(len(labels))
     bad = np.zeros(len(labels), bool)
@@ -64,6 +64,8 @@ def corrupt(
         if not labels[k].any():
             raise DataError(f"labels: image {k} has no structure; expected class numbers above 0 in every image")
         wrong[k] = _to_target((seed, int(k)), labels[k], KINDS[kind], target)
+        if (wrong[k] == labels[k]).all():
+            raise DataError(f"labels: '{kind}' leaves image {k} as it is; expected more or larger structures")
     return Corrupted(wrong, np.array(labels), bad)
 
 
@@ -87,7 +89,7 @@ def _to_target(seed: tuple[int, int], label: np.ndarray, kind: Kind, target: flo
         middle = (low + high) / 2
         low, high = (middle, high) if mean_dice(at(middle), label) > target else (low, middle)
     wrong = [made for made in (at(low), at(high)) if (made != label).any()]
-    return min(wrong, key=lambda made: abs(mean_dice(made, label) - target))
+    return min(wrong or [label], key=lambda made: abs(mean_dice(made, label) - target))
 
 
 # ── the kinds; strengths go from 0 (nothing) to 1 (more than anyone would do) ──

@@ -43,7 +43,7 @@ def probe(
 
         gt_logit    logit_y       own_logit   logit_ŷ
         loss        −log p_y      own_loss    −log p_ŷ
-        gt_prob     p_y
+        gt_prob     p_y           gt_minus_own   logit_y − logit_ŷ, or gt_logit − own_logit if both are there
     """
     logits, pull = jax.vjp(lambda x: apply(params, x), images)
     p, given = jax.nn.softmax(logits), soft(labels, logits.shape[-1])
@@ -52,6 +52,7 @@ def probe(
     along = {
         "gt_logit": given,
         "own_logit": own,
+        "gt_minus_own": given - own,
         "gt_prob": p_given * (given - p),
         "loss": p - given,
         "own_loss": p - own,

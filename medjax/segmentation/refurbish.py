@@ -11,6 +11,7 @@ Source: replacing pixels where the network is sure as in ADELE, Liu et al., CVPR
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -40,9 +41,16 @@ def probabilities(
     batch: int = 32,
 ) -> Float[np.ndarray, "image *space class"]:
     """What the network says of each image."""
-    one = jax.jit(lambda params, x: jax.nn.softmax(apply(params, x)))
-    parts = [np.asarray(one(params, jnp.asarray(images[k : k + batch]))) for k in range(0, len(images), batch)]
+    parts = [
+        np.asarray(_softmax(apply)(params, jnp.asarray(images[k : k + batch]))) for k in range(0, len(images), batch)
+    ]
     return np.concatenate(parts)
+
+
+@lru_cache(maxsize=8)
+def _softmax(apply: Callable[[PyTree, Array], Array]) -> Callable[[PyTree, Array], Array]:
+    """Compiled once for a network."""
+    return jax.jit(lambda params, x: jax.nn.softmax(apply(params, x)))
 
 
 def mean_parameters(several: Sequence[PyTree]) -> PyTree:
@@ -82,7 +90,7 @@ def refurbish(
 
     Guards: an image of which a structure would shrink below the share `least` keeps its label; at most the share `most`
     of the data set is changed, what disagrees most first; with `whole` only the largest connected part of each of the
-    teacher's structures counts.
+    teacher's structures counts, except in blends: the places of the others go to what it holds for next likely.
 
     Raises:
         ConfigError: no such mode.
@@ -94,7 +102,7 @@ def refurbish(
     weight, changed = np.ones(len(labels), np.float32), np.zeros(len(labels), bool)
     if mode == "mask":
         return Repaired(soft, np.where(flags, 0, weight).astype(np.float32), changed)
-    new = {int(k): _largest(teacher[k].argmax(-1)) if whole else teacher[k].argmax(-1) for k in np.flatnonzero(flags)}
+    new = {int(k): _largest(teacher[k]) if whole else teacher[k].argmax(-1) for k in np.flatnonzero(flags)}
     allowed = [k for k, said in new.items() if _keeps_structures(labels[k], said, least)]
     apart = sorted(allowed, key=lambda k: mean_dice(new[k], labels[k]))
     for k in apart[: round(most * len(labels))]:
@@ -104,9 +112,9 @@ def refurbish(
         elif mode == "blend":
             soft[k] = (1 - blend) * soft[k] + blend * teacher[k]
         else:
-            sure = teacher[k].max(-1) > certainty
+            sure = (teacher[k].max(-1) > certainty) & (teacher[k].argmax(-1) != labels[k])
             soft[k][sure] = said[sure]
-        changed[k] = True
+        changed[k] = bool((soft[k].argmax(-1) != labels[k]).any()) or mode == "blend"
     return Repaired(soft, weight, changed)
 
 
@@ -126,7 +134,9 @@ def turning_point(agreement: Sequence[float] | np.ndarray, change: float = 0.9) 
     """Whether a network has stopped learning fast and begins to memorise: the moment to look at labels.
 
     `agreement` is the overlap with the given labels after the probes 1, 2, …; a (1 − exp(−b t^c)) is fitted to it, and
-    true is |f′(1) − f′(t)| / |f′(1)| > `change` at the last t. Source: ADELE, Liu et al., CVPR 2022.
+    true is f′(t) < (1 − `change`) max f′ at the last t, the maximum over the probes.
+
+    Source: ADELE, Liu et al., CVPR 2022, who compare with the first slope; a slow start has its steepest part later.
     """
     values = np.asarray(agreement, float)
     t = np.arange(1, len(values) + 1, dtype=float)
@@ -138,22 +148,20 @@ def turning_point(agreement: Sequence[float] | np.ndarray, change: float = 0.9) 
 
     a, b, c = optimize.least_squares(residual, (values.max(), 1.0, 1.0), bounds=([0, 1e-3, 0.1], [2, 20, 4])).x
 
-    def slope(time: float) -> float:
-        return a * b * c * time ** (c - 1) * np.exp(-b * time**c)
-
-    return bool(abs(slope(1.0) - slope(t[-1])) > change * abs(slope(1.0)))
+    slopes = a * b * c * t ** (c - 1) * np.exp(-b * t**c)
+    return bool(slopes[-1] < (1 - change) * slopes.max())
 
 
 def _keeps_structures(given: np.ndarray, said: np.ndarray, least: float) -> bool:
     return all((said == c).sum() >= least * (given == c).sum() for c in np.unique(given) if c > 0)
 
 
-def _largest(label: np.ndarray) -> np.ndarray:
-    """Only the largest connected part of every structure."""
-    out = np.zeros_like(label)
+def _largest(teacher: np.ndarray) -> np.ndarray:
+    """The teacher's classes, the smaller connected parts of each structure given to what it holds for next likely."""
+    label, rest = teacher.argmax(-1), teacher.copy()
     for c in np.unique(label):
         if c > 0:
             parts, _ = ndimage.label(label == c)
             sizes = np.bincount(parts.ravel())[1:]
-            out[parts == 1 + int(sizes.argmax())] = c
-    return out
+            rest[(parts > 0) & (parts != 1 + int(sizes.argmax())), c] = -1
+    return rest.argmax(-1)

@@ -1,7 +1,9 @@
 """From scores to flags: which images are suspect, without knowing how many are wrong.
 
-Every function takes scores (high: suspect) and gives flags. Scores that do not separate have no right threshold: then
-`otsu` and `mixture` still cut somewhere, and `bimodality` says that there was nothing to cut.
+Every function takes scores (high: suspect) and gives flags. Scores that do not separate have no right threshold: `otsu`
+and `mixture` cut somewhere all the same.
+
+Raises, all of them: DataError, for no scores or scores that are not finite.
 
 Source: Otsu, IEEE Transactions on Systems, Man, and Cybernetics 9(1), 1979; a mixture over losses as in Arazo et al.,
 ICML 2019; median absolute deviation as in Leys et al., Journal of Experimental Social Psychology 49(4), 2013.
@@ -20,6 +22,7 @@ Flags = Bool[np.ndarray, " image"]
 
 def fraction(scores: Scores, share: float | int) -> Flags:
     """The round(share · images) highest."""
+    _check(scores)
     flags = np.zeros(len(scores), bool)
     flags[np.argsort(-scores, kind="stable")[: round(share * len(scores))]] = True
     return flags
@@ -27,6 +30,7 @@ def fraction(scores: Scores, share: float | int) -> Flags:
 
 def otsu(scores: Scores) -> Flags:
     """Above the cut that leaves the least variance within the two parts; none where all scores are equal."""
+    _check(scores)
     ordered = np.sort(scores.astype(float))
     if ordered[0] == ordered[-1]:
         return np.zeros(len(scores), bool)
@@ -40,6 +44,7 @@ def otsu(scores: Scores) -> Flags:
 
 def mad(scores: Scores, times: float | int = 3.0) -> Flags:
     """More than `times` robust standard deviations (1.4826 · median |s − median|) above the median."""
+    _check(scores)
     middle = np.median(scores)
     return scores > middle + times * 1.4826 * np.median(np.abs(scores - middle))
 
@@ -75,15 +80,11 @@ def fit_mixture(scores: Scores, steps: int = 100) -> Mixture:
 
 
 def mixture(scores: Scores, certainty: float | int = 0.5) -> Flags:
-    """Above the lower mean, and with more than this probability from the upper component of a two-component mixture."""
+    """From the lowest score on that is with more than this probability of a two-component mixture's upper component."""
+    _check(scores)
     fitted = fit_mixture(scores)
-    return (fitted.upper(scores) > certainty) & (scores > fitted.mean[0])
-
-
-def bimodality(scores: Scores) -> float:
-    """Ashman's D = √2 |μ₁ − μ₂| / √(σ₁² + σ₂²) of the fitted mixture: above 2 the two parts are apart."""
-    fitted = fit_mixture(scores)
-    return float(2**0.5 * np.ptp(fitted.mean) / np.sqrt((fitted.deviation**2).sum()))
+    sure = (fitted.upper(scores) > certainty) & (scores > fitted.mean[0])
+    return scores >= scores[sure].min() if sure.any() else sure
 
 
 def oriented(scores: Scores, trusted: Int[np.ndarray, " some"], bad: Bool[np.ndarray, " some"]) -> Scores:
@@ -100,6 +101,11 @@ def oriented(scores: Scores, trusted: Int[np.ndarray, " some"], bad: Bool[np.nda
     good, poor = scores[trusted[~bad]], scores[trusted[bad]]
     wins = np.mean((poor[:, None] > good).astype(float) + 0.5 * (poor[:, None] == good))
     return scores if wins >= 0.5 else -scores
+
+
+def _check(scores: Scores) -> None:
+    if not len(scores) or not np.isfinite(scores).all():
+        raise DataError(f"scores: {int((~np.isfinite(scores)).sum())} of {len(scores)} not finite; expected numbers")
 
 
 THRESHOLDS = {"otsu": otsu, "mixture": mixture, "mad": mad}

@@ -113,8 +113,9 @@ def score(
     """Each image's VOG: its deviation over a region, or for a relative reading the quotient of two.
 
     Regions: "image", the mean; "foreground", the mean over the given label's structures, made wider by a tenth of the
-    shorter side; "class", the largest over structures of the mean's z-score over all images; "peak", the 95th
-    percentile over places, which for a relative reading is of the quotient at each place.
+    shorter side (over all of an image whose label has none); "class", the largest over structures of the mean's z-score
+    among the images that have it (0 for one that has none); "peak", the 95th percentile over places, which for a
+    relative reading is of the quotient at each place.
 
     Raises:
         ConfigError: no such reading or region, or "class" of a relative reading.
@@ -136,11 +137,13 @@ def _over(spread: Array, labels: Array, region: str) -> Array:
     if region == "image":
         return jnp.mean(spread, axis=tuple(range(1, spread.ndim)))
     if region == "foreground":
-        return _mean_where(spread, _dilated(given > 0, max(min(spread.shape[1:]) // 10, 1)))
+        wide = _dilated(given > 0, max(min(spread.shape[1:]) // 10, 1))
+        return _mean_where(spread, wide | ~jnp.any(wide, axis=tuple(range(1, wide.ndim)), keepdims=True))
     if region == "peak":
         return _peak(spread)
-    each = [_mean_where(spread, given == c) for c in range(1, int(labels.max()) + 1)]
-    return jnp.max(jnp.stack([_z(values) for values in each]), axis=0)
+    each = [_z(spread, given == c) for c in range(1, max(int(labels.max()), 1) + 1)]
+    highest = jnp.max(jnp.stack(each), axis=0)
+    return jnp.where(jnp.isfinite(highest), highest, 0)
 
 
 def _peak(values: Array) -> Array:
@@ -164,5 +167,8 @@ def _mean_where(values: Array, mask: Array) -> Array:
     return jnp.sum(values, axis=axes, where=mask) / jnp.maximum(jnp.sum(mask, axis=axes), 1)
 
 
-def _z(values: Array) -> Array:
-    return (values - jnp.mean(values)) / jnp.maximum(jnp.std(values), 1e-12)
+def _z(spread: Array, mask: Array) -> Array:
+    """Of the mean over the mask, among the images that have one; −∞ for the others."""
+    values, known = _mean_where(spread, mask), jnp.any(mask, axis=tuple(range(1, mask.ndim)))
+    mean, deviation = jnp.mean(values, where=known), jnp.std(values, where=known)
+    return jnp.where(known, (values - mean) / jnp.maximum(deviation, 1e-12), -jnp.inf)

@@ -35,14 +35,14 @@ def training(
     It also yields after the last step. The next step reuses the memory of a state that was yielded: copy what you keep.
 
     Raises:
-        DataError: the loss is not finite; the last state that was yielded is the last good one.
+        DataError: the loss or a gradient is not finite; the last state that was yielded is the last good one.
     """
     compiled = jax.jit(step, donate_argnums=1)
     state = jax.tree.map(jnp.array, state)  # a copy: the step reuses the memory of what it is given
     losses: list[Any] = []
     for number in steps:
         state, info = compiled(key, state, batches(number))
-        losses.append(info.loss)
+        losses.append((info.loss, info.gradient_norm))
         if (number + 1) % every == 0:
             yield state, _mean(losses, number + 1)
             losses.clear()
@@ -62,7 +62,7 @@ def fit(
     """The state after `training`; `report`, where a caller writes metrics and checkpoints, gets all that it yields.
 
     Raises:
-        DataError: the loss is not finite; the last state that was reported is the last good one.
+        DataError: the loss or a gradient is not finite; the last state that was reported is the last good one.
     """
     last = state
     for last, values in training(key, step, state, batches, steps, every):
@@ -103,8 +103,10 @@ def fit_best(
 
 
 def _mean(losses: list[Any], number: int) -> Values:
-    mean = float(np.mean(jax.device_get(losses)))
-    return {"step": number, "loss": _finite(mean, "loss", number)}
+    loss, gradient = (float(value) for value in np.mean(jax.device_get(losses), axis=0))
+    values: Values = {"step": number, "loss": _finite(loss, "loss", number)}
+    _finite(gradient, "gradient", number)  # a finite loss may leave parameters that are not
+    return values
 
 
 def _finite(loss: float, name: str, number: int) -> float:

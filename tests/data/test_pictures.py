@@ -18,12 +18,12 @@ def nifti(path, array, affine=None):
 def test_grey_colour_and_palette_pictures(tmp_path):
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    Image.fromarray(np.stack([grey, grey + 3, grey + 6], -1)).save(tmp_path / "colour.png")
+    Image.fromarray(np.stack([grey] * 3, -1)).save(tmp_path / "rgb.png")
     palette = Image.fromarray(grey, "L").convert("P")
     palette.putpalette(list(range(255, -1, -1)) * 3)
     palette.putdata(list(grey.ravel()))
     palette.save(tmp_path / "palette.png")
-    for name, shift in (("grey", 0), ("colour", 3), ("palette", 0)):
+    for name, shift in (("grey", 0), ("rgb", 0), ("palette", 0)):
         array, affine = read_picture(tmp_path / f"{name}.png")
         np.testing.assert_array_equal(array, grey + shift)
         assert affine is None
@@ -59,6 +59,14 @@ def test_another_affine_and_another_kind_of_file_are_refused(tmp_path):
     image = nifti(tmp_path / "a.nii.gz", np.ones((6, 6, 1)))
     with pytest.raises(DataError, match="its affine is not that of a"):
         read_labelled(image, nifti(tmp_path / "m.nii.gz", np.ones((6, 6, 1)), np.diag([2.0, 1, 1, 1])))
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(tmp_path / "colours.png")
+    with pytest.raises(DataError, match="a picture in colours"):
+        read_picture(tmp_path / "colours.png")
+    draw = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(draw).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1500])
+    with pytest.raises(DataError, match="half"):
+        read_picture(tmp_path / "half.png")
     (tmp_path / "no.png").write_text("no picture")
     with pytest.raises(DataError, match="neither a picture nor NIfTI"):
         read_picture(tmp_path / "no.png")

@@ -84,5 +84,13 @@ def test_images_that_cannot_be_trained_on_are_refused():
     images, labels = np.zeros((4, 16, 16, 1), np.float32), np.zeros((4, 16, 16), np.int32)
     with pytest.raises(DataError, match="at least a batch of 8"):
         next(watch(0, images, labels, SETTINGS))
+    with pytest.raises(DataError, match="labels from 0 to 7; expected 0 to 3"):
+        next(
+            watch(
+                0, np.tile(images, (2, 1, 1, 1)), np.tile(labels, (2, 1, 1)) + 7 * np.eye(16, dtype=np.int32), SETTINGS
+            )
+        )
+    with pytest.raises(DataError, match="images from -3 to -3"):
+        next(watch(0, np.tile(images, (2, 1, 1, 1)) - 3, np.tile(labels, (2, 1, 1)), SETTINGS))
     with pytest.raises(DataError, match="2 levels need multiples of 2"):
         next(watch(0, images[:, :15], labels[:, :15], SETTINGS))

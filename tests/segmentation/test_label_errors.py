@@ -76,5 +76,9 @@ def test_what_cannot_be_is_refused():
         corrupt(0, LABELS, "rnd", 0.5)
     with pytest.raises(ConfigError, match="numbers from 0 to 1"):
         corrupt(0, LABELS, "random", 1.5)
+    with pytest.raises(ConfigError, match="numbers from 0 to 1"):
+        corrupt(0, LABELS, "random", 0.5, 1.0)
+    with pytest.raises(DataError, match="'swap' leaves image"):
+        corrupt(0, np.minimum(LABELS, 1), "swap", 0.5)
     with pytest.raises(DataError, match="image 0 has no structure"):
         corrupt(0, 0 * LABELS[:1], "random", 1.0)

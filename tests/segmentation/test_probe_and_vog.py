@@ -161,6 +161,13 @@ def test_scores_by_region_and_relative_scores(probes):
     ):  # fmt: skip
         found = vog.score(state, reading, jnp.asarray(labels), region, about)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=f"{reading} {region} {about}")
+    empty = jnp.asarray(np.where(np.arange(IMAGES)[:, None, None] == 2, 0, labels))
+    by_class, by_foreground = (np.asarray(vog.score(state, "gt_logit", empty, r)) for r in ("class", "foreground"))
+    others = np.delete(inside, 2)
+    np.testing.assert_allclose(np.delete(by_class, 2), (others - others.mean()) / others.std(), rtol=1e-3, atol=1e-4)
+    assert by_class[2] == 0
+    np.testing.assert_allclose(by_foreground[2], given[2].mean(), rtol=1e-4)
+    assert np.isfinite(vog.score(state, "gt_logit", 0 * empty, "class")).all()
     for reading, region in (("nothing", "image"), ("loss_over_own", "class")):
         with pytest.raises(ConfigError, match=f"VOG: reading {reading}, region {region}"):
             vog.score(state, reading, jnp.asarray(labels), region)

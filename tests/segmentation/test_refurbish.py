@@ -50,6 +50,19 @@ def test_what_each_mode_does():
         refurbish(GIVEN, FLAGS, TEACHER, "swap")
 
 
+def test_parts_that_are_left_out_go_to_the_next_likely_class_and_agreement_is_never_touched():
+    said = np.array([[1, 1, 1, 1, 0, 2, 2, 2], [1, 2, 1, 1, 0, 2, 2, 2], [1, 1, 1, 1, 0, 2, 2, 2]])
+    teacher = np.where(np.arange(3) == said[..., None], 0.9, 0.04)
+    teacher[1, 1] = [0.02, 0.08, 0.9]  # a speck of class 2 in class 1, which is next likely there
+    expected = said.copy()
+    expected[1, 1] = 1
+    made = refurbish(np.ones((1, 3, 8), np.int32), np.array([True]), teacher[None], least=0.0)
+    np.testing.assert_array_equal(made.labels[0].argmax(-1), expected)
+    agreed = refurbish(said[None].astype(np.int32), np.array([True]), teacher[None], "pixel")
+    np.testing.assert_array_equal(agreed.labels[0].argmax(-1), said)
+    assert not agreed.changed.any()
+
+
 def test_quality_by_group():
     bad = np.array([True, False, False, False])
     found = quality(SAID, GIVEN, np.array([True, True, False, False]), bad)
@@ -84,3 +97,10 @@ def test_learning_slows_down_at_its_turning_point():
     first = int(np.argmax(np.abs(slope[0] - slope) > 0.9 * slope[0])) + 1
     assert next(k for k in t if turning_point(curve[:k])) == first
     assert not turning_point([0.1, 0.2]) and not turning_point(0.05 * t)
+
+
+def test_a_slow_start_is_no_turning_point():
+    for agreement in ([0.01, 0.05, 0.2], [0.02, 0.1, 0.3, 0.5], [0.0, 0.0, 0.3]):
+        assert not turning_point(agreement)
+    late = [0.02, 0.1, 0.35, 0.6, 0.72, 0.76, 0.77, 0.772, 0.773, 0.773]
+    assert not turning_point(late[:5]) and turning_point(late)

@@ -37,14 +37,23 @@ def test_a_share_and_robust_deviations():
     assert thresholds.mad(normal, 2).mean() == pytest.approx(0.0228, abs=0.005)
 
 
-@pytest.mark.parametrize("rule", [*thresholds.THRESHOLDS.values(), lambda s: thresholds.fraction(s, 0.0)])
+@pytest.mark.parametrize("rule", thresholds.THRESHOLDS.values())
 def test_equal_scores_flag_nothing(rule):
     assert not rule(np.full(20, 0.3)).any()
 
 
-def test_two_parts_are_apart_and_one_is_not():
-    assert thresholds.bimodality(SCORES) > 4
-    assert thresholds.bimodality(DRAW.normal(0, 1, 2000)) < 2.5
+@pytest.mark.parametrize("rule", [*thresholds.THRESHOLDS.values(), lambda s: thresholds.fraction(s, 0.5)])
+@pytest.mark.parametrize("scores", [np.array([1.0, np.nan, 3.0]), np.array([1.0, np.inf]), np.zeros(0)])
+def test_scores_that_are_none_are_refused(rule, scores):
+    with pytest.raises(DataError, match="not finite; expected numbers"):
+        rule(scores)
+
+
+def test_a_narrow_upper_part_leaves_nothing_above_it_unflagged():
+    draw = np.random.default_rng(0)
+    scores = np.concatenate([draw.normal(0, 1.5, 150), draw.normal(3, 0.2, 60), [6.0, 7.0]])
+    flags = thresholds.mixture(scores)
+    assert flags.any() and scores[flags].min() > scores[~flags].max()
 
 
 def test_a_few_trusted_labels_turn_inverted_scores_round():
