@@ -180,7 +180,15 @@ def test_the_version():
 
 def test_the_help_of_run_explains_presets_and_overrides():
     text = medjax_command("run", "--help").stdout
-    for word in ("tiny", "small", "paper", "--config.scan.trues_per_mm3=10.0", "configs/NAME.py", "--workdir", "--experiments"):
+    for word in (
+        "tiny",
+        "small",
+        "paper",
+        "--config.scan.trues_per_mm3=10.0",
+        "configs/NAME.py",
+        "--workdir",
+        "--experiments",
+    ):
         assert word in text
 
 
