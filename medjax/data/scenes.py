@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 from medjax.errors import DataError
 
 SCENES = 2
-FINE, COARSE = 4.0, 9.0  # wavelengths of the two textures, in pixels
+FINE, COARSE = 4.0, 6.0  # wavelengths of the two textures, in pixels
 Silhouettes = Callable[[PRNGKeyArray, Int[Array, " image"], int], Float[Array, "image side side"]]
 
 
@@ -48,20 +48,22 @@ def groups(count: int, correlation: float, classes: int = 2) -> Int[np.ndarray, 
 
 
 def lobes(
-    key: PRNGKeyArray, kind: Int[Array, " image"], side: int, amplitude: float = 0.42
+    key: PRNGKeyArray, kind: Int[Array, " image"], side: int, least: float = 0.2, greatest: float = 0.6
 ) -> Float[Array, "image side side"]:
     """Silhouettes of classes 0, 1, …, with k = 3, 4, … lobes: r(θ) = R (1 + a cos(k θ + φ)) around a random centre.
 
-    1 inside, 0 outside, a pixel of transition; R is 0.25 to 0.33 of the side. A smaller `amplitude` a: more alike.
+    1 inside, 0 outside, a pixel of transition. R is 0.25 to 0.33 of the side. Each shape has its own a, uniform from
+    `least` to `greatest`: the smaller, the more alike the classes are, so some shapes are hard to name.
     """
 
     def one(key: PRNGKeyArray, kind: Array) -> Array:
-        centre, radius, turn = jax.random.split(key, 3)
+        centre, radius, turn, depth = jax.random.split(key, 4)
         middle = side * jax.random.uniform(centre, (2,), minval=0.4, maxval=0.6)
         x, y = (jnp.arange(side) - m for m in middle)
         x, y = jnp.broadcast_arrays(x[:, None], y[None])
         wave = jnp.cos((kind + 3) * jnp.arctan2(y, x) + jax.random.uniform(turn, maxval=2 * jnp.pi))
-        edge = side * jax.random.uniform(radius, minval=0.25, maxval=0.33) * (1 + amplitude * wave)
+        deep = 1 + jax.random.uniform(depth, minval=least, maxval=greatest) * wave
+        edge = side * jax.random.uniform(radius, minval=0.25, maxval=0.33) * deep
         return jnp.clip(edge - jnp.hypot(x, y) + 0.5, 0.0, 1.0)
 
     return jax.vmap(one)(jax.random.split(key, len(kind)), kind)

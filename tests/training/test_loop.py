@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from medjax.errors import DataError
-from medjax.training.loop import Best, fit, fit_best
+from medjax.training.loop import Best, fit, fit_best, training
 from medjax.training.state import init, make_train_step
 
 KEY = jax.random.key(0)
@@ -100,3 +100,11 @@ def test_early_stopping_resumes_and_knows_that_it_had_stopped():
     assert until_best(lambda state: 0.0, range(40)).state.step == 10
     with pytest.raises(DataError, match="validation loss is not finite by step 10"):
         until_best(lambda state: np.nan)
+
+
+def test_a_gradient_that_is_not_finite_stops_training_though_the_loss_is():
+    """√p at 0: the loss is 0, the step makes NaN of the parameters."""
+    optimiser = optax.sgd(0.1)
+    step = make_train_step(lambda params, batch, key: jnp.sum(jnp.sqrt(params * batch)), optimiser)
+    with pytest.raises(DataError, match="gradient is not finite by step 1"):
+        list(training(jax.random.key(0), step, init(jnp.zeros(2), optimiser), lambda n: jnp.ones(2), range(1)))

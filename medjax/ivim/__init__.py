@@ -1,0 +1,1 @@
+"""Intravoxel incoherent motion: perfusion and diffusion from diffusion-weighted MRI."""

@@ -1,0 +1,124 @@
+"""Levenberg–Marquardt for very many very small problems at once: a curve in every voxel, with bounds.
+
+    fit = lm(model, start, measured, lower, upper)        model(parameters) → predictions
+
+Voxels lie along the last axis of everything, so each arithmetic operation runs over all of them; the normal equations
+of a voxel, four by four say, are solved by an unrolled Cholesky decomposition. Any model of a few parameters will do:
+
+    def t2_decay(p):  # (2, voxel) → (echo, voxel)
+        return p[:1] * jnp.exp(-echo_times[:, None] / p[1:])
+
+Source: Moré, Numerical Analysis, Lecture Notes in Mathematics 630, 1978; bounds by projection and an active set.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Model = Callable[[Float[Array, "parameter voxel"]], Float[Array, "measurement voxel"]]
+Weights = Float[Array, "measurement voxel"] | Float[Array, "measurement 1"]
+FIRST, EASIER, HARDER, LEAST, MOST = 1e-2, 0.2, 4.0, 1e-7, 1e7  # the damping and how it changes
+
+
+class Fit(NamedTuple):
+    """What was found in each voxel."""
+
+    parameters: Float[Array, "parameter voxel"]
+    cost: Float[Array, " voxel"]  # Σ w (y − m)²
+    accepted: Int[Array, " voxel"]  # steps that lowered it
+
+
+class _State(NamedTuple):
+    parameters: Array
+    cost: Array
+    damping: Array
+    accepted: Array
+
+
+def lm(
+    model: Model,
+    start: Float[Array, "parameter voxel"],
+    measured: Float[Array, "measurement voxel"],
+    lower: Float[Array, "parameter #voxel"],
+    upper: Float[Array, "parameter #voxel"],
+    weights: Weights | None = None,
+    steps: int = 12,
+) -> Fit:
+    """argmin over lower ≤ p ≤ upper of Σ_k w_k (y_k − m_k(p))², from `start`, in a fixed number of steps.
+
+    A step solves (JᵀWJ + λ diag JᵀWJ) δ = JᵀW (y − m) for the parameters that no bound holds back, goes to
+    clip(p + δ) and is taken where the cost falls; λ is each voxel's own. The cost never rises and bounds always hold.
+    """
+    w = jnp.ones_like(measured) if weights is None else jnp.broadcast_to(weights, measured.shape)
+
+    def cost_of(p: Array) -> Array:
+        return jnp.sum(w * (measured - model(p)) ** 2, axis=0)
+
+    def step(_: Array, state: _State) -> _State:
+        p = state.parameters
+        prediction, slopes = _slopes(model, p)
+        residual = measured - prediction
+        gradient = jnp.stack([jnp.sum(w * j * residual, axis=0) for j in slopes])
+        held = ((p <= lower) & (gradient < 0)) | ((p >= upper) & (gradient > 0))
+        normal = [[jnp.sum(w * a * b, axis=0) for b in slopes[: i + 1]] for i, a in enumerate(slopes)]
+        delta = solve(_damped(normal, held, state.damping), jnp.where(held, 0, gradient))
+        trial = jnp.clip(p + delta, lower, upper)
+        cost = cost_of(trial)
+        better = cost < state.cost
+        damping = jnp.clip(state.damping * jnp.where(better, EASIER, HARDER), LEAST, MOST)
+        return _State(
+            jnp.where(better[None], trial, p), jnp.where(better, cost, state.cost), damping, state.accepted + better
+        )
+
+    first = jnp.clip(start, lower, upper)
+    voxels = measured.shape[1]
+    state = _State(first, cost_of(first), jnp.full(voxels, FIRST, first.dtype), jnp.zeros(voxels, jnp.int32))
+    end = jax.lax.fori_loop(0, steps, step, state)
+    return Fit(end.parameters, end.cost, end.accepted)
+
+
+def _slopes(model: Model, p: Array) -> tuple[Array, list[Array]]:
+    """Predictions, and their derivatives with respect to each parameter: forward mode, for parameters are few."""
+    prediction, push = jax.linearize(model, p)
+    rows = [jnp.zeros_like(p).at[k].set(1.0) for k in range(len(p))]
+    return prediction, [push(row) for row in rows]
+
+
+def _damped(normal: list[list[Array]], held: Array, damping: Array) -> list[list[Array]]:
+    """With (1 + λ) on the diagonal; rows and columns of what is held become those of the identity."""
+    out = []
+    for i, row in enumerate(normal):
+        largest = jnp.maximum(row[i], 1e-20)
+        out.append([jnp.where(held[i] | held[j], 0.0, value) for j, value in enumerate(row[:i])])
+        out[-1].append(jnp.where(held[i], 1.0, largest * (1 + damping) + 1e-20))
+    return out
+
+
+def solve(matrix: list[list[Array]], right: Float[Array, "parameter voxel"]) -> Float[Array, "parameter voxel"]:
+    """x of A x = b for each voxel's positive-definite A, given as rows of its lower triangle: Cholesky, unrolled."""
+    factor = cholesky(matrix)
+    x: list[Array] = []
+    for i, row in enumerate(factor):
+        x.append((right[i] - sum((row[j] * x[j] for j in range(i)), jnp.zeros_like(right[i]))) / row[i])
+    for i in reversed(range(len(x))):
+        later = sum((factor[j][i] * x[j] for j in range(i + 1, len(x))), jnp.zeros_like(right[i]))
+        x[i] = (x[i] - later) / factor[i][i]
+    return jnp.stack(x)
+
+
+def cholesky(matrix: list[list[Array]]) -> list[list[Array]]:
+    """Rows of the lower triangle of L with A = L Lᵀ; where A is not positive definite a pivot is kept above 0."""
+    factor: list[list[Array]] = []
+    for i, row in enumerate(matrix):
+        new: list[Array] = []
+        for j in range(i + 1):
+            left = row[j] - sum(
+                (new[k] * (factor[j][k] if j < i else new[k]) for k in range(j)), jnp.zeros_like(row[j])
+            )
+            tiny = 1e-7 * jnp.maximum(jnp.abs(row[i]), 1e-20)
+            new.append(jnp.sqrt(jnp.maximum(left, tiny)) if j == i else left / factor[j][j])
+        factor.append(new)
+    return factor
