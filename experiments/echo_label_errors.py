@@ -157,7 +157,8 @@ def _flat(cell: dict[str, Any], probe_every: int) -> dict[str, float]:
 
 
 def _said(metrics: dict[str, float], deviations: dict[str, float], name: str, digits: int) -> str:
-    return f"{metrics[name]:.{digits}f} ± {deviations[f'sd/{name}']:.{digits}f}"
+    deviation = deviations[f"sd/{name}"]
+    return f"{metrics[name]:.{digits}f}" + ("" if np.isnan(deviation) else f" ± {deviation:.{digits}f}")
 
 
 def _detection_table(metrics: Any, deviations: Any, kinds: Any, shares: Any) -> Table:

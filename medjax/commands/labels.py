@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-ImageDir = Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images, PNG or NIfTI.", show_default=False)]
+ImageDir = Annotated[
+    Path, typer.Argument(metavar="IMAGES", help="Folder of images, PNG or NIfTI; 16 or more.", show_default=False)
+]
 MaskDir = Annotated[
-    Path, typer.Argument(metavar="MASKS", help="Folder of label masks of the same names.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="MASKS", help="Folder of label masks of the same names: class numbers, no colours.", show_default=False
+    ),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Work directory.", show_default=False)]
 Detector = Annotated[str, typer.Option(help="What ranks: vog, dice_mean, softmin, … (all are written).")]
@@ -17,12 +22,14 @@ Threshold = Annotated[str, typer.Option(help="What flags: otsu, mixture, mad, or
 Trusted = Annotated[
     Path | None,
     typer.Option(
-        metavar="CSV", help="Some labels that were looked at: columns name, wrong (0 or 1).", show_default=False
+        metavar="CSV",
+        help="Labels that were looked at: columns name (of the image), wrong (0 or 1).",
+        show_default=False,
     ),
 ]
-Size = Annotated[int, typer.Option(help="Voxels of the images in training, each way.")]
+Size = Annotated[int, typer.Option(help="Voxels of the images in training, each way: a multiple of 8.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes with background; default: found.")]
-Epochs = Annotated[int, typer.Option(help="Passes over the images.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the images, 4 or more.")]
 Seed = Annotated[int, typer.Option(help="Of the network and the order of images.")]
 
 

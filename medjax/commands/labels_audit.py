@@ -16,7 +16,7 @@ from medjax.data.pictures import fitted, read_labelled
 from medjax.errors import ConfigError, DataError
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table, write_report
-from medjax.running.config import config_hash, did_you_mean
+from medjax.running.config import did_you_mean
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
 from medjax.segmentation import detection, thresholds
@@ -63,13 +63,17 @@ def audit(
     data = read(images, masks, size, classes)
     config["content"] = _digest(data)  # other images or corrected masks are another audit
     looked_at = None if trusted is None else read_trusted(trusted, data.names)
-    with open_workdir(output, {"audit": config_hash(config), **config}) as work:
+    with open_workdir(output, config) as work:
         number = int(data.labels.max()) + 1 if classes is None else classes
         typer.echo(f"{len(data.names)} images, {number - 1} structures{_empty(data.labels)}")
         found = stage(work, "scores", lambda: _watched(data, number, epochs, seed))
         score = found["scores"][detector]
         if looked_at is not None:
-            score = thresholds.oriented(score, *looked_at)
+            turned = thresholds.oriented(score, *looked_at)
+            typer.echo(
+                f"{len(looked_at[0])} labels were looked at: the list is {'as it was' if turned is score else 'turned'}"
+            )
+            score = turned
         flags = _flags(score, threshold)
         _write(work, data, found, score, flags, detector)
     wrote = f"wrote {output / 'ranked.csv'} and report.html"
@@ -125,10 +129,10 @@ def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"]
     """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
+    known = {name.partition(".")[0]: k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
     try:
-        return np.array([names.index(row["name"]) for row in rows]), np.array(
-            [(0, 1)[int(row["wrong"])] for row in rows]
-        ) > 0
+        places = np.array([known[row["name"]] for row in rows])
+        return places, np.array([(0, 1)[int(row["wrong"])] for row in rows]) > 0
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; expected columns name (of an image) and wrong (0 or 1)") from error
 
@@ -193,18 +197,20 @@ def _write(
         numbers = (f"{float(values[k]):.6g}" for values in found["scores"].values())
         writer.writerow([rank + 1, data.names[k], int(flags[k]), f"{agreement[k]:.4f}", *numbers])
     write_text(work.path / "ranked.csv", file.getvalue())
-    ends = {"suspect": order[:SHOWN], "trusted": order[::-1][:SHOWN]}
+    ends = {"suspect": order[:SHOWN], "least_suspect": order[::-1][:SHOWN]}
     figures = {name: Figure(_thumbnails(work, name, data, found["said"], rows)) for name, rows in ends.items()}
     head = [
         [rank + 1, data.names[k], round(agreement[k], 3), round(float(score[k]), 4)] for rank, k in enumerate(order)
     ]
     table = Table(["rank", "image", "Dice with the network", detector], head[:SHOWN])
     text = (
-        f"{int(flags.sum())} of {len(flags)} labels are flagged by {detector}; ranked.csv holds all images and scores."
+        f"{int(flags.sum())} of {len(flags)} labels are flagged by {detector}; the other pictures follow in order of "
+        "the list. ranked.csv holds all images and scores: high is suspect in every column but agreement, the Dice of "
+        "the label with what the network says. Where the cut should be is yours to see: --threshold."
     )
     sections = [
         Section("Most suspect", "Pairs: the label given, then what the network says.", [figures["suspect"]], table),
-        Section("Least suspect", "If these are the wrong ones, give --trusted.", [figures["trusted"]]),
+        Section("Least suspect", "If these are the wrong ones, give --trusted.", [figures["least_suspect"]]),
     ]
     write_report(work.path / "report.html", Report("Label audit", [text], sections))
 

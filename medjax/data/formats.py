@@ -185,6 +185,7 @@ def _nifti_affine(path: Path, image: "Nifti1Image") -> np.ndarray:
 
 def _nifti_array(path: Path, image: "Nifti1Image") -> np.ndarray:
     shape = image.shape[:3] + tuple(side for side in image.shape[3:] if side != 1)
+    shape = (*shape, 1) if len(shape) == 2 else shape  # a picture is a volume of one slice
     if len(shape) != 3:
         raise DataError(f"{path}: shape {image.shape}; expected a 3-D volume")
     array = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)

@@ -154,7 +154,7 @@ def _claim(work: WorkDir, config: Mapping | ConfigDict) -> None:
         old, new = (json.dumps(values[key]) if key in values else absent for values in (there, wanted))
         if old != new:
             raise WorkdirError(
-                f"{work.path} belongs to another config: {key} is {old} there and {new} here; choose another --workdir"
+                f"{work.path} belongs to another config: {key} is {old} there and {new} here; choose another folder"
             )
 
 

@@ -86,8 +86,11 @@ def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """(image, mask) files of two folders, sorted; a pair has the same name up to its first dot.
 
     Raises:
-        DataError: a folder is empty, or an image or a mask has no partner, or several.
+        DataError: a folder is absent or empty, or an image or a mask has no partner, or several.
     """
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder")
     found = [sorted(file for file in folder.glob("[!.]*") if file.is_file()) for folder in (images, masks)]
     names = [[file.name.partition(".")[0] for file in files] for files in found]
     if not names[0] or names[0] != names[1] or len(set(names[0])) < len(names[0]):

@@ -90,7 +90,7 @@ def with_nan():
         (lambda path: path.write_bytes(b"not an image" * 100), "cannot be read"),
         (lambda path: path.write_bytes(gzip.compress(b"\0" * 1000)), "cannot be read"),
         (lambda path: save(path, volume((4, 4, 4, 2))), r"shape \(4, 4, 4, 2\)"),
-        (lambda path: save(path, volume((4, 4))), r"shape \(4, 4\)"),
+        (lambda path: save(path, volume((4,))), r"shape \(4,\)"),
         (lambda path: save(path, codes=(0, 0)), "no affine"),
         (lambda path: save(path, affine=sheared(), codes=(0, 1)), "sheared"),
         (lambda path: save(path, units="meter"), "lengths in meter"),

@@ -82,3 +82,7 @@ def test_a_finer_or_coarser_grid_shows_the_same_field():
     np.testing.assert_allclose(middle[2:-2, 5], ((np.arange(20) + 0.5) / 20)[2:-2], atol=1e-6)
     with pytest.raises(DataError, match="2 axes; expected 3"):
         fitted(Labelled(rows, label, None), (8, 8, 8))
+
+
+def test_a_nifti_of_two_axes_is_a_picture(tmp_path):
+    assert read_picture(nifti(tmp_path / "a.nii.gz", np.ones((5, 6))))[0].shape == (5, 6)
