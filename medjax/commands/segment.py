@@ -80,7 +80,7 @@ def flips_command(
     group_of = {} if groups is None else _read_groups(groups)
     pairs = _pairs(pred, gt)
     if known is None:
-        known = sorted({0}.union(*(np.unique(_read_labels(truth)).tolist() for _, truth in pairs.values())))
+        known = sorted({0}.union(*(np.unique(_read_labels(truth)[0]).tolist() for _, truth in pairs.values())))
     cases = _cases(pairs, known, probabilities or logits, probabilities is not None)
     _write(output, cases, group_of)
     _say(cases, group_of)
@@ -97,10 +97,10 @@ def _cases(pairs: Mapping[str, tuple[Path, Path]], known: list[int], scores: Pat
     counts: list[np.ndarray] = []
     risks: list[float] = []
     for name, (pred, gt) in pairs.items():
-        predicted, truth = _classes(pred, known), _classes(gt, known)
+        (predicted, place), (truth, true_place) = _read_classes(pred, known), _read_classes(gt, known)
         if predicted.shape != truth.shape:
             raise DataError(f"{pred}: shape {predicted.shape}; expected that of {gt}, {truth.shape}")
-        if not _same_place(pred, gt):
+        if place is not None and true_place is not None and not np.allclose(place, true_place, rtol=0, atol=1e-2):
             raise DataError(f"{pred}: another affine than {gt}; expected labels on one grid")
         counts.append(np.asarray(confusion_matrix(predicted, truth, len(known))))
         if files is not None:
@@ -207,46 +207,25 @@ def _named_labels(text: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def _classes(path: Path, known: list[int]) -> np.ndarray:
-    """The image with its label values as classes 0, 1, …, in the order of `known`."""
-    image = _read_labels(path)
+def _read_classes(path: Path, known: list[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The image with its label values as classes 0, 1, …, in the order of `known`; its affine, if it has one."""
+    image, affine = _read_labels(path)
     if odd := sorted(set(np.unique(image).tolist()) - set(known)):
         raise DataError(f"{path}: label {odd[0]}; expected {', '.join(map(str, known))}, or name all with --labels")
     order = np.argsort(known)
-    return order[np.searchsorted(np.asarray(known)[order], image)].astype(np.int32)
+    return order[np.searchsorted(np.asarray(known)[order], image)].astype(np.int32), affine
 
 
-def _same_place(one: Path, other: Path) -> bool:
-    """Whether two NIfTI files have one affine, within 0.01 mm; a PNG says nothing of its place."""
-    from medjax.data.formats import read_nifti
+def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    from medjax.data.pictures import read_picture
 
-    if one.suffix == ".png" or other.suffix == ".png":
-        return True
-    return np.allclose(read_nifti(one).affine, read_nifti(other).affine, rtol=0, atol=1e-2)
-
-
-def _read_labels(path: Path) -> np.ndarray:
-    from medjax.data.formats import read_nifti
-
-    image = _read_png(path) if path.suffix == ".png" else read_nifti(path).array
-    if not np.array_equal(image, np.floor(image)) or image.min(initial=0) < 0:
-        raise DataError(f"{path}: values that are no labels; expected whole numbers from 0")
-    return image.astype(np.int64)
-
-
-def _read_png(path: Path) -> np.ndarray:
     try:
-        from PIL import Image
+        image, affine = read_picture(path)
     except ImportError as error:
         raise DataError(f"{path}: PNG needs pillow; install medjax[data], or use NIfTI") from error
-    try:
-        with Image.open(path) as file:
-            image = np.asarray(file)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as PNG") from error
-    if image.ndim != 2:
-        raise DataError(f"{path}: {image.shape[-1]} channels; expected a label image of one")
-    return image
+    if not np.array_equal(image, np.floor(image)) or image.min(initial=0) < 0:
+        raise DataError(f"{path}: values that are no labels; expected whole numbers from 0")
+    return image.astype(np.int64), affine
 
 
 def _read_scores(path: Path, shape: tuple[int, ...], softmax: bool) -> np.ndarray:
