@@ -42,7 +42,7 @@ class Deciles(NamedTuple):
 
 def decompose(confusion: Integer[AnyArray, "*batch true predicted"]) -> Shares:
     """Shares of the true foreground: Σ_c n_cc / N, Σ_{c ≠ d > 0} n_cd / N and Σ_c n_c0 / N over true classes c > 0."""
-    counts = jnp.asarray(confusion).astype(float)[..., 1:, :]
+    counts = _counts(confusion)[..., 1:, :]
     total = counts.sum((-2, -1))
     correct = jnp.trace(counts[..., 1:], axis1=-2, axis2=-1)
     miss = counts[..., 0].sum(-1)
@@ -56,8 +56,13 @@ def image_mean(confusion: Integer[AnyArray, "image true predicted"]) -> Shares:
 
 def foreground_iou(confusion: Integer[AnyArray, "*batch true predicted"]) -> Float[Array, "*batch"]:
     """Intersection over union of all foreground against background: whether the region is right, whatever its name."""
-    counts = jnp.asarray(confusion).astype(float)
+    counts = _counts(confusion)
     return counts[..., 1:, 1:].sum((-2, -1)) / (counts.sum((-2, -1)) - counts[..., 0, 0])
+
+
+def _counts(confusion: AnyArray) -> Array:
+    """As floating point, before JAX could cut a NumPy sum of more than 2³¹ pixels to 32 bits."""
+    return jnp.asarray(confusion.astype(float))
 
 
 def by_group(

@@ -163,3 +163,8 @@ def test_deciles_of_too_little():
     with pytest.raises(DataError, match=r"9 images with a risk and a flip; expected at least 10"):
         flips.deciles(np.append(np.arange(9.0), np.nan), np.zeros(10))
     assert np.isnan(flips.deciles(np.arange(10.0), np.zeros(10)).top_share)
+
+
+def test_sums_of_many_pixels_do_not_wrap():
+    counts = np.array([[0, 0, 0], [3 * 10**8, 3 * 10**9, 0], [0, 0, 0]], np.int64)
+    np.testing.assert_allclose(np.ravel(flips.decompose(counts)), [10 / 11, 0, 1 / 11], rtol=1e-6)
