@@ -24,7 +24,7 @@ def get_config(preset: str) -> ConfigDict:
         }
     )
     config.volume = ConfigDict(
-        {"planes": 15 if tiny else 63, "head": 0, "trues_per_mm3": 10.0, "iterations": 4.0 if tiny else 20.0}
+        {"planes": 9 if tiny else 63, "head": 0, "trues_per_mm3": 10.0, "iterations": 4.0 if tiny else 20.0}
     )
     config.other_brain = ""
     return config

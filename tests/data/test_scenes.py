@@ -105,7 +105,7 @@ def test_the_shape_is_bright_and_its_surroundings_are_the_scene():
     roughness = np.array([r[o].mean() for r, o in zip(rough, outside, strict=True)])
     fine = made.group % 2 == 0
     middle = (roughness[fine].mean() + roughness[~fine].mean()) / 2
-    assert ((roughness > middle) == fine).mean() > 0.95
+    assert ((roughness > middle) == fine).mean() > 0.9
     for scene in (0, 1):  # and say nothing of the class
         of_class = [roughness[made.group == 2 * kind + scene].mean() for kind in (0, 1)]
         assert abs(of_class[0] - of_class[1]) < 0.1 * roughness[made.group % 2 == scene].mean()
