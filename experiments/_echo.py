@@ -13,9 +13,10 @@ import numpy as np
 
 from medjax.data.echo import Echo
 from medjax.metrics.detection import auroc, average_precision
+from medjax.metrics.overlap import mean_dice
 from medjax.segmentation import detection
 from medjax.segmentation.audit import Settings, go_on, network, predicted, watch
-from medjax.segmentation.label_errors import Corrupted, mean_dice
+from medjax.segmentation.label_errors import Corrupted
 from medjax.segmentation.refurbish import probabilities, quality, refurbish
 from medjax.segmentation.thresholds import otsu
 from medjax.training.state import TrainState

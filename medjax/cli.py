@@ -72,6 +72,11 @@ app = typer.Typer(
     help="Trustworthy medical imaging in JAX: run the papers' experiments, or the tools on your own data.",
 )
 
+Experiment = Annotated[str, typer.Argument(metavar="NAME[:PRESET]", show_default=False)]
+ConfigFile = Annotated[
+    str | None, typer.Option(metavar="FILE[:PRESET]", help="Another config file (default: configs/NAME.py).")
+]
+Overrides = Annotated[list[str] | None, typer.Option(hidden=True)]  # what WithOverrides gathers
 Experiments = Annotated[
     Path | None,
     typer.Option("--experiments", metavar="DIR", help="Folder of experiments/ and configs/ (default: here)."),
@@ -117,15 +122,13 @@ def _start(
 
 @app.command(cls=WithOverrides)
 def run(
-    experiment: Annotated[str, typer.Argument(metavar="NAME[:PRESET]", show_default=False)],
+    experiment: Experiment,
     workdir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go (default: runs/NAME-PRESET-HASH).")
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(metavar="FILE[:PRESET]", help="Another config file (default: configs/NAME.py).")
-    ] = None,
+    config: ConfigFile = None,
     experiments: Experiments = None,
-    override: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
+    override: Overrides = None,
 ) -> None:
     """Run an experiment; if it was stopped, continue it; if it is finished, do nothing.
 
@@ -145,19 +148,17 @@ def run(
 
 @app.command(cls=WithOverrides)
 def sweep(
-    experiment: Annotated[str, typer.Argument(metavar="NAME[:PRESET]", show_default=False)],
+    experiment: Experiment,
     over: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUES", help="What to vary; several make a grid.")
     ] = None,
     workdir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where members go (default: runs/NAME-PRESET-sweep-HASH).")
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(metavar="FILE[:PRESET]", help="Another config file (default: configs/NAME.py).")
-    ] = None,
+    config: ConfigFile = None,
     experiments: Experiments = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Only write a Slurm job array, one task a member.")] = False,
-    override: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
+    override: Overrides = None,
 ) -> None:
     """Run an experiment for every combination of values; if it was stopped, continue; finished members stay.
 

@@ -1,7 +1,8 @@
 """What every test runs under: shapes and types checked at every call, silent broadcasting refused, two devices."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -27,6 +28,22 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}; MEDJAX_TEST_DATA names another folder")
     return folder
+
+
+@pytest.fixture
+def make_checkout(tmp_path: Path, monkeypatch) -> Callable[[str, str], Path]:
+    """make_checkout(config, experiment): a checkout of one experiment, `toy`, to stand in; it is forgotten again."""
+
+    def made(config: str, experiment: str) -> Path:
+        for folder, text in (("configs", config), ("experiments", experiment)):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "toy.py").write_text(text)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return made
 
 
 @pytest.fixture

@@ -32,14 +32,8 @@ def run(config, work):
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch) -> Path:
-    for folder, text in (("configs", CONFIG), ("experiments", EXPERIMENT)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "toy.py").write_text(text)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def root(make_checkout) -> Path:
+    return make_checkout(CONFIG, EXPERIMENT)
 
 
 def medjax_command(*arguments: str):

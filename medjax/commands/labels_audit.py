@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from medjax.atomic import write_text
 from medjax.data.pictures import fitted, read_labelled
 from medjax.errors import ConfigError, DataError
+from medjax.metrics.overlap import mean_dice
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table, write_report
 from medjax.running.config import did_you_mean
@@ -21,7 +22,6 @@ from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
 from medjax.segmentation import detection, thresholds
 from medjax.segmentation.audit import Settings, predicted, watch
-from medjax.segmentation.label_errors import mean_dice
 from medjax.training.batches import pairs
 
 FEWEST = 16  # images, below which there is nothing to compare with

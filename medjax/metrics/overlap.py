@@ -7,7 +7,7 @@ a class in both maps, P those of the prediction and R those of the reference, th
 - only one is 0: Dice, IoU and volume similarity are 0; so is the precision of an empty reference and the recall of an
   empty prediction, while the precision of an empty prediction and the recall of an empty reference are 0/0, NaN.
 
-All functions jit and vmap.
+All functions jit and vmap but `mean_dice`, which is NumPy: it looks which structures there are.
 """
 
 from typing import NamedTuple
@@ -105,3 +105,10 @@ def _is_class(name: str, labels: AnyArray, classes: int, inside: Array) -> Bool[
         found = np.asarray(labels)[np.asarray(wrong)][0]
         raise DataError(f"{name}: a label {found}; expected 0 to {classes - 1}, or a mask without it")
     return valid
+
+
+def mean_dice(one: Integer[np.ndarray, "*space"], other: Integer[np.ndarray, "*space"]) -> float:
+    """Mean Dice over the structures, classes above 0, that either label has; 1 where neither has any."""
+    present = [c for c in np.union1d(one, other) if c > 0]
+    pairs = [((one == c), (other == c)) for c in present]
+    return float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs])) if pairs else 1.0

@@ -19,10 +19,10 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from medjax.errors import DataError
+from medjax.metrics.overlap import mean_dice
 from medjax.models.unet import unet
 from medjax.segmentation import detection
 from medjax.segmentation.augment import Augmentation, augment
-from medjax.segmentation.label_errors import mean_dice
 from medjax.segmentation.losses import dice_cross_entropy
 from medjax.segmentation.probe import probe
 from medjax.segmentation.refurbish import turning_point

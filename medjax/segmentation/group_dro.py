@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Scalar
 
-from medjax.training.state import Info, TrainState
+from medjax.training import state as training
+from medjax.training.state import Info, TrainState, descended
 
 Losses = Callable[[PyTree, PyTree, PRNGKeyArray], tuple[Array, Array]]
 
@@ -49,7 +50,8 @@ def ascend(log_weights: Float[Array, " group"], losses: GroupLosses, rate: float
 
 def init(params: PyTree, optimiser: optax.GradientTransformation, groups: int) -> TrainState:
     """The state before the first step; the adversary's ln q lies beside the optimiser's own state."""
-    return TrainState(params, params, (optimiser.init(params), init_weights(groups)), jnp.zeros((), jnp.int32))
+    plain = training.init(params, optimiser)
+    return plain._replace(optimiser=(plain.optimiser, init_weights(groups)))
 
 
 def make_train_step(
@@ -71,10 +73,7 @@ def make_train_step(
             return jnp.sum(jnp.exp(raised) * means.mean), raised
 
         (value, raised), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, inner = optimiser.update(gradient, inner, state.params)
-        params = optax.apply_updates(state.params, updates)
-        keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-        average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, params)
-        return TrainState(params, average, (inner, raised), state.step + 1), Info(value, optax.tree.norm(gradient))
+        new = descended(state._replace(optimiser=inner), gradient, optimiser, decay)
+        return new._replace(optimiser=(new.optimiser, raised)), Info(value, optax.tree.norm(gradient))
 
     return step

@@ -26,9 +26,13 @@ from jaxtyping import Bool, Int
 from scipy import ndimage
 
 from medjax.errors import ConfigError, DataError
+from medjax.metrics.overlap import mean_dice
 
 Label = Int[np.ndarray, "*space"]
 Kind = Callable[[np.random.Generator, np.ndarray, float], np.ndarray]
+
+
+OWN = 0x1ABE1  # joins the seed, so that errors are not drawn with the numbers that drew the images of that seed
 
 
 class Corrupted(NamedTuple):
@@ -56,27 +60,20 @@ def corrupt(
         raise ConfigError(f"label error '{kind}'; expected one of {', '.join(KINDS)}")
     if not 0 <= fraction <= 1 or not (target is None or 0 <= target < 1):
         raise ConfigError(f"label errors: fraction {fraction}, target Dice {target}; expected numbers from 0 to 1")
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = np.random.default_rng((seed, OWN)).permutation(len(labels))
     bad = np.zeros(len(labels), bool)
     bad[order[: round(fraction * len(labels))]] = True
     wrong = np.array(labels)
     for k in np.flatnonzero(bad):
         if not labels[k].any():
             raise DataError(f"labels: image {k} has no structure; expected class numbers above 0 in every image")
-        wrong[k] = _to_target((seed, int(k)), labels[k], KINDS[kind], target)
+        wrong[k] = _to_target((seed, OWN, int(k)), labels[k], KINDS[kind], target)
         if (wrong[k] == labels[k]).all():
             raise DataError(f"labels: '{kind}' leaves image {k} as it is; expected more or larger structures")
     return Corrupted(wrong, np.array(labels), bad)
 
 
-def mean_dice(one: Label, other: Label) -> float:
-    """Mean Dice over the structures of either label."""
-    present = [c for c in np.union1d(one, other) if c > 0]
-    pairs = [((one == c), (other == c)) for c in present]
-    return float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs])) if pairs else 1.0
-
-
-def _to_target(seed: tuple[int, int], label: np.ndarray, kind: Kind, target: float | None) -> np.ndarray:
+def _to_target(seed: tuple[int, ...], label: np.ndarray, kind: Kind, target: float | None) -> np.ndarray:
     """The same error, drawn again with another strength, until the Dice is right (bisection)."""
 
     def at(strength: float) -> np.ndarray:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from medjax.segmentation.places import block_means, mean
+
 Logits = Float[Array, "batch *space class"]
 Labels = Int[Array, "batch *space"] | Float[Array, "batch *space class"]
 PerImage = Float[Array, " batch"]
@@ -22,13 +24,13 @@ def soft(labels: Labels, classes: int) -> Float[Array, "batch *space class"]:
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerImage:
     """−Σ_c q_c log p_c, mean over places."""
-    return -_mean(jnp.sum(soft(labels, logits.shape[-1]) * jax.nn.log_softmax(logits), axis=-1))
+    return -mean(jnp.sum(soft(labels, logits.shape[-1]) * jax.nn.log_softmax(logits), axis=-1))
 
 
 def focal(logits: Logits, labels: Labels, gamma: float = 2.0) -> PerImage:
     """−Σ_c q_c (1 − p_c)^γ log p_c, mean over places. Source: Lin et al., ICCV 2017."""
     log_p = jax.nn.log_softmax(logits)
-    return -_mean(jnp.sum(soft(labels, logits.shape[-1]) * (1 - jnp.exp(log_p)) ** gamma * log_p, axis=-1))
+    return -mean(jnp.sum(soft(labels, logits.shape[-1]) * (1 - jnp.exp(log_p)) ** gamma * log_p, axis=-1))
 
 
 def soft_dice(logits: Logits, labels: Labels, smooth: float = 1.0) -> PerImage:
@@ -58,20 +60,7 @@ def deep_supervision(loss: Loss) -> Callable[[Sequence[Array], Array], Array]:
         total = sum(2.0**-depth for depth in range(len(levels)))
         value = jnp.zeros(len(levels[0]))
         for depth, logits in enumerate(levels):
-            value = value + 2.0**-depth / total * loss(logits, _shrunk(shares, logits.shape[1:-1]))
+            value = value + 2.0**-depth / total * loss(logits, block_means(shares, logits.shape[1:-1]))
         return value
 
     return over_levels
-
-
-def _shrunk(shares: Array, space: tuple[int, ...]) -> Array:
-    """Block means, from the finest space to a coarser one."""
-    split: list[int] = [len(shares)]
-    for side, coarse in zip(shares.shape[1:-1], space, strict=True):
-        split += [coarse, side // coarse]
-    blocks = shares.reshape(*split, shares.shape[-1])
-    return blocks.mean(axis=tuple(range(2, 2 * len(space) + 1, 2)))
-
-
-def _mean(values: Float[Array, "batch *space"]) -> PerImage:
-    return jnp.mean(values, axis=tuple(range(1, values.ndim)))

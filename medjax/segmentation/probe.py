@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from medjax.segmentation.losses import cross_entropy, soft, soft_dice
+from medjax.segmentation.places import mean
 
 READINGS = ("gt_logit", "own_logit", "gt_prob", "loss", "own_loss")
 SOFTMIN_TEMPERATURE = 0.1  # cleanlab's
@@ -78,8 +79,3 @@ def softmin(quality: Float[Array, "batch *space"], temperature: float = SOFTMIN_
     """Σ_i softmax((1 − s) / T)_i s_i over places, s the probability of the given label: near the worst places' mean."""
     flat = quality.reshape(len(quality), -1)
     return jnp.sum(jax.nn.softmax((1 - flat) / temperature, axis=-1) * flat, axis=-1)
-
-
-def mean(values: Float[Array, "batch *space"]) -> Float[Array, " batch"]:
-    """Mean over places."""
-    return jnp.mean(values, axis=tuple(range(1, values.ndim)))

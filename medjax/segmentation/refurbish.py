@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy import ndimage, optimize
 
 from medjax.errors import ConfigError
-from medjax.segmentation.label_errors import mean_dice
+from medjax.metrics.overlap import mean_dice
 
 MODES = ("replace", "blend", "mask", "pixel")
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import ConfigError
+from medjax.segmentation import places
 
 RELATIVE = {  # reading: (above, below) of the quotient
     "logit_over_own": ("gt_logit", "own_logit"),
@@ -64,7 +65,7 @@ def update(state: State, index: Int[Array, " batch"], maps: Mapping[str, Float[A
     mean: dict[str, Array] = {}
     squares: dict[str, Array] = {}
     for name, old in state.mean.items():
-        x = _pooled(maps[name], old.shape[1:])
+        x = places.block_means(maps[name], old.shape[1:])
         n = count[index].reshape(-1, *(1,) * (x.ndim - 1))
         m = old[index].astype(x.dtype)
         delta = x - m
@@ -135,7 +136,7 @@ def _over(spread: Array, labels: Array, region: str) -> Array:
     factor = labels.shape[1] // spread.shape[1]
     given = labels[(slice(None), *(slice(factor // 2, None, factor),) * (labels.ndim - 1))]
     if region == "image":
-        return jnp.mean(spread, axis=tuple(range(1, spread.ndim)))
+        return places.mean(spread)
     if region == "foreground":
         wide = _dilated(given > 0, max(min(spread.shape[1:]) // 10, 1))
         return _mean_where(spread, wide | ~jnp.any(wide, axis=tuple(range(1, wide.ndim)), keepdims=True))
@@ -148,13 +149,6 @@ def _over(spread: Array, labels: Array, region: str) -> Array:
 
 def _peak(values: Array) -> Array:
     return jnp.quantile(values.reshape(len(values), -1), PEAK, axis=1)
-
-
-def _pooled(x: Array, space: tuple[int, ...]) -> Array:
-    split: list[int] = [len(x)]
-    for side, coarse in zip(x.shape[1:], space, strict=True):
-        split += [coarse, side // coarse]
-    return x.reshape(split).mean(axis=tuple(range(2, 2 * len(space) + 1, 2)))
 
 
 def _dilated(mask: Array, by: int) -> Array:

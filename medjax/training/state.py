@@ -35,17 +35,24 @@ def init(params: PyTree, optimiser: optax.GradientTransformation) -> TrainState:
 def make_train_step(
     loss: Loss, optimiser: optax.GradientTransformation, decay: float = 0.999
 ) -> Callable[[PRNGKeyArray, TrainState, PyTree], tuple[TrainState, Info]]:
-    """step(key, state, batch): one update. Step n draws with fold_in(key, n), so that a resumed run is the same run.
-
-    The average forgets with min(`decay`, (1 + n) / (10 + n)): quickly at first, when parameters still move far.
-    """
+    """step(key, state, batch): one update. Step n draws with fold_in(key, n), so that a resumed run is the same run."""
 
     def step(key: PRNGKeyArray, state: TrainState, batch: PyTree) -> tuple[TrainState, Info]:
         value, gradient = jax.value_and_grad(loss)(state.params, batch, jax.random.fold_in(key, state.step))
-        updates, inner = optimiser.update(gradient, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
-        keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-        average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, params)
-        return TrainState(params, average, inner, state.step + 1), Info(value, optax.tree.norm(gradient))
+        return descended(state, gradient, optimiser, decay), Info(value, optax.tree.norm(gradient))
 
     return step
+
+
+def descended(
+    state: TrainState, gradient: PyTree, optimiser: optax.GradientTransformation, decay: float = 0.999
+) -> TrainState:
+    """The state one step down the gradient.
+
+    The average forgets with min(`decay`, (1 + n) / (10 + n)): quickly at first, when parameters still move far.
+    """
+    updates, inner = optimiser.update(gradient, state.optimiser, state.params)
+    params = optax.apply_updates(state.params, updates)
+    keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, params)
+    return TrainState(params, average, inner, state.step + 1)

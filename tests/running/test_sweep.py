@@ -3,7 +3,6 @@
 import csv
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -48,14 +47,8 @@ def population(configs, works):
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch) -> Path:
-    for folder, text in (("configs", CONFIG), ("experiments", EXPERIMENT)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "toy.py").write_text(text)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def root(make_checkout) -> Path:
+    return make_checkout(CONFIG, EXPERIMENT)
 
 
 def command(*arguments: str):

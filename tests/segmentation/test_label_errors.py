@@ -5,7 +5,8 @@ import pytest
 
 from medjax.data.echo import ATRIUM, LV, echo
 from medjax.errors import ConfigError, DataError
-from medjax.segmentation.label_errors import KINDS, corrupt, grown, mean_dice
+from medjax.metrics.overlap import mean_dice
+from medjax.segmentation.label_errors import KINDS, corrupt, grown
 
 LABELS = echo(0, 12, 64, hard=0.0).labels
 
