@@ -1,9 +1,12 @@
 """Bi-exponential fits of whole volumes: a start that needs no guess, then a few damped steps, in all voxels at once.
 
-    found = fit(signals, bvalues)          signals (b, voxel) → Found(parameters, cost)
+    found = fit(signals, bvalues)                                     signals (b, voxel) → Found(parameters, cost)
+    found = fit(signals, bvalues, noise="rician", sigma=12.0)         magnitudes of low SNR
+    found = fit(signals, bvalues, noise="student", sigma=12.0)        frames that motion spoilt
 
 The start tries pairs of decays on a grid; for a pair the two amplitudes are linear and follow in closed form (variable
-projection), so every pair costs a few operations a voxel. The best pair starts Levenberg–Marquardt with bounds.
+projection), so every pair costs a few operations a voxel. The best pair starts Levenberg–Marquardt with bounds. What
+was found is differentiable with respect to signals, weights and σ, by the implicit function theorem.
 
 Source: variable projection, Golub & Pereyra, SIAM Journal on Numerical Analysis 10(2), 1973.
 """
@@ -17,7 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from medjax.errors import DataError
+from medjax.ivim.implicit import differentiable
 from medjax.ivim.lm import lm
+from medjax.ivim.noise import Kind, noise_of
 from medjax.ivim.signal import UNIT, Convention, Ivim, converted
 
 LOWER = Ivim(*map(np.asarray, (0.0, 0.0, 1e-4, 3e-3)))
@@ -30,7 +35,7 @@ class Found(NamedTuple):
     """Maps of a fit."""
 
     parameters: Ivim  # D* in the convention asked for
-    cost: Float[Array, " voxel"]  # Σ_b (S − model)²
+    cost: Float[Array, " voxel"]  # Σ_b w (S − model)², or the loss of another noise
 
 
 def check(signals: Float[np.ndarray, "frame voxel"], bvalues: Float[np.ndarray, " b"]) -> None:
@@ -49,53 +54,80 @@ def check(signals: Float[np.ndarray, "frame voxel"], bvalues: Float[np.ndarray, 
         raise DataError(f"b-values up to {bvalues.max():g}; expected s/mm² (multiply ms/µm² by 1000)")
 
 
-@partial(jax.jit, static_argnames=("convention", "steps", "chunk"))
+@partial(jax.jit, static_argnames=("convention", "steps", "chunk", "noise"))
 def fit(
     signals: Float[Array, "b voxel"],
     bvalues: Float[Array, " b"],
     convention: Convention = "absolute",
     lower: Ivim = LOWER,
     upper: Ivim = UPPER,
+    noise: Kind = "gaussian",
+    sigma: Float[Array, "#voxel"] | Float[Array, ""] | float = 1.0,
+    weights: Float[Array, " b"] | None = None,
     steps: int = 12,
     chunk: int = CHUNK,
 ) -> Found:
-    """Least squares within bounds on S0, f, D and the absolute D*; a voxel that is nowhere above 0 gives zeros.
+    """The most likely S0, f, D and D* within bounds; a voxel that is nowhere above 0 gives zeros.
 
-    Bounds are in the absolute convention; those of S0 are in units of a voxel's largest signal.
+    Bounds are in the absolute convention; those of S0 are in units of a voxel's largest signal. `sigma`, in units of
+    the signal, is that of Rician or Student's noise; `weights` are those of frames, say how many were averaged.
+
+    Raises:
+        ConfigError: no such noise or convention.
     """
     voxels = signals.shape[1]
     size = min(chunk, max(voxels, 1))
-    padded = jnp.pad(signals, ((0, 0), (0, -voxels % size)))
-    parts = jnp.moveaxis(padded.reshape(len(signals), -1, size), 1, 0)
-    one = partial(_fit, bvalues=bvalues, lower=_scaled(lower), upper=_scaled(upper), steps=steps)
-    parameters, cost = jax.lax.map(one, parts)
+    count = jnp.ones(len(signals)) if weights is None else weights
+
+    def parts(array: Array, fill: float) -> Array:
+        padded = jnp.pad(array, ((0, 0), (0, -voxels % size)), constant_values=fill)
+        return jnp.moveaxis(padded.reshape(len(array), -1, size), 1, 0)
+
+    spread = jnp.broadcast_to(jnp.asarray(sigma, signals.dtype), (1, voxels))
+    bounds = [_scaled(bound, signals.dtype) for bound in (lower, upper)]
+    b = (bvalues.astype(signals.dtype) * UNIT)[:, None]
+    one = partial(_fit, noise=noise, b=b, count=count[:, None], bounds=bounds, steps=steps)
+    parameters, cost = jax.lax.map(lambda part: one(*part), (parts(signals, 0.0), parts(spread, 1.0)))
     s0, f, d, d_star = (p.reshape(-1)[:voxels] for p in jnp.moveaxis(parameters, 1, 0))
     absolute = Ivim(s0, f, d * UNIT, d_star * UNIT)
     return Found(converted(absolute, "absolute", convention), cost.reshape(-1)[:voxels])
 
 
-def _scaled(bounds: Ivim) -> Array:
-    s0, f, d, d_star = (jnp.asarray(p, jnp.float32) for p in bounds)
+def _scaled(bounds: Ivim, dtype: jnp.dtype) -> Array:
+    s0, f, d, d_star = (jnp.asarray(p, dtype) for p in bounds)
     return jnp.stack([s0, f, d / UNIT, d_star / UNIT])[:, None]
 
 
-def _fit(signals: Array, *, bvalues: Array, lower: Array, upper: Array, steps: int) -> tuple[Array, Array]:
+def _fit(
+    signals: Array, sigma: Array, *, noise: Kind, b: Array, count: Array, bounds: list[Array], steps: int
+) -> tuple[Array, Array]:
     """(parameters (4, voxel), cost); diffusivities in µm²/ms."""
-    b = jnp.asarray(bvalues, signals.dtype)[:, None] * UNIT
-    largest = jnp.max(jnp.nan_to_num(signals), axis=0)
-    scale = jnp.where(largest > 0, largest, 1.0)
-    y = jnp.where(jnp.isfinite(signals), signals, 0.0) / scale[None]
+    largest = jax.lax.stop_gradient(jnp.max(jnp.nan_to_num(signals), axis=0))
+    seen = largest > 0
+    scale = jnp.where(seen, largest, 1.0)[None]
+    finite = jnp.isfinite(signals)
+    y, w = jnp.where(finite, signals, 0.0) / scale, jnp.where(finite, count, 0.0)
+    likelihood = noise_of(noise, sigma / scale)
 
     def model(p: Array) -> Array:
         s0, f, d, d_star = p[:, None]
         return s0 * ((1 - f) * jnp.exp(-b * d) + f * jnp.exp(-b * d_star))
 
-    found = lm(model, _start(y, b, lower, upper), y, lower, upper, steps=steps)
-    seen = largest > 0
-    return jnp.where(seen[None], found.parameters, 0).at[0].multiply(scale), jnp.where(seen, found.cost * scale**2, 0)
+    def cost(p: Array) -> Array:
+        return jnp.sum(w * likelihood.loss(y, model(p)), axis=0)
+
+    def solve() -> Array:
+        start = _start(y, w, b, *bounds)
+        return lm(model, start, y, *bounds, weights=w, steps=steps, noise=likelihood).parameters
+
+    found = differentiable(cost, solve, *bounds)
+    return (
+        jnp.where(seen[None], found, 0).at[0].multiply(scale[0]),
+        jnp.where(seen, cost(found) * scale[0] ** 2, 0),
+    )
 
 
-def _start(y: Array, b: Array, lower: Array, upper: Array) -> Array:
+def _start(y: Array, w: Array, b: Array, lower: Array, upper: Array) -> Array:
     """The best pair of a grid, amplitudes by non-negative least squares."""
     slow = jnp.geomspace(jnp.maximum(lower[2, 0], 0.05), upper[2, 0], GRID[0])
     fast = jnp.geomspace(jnp.maximum(lower[3, 0], 1.0), jnp.minimum(upper[3, 0], 200.0), GRID[1])

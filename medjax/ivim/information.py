@@ -31,8 +31,8 @@ def cramer_rao(
     _, push = jax.linearize(model, p)
     slopes = [push(jnp.zeros_like(p).at[k].set(1.0)) for k in range(4)]
     information = [[jnp.sum(a * c, axis=0) for c in slopes[: i + 1]] for i, a in enumerate(slopes)]
-    variance = _inverse_diagonal(cholesky(information))
-    return Ivim(*(units[k] * sigma * jnp.sqrt(variance[k]) for k in range(4)))
+    covariance = inverse(information)
+    return Ivim(*(units[k] * sigma * jnp.sqrt(covariance[k][k]) for k in range(4)))
 
 
 def identifiable(parameters: Ivim, bounds: Ivim, largest: float = 0.5) -> Bool[Array, " voxel"]:
@@ -41,14 +41,16 @@ def identifiable(parameters: Ivim, bounds: Ivim, largest: float = 0.5) -> Bool[A
     return jnp.all(jnp.stack([bound <= largest * jnp.abs(value) for value, bound in pairs]), axis=0)
 
 
-def _inverse_diagonal(factor: list[list[Array]]) -> list[Array]:
-    """The diagonal of (L Lᵀ)⁻¹: squared columns of L⁻¹."""
-    number = len(factor)
-    out = []
-    for column in range(number):
+def inverse(matrix: list[list[Array]]) -> list[list[Array]]:
+    """Rows of the lower triangle of A⁻¹ = L⁻ᵀ L⁻¹ for each voxel's positive-definite A, given the same way."""
+    factor = cholesky(matrix)
+    size = range(len(factor))
+    zero = jnp.zeros_like(factor[0][0])
+    half: list[list[Array]] = []  # columns of L⁻¹
+    for column in size:
         x: list[Array] = []
-        for i in range(number):
-            right = jnp.ones_like(factor[0][0]) if i == column else jnp.zeros_like(factor[0][0])
-            x.append((right - sum((factor[i][j] * x[j] for j in range(i)), jnp.zeros_like(right))) / factor[i][i])
-        out.append(sum((one**2 for one in x), jnp.zeros_like(x[0])))
-    return out
+        for i in size:
+            right = zero + 1 if i == column else zero
+            x.append((right - sum((factor[i][j] * x[j] for j in range(i)), zero)) / factor[i][i])
+        half.append(x)
+    return [[sum((half[i][k] * half[j][k] for k in size), zero) for j in range(i + 1)] for i in size]

@@ -8,6 +8,8 @@ of a voxel, four by four say, are solved by an unrolled Cholesky decomposition. 
     def t2_decay(p):  # (2, voxel) → (echo, voxel)
         return p[:1] * jnp.exp(-echo_times[:, None] / p[1:])
 
+What is minimised is a sum of squares, or the likelihood of any `Noise` that a least-squares problem can stand in for.
+
 Source: Moré, Numerical Analysis, Lecture Notes in Mathematics 630, 1978; bounds by projection and an active set.
 """
 
@@ -18,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from medjax.ivim.noise import GAUSSIAN, Noise
+
 Model = Callable[[Float[Array, "parameter voxel"]], Float[Array, "measurement voxel"]]
 Weights = Float[Array, "measurement voxel"] | Float[Array, "measurement 1"]
 FIRST, EASIER, HARDER, LEAST, MOST = 1e-2, 0.2, 4.0, 1e-7, 1e7  # the damping and how it changes
@@ -27,7 +31,7 @@ class Fit(NamedTuple):
     """What was found in each voxel."""
 
     parameters: Float[Array, "parameter voxel"]
-    cost: Float[Array, " voxel"]  # Σ w (y − m)²
+    cost: Float[Array, " voxel"]  # Σ w loss(y, m): Σ w (y − m)² for Gaussian noise
     accepted: Int[Array, " voxel"]  # steps that lowered it
 
 
@@ -46,24 +50,26 @@ def lm(
     upper: Float[Array, "parameter #voxel"],
     weights: Weights | None = None,
     steps: int = 12,
+    noise: Noise = GAUSSIAN,
 ) -> Fit:
-    """argmin over lower ≤ p ≤ upper of Σ_k w_k (y_k − m_k(p))², from `start`, in a fixed number of steps.
+    """argmin over lower ≤ p ≤ upper of Σ_k w_k loss(y_k, m_k(p)), from `start`, in a fixed number of steps.
 
-    A step solves (JᵀWJ + λ diag JᵀWJ) δ = JᵀW (y − m) for the parameters that no bound holds back, goes to
+    A step solves (JᵀWJ + λ diag JᵀWJ) δ = JᵀW (target − m) for the parameters that no bound holds back, goes to
     clip(p + δ) and is taken where the cost falls; λ is each voxel's own. The cost never rises and bounds always hold.
     """
     w = jnp.ones_like(measured) if weights is None else jnp.broadcast_to(weights, measured.shape)
 
     def cost_of(p: Array) -> Array:
-        return jnp.sum(w * (measured - model(p)) ** 2, axis=0)
+        return jnp.sum(w * noise.loss(measured, model(p)), axis=0)
 
     def step(_: Array, state: _State) -> _State:
         p = state.parameters
         prediction, slopes = _slopes(model, p)
-        residual = measured - prediction
-        gradient = jnp.stack([jnp.sum(w * j * residual, axis=0) for j in slopes])
+        target, weight = noise.surrogate(measured, prediction)
+        u = w * weight
+        gradient = jnp.stack([jnp.sum(u * j * (target - prediction), axis=0) for j in slopes])
         held = ((p <= lower) & (gradient < 0)) | ((p >= upper) & (gradient > 0))
-        normal = [[jnp.sum(w * a * b, axis=0) for b in slopes[: i + 1]] for i, a in enumerate(slopes)]
+        normal = [[jnp.sum(u * a * b, axis=0) for b in slopes[: i + 1]] for i, a in enumerate(slopes)]
         delta = solve(_damped(normal, held, state.damping), jnp.where(held, 0, gradient))
         trial = jnp.clip(p + delta, lower, upper)
         cost = cost_of(trial)
