@@ -27,8 +27,8 @@ from medjax.ivim.signal import UNIT, Convention, Ivim, converted
 
 LOWER = Ivim(*map(np.asarray, (0.0, 0.0, 1e-4, 3e-3)))
 UPPER = Ivim(*map(np.asarray, (np.inf, 1.0, 6e-3, 0.5)))  # S0 in units of each voxel's largest signal
-GRID = (12, 8)  # decays tried for D and for D*
-CHUNK = 16_384  # voxels at once
+GRID = (32, 10)  # decays tried for D and for D*
+CHUNK = 2048  # voxels at once: what they need stays in a core's cache
 
 
 class Found(NamedTuple):
@@ -117,7 +117,7 @@ def _fit(
         return jnp.sum(w * likelihood.loss(y, model(p)), axis=0)
 
     def solve() -> Array:
-        start = _start(y, w, b, *bounds)
+        start = _start(y, count, b, *bounds)
         return lm(model, start, y, *bounds, weights=w, steps=steps, noise=likelihood).parameters
 
     found = differentiable(cost, solve, *bounds)
@@ -127,36 +127,36 @@ def _fit(
     )
 
 
-def _start(y: Array, w: Array, b: Array, lower: Array, upper: Array) -> Array:
-    """The best pair of a grid, amplitudes by non-negative least squares."""
+def _start(y: Array, count: Array, b: Array, lower: Array, upper: Array) -> Array:
+    """The best pair of a grid, amplitudes by non-negative least squares.
+
+    With products u, v of the signal with two decays and their Gram matrix [[a, c], [c, e]], what a pair explains of
+    Σ w y² is x u + y v at the least squares (x, y); where that has a negative amplitude one decay alone explains more.
+    """
     slow = jnp.geomspace(jnp.maximum(lower[2, 0], 0.05), upper[2, 0], GRID[0])
-    fast = jnp.geomspace(jnp.maximum(lower[3, 0], 1.0), jnp.minimum(upper[3, 0], 200.0), GRID[1])
-    decays = jnp.exp(-b * jnp.concatenate([slow, fast])[None])  # (b, decay)
-    products = decays.T @ y
-    gram = decays.T @ decays
+    fast = jnp.geomspace(jnp.maximum(lower[3, 0], 1.0), jnp.minimum(upper[3, 0], 500.0), GRID[1])
+    slows, fasts = jnp.exp(-b * slow[None]), jnp.exp(-b * fast[None])  # (b, decay)
+    first, second = slows.T @ (count * y), fasts.T @ (count * y)
+    own, other, cross = jnp.sum(count * slows**2, 0), jnp.sum(count * fasts**2, 0), slows.T @ (count * fasts)
 
-    def better(k: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-        i, j = k // GRID[1], GRID[0] + k % GRID[1]
-        a, c, e = gram[i, i], gram[i, j], gram[j, j]
-        u, v = products[i], products[j]
-        determinant = jnp.maximum(a * e - c * c, 1e-9 * a * e)
-        one, two = (e * u - c * v) / determinant, (a * v - c * u) / determinant
-        one, two = (
-            jnp.where(two < 0, jnp.maximum(u / a, 0), jnp.maximum(one, 0)),
-            jnp.where(one < 0, jnp.maximum(v / e, 0), jnp.maximum(two, 0)),
-        )
-        gain = 2 * (one * u + two * v) - (one * one * a + 2 * one * two * c + two * two * e)
-        total = jnp.maximum(one + two, 1e-6)
-        ones = jnp.ones_like(total)
-        made = jnp.stack([total, two / total, decay_of(i) * ones, decay_of(j) * ones])
-        return jnp.where((gain > best[0])[None], made, best[1]), jnp.maximum(gain, best[0])
+    def amplitudes(u: Array, v: Array, a: Array, e: Array, c: Array) -> tuple[Array, Array]:
+        share = 1 / jnp.maximum(a * e - c * c, 1e-9 * a * e)
+        return (e * u - c * v) * share, (a * v - c * u) * share
 
-    def decay_of(k: Array) -> Array:
-        return jnp.concatenate([slow, fast])[k]
+    def step(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
+        u, a, e, c = first[i][None], own[i][None, None], other[:, None], cross[i][:, None]
+        one, two = amplitudes(u, second, a, e, c)
+        alone = jnp.maximum(jnp.maximum(u, 0) ** 2 / a, jnp.maximum(second, 0) ** 2 / e)
+        gain = jnp.where((one >= 0) & (two >= 0), one * u + two * second, alone)
+        most = jnp.max(gain, axis=0)
+        node = (i * GRID[1] + jnp.argmax(gain, axis=0)).astype(jnp.int32)
+        return jnp.maximum(most, best[0]), jnp.where(most > best[0], node, best[1])
 
-    def step(k: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-        made, gain = better(k, best)
-        return gain, made
-
-    none = jnp.full(y.shape[1], -jnp.inf), jnp.tile(jnp.array([1.0, 0.2, 1.0, 20.0])[:, None], (1, y.shape[1]))
-    return jnp.clip(jax.lax.fori_loop(0, GRID[0] * GRID[1], step, none)[1], lower, upper)
+    none = jnp.full(y.shape[1], -jnp.inf, y.dtype), jnp.zeros(y.shape[1], jnp.int32)
+    i, j = jnp.divmod(jax.lax.fori_loop(0, GRID[0], step, none)[1], GRID[1])
+    u, v = (jnp.take_along_axis(rows, k[None], axis=0)[0] for rows, k in ((first, i), (second, j)))
+    a, e = own[i], other[j]
+    one, two = amplitudes(u, v, a, e, cross[i, j])
+    one, two = jnp.where(two < 0, u / a, one), jnp.where(one < 0, v / e, two)
+    total = jnp.maximum(jnp.maximum(one, 0) + jnp.maximum(two, 0), 1e-6)
+    return jnp.clip(jnp.stack([total, jnp.maximum(two, 0) / total, slow[i], fast[j]]), lower, upper)

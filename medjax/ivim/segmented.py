@@ -1,8 +1,8 @@
 """The two-step fit that most IVIM studies report: diffusion from high b-values, then perfusion from what is missing.
 
 Above a threshold the fast decay is over: log S = log A − b D, by least squares with the weights that errors of S give
-its logarithm, S², from the prediction. The perfusion fraction is what A falls short of the signal without diffusion weighting,
-f = (S(0) − A) / S(0), and D* follows alone, with the other three held.
+its logarithm, S², from the prediction. The perfusion fraction is what A falls short of the signal without diffusion
+weighting, f = (S(0) − A) / S(0), and D* follows alone, with the other three held.
 
 It is quick, steady and biased: f takes up any error of A, and a fast decay slower than the threshold allows leaks
 into D. `fit` starts from no such assumption.

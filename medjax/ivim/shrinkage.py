@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from medjax.errors import DataError
 from medjax.ivim.fit import LOWER, UPPER
 from medjax.ivim.information import inverse
-from medjax.ivim.lm import lm
+from medjax.ivim.lm import Model, lm
 from medjax.ivim.signal import UNIT, Ivim, signal
 
 SWEEPS, STEPS = 6, 8
@@ -104,7 +104,7 @@ def _robust_variance(values: Array) -> Array:
     return ((high - low) / 2) ** 2
 
 
-def _mean_covariance(model, p: Array) -> Array:
+def _mean_covariance(model: Model, p: Array) -> Array:
     """The mean over voxels of (JᵀJ)⁻¹, without S0."""
     _, push = jax.linearize(model, p)
     slopes = [push(jnp.zeros_like(p).at[k].set(1.0)) for k in range(len(p))]
