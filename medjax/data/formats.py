@@ -4,6 +4,7 @@ A volume is (x, y, z) as nibabel gives it; its affine takes voxel indices, of vo
 """
 
 import gzip
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,15 +33,37 @@ class Volume:
     affine: Float[np.ndarray, "4 4"]  # voxel index → RAS+ mm
 
 
+@dataclass(frozen=True)
+class Series:
+    """Images on one grid, as of a diffusion scan."""
+
+    array: Float[np.ndarray, "x y z frame"]
+    affine: Float[np.ndarray, "4 4"]  # voxel index → RAS+ mm
+
+
 def read_nifti(path: str | Path) -> Volume:
     """The 3-D volume in a NIfTI file (.nii, .nii.gz), float32, axes as stored; trailing axes of length 1 are dropped.
 
     Raises:
         DataError: missing, not NIfTI, damaged, not 3-D, no affine, not in mm, sheared, or with NaN or infinite values.
     """
+    affine, array = _read(Path(path), _nifti_array)
+    return Volume(array, affine)
+
+
+def read_nifti_series(path: str | Path) -> Series:
+    """The 4-D series in a NIfTI file, float32, axes as stored; values that are not finite stay what they are.
+
+    Raises:
+        DataError: missing, not NIfTI, damaged, not 4-D, no affine, not in mm, or sheared.
+    """
+    affine, array = _read(Path(path), _nifti_series)
+    return Series(array, affine)
+
+
+def _read(path: Path, array_of: Callable[[Path, "Nifti1Image"], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     import nibabel
 
-    path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a NIfTI volume (.nii or .nii.gz)")
     if not path.name.endswith(SUFFIXES):
@@ -49,13 +72,11 @@ def read_nifti(path: str | Path) -> Volume:
         image = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Image):
             raise DataError(f"{path}: {type(image).__name__}; expected a NIfTI volume")
-        affine = _nifti_affine(path, image)
-        array = _nifti_array(path, image)
+        return _nifti_affine(path, image), array_of(path, image)
     except MedjaxError:
         raise
     except Exception as error:  # a damaged file can fail anywhere inside nibabel
         raise DataError(f"{path}: cannot be read as NIfTI ({_one_line(error)})") from error
-    return Volume(array, affine)
 
 
 def write_nifti(path: str | Path, array: Real[np.ndarray | Array, "x y z"], affine: Float[np.ndarray, "4 4"]) -> None:
@@ -192,6 +213,13 @@ def _nifti_array(path: Path, image: "Nifti1Image") -> np.ndarray:
     if faults := np.count_nonzero(~np.isfinite(array)):
         raise DataError(f"{path}: {faults} NaN or infinite voxels; expected finite values")
     return array
+
+
+def _nifti_series(path: Path, image: "Nifti1Image") -> np.ndarray:
+    shape = image.shape[:3] + tuple(side for side in image.shape[3:] if side != 1)
+    if len(shape) != 4:
+        raise DataError(f"{path}: shape {image.shape}; expected a 4-D series, frames last")
+    return image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
 
 
 def _checked_affine(affine: np.ndarray, name: str) -> np.ndarray:

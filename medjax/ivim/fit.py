@@ -52,6 +52,8 @@ def check(signals: Float[np.ndarray, "frame voxel"], bvalues: Float[np.ndarray, 
         raise DataError(f"{len(np.unique(bvalues))} different b-values; four parameters need at least four")
     if bvalues.max() < 20:
         raise DataError(f"b-values up to {bvalues.max():g}; expected s/mm² (multiply ms/µm² by 1000)")
+    if bvalues.max() > 50_000:
+        raise DataError(f"b-values up to {bvalues.max():g}; expected s/mm² (divide s/m² by 1,000,000)")
 
 
 @partial(jax.jit, static_argnames=("convention", "steps", "chunk", "noise"))

@@ -19,8 +19,12 @@ def cramer_rao(
     bvalues: Float[Array | np.ndarray, " b"],
     sigma: Float[Array | np.ndarray, " voxel"] | float,
     convention: Convention = "absolute",
+    weights: Float[Array | np.ndarray, " b"] | None = None,
 ) -> Ivim:
-    """The least standard deviation of each parameter in each voxel, in the parameter's own unit."""
+    """The least standard deviation of each parameter in each voxel, in the parameter's own unit.
+
+    `sigma` is that of one measurement; `weights` says how many were averaged for each b-value.
+    """
     units = jnp.array([1.0, 1.0, UNIT, UNIT])
     p = jnp.stack([jnp.asarray(one, jnp.float32) for one in parameters]) / units[:, None]
     b = jnp.asarray(bvalues, jnp.float32)
@@ -30,7 +34,8 @@ def cramer_rao(
 
     _, push = jax.linearize(model, p)
     slopes = [push(jnp.zeros_like(p).at[k].set(1.0)) for k in range(4)]
-    information = [[jnp.sum(a * c, axis=0) for c in slopes[: i + 1]] for i, a in enumerate(slopes)]
+    w = jnp.ones((len(b), 1)) if weights is None else jnp.asarray(weights, jnp.float32)[:, None]
+    information = [[jnp.sum(w * a * c, axis=0) for c in slopes[: i + 1]] for i, a in enumerate(slopes)]
     covariance = inverse(information)
     return Ivim(*(units[k] * sigma * jnp.sqrt(covariance[k][k]) for k in range(4)))
 

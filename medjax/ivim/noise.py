@@ -114,7 +114,7 @@ class Frames(NamedTuple):
 def frames(
     measured: Float[Array | np.ndarray, "frame voxel"],
     predicted: Float[Array | np.ndarray, "frame voxel"],
-    sigma: Float[Array | np.ndarray, " voxel"] | float,
+    sigma: Float[Array | np.ndarray, "#frame #voxel"] | float,
 ) -> Frames:
     """A row for each frame, to find those that motion spoilt; voxels that are not finite are left out."""
     off = np.abs(np.asarray(measured) - np.asarray(predicted)) / np.asarray(sigma)

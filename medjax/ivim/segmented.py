@@ -1,8 +1,8 @@
 """The two-step fit that most IVIM studies report: diffusion from high b-values, then perfusion from what is missing.
 
 Above a threshold the fast decay is over: log S = log A − b D, by least squares with the weights that errors of S give
-its logarithm, S², from the prediction. The perfusion fraction is what A falls short of the signal without diffusion
-weighting, f = (S(0) − A) / S(0), and D* follows alone, with the other three held.
+its logarithm, S², from the prediction. With A and D held, what is missing below follows: S − A exp(−b D) =
+C exp(−b D*), so that S0 = A + C and f = C / S0. No frame at b = 0 is needed.
 
 It is quick, steady and biased: f takes up any error of A, and a fast decay slower than the threshold allows leaks
 into D. `fit` starts from no such assumption.
@@ -31,33 +31,36 @@ def segmented(
     upper: Ivim = UPPER,
     threshold: float = THRESHOLD,
 ) -> Found:
-    """S0, f, D, then D*, within bounds; a voxel without signal gives zeros.
+    """A and D, then C and D*, within the bounds of D, D* and f; a voxel without signal gives zeros.
 
     Raises:
-        DataError: no frame without diffusion weighting, or fewer than two b-values at or above the threshold.
+        DataError: fewer than two b-values at or above the threshold, or below it.
     """
     high = bvalues >= threshold
-    if not (bvalues == 0).any() or len(np.unique(bvalues[high])) < 2:
+    counts = len(np.unique(bvalues[~high])), len(np.unique(bvalues[high]))
+    if min(counts) < 2:
         raise DataError(
-            f"b-values from {bvalues.min():g}, {len(np.unique(bvalues[high]))} of at least {threshold:g}; "
-            "a segmented fit needs b = 0 and two of those"
+            f"{counts[0]} b-values below and {counts[1]} from {threshold:g} s/mm²; a segmented fit needs two of each"
         )
-    y = jnp.where(jnp.isfinite(signals), signals, 0.0)
-    s0 = jnp.mean(y[bvalues == 0], axis=0)
-    seen = s0 > 0
-    s0 = jnp.where(seen, s0, 1.0)
-    slope, intercept = log_linear(y[high] / s0[None], bvalues[high] * UNIT)
+    largest = jnp.max(jnp.nan_to_num(signals), axis=0)
+    scale = jnp.where(largest > 0, largest, 1.0)
+    y = jnp.where(jnp.isfinite(signals), signals, 0.0) / scale[None]
+    slope, intercept = log_linear(y[high], bvalues[high] * UNIT)
     d = jnp.clip(-slope, lower.d / UNIT, upper.d / UNIT)
-    f = jnp.clip(1 - jnp.exp(intercept), lower.f, upper.f)
+    slow = jnp.exp(jnp.clip(intercept, -30, 30))
     b = jnp.asarray(bvalues * UNIT, y.dtype)[:, None]
+    rest = y - slow[None] * jnp.exp(-b * d[None])
 
     def model(p: Array) -> Array:
-        return (1 - f)[None] * jnp.exp(-b * d[None]) + f[None] * jnp.exp(-b * p)
+        return p[:1] * jnp.exp(-b * p[1:])
 
-    low, top = (jnp.full((1, 1), bound.d_star / UNIT, y.dtype) for bound in (lower, upper))
-    fast = lm(model, 10 * d[None], y / s0[None], low, top, steps=20).parameters[0]
-    absolute = Ivim(*(jnp.where(seen, p, 0) for p in (s0, f, d * UNIT, fast * UNIT)))
-    cost = jnp.sum((y - signal(absolute, bvalues)) ** 2, axis=0)
+    low, top = (jnp.array([[end], [bound.d_star / UNIT]], y.dtype) for end, bound in ((0.0, lower), (jnp.inf, upper)))
+    start = jnp.stack([jnp.maximum(rest[np.argmin(bvalues)], 0.05), 10 * d])
+    missing, fast = lm(model, start, rest, low, top, steps=20).parameters
+    f = jnp.clip(missing / jnp.maximum(slow + missing, 1e-20), lower.f, upper.f)
+    seen = largest > 0
+    absolute = Ivim(*(jnp.where(seen, p, 0) for p in ((slow + missing) * scale, f, d * UNIT, fast * UNIT)))
+    cost = jnp.sum((y * scale[None] - signal(absolute, bvalues)) ** 2, axis=0)
     return Found(converted(absolute, "absolute", convention), jnp.where(seen, cost, 0))
 
 

@@ -1,0 +1,85 @@
+"""From frames to maps: directions, methods, precision, spoilt frames."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from medjax.errors import ConfigError
+from medjax.ivim.directions import average
+from medjax.ivim.maps import maps
+from medjax.ivim.signal import Ivim, signal
+
+B = np.array([0, 10, 20, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
+
+
+def region(snr: float, bvalues: np.ndarray = B, number: int = 600) -> np.ndarray:
+    truth = Ivim(*(np.full(number, v, np.float32) for v in (100.0, 0.3, 1.7e-3, 22e-3)))
+    clean = np.asarray(signal(truth, bvalues))
+    return (clean + 100 / snr * np.random.default_rng(0).normal(size=clean.shape)).astype(np.float32)
+
+
+def test_directions_of_one_b_value_are_averaged():
+    bvalues = np.array([1000, 0, 995, 50, 1005, 0, 52], np.float32)
+    y = np.random.default_rng(0).uniform(1, 2, (7, 3)).astype(np.float32)
+    y[2, 1] = np.nan
+    found = average(y, bvalues)
+    np.testing.assert_allclose(found.bvalues, [0, 50, 52, 1000])  # 50 and 52 differ by more than 2 %
+    np.testing.assert_array_equal(found.frames, [2, 1, 1, 3])
+    np.testing.assert_allclose(found.signals[0], y[[1, 5]].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.signals[3], np.nanmean(y[[0, 2, 4]], 0), rtol=1e-6)
+    geometric = average(y, bvalues, "geometric").signals[3, [0, 2]]
+    np.testing.assert_allclose(geometric, stats.gmean(y[[0, 2, 4]][:, [0, 2]]), rtol=1e-5)
+
+
+def test_averages_count_as_many_times_as_they_were_measured():
+    """Three of each frame, averaged and weighted, give the fit of all of them, and its precision."""
+    bvalues = np.repeat(B, 3)
+    y = region(30.0, bvalues)
+    whole = maps(y, bvalues, sigma=3.3)
+    shells = average(y, bvalues)
+    again = maps(shells.signals, shells.bvalues, sigma=3.3, weights=shells.frames)
+    np.testing.assert_allclose(np.median(again.parameters.d), np.median(whole.parameters.d), rtol=1e-3)
+    assert np.quantile(np.abs(again.parameters.f - whole.parameters.f), 0.9) < 0.003
+    np.testing.assert_allclose(np.median(again.bounds.f), np.median(whole.bounds.f), rtol=0.02)
+
+
+def test_precision_follows_the_noise():
+    clear, noisy = maps(region(400.0), B), maps(region(8.0), B)
+    assert np.mean(clear.identifiable) > 0.95 > 0.2 > np.mean(noisy.identifiable)
+    assert np.median(clear.sigma) == pytest.approx(0.25, rel=0.1)
+    spread = np.std(np.asarray(clear.parameters.f))
+    assert np.median(clear.bounds.f) == pytest.approx(spread, rel=0.25)
+
+
+def test_a_spoilt_frame_is_told_from_noise():
+    y = region(40.0)
+    y[8] *= 0.6
+    found = maps(y, B, noise="student", sigma=2.5)
+    assert found.frames.bad.argmax() == 8 and np.delete(found.frames.bad, 8).max() < 0.2
+    plain = maps(y, B, sigma=2.5)
+    off = [abs(float(np.median(one.parameters.d)) / 1.7e-3 - 1) for one in (plain, found)]
+    assert off[1] < 0.05 < off[0]
+
+
+def test_methods_and_conventions():
+    y = region(60.0)
+    full, two_step, shrunk = (maps(y, B, method=method) for method in ("full", "segmented", "shrunk"))
+    spread = [float(np.std(np.asarray(one.parameters.d_star))) for one in (full, shrunk)]
+    assert spread[1] < 0.5 * spread[0]
+    assert float(np.median(two_step.parameters.f)) == pytest.approx(0.3, abs=0.04)
+    excess = maps(y, B, convention="excess").parameters
+    np.testing.assert_allclose(excess.d_star, full.parameters.d_star - full.parameters.d, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "shrunk", "noise": "rician"}, "expected gaussian noise"),
+        ({"few": True}, "no residual is left"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, message):
+    few = options.pop("few", False)
+    y, bvalues = (region(50.0), B) if not few else (region(50.0)[:4], B[:4])
+    with pytest.raises(ConfigError, match=message):
+        maps(y, bvalues, **options)

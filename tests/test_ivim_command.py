@@ -1,0 +1,157 @@
+"""`medjax ivim fit`: a scan in, the maps of its truth out; bad input is one line and writes nothing."""
+
+import csv
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from medjax import cli
+from medjax.data.formats import read_nifti, write_nifti
+from medjax.ivim.signal import Ivim, signal
+
+AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2, 0, -40], [0, 0, 4, 5], [0, 0, 0, 1]])
+B = np.array([0, 10, 20, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
+SHAPE = (9, 8, 4)
+
+
+def medjax_command(*arguments):
+    return CliRunner().invoke(cli.app, ["ivim", "fit", *map(str, arguments)], prog_name="medjax")
+
+
+def done(*arguments):
+    result = medjax_command("dwi.nii.gz", "--bvals", "dwi.bval", "-o", "maps", *arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(message, *arguments):
+    result = medjax_command(*(arguments or ("dwi.nii.gz", "--bvals", "dwi.bval", "-o", "maps")))
+    assert result.exit_code == 2, result.output
+    assert re.fullmatch(rf"medjax: .*{message}.*\n", result.stderr), result.stderr
+    assert not Path("maps").exists()
+
+
+def truth():
+    f = np.linspace(0.2, 0.4, np.prod(SHAPE)).reshape(SHAPE).astype(np.float32)
+    return Ivim(
+        *(np.full(SHAPE, v, np.float32) for v in (100.0,)), f, *(np.full(SHAPE, v, np.float32) for v in (1.7e-3, 22e-3))
+    )
+
+
+def write_scan(array, bvalues=B, name="dwi.nii.gz"):
+    image = nibabel.Nifti1Image(np.asarray(array, np.float32), AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, name)
+    Path("dwi.bval").write_text(" ".join(f"{b:g}" for b in bvalues))
+
+
+def frames(bvalues=B, snr=200.0):
+    """(x, y, z, frame)"""
+    clean = np.moveaxis(np.asarray(signal(truth(), bvalues)), 0, -1)
+    return (clean + 100 / snr * np.random.default_rng(0).normal(size=clean.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a scan, its b-values, and a mask."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+    write_scan(frames())
+    mask = np.zeros(SHAPE, np.float32)
+    mask[2:7, 2:6, 1:3] = 1
+    write_nifti("mask.nii.gz", mask, AFFINE)
+    return mask > 0
+
+
+def table(name):
+    with Path(name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_maps_of_the_truth_on_the_scans_grid(here):
+    said = done("--mask", "mask.nii.gz")
+    assert f"{here.sum()} voxels, 11 b-values" in said
+    names = ["S0", "f", "D", "Dstar", "ADC", "residual", "crlb_S0", "crlb_f", "crlb_D", "crlb_Dstar", "identifiable"]
+    assert sorted(file.name for file in Path("maps").glob("*.nii.gz")) == sorted(f"{name}.nii.gz" for name in names)
+    f = read_nifti("maps/f.nii.gz")
+    np.testing.assert_allclose(f.affine, AFFINE, atol=1e-4)
+    assert not f.array[~here].any()
+    np.testing.assert_allclose(f.array[here], truth().f[here], atol=0.06)
+    assert np.corrcoef(f.array[here], truth().f[here])[0, 1] > 0.9
+    errors = f.array[here] - truth().f[here]
+    assert np.median(read_nifti("maps/crlb_f.nii.gz").array[here]) == pytest.approx(errors.std(), rel=0.3)
+    regions = {row["parameter"]: row for row in table("maps/regions.csv")}
+    assert float(regions["D"]["median"]) == pytest.approx(1.7e-3, rel=0.03)
+    assert float(regions["f"]["mean"]) == pytest.approx(f.array[here].mean(), rel=1e-4)
+    assert int(regions["f_Dstar"]["voxels"]) == here.sum()
+    assert len(table("maps/frames.csv")) == 11 and Path("maps/maps.png").stat().st_size > 10_000
+
+
+def test_regions_have_rows_of_their_own(here):
+    labels = np.zeros(SHAPE, np.float32)
+    labels[2:4], labels[4:7] = 1, 3
+    write_nifti("labels.nii.gz", labels, AFFINE)
+    done("--mask", "mask.nii.gz", "--labels", "labels.nii.gz", "--method", "segmented")
+    rows = table("maps/regions.csv")
+    assert [row["region"] for row in rows[::4]] == ["all", "1", "3"]
+    assert float(rows[8]["median"]) > float(rows[4]["median"])  # f rises along x
+
+
+def test_directions_are_averaged_and_a_spoilt_frame_is_named(here):
+    bvalues = np.repeat(B, 3)
+    array = frames(bvalues, snr=40.0)
+    array[..., 25] *= 0.5  # of b = 400
+    write_scan(array, bvalues)
+    said = done("--noise", "student", "--sigma", "2.5")
+    assert "frame 25 (b = 400) fits badly" in said and said.count("fits badly") == 1
+    assert "11 b-values" in done("--average", "geometric", "--mask", "mask.nii.gz")
+
+
+def test_voxels_that_cannot_be_fitted_are_counted(here):
+    array = frames()
+    array[3, 3, 1, 4], array[4, 3, 1], array[5, 5, 2, 3] = np.nan, -1, -5
+    write_scan(array)
+    said = done("--mask", "mask.nii.gz", "--sigma", "background")
+    assert "1 voxels with NaN or infinite values left out" in said
+    assert "1 voxels without signal above 0 left out" in said
+    assert "1 voxels with values of 0 or below in some frame, fitted" in said
+    f = read_nifti("maps/f.nii.gz").array
+    assert f[3, 3, 1] == f[4, 3, 1] == 0 < f[5, 5, 2]
+
+
+def test_what_does_not_fit_the_scan_is_refused(here):
+    Path("dwi.bval").write_text("0 100 200")
+    refused(r"dwi.bval: 3 b-values; dwi.nii.gz has 11 frames")
+    Path("dwi.bval").write_text(" ".join(["600"] * 11))
+    refused("1 different b-values; four parameters need at least four")
+    Path("dwi.bval").write_text(" ".join(f"{b / 1000:g}" for b in B))
+    refused("multiply ms/µm² by 1000")
+    Path("dwi.bval").write_text(" ".join(f"{b * 1e6:g}" for b in B))
+    refused("divide s/m² by 1,000,000")
+    write_scan(frames())
+    write_nifti("small.nii.gz", np.ones((9, 8, 3), np.float32), AFFINE)
+    write_nifti("shifted.nii.gz", np.ones(SHAPE, np.float32), AFFINE + np.eye(4)[:, [3, 0, 1, 2]] * [0, 0, 0, 3])
+    scan = ("dwi.nii.gz", "--bvals", "dwi.bval", "-o", "maps")
+    refused(r"small.nii.gz: grid of \(9, 8, 3\); dwi.nii.gz has \(9, 8, 4\)", *scan, "--mask", "small.nii.gz")
+    refused(r"shifted.nii.gz: another affine", *scan, "--mask", "shifted.nii.gz")
+    refused("--noise poisson; expected gaussian, rician or student", *scan, "--noise", "poisson")
+    refused("--sigma little; expected residual, background or a number", *scan, "--sigma", "little")
+    refused(r"mask.nii.gz: shape \(9, 8, 4\); expected a 4-D series", "mask.nii.gz", *scan[1:])
+    write_scan(np.zeros((*SHAPE, 11)))
+    refused("none of them finite with signal above 0")
+
+
+def test_the_real_cord_agrees_with_its_authors_maps(tmp_path, test_data, monkeypatch):
+    """They fitted otherwise, f and D* differ by about two; D must go along with theirs."""
+    cord = test_data / "ivim_cord"
+    monkeypatch.chdir(tmp_path)
+    arguments = (cord / "dwi_rl.nii.gz", "--bvals", cord / "bval_rl.txt", "--mask", cord / "cord_seg_dilated.nii.gz")
+    result = medjax_command(*arguments, "-o", "maps", "--method", "segmented", "--threshold", "500")
+    assert result.exit_code == 0, result.output
+    inside = read_nifti(cord / "cord_seg_dilated.nii.gz").array > 0
+    ours, theirs = read_nifti("maps/D.nii.gz").array[inside], read_nifti(cord / "ref_rl_D.nii.gz").array[inside]
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.85
