@@ -1,0 +1,180 @@
+"""Prediction of an image tile by tile: overlapping tiles, each trusted most in its middle, mirrored ones averaged.
+
+    logits = predict(apply, params, volume, tile=(64, 64, 64))       volume (x, y, z, channel) → (x, y, z, class)
+    logits = ensemble(apply, [of_one_fold, of_another], volume, tile=(64, 64, 64))
+
+A mirrored tile is one more tile, so that tiles and mirrorings fill batches of one static shape. Images are padded to
+sides of whole tiles and share what is compiled for that shape; the padding is never visited. Any number of axes.
+
+Source: Isensee et al., Nature Methods 18, 2021; rules for steps and weights from the authors' nnU-Net v2.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+from scipy import ndimage
+
+from medjax.errors import ConfigError, DataError
+
+Apply = Callable[[PyTree, Array], Array]  # (params, (batch, *tile, channel)) → logits (batch, *tile, class)
+Volume = Float[Array, "*space channel"] | Float[np.ndarray, "*space channel"]
+
+
+def starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float = 0.5) -> Int[np.ndarray, "tiles axes"]:
+    """First voxels of the tiles that cover an image: along each axis equally spaced, the last ends at the border.
+
+    ⌈(side − tile) / (step · tile)⌉ + 1 tiles an axis, so neighbours are about `step` tiles apart or less; one tile, at
+    0, where the image is no larger than a tile. The first axis changes slowest.
+
+    Raises:
+        ConfigError: tile and shape of unequal length, a tile's side below 1, a step outside (0, 1].
+    """
+    if len(tile) != len(shape) or min(tile) < 1:
+        raise ConfigError(f"tile: {tile}; expected {len(shape)} whole numbers of at least 1")
+    if not 0 < step <= 1:
+        raise ConfigError(f"step: {step}; expected more than 0 and at most 1, in tiles")
+    along = []
+    for side, part in zip(shape, tile, strict=True):
+        last = max(side - part, 0)
+        along.append(np.round(np.linspace(0, last, int(np.ceil(last / (step * part))) + 1)).astype(np.int32))
+    return np.array(list(itertools.product(*along)), np.int32)
+
+
+def importance(tile: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
+    """Weights of a tile's voxels: a Gaussian of deviation tile / 8, cut at four deviations, with maximum 10.
+
+    Where the Gaussian is cut off the weight is the least positive one.
+    """
+    weight = np.ones(())
+    for side in tile:
+        point = np.zeros(side)
+        point[side // 2] = 1.0
+        weight = np.multiply.outer(weight, ndimage.gaussian_filter1d(point, side / 8, mode="constant"))
+    weight *= 10 / weight.max()
+    return np.maximum(weight, weight[weight > 0].min()).astype(np.float32)
+
+
+def predict(
+    apply: Apply,
+    params: PyTree,
+    volume: Volume,
+    tile: tuple[int, ...],
+    step: float = 0.5,
+    mirror: tuple[int, ...] = (0, 1, 2),
+    batch: int = 1,
+) -> Float[Array, "*space class"]:
+    """Logits Σ_t w_t f(tile t) / Σ_t w_t of every voxel, over the tiles of `starts` and all flips of the axes `mirror`.
+
+    `batch` counts images the network sees at once, mirrored ones too. An image smaller than a tile is set in the middle
+    of zeros and cut out again. Sums are float32. Compiled once for each `apply` (so give the same function again),
+    tile, step, batch, number of mirrored axes and shape in whole tiles; parameters and image are traced.
+
+    Raises:
+        ConfigError: a tile or step that `starts` refuses, a mirrored axis that the image has not, a batch below 1.
+        DataError: an empty image, or an `apply` that gives several levels or logits of another shape than the tile.
+    """
+    space = volume.shape[:-1]
+    if 0 in volume.shape:
+        raise DataError(f"volume: shape {tuple(volume.shape)}; expected at least one voxel and channel")
+    if len(set(mirror)) != len(mirror) or not set(mirror) <= set(range(len(space))):
+        raise ConfigError(f"mirror: {mirror}; expected different axes out of {tuple(range(len(space)))}")
+    if batch < 1:
+        raise ConfigError(f"batch: {batch}; expected at least 1")
+    corners = starts(space, tile, step)
+    bucket = tuple(-(-max(side, part) // part) * part for side, part in zip(space, tile, strict=True))
+    before = [max(part - side, 0) // 2 for side, part in zip(space, tile, strict=True)]
+    around = [(low, whole - low - side) for low, whole, side in zip(before, bucket, space, strict=True)]
+    padded = np.pad(np.asarray(volume, np.float32), [*around, (0, 0)])
+    room = -(-len(starts(bucket, tile, step)) * 2 ** len(mirror) // batch) * batch
+    jobs = _jobs(corners, mirror, room)
+    turns = np.int32(-(-len(corners) * 2 ** len(mirror) // batch))
+    found = _run(apply, params, padded, importance(tile), *jobs, turns, batch=batch)
+    return found[tuple(slice(low, low + side) for low, side in zip(before, space, strict=True))]
+
+
+def ensemble(
+    apply: Apply,
+    list_of_params: Sequence[PyTree],
+    volume: Volume,
+    tile: tuple[int, ...],
+    step: float = 0.5,
+    mirror: tuple[int, ...] = (0, 1, 2),
+    batch: int = 1,
+) -> Float[Array, "*space class"]:
+    """Mean of the logits of several networks of one make, the folds of a cross-validation say; the rest as `predict`.
+
+    Raises:
+        DataError: no parameters at all, or what `predict` raises.
+    """
+    if not list_of_params:
+        raise DataError("list_of_params: empty; expected the parameters of at least one network")
+    each = (predict(apply, params, volume, tile, step, mirror, batch) for params in list_of_params)
+    return functools.reduce(jnp.add, each) / len(list_of_params)
+
+
+def _jobs(corners: np.ndarray, mirror: tuple[int, ...], room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(corner, flipped axes, weight) of every tile in each of its mirrorings, then jobs of weight 0 up to `room`."""
+    axes = corners.shape[1]
+    flips = np.array(list(itertools.product(*((False, True) if axis in mirror else (False,) for axis in range(axes)))))
+    number = len(corners) * len(flips)
+    spare = [(0, room - number), (0, 0)]
+    first = np.pad(np.repeat(corners, len(flips), axis=0), spare)
+    return first, np.pad(np.tile(flips, (len(corners), 1)), spare), (np.arange(room) < number).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "batch"))
+def _run(
+    apply: Apply,
+    params: PyTree,
+    volume: Array,
+    weight: Array,
+    corners: Array,
+    flips: Array,
+    counts: Array,
+    turns: Array,
+    batch: int,
+) -> Array:
+    """Weighted mean of the logits over the first `turns` batches: traced, for images of one bucket differ in it."""
+    tile, axes = weight.shape, weight.ndim
+
+    def flipped(part: Array, flags: Array) -> Array:
+        for axis in range(axes):
+            part = jnp.where(flags[axis], jnp.flip(part, axis), part)
+        return part
+
+    def cut(corner: Array, flags: Array) -> Array:
+        part = jax.lax.dynamic_slice(volume, (*corner, 0), (*tile, volume.shape[-1]))
+        return flipped(part, flags)
+
+    def add(total: Array, job: tuple[Array, ...]) -> tuple[Array, None]:
+        logits, corner, flags, count = job
+        ones = jnp.ones((*tile, 1), jnp.float32)
+        part = jnp.concatenate([flipped(logits, flags).astype(jnp.float32), ones], -1) * (count * weight)[..., None]
+        there = jax.lax.dynamic_slice(total, (*corner, 0), part.shape)
+        return jax.lax.dynamic_update_slice(total, there + part, (*corner, 0)), None
+
+    def turn(number: Array, total: Array) -> Array:
+        first = number * batch
+        of_batch = [jax.lax.dynamic_slice_in_dim(each, first, batch) for each in (corners, flips, counts)]
+        logits = apply(params, jax.vmap(cut)(*of_batch[:2]))
+        return jax.lax.scan(add, total, (logits, *of_batch))[0]
+
+    classes = _classes(apply, params, (batch, *tile, volume.shape[-1]))
+    total = jax.lax.fori_loop(0, turns, turn, jnp.zeros((*volume.shape[:-1], classes + 1), jnp.float32))
+    sums = total[..., -1:]
+    return total[..., :-1] / jnp.where(sums > 0, sums, 1.0)
+
+
+def _classes(apply: Apply, params: PyTree, shape: tuple[int, ...]) -> int:
+    """How many classes the network tells apart, if it gives logits of one level for the tile's voxels."""
+    logits = jax.eval_shape(apply, params, jax.ShapeDtypeStruct(shape, jnp.float32))
+    if isinstance(logits, tuple | list):
+        raise DataError(f"apply: gives {len(logits)} levels of logits; expected the finest alone")
+    if logits.shape[:-1] != shape[:-1]:
+        raise DataError(f"apply: gives shape {logits.shape} for {shape}; expected (batch, *tile, class)")
+    return logits.shape[-1]
