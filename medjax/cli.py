@@ -16,7 +16,7 @@ from medjax.errors import ConfigError, MedjaxError
 TOOLS = {  # medjax/commands/NAME.py has a typer `app`; it is imported when its command is used
     "pet": "Reconstruct and simulate PET.",
     "ivim": "Fit intravoxel incoherent motion to diffusion MRI.",
-    "segment": "Find what a segmentation got wrong.",
+    "segment": "Train segmentation, predict, find what went wrong.",
     "labels": "Find labels that are wrong.",
     "shortcuts": "Audit a classifier for shortcuts.",
 }

@@ -1,4 +1,4 @@
-"""`medjax segment`: what a segmentation got wrong. `flips`: the right region under the wrong name."""
+"""`medjax segment`: train a segmentation and predict with it; `flips`: the right region under the wrong name."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import typer
 
 from medjax.errors import ConfigError, DataError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Find what a segmentation got wrong.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train segmentation, predict, find what went wrong.")
 
 ENDINGS = (".nii.gz", ".nii", ".png")
 SCORE_ENDINGS = (".nii.gz", ".nii", ".npy", ".npz")
@@ -39,6 +39,25 @@ Labels = Annotated[
     typer.Option(metavar="B,L,L…", help="All label values, background first.", show_default="0 and those in GT"),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="CSV", help="One row an image.")]
+
+# Of train and predict
+Dataset = Annotated[
+    Path,
+    typer.Argument(metavar="DATASET", help="Folder in nnU-Net v2's raw layout: dataset.json, …", show_default=False),
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `train` wrote.", show_default=False)]
+Images = Annotated[
+    Path, typer.Argument(metavar="IMAGES", help="Folder of CASE_0000.nii.gz, …, as imagesTs.", show_default=False)
+]
+OutputDir = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.", show_default=False)]
+Patch = Annotated[str | None, typer.Option(metavar="X,Y,Z", help="Voxels of a patch, overruling the plan.")]
+Folds = Annotated[str | None, typer.Option(metavar="K,K…", help="Networks to average.", show_default="all there are")]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CLASS=N", help="Largest components to keep of a structure, or none.", show_default="as validation says"
+    ),
+]
 
 
 class Cases(NamedTuple):
@@ -85,6 +104,55 @@ def flips_command(
     _write(output, cases, group_of)
     _say(cases, group_of)
     typer.echo(f"\nwrote {output}")
+
+
+@app.command("train")
+def train_command(
+    dataset: Dataset,
+    output: OutputDir,
+    fold: Annotated[str, typer.Option(help="0 to 4, or all, one after the other.")] = "all",
+    epochs: Annotated[int, typer.Option(help="Of each fold.", min=1)] = 1000,
+    iterations: Annotated[int, typer.Option(help="Steps in an epoch.", min=1)] = 250,
+    rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.01,
+    base_width: Annotated[int, typer.Option(help="Channels of the finest level.", min=1)] = 32,
+    memory_gb: Annotated[float, typer.Option(help="Accelerator memory to plan for.")] = 8.0,
+    patch: Patch = None,
+    seed: Annotated[int, typer.Option(help="Of folds, networks and patches.", min=0)] = 0,
+) -> None:
+    """Train nnU-Net's 3-D U-Net: plan from the data, five folds, each case validated by the fold that did not see it.
+
+    medjax segment train Dataset004_Hippocampus -o model --fold 0
+
+    The same command continues a run that was stopped. For a try on a CPU: --base-width 8 --memory-gb 0.1 --epochs 10
+    --iterations 50.
+    """
+    from medjax.commands.segment_train import train
+    from medjax.running.environment import prepare_process
+
+    prepare_process()
+    train(dataset, output, fold, epochs, iterations, rate, base_width, memory_gb, patch, seed)
+
+
+@app.command("predict")
+def predict_command(
+    model: Model,
+    images: Images,
+    output: OutputDir,
+    folds: Folds = None,
+    mirror: Annotated[bool, typer.Option(help="Average over all mirrored images: 8 times the work.")] = True,
+    keep: Keep = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also CASE.npz, classes last.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="The best average pseudo-Dice, not the last epoch.")] = False,
+) -> None:
+    """Label every image of a folder with the networks of a model; NIfTI on the images' own grids.
+
+    medjax segment predict model Dataset004_Hippocampus/imagesTs -o predicted --keep Anterior=1
+    """
+    from medjax.commands.segment_train import predict
+    from medjax.running.environment import prepare_process
+
+    prepare_process()
+    predict(model, images, output, folds, mirror, keep or [], probabilities, best)
 
 
 def _cases(pairs: Mapping[str, tuple[Path, Path]], known: list[int], scores: Path | None, softmax: bool) -> Cases:

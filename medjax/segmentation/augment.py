@@ -37,14 +37,17 @@ def augment(
     warp, grey = jax.random.split(key)
     places = _places(warp, image.shape[:-1], settings)
     if jnp.issubdtype(label.dtype, jnp.floating):
-        named = _interpolated(label, places)
+        named = interpolated(label, places)
     else:
         named = map_coordinates(label, places, order=0, mode="nearest")
-    return _greyed(grey, _interpolated(image, places), settings), named
+    return _greyed(grey, interpolated(image, places), settings), named
 
 
-def _interpolated(image: Array, places: list[Array]) -> Array:
-    channels = [map_coordinates(channel, places, order=1, mode="nearest") for channel in jnp.moveaxis(image, -1, 0)]
+def interpolated(
+    image: Float[Array, "*space channel"], places: list[Float[Array, "*new"]], mode: str = "nearest"
+) -> Float[Array, "*new channel"]:
+    """Each channel at `places`, voxel indices of each axis, linearly; outside as SciPy's `mode`, "constant" being 0."""
+    channels = [map_coordinates(channel, places, order=1, mode=mode) for channel in jnp.moveaxis(image, -1, 0)]
     return jnp.stack(channels, axis=-1)
 
 

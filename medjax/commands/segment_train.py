@@ -1,0 +1,286 @@
+"""What `medjax segment train` and `predict` do: read nnU-Net's layout, plan, train folds, predict NIfTI files.
+
+    MODEL/plan.json  dataset.json                    what to know of the data; labels by name, settings
+    MODEL/fold_k/params.npz  best.npz                the last parameters, and those of the best average pseudo-Dice
+    MODEL/fold_k/progress.csv  figures/progress.png  each epoch
+    MODEL/fold_k/validation.csv                      Dice of each case of the fold, on its own grid
+    MODEL/keep.json                                  components to keep, where all folds together say that it helps
+
+Folds of one model can be trained at once, by processes of their own.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import typer
+from jaxtyping import PyTree
+
+from medjax.atomic import replacing, write_text
+from medjax.data.formats import write_nifti
+from medjax.data.nnunet_raw import RawDataset, cases_of, read_dataset, read_scan
+from medjax.errors import ConfigError, DataError, WorkdirError
+from medjax.report.figures import curves
+from medjax.running.arrays import load_arrays, save_arrays
+from medjax.running.progress import track
+from medjax.running.workdir import WorkDir, open_workdir, save_figure
+from medjax.segmentation.patches import Prepared, prepare
+from medjax.segmentation.plan import Case, Plan, fingerprint, from_json, plan, to_json
+from medjax.segmentation.recipe import Fold, adopted, case_dice, folds, predict_case, start, train_fold
+from medjax.segmentation.resample import Shape
+
+FOLDS = 5
+COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
+
+
+def train(
+    dataset: Path,
+    output: Path,
+    fold: str,
+    epochs: int,
+    iterations: int,
+    rate: float,
+    base_width: int,
+    memory_gb: float,
+    patch: str | None,
+    seed: int,
+) -> None:
+    """Train one fold or all into `output`, or go on where a run was stopped; folds of one model may come one by one.
+
+    Raises:
+        ConfigError, DataError: something given cannot be used, or a loss is not finite.
+        WorkdirError: `output` holds a model of other settings, or another process works there.
+    """
+    data = read_dataset(dataset)
+    parts = folds(len(data.training), seed, min(FOLDS, len(data.training)))
+    wanted = _wanted_folds(fold, len(parts))
+    sides = _sides(patch)
+    settings: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
+    planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch or ""}
+    output.mkdir(parents=True, exist_ok=True)
+    design = _plan(output, data, {**planning, **settings}, base_width, memory_gb, sides)
+    typer.echo(_said(design))
+    pending = [number for number in wanted if not (output / f"fold_{number}" / "validation.csv").is_file()]
+    for number in sorted(set(wanted) - set(pending)):
+        typer.echo(f"fold {number}: finished before")
+    ready = [prepare(_case(data, k), design) for k in track(range(len(data.training)), "preparing")] if pending else []
+    for number in pending:
+        with open_workdir(output / f"fold_{number}", {**planning, **settings}) as work:
+            _fold(work, data, ready, parts[number], design, number, settings)
+    _adopt(output, data, design, parts)
+
+
+def predict(
+    model: Path,
+    images: Path,
+    output: Path,
+    which: str | None,
+    mirror: bool,
+    keep: Sequence[str],
+    probabilities: bool,
+    best: bool,
+) -> None:
+    """Labels of every case of a folder, CASE_0000 … for the channels, as `output`/CASE with the image's affine.
+
+    Raises:
+        ConfigError, DataError: something given cannot be used.
+    """
+    design, description = _model(model)
+    params = [_params(model, name, design, best) for name in _trained_folds(model, which)]
+    pieces = _keep(model, keep, description["labels"])
+    cases = cases_of(images, len(design.channels), description["file_ending"])
+    output.mkdir(parents=True, exist_ok=True)
+    for files in track(cases, "predicting"):
+        scan = read_scan(files, design.classes)
+        axes = (0, 1, 2) if mirror else ()
+        said = predict_case(params, scan.image, scan.spacing, design, mirror=axes, keep=pieces)
+        write_nifti(output / f"{files.name}{description['file_ending']}", said.labels, scan.affine)
+        if probabilities:
+            with replacing(output / f"{files.name}.npz") as file:
+                np.savez_compressed(file, probabilities=said.probabilities)
+    kept = f", {pieces} components kept" if pieces else ""
+    typer.echo(f"{len(cases)} cases by {len(params)} networks{kept}; wrote {output}")
+
+
+def _plan(
+    folder: Path, data: RawDataset, settings: dict[str, Any], base_width: int, memory_gb: float, patch: Shape | None
+) -> Plan:
+    """The model's plan, made once; folds of one model are trained with the same settings."""
+    file = folder / "plan.json"
+    if file.is_file():
+        _, description = _model(folder)
+        for name, value in settings.items():
+            if description["settings"].get(name) != value:
+                there = description["settings"].get(name)
+                raise WorkdirError(f"{folder}: its {name} is {there}, here {value}; expected one, or another folder")
+        return from_json(file.read_text())
+    numbers = track(range(len(data.training)), "reading")
+    found = fingerprint((_case(data, k) for k in numbers), data.classes, data.channels)
+    design = plan(found, memory_gb=memory_gb, base_width=base_width, patch=patch)
+    description = {
+        "channel_names": data.channels, "labels": dict(data.labels), "file_ending": data.ending, "settings": settings,
+    }  # fmt: skip
+    write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
+    write_text(file, to_json(design))
+    return design
+
+
+def _case(data: RawDataset, number: int) -> Case:
+    scan = read_scan(data.training[number], data.classes)
+    if scan.labels is None:
+        raise DataError(f"{scan.name}: no labels; expected them for training")
+    return Case(scan.image, scan.labels, scan.spacing)
+
+
+def _fold(
+    work: WorkDir,
+    data: RawDataset,
+    ready: Sequence[Prepared],
+    parts: tuple[np.ndarray, np.ndarray],
+    design: Plan,
+    number: int,
+    settings: dict[str, Any],
+) -> None:
+    """Train a fold from where it is, then judge its validation cases."""
+    training, validation = parts
+    own = {**settings, "seed": settings["seed"] * FOLDS + number}  # no fold of another seed is this one again
+    folder, kept = work.path, work.checkpoints / "state.npz"
+    rows: list[dict[str, float | int]] = []
+    first = start(own["seed"], design)
+    if kept.is_file():
+        first = load_arrays(kept, first)
+        rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= int(first.state.step)]
+        typer.echo(f"fold {number}: continuing after epoch {len(rows)}")
+
+    def report(fold: Fold, values: dict[str, float | int]) -> None:
+        rows.append(values)
+        _write_table(folder / "progress.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+        save_arrays(kept, fold)  # last: what it says was done is on disk
+
+    last = train_fold(
+        [ready[k] for k in training], [ready[k] for k in validation], design, state=first, report=report,
+        progress=lambda steps: track(steps, f"fold {number}"), **own,
+    )  # fmt: skip
+    save_arrays(folder / "params.npz", last.state.params)
+    save_arrays(folder / "best.npz", last.best)
+    save_figure(work, "progress", _drawn(rows))
+    scores = [_validated(folder, data, k, last.state.params, design) for k in track(validation.tolist(), "validating")]
+    _write_table(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
+    mean = np.nanmean(np.array([row[1:] for row in scores], float))
+    typer.echo(f"fold {number}: Dice {mean:.4f} of {len(scores)} cases, average pseudo-Dice {float(last.ema):.4f}")
+
+
+def _validated(folder: Path, data: RawDataset, number: int, params: PyTree, design: Plan) -> list[Any]:
+    """Name and Dice of each structure; the prediction is kept for the choice of components."""
+    case, name = _case(data, number), data.training[number].name
+    said = predict_case([params], case.image, case.spacing, design)
+    (folder / "validation").mkdir(exist_ok=True)
+    with replacing(folder / "validation" / f"{name}.npz") as file:
+        np.savez_compressed(file, labels=said.labels.astype(np.uint8))
+    return [name, *case_dice(said.labels, case.labels, design.classes).tolist()]
+
+
+def _adopt(model: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Once all folds are there: the structures of which one component is better than all."""
+    if not all((model / f"fold_{k}" / "validation.csv").is_file() for k in range(len(parts))):
+        return
+    predictions, references = list[np.ndarray](), list[np.ndarray]()
+    for fold, (_, validation) in enumerate(parts):
+        for number in validation.tolist():
+            with np.load(model / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz") as file:
+                predictions.append(file["labels"].astype(np.int32))
+            references.append(_case(data, number).labels)
+    chosen = adopted(predictions, references, design.classes)
+    write_text(model / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
+    names = [name for name, kind in data.labels.items() if kind in chosen]
+    typer.echo(f"one component is kept of: {', '.join(names) or 'none'} (by the validation cases of all folds)")
+
+
+def _model(folder: Path) -> tuple[Plan, dict[str, Any]]:
+    for name in ("plan.json", "dataset.json"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}/{name}: no such file; expected a folder that `medjax segment train` wrote")
+    return from_json((folder / "plan.json").read_text()), json.loads((folder / "dataset.json").read_text())
+
+
+def _trained_folds(model: Path, which: str | None) -> list[str]:
+    there = sorted(path.parent.name for path in model.glob("fold_*/params.npz"))
+    wanted = there if which is None else [f"fold_{part.strip()}" for part in which.split(",")]
+    if absent := sorted(set(wanted) - set(there)):
+        raise ConfigError(f"--folds {which}: {absent[0]} is not there; expected some of {', '.join(there) or 'none'}")
+    if not wanted:
+        raise DataError(f"{model}: no fold_0/params.npz, …; expected a model that was trained to the end")
+    return wanted
+
+
+def _params(model: Path, fold: str, design: Plan, best: bool) -> PyTree:
+    like = jax.eval_shape(lambda: start(0, design).state.params)
+    return load_arrays(model / fold / ("best.npz" if best else "params.npz"), like)
+
+
+def _keep(model: Path, given: Sequence[str], labels: Mapping[str, int]) -> dict[int, int] | None:
+    """CLASS=N by name or number; without any, what the folds adopted."""
+    if not given:
+        file = model / "keep.json"
+        return {int(k): count for k, count in json.loads(file.read_text()).items()} if file.is_file() else None
+    known = {**{str(number): number for number in labels.values()}, **labels}
+    pieces = dict[int, int]()
+    for text in given:
+        name, _, count = text.partition("=")
+        if text == "none":
+            return None
+        if known.get(name, 0) == 0 or not count.isdecimal() or int(count) < 1:
+            raise ConfigError(f"--keep {text}; expected CLASS=N with one of {', '.join(list(labels)[1:])}, or none")
+        pieces[known[name]] = int(count)
+    return pieces
+
+
+def _wanted_folds(text: str, count: int) -> Sequence[int]:
+    if text == "all":
+        return range(count)
+    if not text.isdecimal() or int(text) >= count:
+        raise ConfigError(f"--fold {text}; expected 0 to {count - 1}, or all")
+    return [int(text)]
+
+
+def _sides(text: str | None) -> Shape | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--patch {text}; expected three whole numbers of voxels, as in --patch 96,96,32")
+    x, y, z = (int(part) for part in parts)
+    return x, y, z
+
+
+def _said(design: Plan) -> str:
+    mm = " × ".join(f"{side:g}" for side in design.spacing)
+    voxels = " × ".join(map(str, design.patch))
+    return f"patches of {voxels} voxels of {mm} mm, {design.batch} a batch; widths {', '.join(map(str, design.widths))}"
+
+
+def _rows(file: Path) -> list[dict[str, float | int]]:
+    with file.open(newline="", encoding="utf-8") as text:
+        return [
+            {name: int(row[name]) if name in ("epoch", "step") else float(row[name]) for name in COLUMNS}
+            for row in csv.DictReader(text)
+        ]
+
+
+def _write_table(file: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([names, *rows])
+    write_text(file, text.getvalue())
+
+
+def _drawn(rows: Sequence[Mapping[str, float | int]]) -> Any:
+    epochs = np.array([row["epoch"] for row in rows], float)
+    named = {"loss": "loss", "pseudo-Dice": "pseudo_dice", "its average": "ema"}
+    series = {name: np.array([row[key] for row in rows], float) for name, key in named.items()}
+    return curves(epochs, series, "epoch", "loss, Dice", title="Training")

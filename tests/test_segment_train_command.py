@@ -1,0 +1,146 @@
+"""`medjax segment train` and `predict` on a small data set; a stopped run goes on; bad input is one line."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import medjax.commands.segment_train as commands
+from medjax.cli import app
+from medjax.data.formats import read_nifti
+from medjax.data.nnunet_raw import Scan, write_dataset
+from medjax.metrics.overlap import overlap
+from medjax.segmentation.plan import from_json
+from tests.segmentation.blobs import blobs
+
+AFFINE = np.array([[0.0, 1, 0, 5], [-1, 0, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]])
+TRAIN = ("--base-width", "4", "--patch", "12,12,12", "--epochs", "2", "--iterations", "60", "--rate", "0.1")
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["segment", *map(str, arguments)])
+
+
+def done(*arguments):
+    result = command(*arguments)
+    assert result.exit_code == 0, result.output + result.stderr
+    return result
+
+
+def scan(seed):
+    case = blobs(seed)
+    return Scan(f"case_{seed}", case.image, case.labels, case.spacing, AFFINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("segment")
+    scans = [scan(seed) for seed in range(6)]
+    write_dataset(folder / "data", scans, ("MR",), ("background", "bright", "dark"), test=[scan(7), scan(8)])
+    said = done("train", folder / "data", "-o", folder / "model", "--fold", "0", *TRAIN)
+    assert "patches of 12 × 12 × 12 voxels of 1 × 1 × 1 mm, 2 a batch; widths 4, 8" in said.stdout
+    return folder
+
+
+def rows(file):
+    with file.open(newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def test_what_training_leaves(folder):
+    fold = folder / "model" / "fold_0"
+    assert from_json((folder / "model" / "plan.json").read_text()).patch == (12, 12, 12)
+    progress = rows(fold / "progress.csv")
+    assert [row["step"] for row in progress] == ["60", "120"] and float(progress[1]["loss"]) < float(
+        progress[0]["loss"]
+    )
+    assert (fold / "figures" / "progress.png").read_bytes().startswith(b"\x89PNG")
+    validation = rows(fold / "validation.csv")
+    assert len(validation) == 2 and list(validation[0]) == ["case", "bright", "dark"]
+    assert all(float(row[name]) > 0.5 for row in validation for name in ("bright", "dark"))
+    assert not (folder / "model" / "keep.json").exists()  # four folds are missing
+    again = done("train", folder / "data", "-o", folder / "model", "--fold", "0", *TRAIN)
+    assert "fold 0: finished before" in again.stdout
+
+
+def test_predictions_are_right_and_where_the_images_are(folder):
+    done("predict", folder / "model", folder / "data" / "imagesTs", "-o", folder / "said", "--probabilities")
+    for seed in (7, 8):
+        found = read_nifti(folder / "said" / f"case_{seed}.nii.gz")
+        np.testing.assert_allclose(found.affine, AFFINE)
+        labels, truth = found.array.astype(np.int32), blobs(seed).labels
+        guess = np.array([2 * share / (1 + share) for share in ((truth == kind).mean() for kind in (1, 2))])
+        assert (np.asarray(overlap(labels, truth, 3).dice)[1:] > guess + 0.5).all()
+        with np.load(folder / "said" / f"case_{seed}.npz") as file:
+            np.testing.assert_array_equal(file["probabilities"].argmax(-1), labels)
+
+
+def test_components_are_kept_as_asked(folder):
+    from scipy import ndimage
+
+    images = ("predict", folder / "model", folder / "data" / "imagesTs", "--no-mirror", "--best", "-o", folder / "kept")
+    done(*images, "--keep", "bright=1", "--keep", "2=1")
+    labels = read_nifti(folder / "kept" / "case_7.nii.gz").array
+    assert all(ndimage.label(labels == kind, np.ones((3, 3, 3)))[1] == 1 for kind in (1, 2))
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(folder, monkeypatch):
+    save = commands.save_arrays
+
+    def killed(path, tree):
+        save(path, tree)
+        if path.name == "state.npz":
+            raise KeyboardInterrupt
+
+    model = folder / "stopped"
+    with monkeypatch.context() as patched:
+        patched.setattr(commands, "save_arrays", killed)
+        assert command("train", folder / "data", "-o", model, "--fold", "0", *TRAIN).exit_code == 130
+    assert not (model / "fold_0" / "params.npz").exists()
+    said = done("train", folder / "data", "-o", model, "--fold", "0", *TRAIN)
+    assert "fold 0: continuing after epoch 1" in said.stdout
+    for name in ("params.npz", "best.npz", "progress.csv", "validation.csv"):
+        assert (model / "fold_0" / name).read_bytes() == (folder / "model" / "fold_0" / name).read_bytes(), name
+
+
+def test_all_folds_decide_on_components(folder):
+    """The other folds are copies here: what counts is that all are there, and a speck of mine in every case."""
+    model, fold_0 = folder / "adopting", folder / "model" / "fold_0"
+    shutil.copytree(folder / "model", model)
+    from medjax.segmentation.recipe import folds
+
+    for fold, (_, validation) in enumerate(folds(6, 0)):
+        shutil.copytree(fold_0, model / f"fold_{fold}", dirs_exist_ok=True)
+        for number in validation.tolist():
+            labels = blobs(number).labels.copy()
+            empty = np.argwhere(labels == 0)
+            labels[tuple(empty[np.abs(empty[:, None] - np.argwhere(labels == 1)).sum(-1).min(1).argmax()])] = 1
+            np.savez_compressed(model / f"fold_{fold}" / "validation" / f"case_{number}.npz", labels=labels)
+    said = done("train", folder / "data", "-o", model, *TRAIN)
+    assert "one component is kept of: bright (" in said.stdout
+    assert json.loads((model / "keep.json").read_text()) == {"1": 1}
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("--fold 5; expected 0 to 4, or all", ["train", "data", "-o", "new", "--fold", "5"]),
+        ("--patch 12,12; expected three whole numbers", ["train", "data", "-o", "new", "--patch", "12,12"]),
+        ("absent/dataset.json: no such file", ["train", "absent", "-o", "new"]),
+        ("its base_width is 4, here 5", ["train", "data", "-o", "model", *TRAIN, "--base-width", "5"]),
+        ("data/plan.json: no such file", ["predict", "data", "data/imagesTs", "-o", "new"]),
+        ("fold_1 is not there; expected some of", ["predict", "model", "data/imagesTs", "-o", "new", "--folds", "1"]),
+        ("data: no file named like CASE_0000", ["predict", "model", "data", "-o", "new"]),
+        ("--keep grey=1; expected CLASS=N with one of bright, dark", ["predict", "model", "data/imagesTs", "-o", "new",
+                                                                     "--keep", "grey=1"]),
+        ("--keep bright=0; expected", ["predict", "model", "data/imagesTs", "-o", "new", "--keep", "bright=0"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line(message, arguments, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    result = command(*arguments)
+    assert result.exit_code == 2 and message in result.stderr, result.output
+    assert result.stderr.count("\n") == 1 and not (folder / "new").exists()
