@@ -9,6 +9,7 @@ the memory that fits at once, and how the optima compare: the sum of squares rel
 """
 
 import argparse
+import importlib
 import os
 import time
 import warnings
@@ -68,12 +69,11 @@ def scipys(y: np.ndarray, method: str, start: tuple[float, ...] = (1, 0.3, 1.5, 
 
 def dipys() -> Callable[[np.ndarray], Any]:
     """DIPY's trust-region fit of voxels one after the other."""
-    from dipy.core.gradients import gradient_table
-    from dipy.reconst.ivim import IvimModel
-
-    table = gradient_table(B, bvecs=np.tile([1.0, 0, 0], (len(B), 1)) * (B > 0)[:, None], b0_threshold=0)
+    gradients = importlib.import_module("dipy.core.gradients")
+    models = importlib.import_module("dipy.reconst.ivim")
+    table = gradients.gradient_table(B, bvecs=np.tile([1.0, 0, 0], (len(B), 1)) * (B > 0)[:, None], b0_threshold=0)
     bounds = ([0.0, 0.0, 0.0, 0.0], [np.inf, 1.0, 1.0, 1.0])
-    return IvimModel(table, fit_method="trr", bounds=bounds).fit
+    return models.IvimModel(table, fit_method="trr", bounds=bounds).fit
 
 
 def seconds(call: Callable[[], Any], repeats: int) -> float:

@@ -36,7 +36,8 @@ def average(
     rising = bvalues[order]
     new = np.diff(rising, prepend=-np.inf) > CLOSE * rising
     groups = np.split(order, np.flatnonzero(new)[1:])
-    means, counts = [], []
+    means: list[np.ndarray] = []
+    counts: list[int] = []
     for group in groups:
         y = signals[group]
         finite = np.isfinite(y)

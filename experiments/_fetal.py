@@ -1,0 +1,165 @@
+"""One cohort of the study of fetal lungs: train on some fetuses, segment others, fit their scans, read the lungs.
+
+The mask of the simulation plays the manual one. Maps are fitted once for a whole scan, since voxels are fitted one by
+one; a mask only says which of them are read.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from medjax.data.fetal import LUNGS, Fetal, Motion, cohort, fetal
+from medjax.ivim.fit import fit
+from medjax.ivim.maps import Maps, maps
+from medjax.ivim.maturity import boundary_sensitivity, region_statistics
+from medjax.ivim.rejection import spoilt
+from medjax.ivim.signal import Ivim
+from medjax.running.progress import track
+from medjax.running.workdir import WorkDir, stage
+from medjax.segmentation.patches import prepare
+from medjax.segmentation.plan import Case, Plan, fingerprint, plan
+from medjax.segmentation.recipe import Fold, folds, predict_case, start, train_fold
+from medjax.training.checkpoint import restore, save
+
+TEST = 1_000_000  # seeds of cohorts that are tested on start here
+PARAMETERS = ("f", "d", "d_star", "f_d_star")
+READINGS: dict[str, dict[str, Any]] = {
+    "voxels": {}, "rician": {"noise": "rician"}, "robust": {"noise": "student"}, "segmented": {"method": "segmented"}
+}  # fmt: skip
+MAIN = "voxels"  # a least-squares fit of each voxel, and the median over the mask
+KEPT = "frames left out"  # the same, without frames that do not go with the others in the automatic mask
+PURE = 0.99  # share of lung in a voxel whose true parameters count
+
+
+def scans(config: ConfigDict, seed: int, number: int) -> tuple[Fetal, ...]:
+    """A cohort."""
+    d = config.data
+    scan = partial(
+        fetal, bvalues=d.bvalues, shape=d.shape, spacing=d.spacing, snr=d.snr, motion=Motion(**config.motion)
+    )
+    return cohort(seed, number, d.restricted, tuple(d.ages), scan)
+
+
+def networks(config: ConfigDict, seed: int, work: WorkDir) -> tuple[Plan, list[Any]]:
+    """The plan and the trained parameters of each fold; a run that is killed goes on from its last saved epochs."""
+    t = config.training
+    cases = [
+        Case(one.signals[0][..., None], (one.labels == LUNGS).astype(np.int32), one.spacing)
+        for one in scans(config, seed, config.data.train)
+    ]
+    patch = tuple(t.patch) or None
+    planned = plan(fingerprint(cases, 2), memory_gb=t.memory_gb, base_width=t.base_width, patch=patch)
+    ready = [prepare(case, planned) for case in cases]
+    parts = folds(len(ready), seed, min(5, len(ready)))[: t.folds]
+    found = []
+    for k, (training, validation) in enumerate(parts):
+        like = start(seed, planned)
+        train = partial(
+            _trained, config, [ready[i] for i in training], [ready[i] for i in validation], planned, seed, k, work
+        )
+        found.append(stage(work, f"network_{seed}_{k}", train, like=like.state.params))
+    return planned, found
+
+
+def _trained(
+    config: ConfigDict, training: Any, validation: Any, planned: Plan, seed: int, k: int, work: WorkDir
+) -> Any:
+    t = config.training
+    folder = work.checkpoints / f"fold_{seed}_{k}"
+    kept = restore(folder, start(seed, planned))
+
+    def report(fold: Fold, values: dict[str, float | int]) -> None:
+        if values["epoch"] % t.save_every == 0 or values["epoch"] == t.epochs:
+            save(folder, int(values["step"]), jax.tree.map(jnp.array, fold))
+
+    fold = train_fold(
+        training,
+        validation,
+        planned,
+        seed=seed,
+        epochs=t.epochs,
+        iterations=t.iterations,
+        rate=t.rate,
+        state=None if kept is None else kept[1],
+        report=report,
+        progress=partial(track, description=f"steps, cohort {seed} fold {k}"),
+    )
+    return fold.state.params
+
+
+def studied(config: ConfigDict, seed: int, planned: Plan, params: list[Any]) -> dict[str, Any]:
+    """Every test fetus's Dice, volumes and readings: arrays over fetuses."""
+    rows = []
+    for one in track(scans(config, TEST + seed, config.data.test), "fetuses"):
+        said = predict_case(params, one.signals[0][..., None], one.spacing, planned, keep={1: 2})
+        rows.append(_read(config, one, said.labels == 1))
+    out = jax.tree.map(lambda *each: np.stack(each), *rows)
+    means = jnp.asarray(out.pop("mean_signal").reshape(-1, len(config.data.bvalues)).T)
+    averaged = fit(means, jnp.asarray(config.data.bvalues, jnp.float32), steps=40).parameters
+    values = np.stack([averaged.f, averaged.d, averaged.d_star, averaged.f * averaged.d_star], -1)
+    values[~np.isfinite(means).all(0)] = np.nan
+    out["read"]["mean signal"] = values.reshape(-1, 2, len(PARAMETERS))
+    return out
+
+
+def _read(config: ConfigDict, one: Fetal, automatic: np.ndarray) -> dict[str, Any]:
+    """`read`: (mask, parameter) of each reading, the manual mask first."""
+    manual = one.labels == LUNGS
+    voxel_ml = float(np.prod(one.spacing)) / 1000
+    found = {name: _fitted(one, **options) for name, options in READINGS.items()}
+    parameters = {name: _volumes(one, maps.parameters) for name, maps in found.items()}
+    left_out = spoilt(one.signals[:, automatic if automatic.any() else manual], one.bvalues)
+    parameters[KEPT] = _volumes(one, _without(one, left_out))
+    pure = manual & (one.lung_share > PURE)
+    z = int(np.argmax(manual.sum((0, 1))))
+    moved = boundary_sensitivity(parameters[MAIN], manual, one.spacing, config.boundary_mm)
+    return {
+        "age": one.age,
+        "restricted": one.restricted,
+        "dice": 2 * float((manual & automatic).sum()) / float(manual.sum() + automatic.sum()),
+        "volume": np.array([mask.sum() * voxel_ml for mask in (manual, automatic)]),
+        "truth": _medians(Ivim(*one.parameters), pure if pure.any() else manual),
+        "read": {name: np.stack([_medians(p, mask) for mask in (manual, automatic)]) for name, p in parameters.items()},
+        "boundary": np.stack(
+            [np.array([getattr(part, name).median for name in PARAMETERS]) for part in moved.values()]
+        ),
+        "mean_signal": np.stack([_mean(one.signals[:, mask]) for mask in (manual, automatic)]),
+        "identifiable": float(np.asarray(found[MAIN].identifiable).reshape(manual.shape)[manual].mean()),
+        "bad": one.bad,
+        "left_out": left_out,
+        "slice": one.signals[0, :, :, z],
+        "outlines": np.stack([mask[:, :, z] for mask in (manual, automatic)]),
+    }
+
+
+def _fitted(one: Fetal, **options: Any) -> Maps:
+    return maps(np.asarray(_flat(one)), one.bvalues, **options)
+
+
+def _without(one: Fetal, left_out: np.ndarray) -> Ivim:
+    weights = jnp.asarray(~left_out, jnp.float32)
+    return fit(_flat(one), jnp.asarray(one.bvalues), weights=weights).parameters
+
+
+def _flat(one: Fetal) -> jax.Array:
+    return jnp.asarray(one.signals.reshape(len(one.bvalues), -1))
+
+
+def _volumes(one: Fetal, parameters: Ivim) -> Ivim:
+    return Ivim(*(np.asarray(p).reshape(one.labels.shape) for p in parameters))
+
+
+def _medians(parameters: Ivim, mask: np.ndarray) -> np.ndarray:
+    """NaN where the network saw no lung."""
+    if not mask.any():
+        return np.full(len(PARAMETERS), np.nan)
+    part = region_statistics(parameters, mask)
+    return np.array([getattr(part, name).median for name in PARAMETERS])
+
+
+def _mean(signals: np.ndarray) -> np.ndarray:
+    return signals.mean(1) if signals.size else np.full(len(signals), np.nan)
