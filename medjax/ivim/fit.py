@@ -56,7 +56,6 @@ def check(signals: Float[np.ndarray, "frame voxel"], bvalues: Float[np.ndarray, 
         raise DataError(f"b-values up to {bvalues.max():g}; expected s/mm² (divide s/m² by 1,000,000)")
 
 
-@partial(jax.jit, static_argnames=("convention", "steps", "chunk", "noise"))
 def fit(
     signals: Float[Array, "b voxel"],
     bvalues: Float[Array, " b"],
@@ -78,21 +77,28 @@ def fit(
         ConfigError: no such noise or convention.
     """
     voxels = signals.shape[1]
-    size = min(chunk, max(voxels, 1))
-    count = jnp.ones(len(signals)) if weights is None else weights
+    count = jnp.ones(len(signals), signals.dtype) if weights is None else weights.astype(signals.dtype)
 
-    def parts(array: Array, fill: float) -> Array:
-        padded = jnp.pad(array, ((0, 0), (0, -voxels % size)), constant_values=fill)
-        return jnp.moveaxis(padded.reshape(len(array), -1, size), 1, 0)
+    def parts(array: Array, fill: float) -> Array:  # of one size, so that masks of any size share a compilation
+        padded = jnp.pad(array, ((0, 0), (0, -voxels % chunk)), constant_values=fill)
+        return jnp.moveaxis(padded.reshape(len(array), -1, chunk), 1, 0)
 
     spread = jnp.broadcast_to(jnp.asarray(sigma, signals.dtype), (1, voxels))
     bounds = [_scaled(bound, signals.dtype) for bound in (lower, upper)]
     b = (bvalues.astype(signals.dtype) * UNIT)[:, None]
-    one = partial(_fit, noise=noise, b=b, count=count[:, None], bounds=bounds, steps=steps)
-    parameters, cost = jax.lax.map(lambda part: one(*part), (parts(signals, 0.0), parts(spread, 1.0)))
+    parameters, cost = _chunks(parts(signals, 0.0), parts(spread, 1.0), b, count[:, None], bounds, steps, noise)
     s0, f, d, d_star = (p.reshape(-1)[:voxels] for p in jnp.moveaxis(parameters, 1, 0))
     absolute = Ivim(s0, f, d * UNIT, d_star * UNIT)
     return Found(converted(absolute, "absolute", convention), cost.reshape(-1)[:voxels])
+
+
+@partial(jax.jit, static_argnames="noise")
+def _chunks(
+    signals: Array, sigma: Array, b: Array, count: Array, bounds: list[Array], steps: Array | int, noise: Kind
+) -> tuple[Array, Array]:
+    """One chunk after the other, along the first axis."""
+    one = partial(_fit, noise=noise, b=b, count=count, bounds=bounds, steps=steps)
+    return jax.lax.map(lambda part: one(*part), (signals, sigma))
 
 
 def _scaled(bounds: Ivim, dtype: jnp.dtype) -> Array:
@@ -101,7 +107,7 @@ def _scaled(bounds: Ivim, dtype: jnp.dtype) -> Array:
 
 
 def _fit(
-    signals: Array, sigma: Array, *, noise: Kind, b: Array, count: Array, bounds: list[Array], steps: int
+    signals: Array, sigma: Array, *, noise: Kind, b: Array, count: Array, bounds: list[Array], steps: Array | int
 ) -> tuple[Array, Array]:
     """(parameters (4, voxel), cost); diffusivities in µm²/ms."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.nan_to_num(signals), axis=0))

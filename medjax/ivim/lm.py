@@ -49,10 +49,10 @@ def lm(
     lower: Float[Array, "parameter #voxel"],
     upper: Float[Array, "parameter #voxel"],
     weights: Weights | None = None,
-    steps: int = 12,
+    steps: int | Int[Array, ""] = 12,
     noise: Noise = GAUSSIAN,
 ) -> Fit:
-    """argmin over lower ≤ p ≤ upper of Σ_k w_k loss(y_k, m_k(p)), from `start`, in a fixed number of steps.
+    """argmin over lower ≤ p ≤ upper of Σ_k w_k loss(y_k, m_k(p)), from `start`, in so many steps.
 
     A step solves (JᵀWJ + λ diag JᵀWJ) δ = JᵀW (target − m) for the parameters that no bound holds back, goes to
     clip(p + δ) and is taken where the cost falls; λ is each voxel's own. The cost never rises and bounds always hold.

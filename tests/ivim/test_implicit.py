@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from medjax.ivim.fit import fit
 from medjax.ivim.implicit import differentiable
@@ -21,23 +22,23 @@ def units(maps: Ivim) -> jax.Array:
     return jnp.stack([maps.s0, maps.f, 1e3 * maps.d, 1e2 * maps.d_star])
 
 
-def test_fits_have_the_derivatives_of_refitting(x64):
+@pytest.mark.parametrize(("noise", "reverse"), [("rician", True), ("student", False)])
+def test_fits_have_the_derivatives_of_refitting(x64, noise, reverse):
     y, b = noisy(6, 40.0), jnp.asarray(B)
 
-    for noise in ("gaussian", "rician", "student"):
+    def maps(y):
+        return units(fit(y, b, noise=noise, sigma=0.025, steps=300).parameters)
 
-        def maps(y, noise=noise):
-            return units(fit(y, b, noise=noise, sigma=0.025, steps=300).parameters)
-
-        weight = jnp.asarray(np.random.default_rng(4).normal(size=(4, 6)))
-        direction = jnp.asarray(np.random.default_rng(5).normal(size=y.shape))
-        backward = jax.grad(lambda y: jnp.sum(weight * maps(y)))(y)  # noqa: B023
-        _, forward = jax.jvp(maps, (y,), (direction,))
-        step = 1e-5
-        moved = (maps(y + step * direction) - maps(y - step * direction)) / (2 * step)
-        np.testing.assert_allclose(forward, moved, rtol=2e-3, atol=1e-4)
-        voxels = jnp.sum(backward * direction, axis=0)
-        np.testing.assert_allclose(voxels, jnp.sum(weight * moved, axis=0), rtol=2e-3, atol=1e-4)
+    weight = jnp.asarray(np.random.default_rng(4).normal(size=(4, 6)))
+    direction = jnp.asarray(np.random.default_rng(5).normal(size=y.shape))
+    step = 1e-5
+    moved = (maps(y + step * direction) - maps(y - step * direction)) / (2 * step)
+    if reverse:
+        backward = jax.grad(lambda y: jnp.sum(weight * maps(y)))(y)
+        along, expected = jnp.sum(backward * direction, axis=0), jnp.sum(weight * moved, axis=0)
+    else:
+        along, expected = jax.jvp(maps, (y,), (direction,))[1], moved
+    np.testing.assert_allclose(along, expected, rtol=2e-3, atol=1e-4)
 
 
 def test_the_curvature_of_the_model_matters(x64):

@@ -53,7 +53,7 @@ def test_the_stand_in_touches_and_lies_above(kind):
 
 def test_rician_fits_are_scipys_and_less_biased():
     sigma = 0.1
-    y = magnitudes(8, 10.0)
+    y = magnitudes(4, 10.0)
     found = fit(jnp.asarray(y), jnp.asarray(B), noise="rician", sigma=sigma, steps=60).parameters
 
     def nll(p, k):
@@ -61,13 +61,13 @@ def test_rician_fits_are_scipys_and_less_biased():
         z = y[:, k] * m / sigma**2
         return float(np.sum((y[:, k] - m) ** 2 / (2 * sigma**2) - np.log(ive(0, z))))
 
-    for k in range(8):
+    for k in range(4):
         ours = nll([float(p[k]) / (1 if j < 2 else UNIT) for j, p in enumerate(found)], k)
-        starts = [(1, f, d, s) for f in (0.2, 0.5) for d in (1.0, 2.0) for s in (10.0, 40.0)]
+        starts = [(1, f, d, s) for f in (0.2, 0.5) for d, s in ((1.0, 40.0), (2.0, 10.0))]
         bounds = [(0, 9), (0, 1), (0.1, 6), (3, 500)]
         theirs = min(optimize.minimize(nll, x, args=(k,), bounds=bounds, method="L-BFGS-B").fun for x in starts)
         assert ours < theirs + 1e-3 * max(theirs, 1)
-    y = jnp.asarray(magnitudes(4096, 10.0))
+    y = jnp.asarray(magnitudes(2048, 10.0))
     plain = np.median(fit(y, jnp.asarray(B)).parameters.d)
     better = np.median(fit(y, jnp.asarray(B), noise="rician", sigma=sigma, steps=30).parameters.d)
     assert plain < 0.87 * 1.7e-3 and abs(better - 1.7e-3) < 0.6 * abs(plain - 1.7e-3)
