@@ -33,6 +33,7 @@ def test_python(tmp_path, monkeypatch):
         exec(compile(more, "README.md", "exec"), names)
     assert np.isfinite(names["image"]).all() and names["info"].landed.any()
     assert names["repaired"].labels.shape == (*names["wrong"].labels.shape, 4)
+    assert np.isfinite(names["slope"]).all() and float(np.median(names["found"].parameters.f)) > 0.25
 
 
 def test_commands(tmp_path, monkeypatch):
