@@ -57,7 +57,7 @@ def networks(config: ConfigDict, seed: int, work: WorkDir) -> tuple[Plan, list[A
     parts = folds(len(ready), seed, min(5, len(ready)))[: t.folds]
     found = []
     for k, (training, validation) in enumerate(parts):
-        like = start(seed, planned)
+        like = jax.eval_shape(partial(start, 5 * seed + k, planned))
         train = partial(
             _trained, config, [ready[i] for i in training], [ready[i] for i in validation], planned, seed, k, work
         )
@@ -70,7 +70,7 @@ def _trained(
 ) -> Any:
     t = config.training
     folder = work.checkpoints / f"fold_{seed}_{k}"
-    kept = restore(folder, start(seed, planned))
+    kept = restore(folder, start(5 * seed + k, planned)) if folder.is_dir() else None
 
     def report(fold: Fold, values: dict[str, float | int]) -> None:
         if values["epoch"] % t.save_every == 0 or values["epoch"] == t.epochs:
@@ -80,7 +80,7 @@ def _trained(
         training,
         validation,
         planned,
-        seed=seed,
+        seed=5 * seed + k,
         epochs=t.epochs,
         iterations=t.iterations,
         rate=t.rate,

@@ -14,9 +14,17 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from experiments._fetal import KEPT, MAIN, PARAMETERS, networks, studied
+from medjax.atomic import write_text
 from medjax.cli import run_module
 from medjax.ivim.maturity import Regression, regress
-from medjax.metrics.agreement import bland_altman, detectable_difference, icc, power_of_paired_test, tost
+from medjax.metrics.agreement import (
+    bland_altman,
+    detectable_difference,
+    icc,
+    power_of_paired_test,
+    power_of_tost,
+    tost,
+)
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.report.points import Line, points
@@ -25,6 +33,7 @@ from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 MASKS = ("manual", "automatic")
+AGREEMENT = ("bias", "lower", "upper", "icc", "tost_p", "tost_power", "paired_p", "detectable", "power_of_a_tenth")
 CLEANED = "automatic, frames left out"
 UNITS = {"f": "", "d": " mm²/s", "d_star": " mm²/s", "f_d_star": " mm²/s"}
 
@@ -38,8 +47,8 @@ def run(config: ConfigDict, work: WorkDir) -> Result:
     metrics = _mean_sd([_metrics(config, one) for one in found])
     agreement = _agreement_table(metrics)
     sections = [
-        Section("Segmentation", "", [_pictures(found[0], work)], _dice_table(found)),
-        Section("Manual against automatic", "", _bland_altman(config, found[0], work), agreement),
+        Section("Segmentation", "", [_pictures(found[0], work), _dice(found, work)], _dice_table(found)),
+        Section("Manual against automatic", "", _bland_altman(found[0], work), agreement),
         Section("Maturity", "", _courses(config, found[0], work), _regression_table(metrics)),
         Section("What a reading is worth", "", table=_reading_table(metrics, found[0])),
         Section("The outline", "", table=_boundary_table(config, metrics)),
@@ -66,17 +75,19 @@ def _metrics(config: ConfigDict, one: dict[str, Any]) -> dict[str, float]:
     seen = one["volume"][:, 1] > 0
     for k, name in enumerate(PARAMETERS):
         manual, automatic = one["read"][MAIN][seen, :, k].T
-        out |= {f"{key}/{name}": value for key, value in _agreement(manual, automatic, config.margin).items()}
+        out |= {f"{key}/{name}": value for key, value in _agreement(manual, automatic, config.margin[name]).items()}
     for reading, values in one["read"].items():
         for k, name in enumerate(PARAMETERS):
             off = values[:, 0, k] / one["truth"][:, k] - 1
-            out[f"bias/{reading}/{name}"], out[f"spread/{reading}/{name}"] = float(np.mean(off)), float(np.std(off))
+            out[f"bias/{reading}/{name}"], out[f"spread/{reading}/{name}"] = (
+                float(np.mean(off)),
+                float(np.std(off, ddof=1)),
+            )
             out[f"correlation/{reading}/{name}"] = float(np.corrcoef(values[:, 0, k], one["truth"][:, k])[0, 1])
     for mask, values in _values(one).items():
         fitted = _regressed(config, one, values)
-        for term, value, low, high, p in zip(*fitted[:2], fitted.low, fitted.high, fitted.p, strict=True):
-            whole = {"": value, "_low": low, "_high": high, "_p": p}
-            out |= {f"regression/{mask}/{term}{end}": float(number) for end, number in whole.items()}
+        for term, value, p in zip(*fitted[:2], fitted.p, strict=True):
+            out |= {f"regression/{mask}/{term}": float(value), f"regression/{mask}/{term}_p": float(p)}
         out[f"regression/{mask}/r_squared"] = fitted.r_squared
     plain = one["read"][MAIN][:, 0]
     for k, mm in enumerate(config.boundary_mm):
@@ -87,20 +98,22 @@ def _metrics(config: ConfigDict, one: dict[str, Any]) -> dict[str, float]:
 
 def _agreement(manual: np.ndarray, automatic: np.ndarray, share: float) -> dict[str, float]:
     """Differences are automatic − manual and, but for p-values and correlations, shares of the manual mean."""
-    mean = float(manual.mean())
-    limits, sd = bland_altman(automatic, manual), float(np.std(automatic - manual, ddof=1))
-    both, margin = tost(automatic - manual, share * mean), share * mean
-    return {
-        "bias": limits.bias / mean,
-        "lower": limits.lower / mean,
-        "upper": limits.upper / mean,
-        "icc": icc(np.stack([manual, automatic], 1)).value,
-        "tost_p": both.p,
-        "no_difference_p": float(stats.wilcoxon(automatic, manual).pvalue),
-        "detectable": detectable_difference(len(manual), sd) / mean,
-        "power": power_of_paired_test(len(manual), sd, margin),
-        "power_of_a_tenth": power_of_paired_test(len(manual), sd, margin / 10),
-    }
+    if len(manual) < 3:  # the network saw next to nothing
+        return dict.fromkeys(AGREEMENT, float("nan"))
+    mean, number = float(manual.mean()), len(manual)
+    limits, margin = bland_altman(automatic, manual), share * mean
+    values = (
+        limits.bias / mean,
+        limits.lower / mean,
+        limits.upper / mean,
+        icc(np.stack([manual, automatic], 1)).value,
+        tost(automatic - manual, margin).p,
+        power_of_tost(number, limits.sd, margin),
+        float(stats.ttest_rel(automatic, manual).pvalue),
+        detectable_difference(number, limits.sd) / mean,
+        power_of_paired_test(number, limits.sd, margin / 10),
+    )
+    return dict(zip(AGREEMENT, values, strict=True))
 
 
 def _values(one: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -115,16 +128,25 @@ def _regressed(config: ConfigDict, one: dict[str, Any], values: np.ndarray) -> R
 
 
 def _mean_sd(cohorts: list[dict[str, float]]) -> dict[str, float]:
-    """Means over cohorts, and standard deviations under `sd/…` where there are several."""
+    """Means over cohorts, standard deviations under `sd/…` where there are several; of p `least/…` and `most/…`."""
     every = {name: np.array([one[name] for one in cohorts]) for name in cohorts[0]}
-    means = {name: float(values.mean()) for name, values in every.items()}
-    return means | {f"sd/{name}": float(values.std(ddof=1)) for name, values in every.items() if len(values) > 1}
+    tested = {
+        name: values for name, values in every.items() if name.split("/")[0].endswith("_p") or name.endswith("_p")
+    }
+    rest = {name: values for name, values in every.items() if name not in tested}
+    means = {name: float(values.mean()) for name, values in rest.items()}
+    for name, values in tested.items():
+        means |= {f"least/{name}": float(values.min()), f"most/{name}": float(values.max())}
+    return means | {f"sd/{name}": float(values.std(ddof=1)) for name, values in rest.items() if len(values) > 1}
 
 
 # ── tables ──
 
 
 def _said(metrics: dict[str, float], name: str, digits: int = 3, percent: bool = False) -> str:
+    if f"least/{name}" in metrics:
+        least, most = (f"{metrics[f'{end}/{name}']:.2g}" for end in ("least", "most"))
+        return least if least == most else f"{least} to {most}"
     factor, unit = (100, " %") if percent else (1, "")
     sd = f" ± {factor * metrics[f'sd/{name}']:.{digits}f}" if f"sd/{name}" in metrics else ""
     return f"{factor * metrics[name]:.{digits}f}{sd}{unit}"
@@ -132,30 +154,29 @@ def _said(metrics: dict[str, float], name: str, digits: int = 3, percent: bool =
 
 def _dice_table(found: list[dict[str, Any]]) -> Table:
     rows = [
-        [k, f"{one['dice'].mean():.3f} ± {one['dice'].std(ddof=1):.3f}", f"{one['dice'].min():.3f}", _volumes(one)]
+        [k, f"{one['dice'].mean():.3f} ± {one['dice'].std(ddof=1):.3f}", f"{one['dice'].min():.3f}", _volume_error(one)]
         for k, one in enumerate(found)
     ]
     return Table(["cohort", "Dice, mean ± SD over fetuses", "least", "volume, automatic − true"], rows)
 
 
-def _volumes(one: dict[str, Any]) -> str:
+def _volume_error(one: dict[str, Any]) -> str:
     return f"{np.mean(one['volume'][:, 1] / one['volume'][:, 0] - 1):+.1%}"
 
 
 def _agreement_table(metrics: dict[str, float]) -> Table:
-    keys = ("bias", "lower", "upper", "icc", "tost_p", "no_difference_p", "detectable", "power", "power_of_a_tenth")
     shares = ("bias", "lower", "upper", "detectable")
     rows = [
-        [name, *(_said(metrics, f"{key}/{name}", 1 if key in shares else 3, key in shares) for key in keys)]
+        [name, *(_said(metrics, f"{key}/{name}", 1 if key in shares else 3, key in shares) for key in AGREEMENT)]
         for name in PARAMETERS
     ]
-    head = ["median", "bias", "lower limit", "upper limit", "ICC(2,1)", "p of TOST", "p of Wilcoxon", "detectable"]
+    head = ["median", "bias", "lower limit", "upper limit", "ICC(2,1)", "p of TOST", "its power", "p of paired t"]
     caption = (
-        "Automatic − manual, as shares of the manual mean. TOST: small p says equivalent within the margin. "
-        "Detectable: the difference that a paired test would find four times in five. Power: of that test to find a "
-        "difference of the margin, and of a tenth of it."
+        "Automatic − manual, as shares of the manual mean; p: least to most of the cohorts. TOST: a small p says "
+        "equivalent within the margin. Detectable: the difference that a paired t test would find four times in five; "
+        "last column: its power to find a difference of a tenth of the margin."
     )
-    return Table([*head, "power at the margin", "at a tenth"], rows, caption)
+    return Table([*head, "detectable", "power at a tenth"], rows, caption)
 
 
 def _regression_table(metrics: dict[str, float]) -> Table:
@@ -163,11 +184,13 @@ def _regression_table(metrics: dict[str, float]) -> Table:
     for mask in ("truth", *MASKS, CLEANED):
         for term in ("intercept", "age", "hinge", "group"):
             name = f"regression/{mask}/{term}"
-            interval = f"{metrics[name + '_low']:.4f} to {metrics[name + '_high']:.4f}"
-            rows.append([mask, term, _said(metrics, name, 4), interval, _said(metrics, f"{name}_p")])
-        rows.append([mask, "R²", _said(metrics, f"regression/{mask}/r_squared"), "", ""])
-    caption = "f on age in weeks: two pieces that meet at the knot, and a growth-restricted group. Means over cohorts."
-    return Table(["f from", "term", "coefficient", "95 % interval", "p"], rows, caption)
+            rows.append([mask, term, _said(metrics, name, 4), _said(metrics, f"{name}_p")])
+        rows.append([mask, "R²", _said(metrics, f"regression/{mask}/r_squared"), ""])
+    caption = (
+        "f on age in weeks: two pieces that meet at the knot, and a growth-restricted group. Mean ± SD over cohorts; "
+        "p: least to most of them."
+    )
+    return Table(["f from", "term", "coefficient", "p"], rows, caption)
 
 
 def _reading_table(metrics: dict[str, float], one: dict[str, Any]) -> Table:
@@ -179,7 +202,10 @@ def _reading_table(metrics: dict[str, float], one: dict[str, Any]) -> Table:
             cells += [*whole, _said(metrics, f"correlation/{reading}/{name}", 2)]
         rows.append(cells)
     head = [f"{what} {name}" for name in PARAMETERS[:3] for what in ("bias of", "SD of", "correlation of")]
-    caption = "In the manual mask, against the median of the true maps, over fetuses. `voxels` is what the study reads."
+    caption = (
+        "In the manual mask, against the median of the true maps where a voxel is all lung, over fetuses: noise, "
+        "motion and partial volume together. `voxels` is what the study reads."
+    )
     return Table(["fit", *head], rows, caption)
 
 
@@ -209,11 +235,31 @@ def _pictures(one: dict[str, Any], work: WorkDir) -> Figure:
     return Figure(save_figure(work, "lungs", drawn))
 
 
-def _bland_altman(config: ConfigDict, one: dict[str, Any], work: WorkDir) -> list[Figure]:
+def _dice(found: list[dict[str, Any]], work: WorkDir) -> Figure:
+    """Dice of every fetus; `fetuses.csv` has the numbers, and what was read."""
+    lines = [
+        "cohort,weeks,restricted,dice,ml_true,ml_automatic,f_true,f_manual,f_automatic,f_automatic_frames_left_out"
+    ]
+    for k, one in enumerate(found):
+        values = np.stack(list(_values(one).values()), 1)
+        for row in zip(one["age"], one["restricted"], one["dice"], one["volume"], values, strict=True):
+            age, restricted, dice, volume, f = row
+            numbers = [f"{value:.4f}" for value in (dice, *volume, *f)]
+            lines.append(",".join([str(k), f"{age:.2f}", str(int(restricted)), *numbers]))
+    write_text(work.path / "fetuses.csv", "\n".join(lines) + "\n")
+    groups = {f"cohort {k}": (one["age"], one["dice"]) for k, one in enumerate(found)}
+    return Figure(
+        save_figure(work, "dice", points(groups, "gestational age, weeks", "Dice")), "Each fetus; fetuses.csv"
+    )
+
+
+def _bland_altman(one: dict[str, Any], work: WorkDir) -> list[Figure]:
     out = []
     for k, name in enumerate(PARAMETERS[:2]):
         manual, automatic = one["read"][MAIN][:, :, k].T
         seen = np.isfinite(automatic)
+        if seen.sum() < 3:
+            continue
         limits = bland_altman(automatic[seen], manual[seen])
         restricted = one["restricted"].astype(bool)
         groups = {

@@ -19,6 +19,13 @@ jax.config.update("jax_num_cpu_devices", 2)  # so that sharding is tested on any
 hypothesis.settings.register_profile("medjax", deadline=None, derandomize=True, max_examples=20)
 hypothesis.settings.load_profile("medjax")
 
+LONG = ("test_pet_experiments", "test_experiments", "test_readme", "test_prior_command", "test_labels_command")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that two workers end together."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

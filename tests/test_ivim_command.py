@@ -101,13 +101,32 @@ def test_regions_have_rows_of_their_own(here):
     assert float(rows[8]["median"]) > float(rows[4]["median"])  # f rises along x
 
 
+def test_noise_is_measured_in_air_alone(here):
+    array = frames()
+    air = np.zeros(SHAPE, np.float32)
+    air[7:] = 1
+    noise = np.random.default_rng(3).normal(size=(2, 2, 8, 4, 11))
+    array[7:] = 3 * np.hypot(*noise)
+    write_scan(array)
+    write_nifti("air.nii.gz", air, AFFINE)
+    write_nifti("tissue.nii.gz", 1 - air, AFFINE)
+    done("--mask", "mask.nii.gz", "--sigma", "air.nii.gz", "--noise", "rician")
+    given = done("--mask", "mask.nii.gz", "--sigma", "3.0", "--noise", "rician")
+    assert np.median(read_nifti("maps/crlb_f.nii.gz").array[here]) > 0.01 and "voxels tell" in given
+    scan = ("dwi.nii.gz", "--bvals", "dwi.bval", "-o", "other", "--mask", "mask.nii.gz")
+    refused_elsewhere = medjax_command(*scan, "--sigma", "tissue.nii.gz")
+    assert refused_elsewhere.exit_code == 2 and "of air alone" in refused_elsewhere.stderr
+
+
 def test_directions_are_averaged_and_a_spoilt_frame_is_named(here):
     bvalues = np.repeat(B, 3)
     array = frames(bvalues, snr=40.0)
     array[..., 25] *= 0.5  # of b = 400
     write_scan(array, bvalues)
-    said = done("--noise", "student", "--sigma", "2.5")
-    assert "frame 25 (b = 400) fits badly" in said and said.count("fits badly") == 1
+    said = done("--noise", "student")
+    assert "frame 25 (b = 400) does not go with the others" in said and said.count("does not go") == 1
+    assert [row["frame"] for row in table("maps/frames.csv") if float(row["spoilt"])] == ["25"]
+    assert "frame 25 (b = 400) does not go with the others: left out" in done("--drop-spoilt")
     assert "11 b-values" in done("--average", "geometric", "--mask", "mask.nii.gz")
 
 
@@ -115,7 +134,7 @@ def test_voxels_that_cannot_be_fitted_are_counted(here):
     array = frames()
     array[3, 3, 1, 4], array[4, 3, 1], array[5, 5, 2, 3] = np.nan, -1, -5
     write_scan(array)
-    said = done("--mask", "mask.nii.gz", "--sigma", "background")
+    said = done("--mask", "mask.nii.gz")
     assert "1 voxels with NaN or infinite values left out" in said
     assert "1 voxels without signal above 0 left out" in said
     assert "1 voxels with values of 0 or below in some frame, fitted" in said
@@ -139,7 +158,7 @@ def test_what_does_not_fit_the_scan_is_refused(here):
     refused(r"small.nii.gz: grid of \(9, 8, 3\); dwi.nii.gz has \(9, 8, 4\)", *scan, "--mask", "small.nii.gz")
     refused(r"shifted.nii.gz: another affine", *scan, "--mask", "shifted.nii.gz")
     refused("--noise poisson; expected gaussian, rician or student", *scan, "--noise", "poisson")
-    refused("--sigma little; expected residual, background or a number", *scan, "--sigma", "little")
+    refused("--sigma little; expected residual, a number above 0 or a mask of air", *scan, "--sigma", "little")
     refused(r"mask.nii.gz: shape \(9, 8, 4\); expected a 4-D series", "mask.nii.gz", *scan[1:])
     write_scan(np.zeros((*SHAPE, 11)))
     refused("none of them finite with signal above 0")

@@ -20,12 +20,12 @@ Labels = Annotated[
     Path | None,
     typer.Option(metavar="NIFTI", help="Regions to give statistics of, on the scan's grid.", show_default=False),
 ]
-Method = Annotated[str, typer.Option(help="full; segmented (two steps); shrunk (voxels of a region help each other).")]
+Method = Annotated[str, typer.Option(help="full; segmented (two steps); shrunk (all voxels fitted help each other).")]
 NoiseKind = Annotated[str, typer.Option("--noise", help="gaussian; rician (low signal); student (spoilt frames).")]
 Sigma = Annotated[
     str,
     typer.Option(
-        help="Noise: residual (of each voxel), background (outside of mask, where there is air), or a number."
+        help="Noise of a measurement: residual (of each voxel), a number, or a NIfTI mask of air on the scan's grid."
     ),
 ]
 Convention = Annotated[str, typer.Option(help="Of D*: absolute, exp(−b D*), or excess, exp(−b (D + D*)).")]
@@ -33,6 +33,7 @@ Average = Annotated[
     str, typer.Option("--average", help="Frames of one b-value, say of several directions: none, mean or geometric.")
 ]
 Threshold = Annotated[float, typer.Option(help="Of a segmented fit: perfusion is over from this b-value, s/mm².")]
+Drop = Annotated[bool, typer.Option("--drop-spoilt", help="Leave out frames that do not go with the others.")]
 
 
 @app.callback()
@@ -53,6 +54,7 @@ def fit_command(
     convention: Convention = "absolute",
     average: Average = "none",
     threshold: Threshold = 200.0,
+    drop: Drop = False,
 ) -> None:
     """Fit S(b) = S0 [(1 − f) exp(−b D) + f exp(−b D*)] in every voxel.
 
@@ -65,4 +67,4 @@ def fit_command(
     from medjax.running.environment import prepare_process
 
     prepare_process()
-    fit_scan(scan, bvals, output, mask, labels, method, noise, sigma, convention, average, threshold)
+    fit_scan(scan, bvals, output, mask, labels, method, noise, sigma, convention, average, threshold, drop)

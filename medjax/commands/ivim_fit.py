@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from medjax.atomic import write_text
 from medjax.data.bvalues import read_bvalues
-from medjax.data.formats import Series, read_nifti, read_nifti_series, write_nifti
+from medjax.data.formats import SUFFIXES, Series, read_nifti, read_nifti_series, write_nifti
 from medjax.errors import ConfigError, DataError
 from medjax.ivim.adc import adc
 from medjax.ivim.directions import average
@@ -26,7 +26,6 @@ from medjax.ivim.signal import Ivim
 from medjax.report.figures import Scale, montage, write_png
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
-SPOILT = 0.25  # a frame with this share of voxels more than 3 σ off is named
 SCALES = {
     "S0": Scale("signal", "gray"), "f": Scale("f", "inferno"), "D": Scale("D, mm²/s", "magma"),
     "D*": Scale("D*, mm²/s", "inferno"),
@@ -54,6 +53,7 @@ def fit_scan(
     convention: str,
     mean: str,
     threshold: float,
+    drop: bool,
 ) -> None:
     """Read, fit, write, and say what came of it.
 
@@ -67,7 +67,13 @@ def fit_scan(
     signals, bvalues, weights = read.series.array[read.usable].T, read.bvalues, None
     if mean != "none":
         signals, bvalues, weights = average(signals, bvalues, "geometric" if mean == "geometric" else "mean")
-    options: dict[str, Any] = {"method": method, "noise": noise, "convention": convention, "threshold": threshold}
+    options: dict[str, Any] = {
+        "method": method,
+        "noise": noise,
+        "convention": convention,
+        "threshold": threshold,
+        "drop": drop,
+    }
     found = maps(signals, bvalues, sigma=level, weights=weights, **options)
     output.mkdir(parents=True, exist_ok=True)
     files = _files(found, np.asarray(adc(jnp.asarray(signals), bvalues).adc))
@@ -76,7 +82,7 @@ def fit_scan(
     _picture(output, files, read, f"{method} fit, {noise} noise, D* {convention}")
     _write_regions(output / "regions.csv", found, regions, read.usable)
     _write_frames(output / "frames.csv", found, bvalues)
-    _tell(found, bvalues, read, output)
+    _tell(found, bvalues, read, output, drop)
 
 
 def chosen(**given: str) -> None:
@@ -134,8 +140,8 @@ def read_regions(labels: Path | None, scan: Scan) -> dict[str, Bool[np.ndarray, 
     values = _on_grid(labels, scan.series, Path("the scan"))
     if not np.array_equal(values, np.round(values)):
         raise DataError(f"{labels}: values between whole numbers; expected labels")
-    values = values[scan.usable].astype(int)
-    return regions | {str(label): values == label for label in sorted(set(values[values > 0].tolist()))}
+    inside = values[scan.usable].astype(int)
+    return regions | {str(int(label)): inside == label for label in np.unique(values[values > 0])}
 
 
 def volume(
@@ -160,17 +166,18 @@ def _on_grid(path: Path, series: Series, scan: Path) -> np.ndarray:
 def _sigma(given: str, scan: Scan) -> float | None:
     if given == "residual":
         return None
-    if given == "background":
-        outside = scan.series.array[~scan.usable]
-        if not outside.size:
-            raise ConfigError("--sigma background: no voxel outside of the fit; give --mask, or another --sigma")
-        return sigma_of_background(outside)
+    if given.endswith(SUFFIXES):
+        air = _on_grid(Path(given), scan.series, Path("the scan")) > 0
+        try:
+            return sigma_of_background(scan.series.array[air])
+        except ConfigError as error:
+            raise ConfigError(f"{given}: {error}") from error
     try:
         value = float(given)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"--sigma {given}; expected residual, background or a number above 0")
+        raise ConfigError(f"--sigma {given}; expected residual, a number above 0 or a mask of air (.nii.gz)")
     return value
 
 
@@ -196,6 +203,9 @@ def _picture(output: Path, files: Mapping[str, np.ndarray], scan: Scan, note: st
 def _write_regions(path: Path, found: Maps, regions: Mapping[str, np.ndarray], usable: np.ndarray) -> None:
     rows: list[list[Any]] = []
     for name, inside in regions.items():
+        if not inside.any():
+            rows += [[name, 0, "", parameter, "", "", "", ""] for parameter in (*NAMES[1:], "f_Dstar")]
+            continue
         part = region_statistics(Ivim(*(np.asarray(p) for p in found.parameters)), inside)
         share = float(np.asarray(found.identifiable)[inside].mean())
         spreads = (("f", part.f), ("D", part.d), ("Dstar", part.d_star), ("f_Dstar", part.f_d_star))
@@ -204,9 +214,10 @@ def _write_regions(path: Path, found: Maps, regions: Mapping[str, np.ndarray], u
 
 
 def _write_frames(path: Path, found: Maps, bvalues: np.ndarray) -> None:
-    rows = zip(bvalues.tolist(), *(values.tolist() for values in found.frames), strict=True)
+    columns = (*found.frames, found.spoilt.astype(float))
+    rows = zip(bvalues.tolist(), *(values.tolist() for values in columns), strict=True)
     table = [[frame, f"{b:g}", *map(_number, rest)] for frame, (b, *rest) in enumerate(rows)]
-    _write_csv(path, ["frame", "b", "misfit", "weight", "share_beyond_3_sigma"], table)
+    _write_csv(path, ["frame", "b", "misfit", "weight", "share_beyond_3_sigma", "spoilt"], table)
 
 
 def _number(value: float) -> str:
@@ -221,14 +232,14 @@ def _write_csv(path: Path, head: list[str], rows: list[list[Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _tell(found: Maps, bvalues: np.ndarray, scan: Scan, output: Path) -> None:
+def _tell(found: Maps, bvalues: np.ndarray, scan: Scan, output: Path, dropped: bool) -> None:
     f, d, fast = (float(np.median(p)) for p in found.parameters[1:])
     number, seen = int(scan.usable.sum()), float(np.mean(found.identifiable))
     typer.echo(f"{number} voxels, {len(bvalues)} b-values: median f {f:.3f}, D {d:.3g}, D* {fast:.3g} mm²/s")
     typer.echo(f"{seen:.0%} of the voxels tell f, D and D* to half their value or better")
     if scan.said:
         typer.echo(scan.said)
-    for frame in np.flatnonzero(found.frames.bad > SPOILT):
-        share = f"{found.frames.bad[frame]:.0%} of voxels beyond 3 σ"
-        typer.echo(f"frame {frame} (b = {bvalues[frame]:g}) fits badly: {share}; --noise student counts it less")
+    for frame in np.flatnonzero(found.spoilt):
+        advice = "left out" if dropped else "--drop-spoilt leaves it out, --noise student counts it less"
+        typer.echo(f"frame {frame} (b = {bvalues[frame]:g}) does not go with the others: {advice}")
     typer.echo(f"maps, maps.png, regions.csv, frames.csv: {output}")

@@ -1,6 +1,6 @@
 """What `medjax segment train` and `predict` do: read nnU-Net's layout, plan, train folds, predict NIfTI files.
 
-    MODEL/plan.json  dataset.json                    what to know of the data; labels by name, settings
+    MODEL/plan.json  dataset.json                    what to know of the data; labels by name, cases, settings
     MODEL/fold_k/params.npz  best.npz                the last parameters, and those of the best average pseudo-Dice
     MODEL/fold_k/progress.csv  figures/progress.png  each epoch
     MODEL/fold_k/validation.csv                      Dice of each case of the fold, on its own grid
@@ -12,7 +12,11 @@ Folds of one model can be trained at once, by processes of their own.
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+import zipfile
+import zlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ from medjax.segmentation.recipe import Fold, adopted, case_dice, folds, predict_
 from medjax.segmentation.resample import Shape
 
 FOLDS = 5
+DESCRIBED = {"channel_names": list, "labels": dict, "file_ending": str, "settings": dict}  # what prediction relies on
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
 
 
@@ -54,8 +59,11 @@ def train(
 
     Raises:
         ConfigError, DataError: something given cannot be used, or a loss is not finite.
-        WorkdirError: `output` holds a model of other settings, or another process works there.
+        WorkdirError: `output` holds a model of other settings or data, or another process works there.
     """
+    for option, value in (("--rate", rate), ("--memory-gb", memory_gb)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ConfigError(f"{option} {value:g}; expected a finite number above 0")
     data = read_dataset(dataset)
     parts = folds(len(data.training), seed, min(FOLDS, len(data.training)))
     wanted = _wanted_folds(fold, len(parts))
@@ -68,7 +76,7 @@ def train(
     pending = [number for number in wanted if not (output / f"fold_{number}" / "validation.csv").is_file()]
     for number in sorted(set(wanted) - set(pending)):
         typer.echo(f"fold {number}: finished before")
-    ready = [prepare(_case(data, k), design) for k in track(range(len(data.training)), "preparing")] if pending else []
+    ready = [_prepared(data, k, design) for k in track(range(len(data.training)), "preparing")] if pending else []
     for number in pending:
         with open_workdir(output / f"fold_{number}", {**planning, **settings}) as work:
             _fold(work, data, ready, parts[number], design, number, settings)
@@ -98,7 +106,8 @@ def predict(
     for files in track(cases, "predicting"):
         scan = read_scan(files, design.classes)
         axes = (0, 1, 2) if mirror else ()
-        said = predict_case(params, scan.image, scan.spacing, design, mirror=axes, keep=pieces)
+        with _named(files.images[0]):
+            said = predict_case(params, scan.image, scan.spacing, design, mirror=axes, keep=pieces)
         write_nifti(output / f"{files.name}{description['file_ending']}", said.labels, scan.affine)
         if probabilities:
             with replacing(output / f"{files.name}.npz") as file:
@@ -110,24 +119,53 @@ def predict(
 def _plan(
     folder: Path, data: RawDataset, settings: dict[str, Any], base_width: int, memory_gb: float, patch: Shape | None
 ) -> Plan:
-    """The model's plan, made once; folds of one model are trained with the same settings."""
+    """The model's plan, made once; folds of one model are trained on the same data with the same settings."""
     file = folder / "plan.json"
-    if file.is_file():
-        _, description = _model(folder)
-        for name, value in settings.items():
-            if description["settings"].get(name) != value:
-                there = description["settings"].get(name)
-                raise WorkdirError(f"{folder}: its {name} is {there}, here {value}; expected one, or another folder")
-        return from_json(file.read_text())
-    numbers = track(range(len(data.training)), "reading")
-    found = fingerprint((_case(data, k) for k in numbers), data.classes, data.channels)
-    design = plan(found, memory_gb=memory_gb, base_width=base_width, patch=patch)
     description = {
-        "channel_names": data.channels, "labels": dict(data.labels), "file_ending": data.ending, "settings": settings,
+        "channel_names": list(data.channels), "labels": dict(data.labels), "file_ending": data.ending,
+        "cases": sorted(case.name for case in data.training), "settings": settings,
     }  # fmt: skip
+    if file.is_file():
+        design, there = _model(folder)
+        _same(folder, there, description)
+        return design
+    numbers, files = track(range(len(data.training)), "reading"), [str(case.images[0]) for case in data.training]
+    found = fingerprint((_case(data, k) for k in numbers), data.classes, data.channels, files)
+    design = plan(found, memory_gb=memory_gb, base_width=base_width, patch=patch)
     write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
     write_text(file, to_json(design))
     return design
+
+
+def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise a WorkdirError that names what differs between two descriptions."""
+    cases = [set(one.get("cases", [])) for one in (there, here)]
+    if odd := sorted(cases[0] ^ cases[1]):
+        owner, other = ("the model", "the data set") if odd[0] in cases[0] else ("the data set", "the model")
+        raise WorkdirError(
+            f"{folder}: {len(odd)} cases differ, {odd[0]} is in {owner}, not in {other}; "
+            "expected the data set that it was planned for, or another folder"
+        )
+    pairs = [(name, there[name], here[name]) for name in ("channel_names", "labels", "file_ending")]
+    pairs += [(name, there["settings"].get(name), value) for name, value in here["settings"].items()]
+    for name, old, new in pairs:
+        if old != new:
+            raise WorkdirError(f"{folder}: its {name} is {old}, here {new}; expected one, or another folder")
+
+
+@contextmanager
+def _named(file: Path) -> Generator[None, None, None]:
+    """What is wrong with a file's content starts with its name."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _prepared(data: RawDataset, number: int, design: Plan) -> Prepared:
+    case = _case(data, number)
+    with _named(data.training[number].images[0]):
+        return prepare(case, design)
 
 
 def _case(data: RawDataset, number: int) -> Case:
@@ -153,7 +191,7 @@ def _fold(
     rows: list[dict[str, float | int]] = []
     first = start(own["seed"], design)
     if kept.is_file():
-        first = load_arrays(kept, first)
+        first = _loaded(kept, first)
         rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= int(first.state.step)]
         typer.echo(f"fold {number}: continuing after epoch {len(rows)}")
 
@@ -178,7 +216,8 @@ def _fold(
 def _validated(folder: Path, data: RawDataset, number: int, params: PyTree, design: Plan) -> list[Any]:
     """Name and Dice of each structure; the prediction is kept for the choice of components."""
     case, name = _case(data, number), data.training[number].name
-    said = predict_case([params], case.image, case.spacing, design)
+    with _named(data.training[number].images[0]):
+        said = predict_case([params], case.image, case.spacing, design)
     (folder / "validation").mkdir(exist_ok=True)
     with replacing(folder / "validation" / f"{name}.npz") as file:
         np.savez_compressed(file, labels=said.labels.astype(np.uint8))
@@ -192,8 +231,8 @@ def _adopt(model: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np
     predictions, references = list[np.ndarray](), list[np.ndarray]()
     for fold, (_, validation) in enumerate(parts):
         for number in validation.tolist():
-            with np.load(model / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz") as file:
-                predictions.append(file["labels"].astype(np.int32))
+            kept = model / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
+            predictions.append(_loaded(kept, {"labels": 0})["labels"].astype(np.int32))
             references.append(_case(data, number).labels)
     chosen = adopted(predictions, references, design.classes)
     write_text(model / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
@@ -205,12 +244,36 @@ def _model(folder: Path) -> tuple[Plan, dict[str, Any]]:
     for name in ("plan.json", "dataset.json"):
         if not (folder / name).is_file():
             raise DataError(f"{folder}/{name}: no such file; expected a folder that `medjax segment train` wrote")
-    return from_json((folder / "plan.json").read_text()), json.loads((folder / "dataset.json").read_text())
+    with _named(folder / "plan.json"):
+        design = from_json((folder / "plan.json").read_text(errors="replace"))
+    description = _json(folder / "dataset.json")
+    for key, kind in DESCRIBED.items():
+        if not isinstance(description.get(key), kind):
+            raise DataError(f"{folder}/dataset.json: no {key} of kind {kind.__name__}; expected what `train` wrote")
+    return design, description
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(errors="replace")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: cannot be read as JSON ({error}); expected what `train` wrote") from error
+
+
+def _loaded(file: Path, like: PyTree) -> PyTree:
+    try:
+        return load_arrays(file, like)
+    except WorkdirError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise WorkdirError(f"{file}: damaged ({error}); delete its fold's folder to train the fold anew") from error
 
 
 def _trained_folds(model: Path, which: str | None) -> list[str]:
     there = sorted(path.parent.name for path in model.glob("fold_*/params.npz"))
     wanted = there if which is None else [f"fold_{part.strip()}" for part in which.split(",")]
+    if twice := [name for name in wanted if wanted.count(name) > 1]:
+        raise ConfigError(f"--folds {which}: {twice[0]} more than once; expected every fold once")
     if absent := sorted(set(wanted) - set(there)):
         raise ConfigError(f"--folds {which}: {absent[0]} is not there; expected some of {', '.join(there) or 'none'}")
     if not wanted:
@@ -220,14 +283,14 @@ def _trained_folds(model: Path, which: str | None) -> list[str]:
 
 def _params(model: Path, fold: str, design: Plan, best: bool) -> PyTree:
     like = jax.eval_shape(lambda: start(0, design).state.params)
-    return load_arrays(model / fold / ("best.npz" if best else "params.npz"), like)
+    return _loaded(model / fold / ("best.npz" if best else "params.npz"), like)
 
 
 def _keep(model: Path, given: Sequence[str], labels: Mapping[str, int]) -> dict[int, int] | None:
     """CLASS=N by name or number; without any, what the folds adopted."""
     if not given:
         file = model / "keep.json"
-        return {int(k): count for k, count in json.loads(file.read_text()).items()} if file.is_file() else None
+        return {int(k): count for k, count in _json(file).items()} if file.is_file() else None
     known = {**{str(number): number for number in labels.values()}, **labels}
     pieces = dict[int, int]()
     for text in given:

@@ -7,7 +7,7 @@ uterus, the receive field shades, voxels average what they hold (thick slices), 
 baseline that labels and maps belong to. The same seed gives the same scan.
 
 From publications: lung D 1.39–1.97e-3, f 0.2475–0.3909, D* 13.06–32.78e-3 mm²/s (the range that SUPER-IVIM-DC's
-simulator uses for fetal lung); f rises with age while D and D* do not (Ercolani et al., European Journal of Radiology,
+simulator uses for fetal lung); f rises with age while D and D* do not (European Journal of Radiology,
 2021); the canalicular and saccular stages meet at 26 weeks. All else is our choice, made to be plausible and to look
 like such a scan: slopes, spreads, the size of the group's effect, motion, and every other tissue's parameters.
 """
@@ -47,10 +47,10 @@ from medjax.data.fetal_motion import FINE, Motion, frames, moves, voxel_means
 from medjax.data.formats import Number
 from medjax.errors import DataError
 
-TECHNION = (0.0, 50.0, 100.0, 200.0, 400.0, 600.0)
-ERCOLANI = (0.0, 10.0, 30.0, 50.0, 75.0, 100.0, 200.0, 400.0, 700.0, 1000.0)
+SIX_B = (0.0, 50.0, 100.0, 200.0, 400.0, 600.0)
+TEN_B = (0.0, 10.0, 30.0, 50.0, 75.0, 100.0, 200.0, 400.0, 700.0, 1000.0)
 KNOT, F_AT_KNOT, SLOPE_BEFORE, SLOPE_AFTER = 26.0, 0.33, 0.012, 0.004  # of lung f: weeks, share, share a week
-LUNG_D, LUNG_D_STAR, F_RANGE = (1.39e-3, 1.97e-3), (13.06e-3, 32.78e-3), (0.2475, 0.3909)
+LUNG_D, LUNG_D_STAR = (1.39e-3, 1.97e-3), (13.06e-3, 32.78e-3)
 BETWEEN_F, BETWEEN_VOLUME = 0.015, 0.10  # between fetuses of one age: of f; of the volume's logarithm
 WITHIN = (0.08, 0.08, 0.06, 0.15)  # within an organ, of the logarithm of S0, f, D, D*, times `heterogeneity`
 WITHIN_MM, SHADE, SHADE_MM = 7.0, 0.12, 90.0  # how far that reaches; the receive field's logarithm
@@ -136,7 +136,7 @@ def fetal(
     age: Number = 28.0,
     restricted: bool = False,
     *,
-    bvalues: Sequence[Number] = TECHNION,
+    bvalues: Sequence[Number] = SIX_B,
     shape: tuple[int, int, int] = (48, 48, 20),
     spacing: tuple[Number, Number, Number] = (3.0, 3.0, 5.0),
     snr: Number = 20.0,

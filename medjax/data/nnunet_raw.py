@@ -9,7 +9,8 @@
     for case in data.training:
         scan = read_scan(case, data.classes)   .image (x, y, z, channel), .labels, .spacing in mm, .affine
 
-Class numbers are 0, 1, … without gaps. Regions (labels that are lists) and an "ignore" label are refused.
+Class numbers are 0, 1, … without gaps. Regions (labels that are lists) and an "ignore" label are refused,
+and so are channels named after a scaling that medjax has not: "CT" is scaled as CT, any other name means z-scores.
 
 Source: nnU-Net v2's documentation, dataset_format.md.
 """
@@ -28,6 +29,7 @@ from medjax.atomic import write_text
 from medjax.data.formats import SUFFIXES, read_nifti, voxel_mm, write_nifti
 from medjax.errors import DataError
 
+OTHER_SCALINGS = ("noNorm", "rescale_to_0_1", "rgb_to_0_1")  # channel names by which nnU-Net does not take z-scores
 SAME_GRID = 1e-2  # difference of two affines that is taken for rounding
 
 
@@ -70,8 +72,9 @@ def read_dataset(folder: Path) -> RawDataset:
     """What dataset.json says and which files there are.
 
     Raises:
-        DataError: no or wrong dataset.json, regions, an ignore label, label numbers with gaps, files that are missing,
-            or another number of training cases than numTraining.
+        DataError: no or wrong dataset.json, a channel that nnU-Net does not scale as CT or by z-score, regions, an
+            ignore label, label numbers with gaps, files that are missing, or another number of training cases than
+            numTraining.
     """
     content = _json(folder / "dataset.json")
     channels = _channels(folder / "dataset.json", content["channel_names"])
@@ -200,7 +203,14 @@ def _json(path: Path) -> dict[str, Any]:
 def _channels(path: Path, names: dict[str, Any]) -> tuple[str, ...]:
     if sorted(names) != sorted(str(k) for k in range(len(names))) or not names:
         raise DataError(f"{path}: channel_names {sorted(names)}; expected numbers from 0 without gaps")
-    return tuple(str(names[str(k)]) for k in range(len(names)))
+    channels = tuple(str(names[str(k)]) for k in range(len(names)))
+    refused = {name.casefold() for name in OTHER_SCALINGS}
+    if odd := [name for name in channels if name.casefold() in refused]:
+        raise DataError(
+            f"{path}: channel name {odd[0]!r} asks nnU-Net for another scaling; expected CT, or a name that means "
+            f"z-scores, such as MR: {', '.join(OTHER_SCALINGS)} are not supported"
+        )
+    return channels
 
 
 def _labels(path: Path, named: dict[str, Any]) -> dict[str, int]:

@@ -34,8 +34,11 @@ def average(
         raise ConfigError(f"average '{kind}'; expected mean or geometric")
     order = np.argsort(bvalues, kind="stable")
     rising = bvalues[order]
-    new = np.diff(rising, prepend=-np.inf) > CLOSE * rising
-    groups = np.split(order, np.flatnonzero(new)[1:])
+    starts = [0]
+    for k in range(1, len(rising)):
+        if rising[k] - rising[starts[-1]] > CLOSE * rising[k]:
+            starts.append(k)
+    groups = np.split(order, starts[1:])
     means: list[np.ndarray] = []
     counts: list[int] = []
     for group in groups:

@@ -128,11 +128,18 @@ def _fit(
         start = _start(y, count, b, *bounds)
         return lm(model, start, y, *bounds, weights=w, steps=steps, noise=likelihood).parameters
 
-    found = differentiable(cost, solve, *bounds)
+    found = _ordered(differentiable(cost, solve, *bounds), *bounds)
     return (
         jnp.where(seen[None], found, 0).at[0].multiply(scale[0]),
         jnp.where(seen, cost(found) * scale[0] ** 2, 0),
     )
+
+
+def _ordered(p: Array, lower: Array, upper: Array) -> Array:
+    """The faster decay is D*: where both kinds of bounds allow it, parts that came out the other way round change."""
+    other = jnp.stack([p[0], 1 - p[1], p[3], p[2]])
+    allowed = jnp.all((other >= lower) & (other <= upper), axis=0)
+    return jnp.where((allowed & (p[2] > p[3]))[None], other, p)
 
 
 def _start(y: Array, count: Array, b: Array, lower: Array, upper: Array) -> Array:

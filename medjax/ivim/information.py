@@ -5,12 +5,11 @@ derivatives with respect to S0, f, D and D*, in the convention used, and σ that
 the bound cannot be bettered; a bound as large as the parameter says that the protocol does not see it.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from medjax.ivim.lm import cholesky
+from medjax.ivim.lm import cholesky, slopes_of
 from medjax.ivim.signal import UNIT, Convention, Ivim, signal
 
 
@@ -32,8 +31,7 @@ def cramer_rao(
     def model(p: Array) -> Array:
         return signal(Ivim(*(p * units[:, None])), b, convention)
 
-    _, push = jax.linearize(model, p)
-    slopes = [push(jnp.zeros_like(p).at[k].set(1.0)) for k in range(4)]
+    _, slopes = slopes_of(model, p)
     w = jnp.ones((len(b), 1)) if weights is None else jnp.asarray(weights, jnp.float32)[:, None]
     information = [[jnp.sum(w * a * c, axis=0) for c in slopes[: i + 1]] for i, a in enumerate(slopes)]
     covariance = inverse(information)

@@ -64,7 +64,7 @@ def lm(
 
     def step(_: Array, state: _State) -> _State:
         p = state.parameters
-        prediction, slopes = _slopes(model, p)
+        prediction, slopes = slopes_of(model, p)
         target, weight = noise.surrogate(measured, prediction)
         u = w * weight
         gradient = jnp.stack([jnp.sum(u * j * (target - prediction), axis=0) for j in slopes])
@@ -86,7 +86,7 @@ def lm(
     return Fit(end.parameters, end.cost, end.accepted)
 
 
-def _slopes(model: Model, p: Array) -> tuple[Array, list[Array]]:
+def slopes_of(model: Model, p: Float[Array, "parameter voxel"]) -> tuple[Array, list[Array]]:
     """Predictions, and their derivatives with respect to each parameter: forward mode, for parameters are few."""
     prediction, push = jax.linearize(model, p)
     rows = [jnp.zeros_like(p).at[k].set(1.0) for k in range(len(p))]

@@ -28,6 +28,7 @@ from medjax.errors import ConfigError
 Kind = Literal["gaussian", "rician", "student"]
 FREEDOM = 3.0  # degrees of freedom of Student's t: a frame 3 σ off counts a third
 RAYLEIGH_MEDIAN = float(np.sqrt(2 * np.log(2)))
+RAYLEIGH_RATIO = float(np.sqrt(np.pi / 2)) / RAYLEIGH_MEDIAN  # of mean and median
 
 
 class Noise(NamedTuple):
@@ -95,11 +96,15 @@ def sigma_of_background(magnitudes: Float[np.ndarray, "..."]) -> float:
     """σ of the real part where there is only air: magnitudes are Rayleigh distributed, with median σ √(2 ln 2).
 
     Raises:
-        ConfigError: nothing above 0 there, as in images whose background was set to 0.
+        ConfigError: most of it is 0, as in images whose background was set to 0, or mean and median do not have
+            Rayleigh's ratio, as where there is tissue.
     """
     seen = magnitudes[np.isfinite(magnitudes)]
     if not (seen > 0).mean() > 0.9:
         raise ConfigError("background: most of it is 0; expected air with noise, or σ from residuals")
+    ratio = float(np.mean(seen)) / float(np.median(seen))
+    if abs(ratio / RAYLEIGH_RATIO - 1) > 0.03:
+        raise ConfigError(f"background: mean over median {ratio:.2f}; expected {RAYLEIGH_RATIO:.2f}, of air alone")
     return float(np.median(seen)) / RAYLEIGH_MEDIAN
 
 

@@ -20,16 +20,21 @@ ASKED = 2048  # voxels that are asked
 
 
 def spoilt(
-    signals: Float[np.ndarray, "b voxel"], bvalues: Float[np.ndarray, " b"], fall: float = FALL, least: int = LEAST
+    signals: Float[np.ndarray, "b voxel"],
+    bvalues: Float[np.ndarray, " b"],
+    weights: Float[np.ndarray, " b"] | None = None,
+    fall: float = FALL,
+    least: int = LEAST,
 ) -> Bool[np.ndarray, " b"]:
-    """Frames to leave out of a fit of this region's voxels.
+    """Frames to leave out of a fit of this region's voxels; `weights` says how many were averaged for each.
 
     Raises:
         DataError: no fit can come of these b-values.
     """
     check(signals, bvalues)
-    chosen = np.resize(np.arange(signals.shape[1]), ASKED)  # repeated where they are few: one shape, one compilation
-    remaining = partial(_remaining, jnp.asarray(signals[:, chosen]), jnp.asarray(bvalues))
+    chosen = np.linspace(0, signals.shape[1] - 1, ASKED).astype(int)  # all over; repeated where they are few
+    count = np.ones(len(bvalues), np.float32) if weights is None else weights
+    remaining = partial(_remaining, jnp.asarray(signals[:, chosen]), jnp.asarray(bvalues), jnp.asarray(count))
     keep = np.ones(len(bvalues), bool)
     now = float(remaining(jnp.asarray(keep)))
     while keep.sum() > least:
@@ -46,7 +51,7 @@ def spoilt(
 
 
 @jax.jit
-def _remaining(signals: Array, bvalues: Array, keep: Array) -> Array:
+def _remaining(signals: Array, bvalues: Array, count: Array, keep: Array) -> Array:
     """Median residual variance of the fit of the frames kept."""
-    cost = fit(signals, bvalues, weights=keep.astype(signals.dtype)).cost
+    cost = fit(signals, bvalues, weights=count * keep).cost
     return jnp.median(cost) / (jnp.sum(keep) - 4)

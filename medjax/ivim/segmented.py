@@ -13,7 +13,7 @@ Source: Sigmund et al., Journal of Magnetic Resonance Imaging, 2026, and its con
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from medjax.errors import DataError
 from medjax.ivim.fit import LOWER, UPPER, Found
@@ -30,6 +30,7 @@ def segmented(
     lower: Ivim = LOWER,
     upper: Ivim = UPPER,
     threshold: float = THRESHOLD,
+    weights: Float[Array, " b"] | None = None,
 ) -> Found:
     """A and D, then C and D*, within the bounds of D, D* and f; a voxel without signal gives zeros.
 
@@ -45,7 +46,9 @@ def segmented(
     largest = jnp.max(jnp.nan_to_num(signals), axis=0)
     scale = jnp.where(largest > 0, largest, 1.0)
     y = jnp.where(jnp.isfinite(signals), signals, 0.0) / scale[None]
-    slope, intercept = log_linear(y[high], bvalues[high] * UNIT)
+    finite = jnp.isfinite(signals)
+    count = finite if weights is None else finite * weights[:, None]
+    slope, intercept = log_linear(y[high], bvalues[high] * UNIT, count[high])
     d = jnp.clip(-slope, lower.d / UNIT, upper.d / UNIT)
     slow = jnp.exp(jnp.clip(intercept, -30, 30))
     b = jnp.asarray(bvalues * UNIT, y.dtype)[:, None]
@@ -56,24 +59,28 @@ def segmented(
 
     low, top = (jnp.array([[end], [bound.d_star / UNIT]], y.dtype) for end, bound in ((0.0, lower), (jnp.inf, upper)))
     start = jnp.stack([jnp.maximum(rest[np.argmin(bvalues)], 0.05), 10 * d])
-    missing, fast = lm(model, start, rest, low, top, steps=20).parameters
+    missing, fast = lm(model, start, rest, low, top, count.astype(y.dtype), steps=20).parameters
     f = jnp.clip(missing / jnp.maximum(slow + missing, 1e-20), lower.f, upper.f)
     seen = largest > 0
     absolute = Ivim(*(jnp.where(seen, p, 0) for p in ((slow + missing) * scale, f, d * UNIT, fast * UNIT)))
-    cost = jnp.sum((y * scale[None] - signal(absolute, bvalues)) ** 2, axis=0)
+    cost = jnp.sum(count * (y * scale[None] - signal(absolute, bvalues)) ** 2, axis=0)
     return Found(converted(absolute, "absolute", convention), jnp.where(seen, cost, 0))
 
 
 def log_linear(
-    y: Float[Array, "b voxel"], b: Float[np.ndarray, " b"], reweightings: int = 5
+    y: Float[Array, "b voxel"],
+    b: Float[np.ndarray, " b"],
+    count: Shaped[Array, "b voxel"] | None = None,
+    reweightings: int = 5,
 ) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
-    """(slope, intercept) of log y against b, weights ŷ², first y²; values that are not above 0 are left out."""
+    """(slope, intercept) of log y against b, weights `count` ŷ², first y²; values not above 0 are left out."""
     above = y > 0
+    times = jnp.ones_like(y) if count is None else count.astype(y.dtype)
     log = jnp.log(jnp.where(above, y, 1.0))
     x = jnp.asarray(b, y.dtype)[:, None]
 
     def line(weight: Array) -> tuple[Array, Array]:
-        w = jnp.where(above, weight, 0.0)
+        w = jnp.where(above, times * weight, 0.0)
         total = jnp.maximum(jnp.sum(w, axis=0), 1e-20)
         middle, height = jnp.sum(w * x, axis=0) / total, jnp.sum(w * log, axis=0) / total
         away = x - middle[None]

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from medjax.errors import DataError
 from medjax.ivim.fit import LOWER, UPPER
 from medjax.ivim.information import inverse
-from medjax.ivim.lm import Model, lm
+from medjax.ivim.lm import Model, lm, slopes_of
 from medjax.ivim.signal import UNIT, Ivim, signal
 
 SWEEPS, STEPS = 6, 8
@@ -45,22 +45,27 @@ def shrink(
     sigma: Float[Array, "#voxel"] | Float[Array, ""] | float,
     lower: Ivim = LOWER,
     upper: Ivim = UPPER,
+    weights: Float[Array, " b"] | None = None,
     sweeps: int = SWEEPS,
 ) -> Shrunk:
     """MAP maps of one region, from the maps that `fit` found (absolute D*) and σ in units of the signal.
+
+    `weights` says how many measurements of that σ were averaged for each b-value.
 
     Raises:
         DataError: fewer than eight voxels, too few to learn a prior of three parameters from.
     """
     if signals.shape[1] < 8:
         raise DataError(f"{signals.shape[1]} voxels in the region; expected at least 8 to learn a prior from")
-    return _shrink(signals, jnp.asarray(bvalues), found, jnp.asarray(sigma, signals.dtype), lower, upper, sweeps)
+    count = jnp.ones(len(signals)) if weights is None else jnp.maximum(weights, 1e-6)  # 0: a frame left out
+    noise = jnp.asarray(sigma, signals.dtype) / jnp.sqrt(count)[:, None]
+    return _shrink(signals, jnp.asarray(bvalues), found, noise, lower, upper, sweeps)
 
 
 @partial(jax.jit, static_argnames="sweeps")
 def _shrink(signals: Array, bvalues: Array, found: Ivim, sigma: Array, lower: Ivim, upper: Ivim, sweeps: int) -> Shrunk:
     scale = jnp.maximum(jnp.asarray(found.s0), 1e-20)
-    noise = (sigma / scale)[None]
+    noise = sigma / scale[None]
     y = signals / scale[None]
     low, top = (_transformed(bound, 0.0 if bound is lower else jnp.inf)[:, None] for bound in (lower, upper))
     start = jnp.clip(_transformed(found, jnp.ones_like(scale)), low, top)
@@ -106,8 +111,7 @@ def _robust_variance(values: Array) -> Array:
 
 def _mean_covariance(model: Model, p: Array) -> Array:
     """The mean over voxels of (JᵀJ)⁻¹, without S0."""
-    _, push = jax.linearize(model, p)
-    slopes = [push(jnp.zeros_like(p).at[k].set(1.0)) for k in range(len(p))]
+    _, slopes = slopes_of(model, p)
     lower = inverse([[jnp.sum(a * c, axis=0) for c in slopes[: i + 1]] for i, a in enumerate(slopes)])
     rows = [[jnp.mean(lower[max(i, j)][min(i, j)]) for j in range(1, len(p))] for i in range(1, len(p))]
     return jnp.stack([jnp.stack(row) for row in rows])

@@ -93,8 +93,8 @@ def patches(
     """batches(number): images (batch, *source, channel) and labels (batch, *source), cut at random places.
 
     The last round(batch · oversampled) of a batch are centred on a voxel of one of the case's structures, each as
-    likely as the others. The middle `patch` of the `source` voxels lies in the volume, where it fits; beyond the
-    volume images are 0 and labels background. Cases come in shuffled epochs.
+    likely as the others. The middle `patch` of the `source` voxels, as `augment_volumes` cuts it, lies in the volume,
+    where it fits; beyond the volume images are 0 and labels background. Cases come in shuffled epochs.
 
     Raises:
         DataError: there is no case.
@@ -125,9 +125,10 @@ def _some(places: np.ndarray) -> np.ndarray:
 
 def _corner(rng: np.random.Generator, one: Prepared, source: Shape, patch: Shape, structure: bool) -> list[int]:
     """The first voxel of a patch, which may lie outside."""
-    sides, wanted = np.array(one.labels.shape), np.array(source)
-    room = np.maximum(wanted - np.array(patch), wanted - sides)  # voxels that may lie outside
-    low, high = -(room // 2), sides + room // 2 + room % 2 - wanted
+    sides, wanted, own = np.array(one.labels.shape), np.array(source), np.array(patch)
+    middle = (wanted - 1) // 2 - (own - 1) // 2  # where augmentation without a warp cuts the patch from the source
+    low = -middle - np.maximum(own - sides, 0) // 2
+    high = low + np.maximum(sides - own, 0)
     if structure and one.places:
         places = one.places[rng.integers(len(one.places))]
         return np.clip(places[rng.integers(len(places))] - wanted // 2, low, high).tolist()

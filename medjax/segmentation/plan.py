@@ -76,19 +76,23 @@ class _Topology(NamedTuple):
     multiple: Shape
 
 
-def fingerprint(cases: Iterable[Case], classes: int, channels: Sequence[str] = ()) -> Fingerprint:
+def fingerprint(
+    cases: Iterable[Case], classes: int, channels: Sequence[str] = (), names: Sequence[str] = ()
+) -> Fingerprint:
     """Shapes, spacings, grey values of the foreground; cases are looked at one by one and not kept.
 
     `channels` names them; "CT" is scaled by these grey values, any other name by each image's own. Default: no names.
+    `names` are those of the cases in messages, "case 0" and so on without.
 
     Raises:
-        DataError: no case, channels or shapes differ, labels beyond `classes`, NaN, a spacing that is not positive.
+        DataError: no case, channels or shapes differ, labels beyond `classes`, NaN, a spacing that is not positive,
+            every voxel of an image 0.
     """
     shapes, spacings, kept = list[Shape](), list[Spacing](), list[float]()
     voxels = list[np.ndarray]()
     for number, case in enumerate(cases):
-        names = tuple(channels) or ("",) * case.image.shape[-1]
-        _check(f"case {number}", case, classes, len(names) if not voxels else voxels[0].shape[1])
+        count = voxels[0].shape[1] if voxels else len(channels) or case.image.shape[-1]
+        _check(names[number] if names else f"case {number}", case, classes, count)
         box, _ = non_zero(case.image)
         x, y, z = case.image[box].shape[:3]
         shapes.append((x, y, z))
@@ -104,8 +108,8 @@ def fingerprint(cases: Iterable[Case], classes: int, channels: Sequence[str] = (
     if not len(foreground):
         raise DataError("cases: no label is above 0; expected structures to learn")
     greys = tuple(_grey(foreground[:, k]) for k in range(foreground.shape[1]))
-    names = tuple(channels) or ("",) * len(greys)
-    return Fingerprint(tuple(shapes), tuple(spacings), tuple(kept), greys, names, classes)
+    of_channels = tuple(channels) or ("",) * len(greys)
+    return Fingerprint(tuple(shapes), tuple(spacings), tuple(kept), greys, of_channels, classes)
 
 
 def plan(
@@ -125,11 +129,13 @@ def plan(
     patch is rounded up to what the network halves, and never shrunk.
 
     Raises:
-        DataError: a budget, width, patch or batch that is not positive, or a budget that no patch fits.
+        DataError: a budget, width, patch or batch that is not positive, an infinite budget, or one that no patch fits.
     """
-    if not (memory_gb > 0 and min(base_width, most_width, *(patch or (1,))) > 0 and (batch is None or batch > 0)):
+    least = min(memory_gb, base_width, most_width, *(patch or (1,)), 1 if batch is None else batch)
+    if not (least > 0 and np.isfinite(memory_gb)):
         raise DataError(
-            f"plan: {memory_gb} GB, widths {base_width}, {most_width}, patch {patch}, batch {batch}; expected above 0"
+            f"plan: {memory_gb} GB, widths {base_width}, {most_width}, patch {patch}, batch {batch}; "
+            "expected above 0 and finite"
         )
     spacing = target_spacing(fingerprint)
     sides = [new_shape(*one, spacing) for one in zip(fingerprint.shapes, fingerprint.spacings, strict=True)]
@@ -147,7 +153,7 @@ def plan(
         net = _smaller(spacing, net, median, memory_gb)
     if batch is None:
         most = round(MOST_OF_DATA * float(np.prod(median)) * len(sides) / float(np.prod(net.patch)))
-        batch = max(min(round(2 * budget / cost(net)), most), 2)
+        batch = max(round(min(2 * budget / cost(net), most)), 2)
     thick = int(np.argmax(spacing))
     return Plan(
         spacing=spacing,
@@ -231,6 +237,8 @@ def _check(name: str, case: Case, classes: int, channels: int) -> None:
         raise DataError(
             f"{name}: NaN or infinite voxels, or spacing {case.spacing}; expected finite ones and mm above 0"
         )
+    if not case.image.any():
+        raise DataError(f"{name}: every voxel is 0; expected something to segment")
     if case.labels.min() < 0 or case.labels.max() >= classes:
         raise DataError(f"{name}: labels from {case.labels.min()} to {case.labels.max()}; expected 0 to {classes - 1}")
 

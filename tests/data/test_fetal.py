@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage, stats
 
 from medjax.data import fetal as module
-from medjax.data.fetal import ERCOLANI, Effects, Fetal, Maps, Motion, cohort, fetal, lung_f, lung_volume_ml
+from medjax.data.fetal import TEN_B, Effects, Fetal, Maps, Motion, cohort, fetal, lung_f, lung_volume_ml
 from medjax.data.fetal import _averaged as averaged
 from medjax.data.fetal import _labels as label_voxels
 from medjax.data.fetal_anatomy import (
@@ -33,7 +33,7 @@ plain = partial(small, snr=np.inf, motion=STILL, heterogeneity=0.0, bvalues=(0.0
 
 @pytest.fixture(scope="module")
 def clean():
-    return small(1, 24.0, snr=np.inf, motion=STILL, bvalues=ERCOLANI)
+    return small(1, 24.0, snr=np.inf, motion=STILL, bvalues=TEN_B)
 
 
 def volume_ml(scan: Fetal) -> float:
@@ -58,11 +58,11 @@ def test_the_formula_is_that_of_ivim():
 
 
 def test_a_voxel_of_lung_alone_decays_as_its_parameters_say():
-    scan = plain(1, 24.0, bvalues=ERCOLANI)
+    scan = plain(1, 24.0, bvalues=TEN_B)
     inside = scan.lung_share == 1
     s0, f, d, d_star = (p[inside] for p in scan.parameters)
     assert inside.sum() > 40 and np.ptp(f) < 1e-6 and np.ptp(s0) > 0.01  # the receive field shades
-    b = np.array(ERCOLANI)[:, None]
+    b = np.array(TEN_B)[:, None]
     expected = s0 * ((1 - f) * np.exp(-b * d) + f * np.exp(-b * d_star))
     np.testing.assert_allclose(scan.signals[:, inside], expected, rtol=2e-5)
 
@@ -108,7 +108,7 @@ def test_a_voxel_on_an_edge_holds_both(clean):
 
 
 def test_noise_is_rician_of_the_sigma_that_is_given(clean):
-    scan = small(1, 24.0, snr=10.0, motion=STILL, bvalues=ERCOLANI)
+    scan = small(1, 24.0, snr=10.0, motion=STILL, bvalues=TEN_B)
     np.testing.assert_array_equal(scan.labels, clean.labels)
     assert np.average(clean.parameters.s0, weights=clean.lung_share) / scan.sigma == pytest.approx(10, rel=1e-5)
     background = clean.signals[:, clean.parameters.s0 == 0].size and scan.signals[:, clean.parameters.s0 == 0]
@@ -201,7 +201,7 @@ def test_the_same_seed_is_the_same_and_another_another():
     for a, b in zip(one, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(one.labels, other.labels) and one.signals.dtype == np.float32
-    quiet = small(5, snr=50.0, motion=STILL, bvalues=ERCOLANI)  # the same fetus, scanned otherwise
+    quiet = small(5, snr=50.0, motion=STILL, bvalues=TEN_B)  # the same fetus, scanned otherwise
     np.testing.assert_array_equal(one.labels, quiet.labels)
 
 

@@ -41,7 +41,7 @@ def test_osipis_tissues(test_data):
 def test_the_minimum_is_scipys():
     """Against trust-region fits in float64 from several starts; relative excess of the cost."""
     _, y = voxels(24, 20.0)
-    found = fit(jnp.asarray(y), jnp.asarray(B), steps=40)
+    found = fit(jnp.asarray(y), jnp.asarray(B))
     excess = []
     for k in range(24):
         scale = y[:, k].max()
@@ -53,7 +53,7 @@ def test_the_minimum_is_scipys():
         bounds = ([0, 0, 0.1, 3], [np.inf, 1, 6, 500])
         best = min(2 * optimize.least_squares(residual, x, bounds=bounds).cost for x in starts) * scale**2
         excess.append(float(found.cost[k]) / best - 1)
-    assert max(excess) < 1e-4 and np.mean(excess) < 1e-5
+    assert max(excess) < 1e-5
 
 
 def test_the_fit_is_as_precise_as_can_be():
@@ -106,6 +106,8 @@ def test_bounds_hold_even_when_silly():
     _, y = voxels(200, 400.0)  # SNR 2.5
     lower, upper = Ivim(*map(np.float64, (0.5, 0.3, 2e-3, 2e-2))), Ivim(*map(np.float64, (0.9, 0.31, 2.1e-3, 3e-2)))
     p = fit(jnp.asarray(y), jnp.asarray(B), lower=lower, upper=upper).parameters
+    largest = y.max(0).astype(float)
+    assert (p.s0 / largest >= 0.5 * (1 - 1e-5)).all() and (p.s0 / largest <= 0.9 * (1 + 1e-5)).all()
     for name in ("f", "d", "d_star"):
         value = np.asarray(getattr(p, name), float)
         assert value.min() >= getattr(lower, name) * (1 - 1e-5) and value.max() <= getattr(upper, name) * (1 + 1e-5)
@@ -118,6 +120,17 @@ def test_the_conventions_of_d_star():
     np.testing.assert_allclose(signal(excess, B, "excess"), y, rtol=1e-3)
     back = converted(converted(truth, "absolute", "excess"), "excess", "absolute")
     np.testing.assert_allclose(back.d_star, truth.d_star, rtol=1e-6)
+
+
+def test_the_faster_decay_is_d_star():
+    """At low SNR least squares may find the parts the other way round; in the excess convention D* is then below 0."""
+    _, y = voxels(2000, 150.0)
+    found = fit(jnp.asarray(y), jnp.asarray(B))
+    assert (found.parameters.d <= found.parameters.d_star).all()
+    excess = fit(jnp.asarray(y), jnp.asarray(B), convention="excess").parameters
+    assert (excess.d_star >= 0).all()
+    predicted = signal(found.parameters, B)
+    np.testing.assert_allclose(np.sum((y - predicted) ** 2, 0), found.cost, rtol=1e-3)
 
 
 def test_voxels_without_signal_are_zero_and_never_nan():

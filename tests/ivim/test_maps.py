@@ -43,6 +43,19 @@ def test_averages_count_as_many_times_as_they_were_measured():
     np.testing.assert_allclose(np.median(again.bounds.f), np.median(whole.bounds.f), rtol=0.02)
 
 
+@pytest.mark.parametrize("method", ["full", "segmented", "shrunk"])
+def test_every_method_knows_how_many_were_averaged(method):
+    bvalues = np.repeat(B, 6)
+    y = region(20.0, bvalues, 300)
+    whole, shells = maps(y, bvalues, method=method), average(y, bvalues)
+    again = maps(shells.signals, shells.bvalues, method=method, weights=shells.frames)
+    assert np.median(again.sigma) == pytest.approx(5.0, rel=0.1)
+    spread = [float(np.std(np.asarray(one.parameters.f))) for one in (whole, again)]
+    assert spread[1] == pytest.approx(spread[0], rel=0.25)
+    np.testing.assert_allclose(np.median(again.bounds.f), np.median(whole.bounds.f), rtol=0.1)
+    assert again.frames.bad.max() < 0.05
+
+
 def test_precision_follows_the_noise():
     clear, noisy = maps(region(400.0), B), maps(region(8.0), B)
     assert np.mean(clear.identifiable) > 0.95 > 0.2 > np.mean(noisy.identifiable)
@@ -52,13 +65,17 @@ def test_precision_follows_the_noise():
 
 
 def test_a_spoilt_frame_is_told_from_noise():
+    """σ is not given: the frame must not hide in what it adds to the residuals."""
     y = region(40.0)
     y[8] *= 0.6
-    found = maps(y, B, noise="student", sigma=2.5)
-    assert found.frames.bad.argmax() == 8 and np.delete(found.frames.bad, 8).max() < 0.2
-    plain = maps(y, B, sigma=2.5)
-    off = [abs(float(np.median(one.parameters.d)) / 1.7e-3 - 1) for one in (plain, found)]
-    assert off[1] < 0.05 < off[0]
+    plain, robust, dropped = maps(y, B), maps(y, B, noise="student"), maps(y, B, drop=True)
+    for found in (plain, robust, dropped):
+        np.testing.assert_array_equal(np.flatnonzero(found.spoilt), [8])
+        assert np.median(found.sigma) == pytest.approx(2.5, rel=0.1)
+    assert robust.frames.bad.argmax() == 8 and np.delete(robust.frames.bad, 8).max() < 0.2
+    off = [abs(float(np.median(one.parameters.d)) / 1.7e-3 - 1) for one in (plain, robust, dropped)]
+    assert off[0] > 0.3 and off[1] < 0.1 and off[2] < 0.05
+    assert not maps(region(40.0), B).spoilt.any()
 
 
 def test_methods_and_conventions():

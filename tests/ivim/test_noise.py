@@ -97,5 +97,7 @@ def test_sigma_comes_from_residuals_or_air():
     assert sigma_of_background(np.hypot(real, imaginary)) == pytest.approx(7, rel=0.02)
     with pytest.raises(ConfigError, match="4 measurements, 4 parameters"):
         sigma_of_residuals(found.cost, 4)
+    with pytest.raises(ConfigError, match=r"expected 1.06, of air alone"):
+        sigma_of_background(np.concatenate([np.hypot(real, imaginary), np.full(20_000, 30.0)]))
     with pytest.raises(ConfigError, match="most of it is 0"):
         sigma_of_background(np.zeros(9))

@@ -1,9 +1,13 @@
 """Cases on a plan's grid, and patches as a function of their number."""
 
+from functools import partial
+
+import jax
 import numpy as np
 import pytest
 
 from medjax.errors import DataError
+from medjax.segmentation.augment_volumes import OFF, augment
 from medjax.segmentation.patches import Prepared, patches, prepare, prepared_image
 from medjax.segmentation.plan import Case, Plan
 from medjax.segmentation.resample import Grey
@@ -76,6 +80,24 @@ def test_patches_are_pieces_of_the_volume_with_nothing_beyond_it():
                 assert image[(*voxel, 0)] == volume.image[(*where, 0)] and labels[tuple(voxel)] == volume.labels[where]
     # the middle 5 of 7 voxels stay inside
     assert np.min(lows, 0).tolist() == [-1, -1, -1] and np.max(lows, 0).tolist() == [6, 5, 4]
+
+
+@pytest.mark.parametrize(("side", "source", "patch"), [(12, 13, 8), (12, 11, 8), (12, 10, 7), (8, 9, 8), (5, 11, 8)])
+def test_what_augmentation_cuts_lies_in_the_volume_for_odd_differences_too(side, source, patch):
+    """Without a warp: the patch starts from voxel 0 to the last that it fits; a smaller volume lies in it whole."""
+    volume = numbered((side,) * 3)
+    batches = patches([volume], (source,) * 3, (patch,) * 3, 4, 0)
+    cut = jax.jit(jax.vmap(partial(augment, settings=OFF._replace(patch=(patch,) * 3))))
+    keys = jax.random.split(jax.random.key(0), 4)
+    firsts = list[int]()
+    for number in range(8):
+        for piece in np.asarray(cut(keys, *batches(number))[0])[..., 0]:
+            inside = np.argwhere(piece > 0)
+            first = np.unravel_index(round(float(piece[tuple(inside[0])])) - 1, (side,) * 3)
+            firsts += (np.array(first) - inside[0]).tolist()
+            assert len(inside) == min(side, patch) ** 3
+    least, most = (0, side - patch) if side >= patch else (-((patch - side) // 2),) * 2
+    assert (min(firsts), max(firsts)) == (least, most)
 
 
 def test_a_third_of_a_batch_is_centred_on_a_structure_each_as_often():

@@ -170,9 +170,17 @@ def test_bad_cases_and_budgets_are_named():
             fingerprint([good, one], 2)
     with pytest.raises(DataError, match="expected at least one"):
         fingerprint([], 2)
+    empty = good._replace(image=0 * good.image)
+    for names, start in (((), "case 1"), (("a.nii", "b.nii"), "b.nii")):
+        with pytest.raises(DataError, match=f"^{start}: every voxel is 0"):
+            fingerprint([good, empty], 2, names=names)
     with pytest.raises(DataError, match="no label is above 0"):
         fingerprint([good._replace(labels=0 * good.labels)], 2)
     with pytest.raises(DataError, match="expected above 0"):
         plan(prints((16, 16, 16), (1.0, 1.0, 1.0)), base_width=0)
+    for gigabytes in (np.inf, np.nan, -1.0):
+        with pytest.raises(DataError, match="expected above 0 and finite"):
+            plan(prints((16, 16, 16), (1.0, 1.0, 1.0)), memory_gb=gigabytes)
+    assert plan(prints((16, 16, 16), (1.0, 1.0, 1.0)), memory_gb=1e308).batch == 2
     with pytest.raises(DataError, match="no patch fits 1e-09 GB"):
         plan(prints((16, 16, 16), (1.0, 1.0, 1.0)), memory_gb=1e-9)
