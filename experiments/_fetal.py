@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from medjax.data.fetal import LUNGS, Fetal, Motion, cohort, fetal
 from medjax.ivim.fit import fit
-from medjax.ivim.maps import Maps, maps
+from medjax.ivim.maps import STEPS, Maps, maps
 from medjax.ivim.maturity import boundary_sensitivity, region_statistics
 from medjax.ivim.rejection import spoilt
 from medjax.ivim.signal import Ivim
@@ -99,7 +99,7 @@ def studied(config: ConfigDict, seed: int, planned: Plan, params: list[Any]) -> 
         rows.append(_read(config, one, said.labels == 1))
     out = jax.tree.map(lambda *each: np.stack(each), *rows)
     means = jnp.asarray(out.pop("mean_signal").reshape(-1, len(config.data.bvalues)).T)
-    averaged = fit(means, jnp.asarray(config.data.bvalues, jnp.float32), steps=40).parameters
+    averaged = fit(means, jnp.asarray(config.data.bvalues, jnp.float32), steps=STEPS["gaussian"]).parameters
     values = np.stack([averaged.f, averaged.d, averaged.d_star, averaged.f * averaged.d_star], -1)
     values[~np.isfinite(means).all(0)] = np.nan
     out["read"]["mean signal"] = values.reshape(-1, 2, len(PARAMETERS))
@@ -142,7 +142,7 @@ def _fitted(one: Fetal, **options: Any) -> Maps:
 
 def _without(one: Fetal, left_out: np.ndarray) -> Ivim:
     weights = jnp.asarray(~left_out, jnp.float32)
-    return fit(_flat(one), jnp.asarray(one.bvalues), weights=weights).parameters
+    return fit(_flat(one), jnp.asarray(one.bvalues), weights=weights, steps=STEPS["gaussian"]).parameters
 
 
 def _flat(one: Fetal) -> jax.Array:

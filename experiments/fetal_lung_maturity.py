@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from experiments._fetal import KEPT, MAIN, PARAMETERS, networks, studied
-from medjax.atomic import write_text
+from medjax.atomic import write_csv
 from medjax.cli import run_module
 from medjax.ivim.maturity import Regression, regress
 from medjax.metrics.agreement import (
@@ -35,6 +35,10 @@ from medjax.running.workdir import WorkDir, save_figure, stage
 MASKS = ("manual", "automatic")
 AGREEMENT = ("bias", "lower", "upper", "icc", "tost_p", "tost_power", "paired_p", "detectable", "power_of_a_tenth")
 CLEANED = "automatic, frames left out"
+COLUMNS = (
+    *("cohort", "weeks", "restricted", "dice", "ml_true", "ml_automatic"),
+    *("f_true", "f_manual", "f_automatic", "f_automatic_frames_left_out"),
+)
 UNITS = {"f": "", "d": " mm²/s", "d_star": " mm²/s", "f_d_star": " mm²/s"}
 
 
@@ -237,16 +241,14 @@ def _pictures(one: dict[str, Any], work: WorkDir) -> Figure:
 
 def _dice(found: list[dict[str, Any]], work: WorkDir) -> Figure:
     """Dice of every fetus; `fetuses.csv` has the numbers, and what was read."""
-    lines = [
-        "cohort,weeks,restricted,dice,ml_true,ml_automatic,f_true,f_manual,f_automatic,f_automatic_frames_left_out"
-    ]
+    rows: list[list[str]] = []
     for k, one in enumerate(found):
         values = np.stack(list(_values(one).values()), 1)
         for row in zip(one["age"], one["restricted"], one["dice"], one["volume"], values, strict=True):
             age, restricted, dice, volume, f = row
             numbers = [f"{value:.4f}" for value in (dice, *volume, *f)]
-            lines.append(",".join([str(k), f"{age:.2f}", str(int(restricted)), *numbers]))
-    write_text(work.path / "fetuses.csv", "\n".join(lines) + "\n")
+            rows.append([str(k), f"{age:.2f}", str(int(restricted)), *numbers])
+    write_csv(work.path / "fetuses.csv", COLUMNS, rows)
     groups = {f"cohort {k}": (one["age"], one["dice"]) for k, one in enumerate(found)}
     return Figure(
         save_figure(work, "dice", points(groups, "gestational age, weeks", "Dice")), "Each fetus; fetuses.csv"

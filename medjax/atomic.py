@@ -1,10 +1,12 @@
 """Files that are either whole or absent: written under a temporary name, synced, then renamed."""
 
+import csv
+import io
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 PART = ".medjax-part"
 
@@ -36,6 +38,13 @@ def write_text(path: Path, text: str) -> None:
     """`text` as UTF-8 at `path`, whole or not at all. Raises OSError as `replacing` does."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table at `path`, whole or not at all. Raises OSError as `replacing` does."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_text(path, text.getvalue())
 
 
 def remove_leftovers(folder: Path) -> None:

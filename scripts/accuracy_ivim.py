@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from medjax.commands.ivim_fit import volume
 from medjax.data.bvalues import read_bvalues
 from medjax.data.formats import read_nifti, read_nifti_series
 from medjax.ivim.fit import fit
@@ -96,9 +97,7 @@ def cord(folder: Path, figure: Path | None) -> None:
             ]
             table.add_row(label, name, *row)
             if label != "full":
-                volume = np.zeros(inside.shape, np.float32)
-                volume[inside] = x
-                pictures |= {f"{name}, ours": volume, f"{name}, authors'": reference}
+                pictures |= {f"{name}, ours": volume(x.astype(np.float32), inside), f"{name}, authors'": reference}
     SHOWN.print(table)
     if figure:
         scales = {"f": Scale("f", "inferno", 0.0, 1.0), "D": Scale("D, mm²/s", "magma", 0.0, 3e-3)}

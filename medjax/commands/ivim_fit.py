@@ -1,7 +1,5 @@
 """`medjax ivim fit`: a diffusion scan in, maps, a picture and tables out."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ import numpy as np
 import typer
 from jaxtyping import Bool, Float, Int
 
-from medjax.atomic import write_text
+from medjax.atomic import write_csv
 from medjax.data.bvalues import read_bvalues
 from medjax.data.formats import SUFFIXES, Series, read_nifti, read_nifti_series, write_nifti
 from medjax.errors import ConfigError, DataError
@@ -76,7 +74,9 @@ def fit_scan(
     }
     found = maps(signals, bvalues, sigma=level, weights=weights, **options)
     output.mkdir(parents=True, exist_ok=True)
-    files = _files(found, np.asarray(adc(jnp.asarray(signals), bvalues).adc))
+    times = np.ones(len(bvalues), np.float32) if weights is None else weights
+    counted = jnp.asarray(np.where(found.spoilt & drop, 0.0, times), jnp.float32)
+    files = _files(found, np.asarray(adc(jnp.asarray(signals), bvalues, weights=counted).adc))
     for name, values in files.items():
         write_nifti(output / f"{name}.nii.gz", volume(values, read.usable), read.series.affine)
     _picture(output, files, read, f"{method} fit, {noise} noise, D* {convention}")
@@ -210,26 +210,18 @@ def _write_regions(path: Path, found: Maps, regions: Mapping[str, np.ndarray], u
         share = float(np.asarray(found.identifiable)[inside].mean())
         spreads = (("f", part.f), ("D", part.d), ("Dstar", part.d_star), ("f_Dstar", part.f_d_star))
         rows += [[name, part.voxels, f"{share:.4f}", parameter, *map(_number, spread)] for parameter, spread in spreads]
-    _write_csv(path, ["region", "voxels", "identifiable", "parameter", "median", "mean", "sd", "iqr"], rows)
+    write_csv(path, ["region", "voxels", "identifiable", "parameter", "median", "mean", "sd", "iqr"], rows)
 
 
 def _write_frames(path: Path, found: Maps, bvalues: np.ndarray) -> None:
     columns = (*found.frames, found.spoilt.astype(float))
     rows = zip(bvalues.tolist(), *(values.tolist() for values in columns), strict=True)
     table = [[frame, f"{b:g}", *map(_number, rest)] for frame, (b, *rest) in enumerate(rows)]
-    _write_csv(path, ["frame", "b", "misfit", "weight", "share_beyond_3_sigma", "spoilt"], table)
+    write_csv(path, ["frame", "b", "misfit", "weight", "share_beyond_3_sigma", "spoilt"], table)
 
 
 def _number(value: float) -> str:
     return f"{value:.6g}"
-
-
-def _write_csv(path: Path, head: list[str], rows: list[list[Any]]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(head)
-    table.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _tell(found: Maps, bvalues: np.ndarray, scan: Scan, output: Path, dropped: bool) -> None:

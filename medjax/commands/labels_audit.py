@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import typer
 from jaxtyping import Bool, Float, Int
 
-from medjax.atomic import write_text
+from medjax.atomic import write_csv
 from medjax.data.pictures import fitted, read_labelled
 from medjax.errors import ConfigError, DataError
 from medjax.metrics.overlap import mean_dice
@@ -190,13 +189,12 @@ def _write(
 ) -> None:
     order = np.argsort(-score, kind="stable")
     agreement = [mean_dice(said, given) for said, given in zip(found["said"], data.labels, strict=True)]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["rank", "name", "flagged", "agreement", *found["scores"]])
-    for rank, k in enumerate(order):
-        numbers = (f"{float(values[k]):.6g}" for values in found["scores"].values())
-        writer.writerow([rank + 1, data.names[k], int(flags[k]), f"{agreement[k]:.4f}", *numbers])
-    write_text(work.path / "ranked.csv", file.getvalue())
+    rows = [
+        [rank + 1, data.names[k], int(flags[k]), f"{agreement[k]:.4f}"]
+        + [f"{float(values[k]):.6g}" for values in found["scores"].values()]
+        for rank, k in enumerate(order)
+    ]
+    write_csv(work.path / "ranked.csv", ["rank", "name", "flagged", "agreement", *found["scores"]], rows)
     ends = {"suspect": order[:SHOWN], "least_suspect": order[::-1][:SHOWN]}
     figures = {name: Figure(_thumbnails(work, name, data, found["said"], rows)) for name, rows in ends.items()}
     head = [

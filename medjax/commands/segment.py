@@ -1,7 +1,6 @@
 """`medjax segment`: train a segmentation and predict with it; `flips`: the right region under the wrong name."""
 
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -148,7 +147,7 @@ def predict_command(
 
     medjax segment predict model Dataset004_Hippocampus/imagesTs -o predicted --keep Anterior=1
     """
-    from medjax.commands.segment_train import predict
+    from medjax.commands.segment_predict import predict
     from medjax.running.environment import prepare_process
 
     prepare_process()
@@ -216,18 +215,16 @@ def _say(cases: Cases, group_of: Mapping[str, str]) -> None:
 
 
 def _write(output: Path, cases: Cases, group_of: Mapping[str, str]) -> None:
-    from medjax.atomic import write_text
+    from medjax.atomic import write_csv
     from medjax.segmentation.flips import decompose
 
     shares = decompose(cases.confusion)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["image", "group", "foreground", "correct", "flip", "miss", "flip_risk"])
+    rows: list[list[Any]] = []
     for k, name in enumerate(cases.names):
         values = [*(float(share[k]) for share in shares), float(cases.risk[k])]
         said = ["" if np.isnan(value) else f"{value:.6f}" for value in values]
-        table.writerow([name, group_of.get(name, ""), int(cases.confusion[k, 1:].sum()), *said])
-    write_text(output, text.getvalue())
+        rows.append([name, group_of.get(name, ""), int(cases.confusion[k, 1:].sum()), *said])
+    write_csv(output, ["image", "group", "foreground", "correct", "flip", "miss", "flip_risk"], rows)
 
 
 def _pairs(pred: Path, gt: Path) -> dict[str, tuple[Path, Path]]:

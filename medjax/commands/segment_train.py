@@ -1,45 +1,33 @@
-"""What `medjax segment train` and `predict` do: read nnU-Net's layout, plan, train folds, predict NIfTI files.
+"""What `medjax segment train` does: read nnU-Net's layout, plan, train folds, judge them.
 
-    MODEL/plan.json  dataset.json                    what to know of the data; labels by name, cases, settings
-    MODEL/fold_k/params.npz  best.npz                the last parameters, and those of the best average pseudo-Dice
-    MODEL/fold_k/progress.csv  figures/progress.png  each epoch
-    MODEL/fold_k/validation.csv                      Dice of each case of the fold, on its own grid
-    MODEL/keep.json                                  components to keep, where all folds together say that it helps
-
-Folds of one model can be trained at once, by processes of their own.
+Folds of one model can be trained at once, by processes of their own. `segment_model` says what its folder holds.
 """
 
 import csv
-import io
 import json
 import math
-import zipfile
-import zlib
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import typer
 from jaxtyping import PyTree
 
-from medjax.atomic import replacing, write_text
-from medjax.data.formats import write_nifti
-from medjax.data.nnunet_raw import RawDataset, cases_of, read_dataset, read_scan
+from medjax.atomic import replacing, write_csv, write_text
+from medjax.commands.segment_model import named, read_arrays, read_model
+from medjax.data.nnunet_raw import RawDataset, read_dataset, read_scan
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.report.figures import curves
-from medjax.running.arrays import load_arrays, save_arrays
+from medjax.running.arrays import save_arrays
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure
 from medjax.segmentation.patches import Prepared, prepare
-from medjax.segmentation.plan import Case, Plan, fingerprint, from_json, plan, to_json
+from medjax.segmentation.plan import Case, Plan, fingerprint, plan, to_json
 from medjax.segmentation.recipe import Fold, adopted, case_dice, folds, predict_case, start, train_fold
 from medjax.segmentation.resample import Shape
 
 FOLDS = 5
-DESCRIBED = {"channel_names": list, "labels": dict, "file_ending": str, "settings": dict}  # what prediction relies on
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
 
 
@@ -83,39 +71,6 @@ def train(
     _adopt(output, data, design, parts)
 
 
-def predict(
-    model: Path,
-    images: Path,
-    output: Path,
-    which: str | None,
-    mirror: bool,
-    keep: Sequence[str],
-    probabilities: bool,
-    best: bool,
-) -> None:
-    """Labels of every case of a folder, CASE_0000 … for the channels, as `output`/CASE with the image's affine.
-
-    Raises:
-        ConfigError, DataError: something given cannot be used.
-    """
-    design, description = _model(model)
-    params = [_params(model, name, design, best) for name in _trained_folds(model, which)]
-    pieces = _keep(model, keep, description["labels"])
-    cases = cases_of(images, len(design.channels), description["file_ending"])
-    output.mkdir(parents=True, exist_ok=True)
-    for files in track(cases, "predicting"):
-        scan = read_scan(files, design.classes)
-        axes = (0, 1, 2) if mirror else ()
-        with _named(files.images[0]):
-            said = predict_case(params, scan.image, scan.spacing, design, mirror=axes, keep=pieces)
-        write_nifti(output / f"{files.name}{description['file_ending']}", said.labels, scan.affine)
-        if probabilities:
-            with replacing(output / f"{files.name}.npz") as file:
-                np.savez_compressed(file, probabilities=said.probabilities)
-    kept = f", {pieces} components kept" if pieces else ""
-    typer.echo(f"{len(cases)} cases by {len(params)} networks{kept}; wrote {output}")
-
-
 def _plan(
     folder: Path, data: RawDataset, settings: dict[str, Any], base_width: int, memory_gb: float, patch: Shape | None
 ) -> Plan:
@@ -126,7 +81,7 @@ def _plan(
         "cases": sorted(case.name for case in data.training), "settings": settings,
     }  # fmt: skip
     if file.is_file():
-        design, there = _model(folder)
+        design, there = read_model(folder)
         _same(folder, there, description)
         return design
     numbers, files = track(range(len(data.training)), "reading"), [str(case.images[0]) for case in data.training]
@@ -153,18 +108,9 @@ def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> No
             raise WorkdirError(f"{folder}: its {name} is {old}, here {new}; expected one, or another folder")
 
 
-@contextmanager
-def _named(file: Path) -> Generator[None, None, None]:
-    """What is wrong with a file's content starts with its name."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{file}: {error}") from error
-
-
 def _prepared(data: RawDataset, number: int, design: Plan) -> Prepared:
     case = _case(data, number)
-    with _named(data.training[number].images[0]):
+    with named(data.training[number].images[0]):
         return prepare(case, design)
 
 
@@ -191,13 +137,13 @@ def _fold(
     rows: list[dict[str, float | int]] = []
     first = start(own["seed"], design)
     if kept.is_file():
-        first = _loaded(kept, first)
+        first = read_arrays(kept, first)
         rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= int(first.state.step)]
         typer.echo(f"fold {number}: continuing after epoch {len(rows)}")
 
     def report(fold: Fold, values: dict[str, float | int]) -> None:
         rows.append(values)
-        _write_table(folder / "progress.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+        write_csv(folder / "progress.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
         save_arrays(kept, fold)  # last: what it says was done is on disk
 
     last = train_fold(
@@ -208,7 +154,7 @@ def _fold(
     save_arrays(folder / "best.npz", last.best)
     save_figure(work, "progress", _drawn(rows))
     scores = [_validated(folder, data, k, last.state.params, design) for k in track(validation.tolist(), "validating")]
-    _write_table(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
+    write_csv(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
     mean = np.nanmean(np.array([row[1:] for row in scores], float))
     typer.echo(f"fold {number}: Dice {mean:.4f} of {len(scores)} cases, average pseudo-Dice {float(last.ema):.4f}")
 
@@ -216,7 +162,7 @@ def _fold(
 def _validated(folder: Path, data: RawDataset, number: int, params: PyTree, design: Plan) -> list[Any]:
     """Name and Dice of each structure; the prediction is kept for the choice of components."""
     case, name = _case(data, number), data.training[number].name
-    with _named(data.training[number].images[0]):
+    with named(data.training[number].images[0]):
         said = predict_case([params], case.image, case.spacing, design)
     (folder / "validation").mkdir(exist_ok=True)
     with replacing(folder / "validation" / f"{name}.npz") as file:
@@ -232,75 +178,12 @@ def _adopt(model: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np
     for fold, (_, validation) in enumerate(parts):
         for number in validation.tolist():
             kept = model / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
-            predictions.append(_loaded(kept, {"labels": 0})["labels"].astype(np.int32))
+            predictions.append(read_arrays(kept, {"labels": 0})["labels"].astype(np.int32))
             references.append(_case(data, number).labels)
     chosen = adopted(predictions, references, design.classes)
     write_text(model / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
     names = [name for name, kind in data.labels.items() if kind in chosen]
     typer.echo(f"one component is kept of: {', '.join(names) or 'none'} (by the validation cases of all folds)")
-
-
-def _model(folder: Path) -> tuple[Plan, dict[str, Any]]:
-    for name in ("plan.json", "dataset.json"):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder}/{name}: no such file; expected a folder that `medjax segment train` wrote")
-    with _named(folder / "plan.json"):
-        design = from_json((folder / "plan.json").read_text(errors="replace"))
-    description = _json(folder / "dataset.json")
-    for key, kind in DESCRIBED.items():
-        if not isinstance(description.get(key), kind):
-            raise DataError(f"{folder}/dataset.json: no {key} of kind {kind.__name__}; expected what `train` wrote")
-    return design, description
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(errors="replace")))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({error}); expected what `train` wrote") from error
-
-
-def _loaded(file: Path, like: PyTree) -> PyTree:
-    try:
-        return load_arrays(file, like)
-    except WorkdirError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise WorkdirError(f"{file}: damaged ({error}); delete its fold's folder to train the fold anew") from error
-
-
-def _trained_folds(model: Path, which: str | None) -> list[str]:
-    there = sorted(path.parent.name for path in model.glob("fold_*/params.npz"))
-    wanted = there if which is None else [f"fold_{part.strip()}" for part in which.split(",")]
-    if twice := [name for name in wanted if wanted.count(name) > 1]:
-        raise ConfigError(f"--folds {which}: {twice[0]} more than once; expected every fold once")
-    if absent := sorted(set(wanted) - set(there)):
-        raise ConfigError(f"--folds {which}: {absent[0]} is not there; expected some of {', '.join(there) or 'none'}")
-    if not wanted:
-        raise DataError(f"{model}: no fold_0/params.npz, …; expected a model that was trained to the end")
-    return wanted
-
-
-def _params(model: Path, fold: str, design: Plan, best: bool) -> PyTree:
-    like = jax.eval_shape(lambda: start(0, design).state.params)
-    return _loaded(model / fold / ("best.npz" if best else "params.npz"), like)
-
-
-def _keep(model: Path, given: Sequence[str], labels: Mapping[str, int]) -> dict[int, int] | None:
-    """CLASS=N by name or number; without any, what the folds adopted."""
-    if not given:
-        file = model / "keep.json"
-        return {int(k): count for k, count in _json(file).items()} if file.is_file() else None
-    known = {**{str(number): number for number in labels.values()}, **labels}
-    pieces = dict[int, int]()
-    for text in given:
-        name, _, count = text.partition("=")
-        if text == "none":
-            return None
-        if known.get(name, 0) == 0 or not count.isdecimal() or int(count) < 1:
-            raise ConfigError(f"--keep {text}; expected CLASS=N with one of {', '.join(list(labels)[1:])}, or none")
-        pieces[known[name]] = int(count)
-    return pieces
 
 
 def _wanted_folds(text: str, count: int) -> Sequence[int]:
@@ -333,13 +216,6 @@ def _rows(file: Path) -> list[dict[str, float | int]]:
             {name: int(row[name]) if name in ("epoch", "step") else float(row[name]) for name in COLUMNS}
             for row in csv.DictReader(text)
         ]
-
-
-def _write_table(file: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerows([names, *rows])
-    write_text(file, text.getvalue())
 
 
 def _drawn(rows: Sequence[Mapping[str, float | int]]) -> Any:

@@ -30,23 +30,29 @@ def adc(
     bvalues: Float[np.ndarray, " b"],
     noise: Kind = "gaussian",
     sigma: Float[Array, "#voxel"] | Float[Array, ""] | float = 1.0,
+    weights: Float[Array, " b"] | None = None,
     steps: int = 12,
 ) -> Adc:
-    """The most likely S0 and ADC, 0 ≤ ADC ≤ 6e-3 mm²/s; a voxel that is nowhere above 0 gives zeros."""
+    """The most likely S0 and ADC, 0 ≤ ADC ≤ 6e-3 mm²/s; a voxel that is nowhere above 0 gives zeros.
+
+    `sigma` is that of one measurement, `weights` says how many were averaged for each frame, 0 leaves one out.
+    """
     y = jnp.where(jnp.isfinite(signals), signals, 0.0)
     largest = jnp.max(y, axis=0)
     scale = jnp.where(largest > 0, largest, 1.0)
     b = jnp.asarray(bvalues * UNIT, y.dtype)
-    slope, intercept = log_linear(y / scale[None], bvalues * UNIT)
+    times = jnp.ones(len(b), y.dtype) if weights is None else weights
+    count = jnp.where(jnp.isfinite(signals), times[:, None], 0.0)
+    slope, intercept = log_linear(y / scale[None], bvalues * UNIT, count)
     start = jnp.stack([jnp.exp(jnp.clip(intercept, -9, 9)), -slope])
 
     def model(p: Array) -> Array:
         return p[:1] * jnp.exp(-b[:, None] * p[1:])
 
     top = jnp.array([[jnp.inf], [MOST / UNIT]], y.dtype)
-    weights = jnp.isfinite(signals).astype(y.dtype)
-    likelihood = noise_of(noise, jnp.broadcast_to(jnp.asarray(sigma, y.dtype), largest.shape)[None] / scale[None])
-    found = lm(model, start, y / scale[None], jnp.zeros_like(top), top, weights, steps, likelihood)
+    spread = jnp.broadcast_to(jnp.asarray(sigma, y.dtype), largest.shape)[None] / scale[None]
+    likelihood = noise_of(noise, spread / jnp.sqrt(jnp.maximum(times, 1e-6))[:, None])
+    found = lm(model, start, y / scale[None], jnp.zeros_like(top), top, count, steps, likelihood)
     seen = jnp.where(largest > 0, 1.0, 0.0)
     s0, decay = found.parameters
     return Adc(seen * s0 * scale, seen * decay * UNIT, seen * found.cost * scale**2)

@@ -71,7 +71,8 @@ def fit(
     """The most likely S0, f, D and D* within bounds; a voxel that is nowhere above 0 gives zeros.
 
     Bounds are in the absolute convention; those of S0 are in units of a voxel's largest signal. `sigma`, in units of
-    the signal, is that of Rician or Student's noise; `weights` are those of frames, say how many were averaged.
+    the signal, is that of one measurement's Rician or Student's noise; `weights` says how many were averaged for each
+    frame, 0 leaves one out.
 
     Raises:
         ConfigError: no such noise or convention.
@@ -115,7 +116,7 @@ def _fit(
     scale = jnp.where(seen, largest, 1.0)[None]
     finite = jnp.isfinite(signals)
     y, w = jnp.where(finite, signals, 0.0) / scale, jnp.where(finite, count, 0.0)
-    likelihood = noise_of(noise, sigma / scale)
+    likelihood = noise_of(noise, sigma / scale / jnp.sqrt(jnp.maximum(count, 1e-6)))  # of a mean; 0: left out
 
     def model(p: Array) -> Array:
         s0, f, d, d_star = p[:, None]

@@ -13,8 +13,6 @@ gets those that differ only in TRACED keys at once: structural keys make groups 
 sweep.csv has one row a member; columns are the swept keys, then the metrics, as pandas' groupby and R's lm take them.
 """
 
-import csv
-import io
 import itertools
 import re
 import shlex
@@ -28,7 +26,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import FrozenConfigDict
 
-from medjax.atomic import write_text
+from medjax.atomic import write_csv, write_text
 from medjax.errors import ConfigError, MedjaxError
 from medjax.report.html import Table
 from medjax.report.terminal import print_table
@@ -209,12 +207,8 @@ def _collect(sweep: Sweep, failed: Sequence[str]) -> Path:
         )
         rows.append(given | {f"metric.{name}" if name in given else name: value for name, value in found.items()})
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     file = sweep.folder / "sweep.csv"
-    write_text(file, text.getvalue())
+    write_csv(file, columns, [[row.get(name, "") for name in columns] for row in rows])
     some = columns[1 : 1 + len(sweep.members[0].values) + SHOWN]
     print_table(Table(some, [[row.get(name, "") for name in some] for row in rows]))
     more = len(columns) - 1 - len(some)

@@ -36,11 +36,7 @@ def augment(
     """One example's random variant; outside the image is what its edge is. Values are expected in 0 … 1."""
     warp, grey = jax.random.split(key)
     places = _places(warp, image.shape[:-1], settings)
-    if jnp.issubdtype(label.dtype, jnp.floating):
-        named = interpolated(label, places)
-    else:
-        named = map_coordinates(label, places, order=0, mode="nearest")
-    return _greyed(grey, interpolated(image, places), settings), named
+    return _greyed(grey, interpolated(image, places), settings), labelled(label, places)
 
 
 def interpolated(
@@ -49,6 +45,13 @@ def interpolated(
     """Each channel at `places`, voxel indices of each axis, linearly; outside as SciPy's `mode`, "constant" being 0."""
     channels = [map_coordinates(channel, places, order=1, mode=mode) for channel in jnp.moveaxis(image, -1, 0)]
     return jnp.stack(channels, axis=-1)
+
+
+def labelled(label: Array, places: list[Float[Array, "*new"]], mode: str = "nearest") -> Array:
+    """Labels at `places`: class numbers those of the nearest voxel, shares (floating, a last axis) interpolated."""
+    if jnp.issubdtype(label.dtype, jnp.floating):
+        return interpolated(label, places, mode)
+    return map_coordinates(label, places, order=0, mode=mode)
 
 
 def _places(key: Array, space: tuple[int, ...], a: Augmentation) -> list[Array]:

@@ -18,10 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
-from medjax.segmentation.augment import interpolated
+from medjax.segmentation.augment import interpolated, labelled
 from medjax.segmentation.resample import Shape
 
 Channel = Float[Array, "x y z"]
@@ -94,10 +93,7 @@ def augment(
     """One example's random variant; its labels are class numbers or shares, as they came."""
     warp, grey, noise = jax.random.split(key, 3)
     places = _places(warp, image.shape[:-1], settings)
-    if jnp.issubdtype(labels.dtype, jnp.floating):
-        named = interpolated(labels, places, "constant")
-    else:
-        named = map_coordinates(labels, places, order=0, mode="constant")
+    named = labelled(labels, places, "constant")
     uniform = jax.random.uniform(grey, (PARTS, 1 + image.shape[-1], 4))
     return _greyed(uniform, noise, interpolated(image, places, "constant"), settings), named
 

@@ -32,7 +32,7 @@ from medjax.segmentation.losses import deep_supervision, dice_ce
 from medjax.segmentation.patches import Batches, Prepared, patches, prepared_image
 from medjax.segmentation.plan import Plan
 from medjax.segmentation.resample import Spacing, logits_resampled, restored
-from medjax.segmentation.sliding_window import ensemble
+from medjax.segmentation.sliding_window import predict
 from medjax.training.batches import read_ahead
 from medjax.training.loop import training as train
 from medjax.training.state import TrainState, init, make_train_step
@@ -154,7 +154,7 @@ def predict_case(
     """
     ready, box = prepared_image(image, spacing, plan)
     _, apply = plain_unet(plan.classes, plan.widths, plan.kernels, plan.strides, deep=False)
-    logits = np.asarray(ensemble(apply, list(params), ready, plan.patch, step, mirror, batch))
+    logits = np.asarray(predict(apply, params, ready, plan.patch, step, mirror, batch))
     x, y, z = image[box].shape[:3]
     logits = logits_resampled(logits, plan.spacing, spacing, (x, y, z))
     shares = np.asarray(jax.nn.softmax(logits))

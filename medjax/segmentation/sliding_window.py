@@ -1,7 +1,7 @@
 """Prediction of an image tile by tile: overlapping tiles, each trusted most in its middle, mirrored ones averaged.
 
-    logits = predict(apply, params, volume, tile=(64, 64, 64))       volume (x, y, z, channel) → (x, y, z, class)
-    logits = ensemble(apply, [of_one_fold, of_another], volume, tile=(64, 64, 64))
+    logits = predict(apply, [params], volume, tile=(64, 64, 64))       volume (x, y, z, channel) → (x, y, z, class)
+    logits = predict(apply, [of_one_fold, of_another], volume, tile=(64, 64, 64))                   their mean
 
 A mirrored tile is one more tile, so that tiles and mirrorings fill batches of one static shape. Images are padded to
 sides of whole tiles and share what is compiled for that shape; the padding is never visited. Any number of axes.
@@ -61,7 +61,7 @@ def importance(tile: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
 
 def predict(
     apply: Apply,
-    params: PyTree,
+    networks: Sequence[PyTree],
     volume: Volume,
     tile: tuple[int, ...],
     step: float = 0.5,
@@ -70,15 +70,21 @@ def predict(
 ) -> Float[Array, "*space class"]:
     """Logits Σ_t w_t f(tile t) / Σ_t w_t of every voxel, over the tiles of `starts` and all flips of the axes `mirror`.
 
+    `networks` are the parameters of one network, or of several of one make whose logits are averaged, say the folds of
+    a cross-validation.
+
     `batch` counts images the network sees at once, mirrored ones too. An image smaller than a tile is set in the middle
     of zeros and cut out again. Sums are float32. Compiled once for each `apply` (so give the same function again),
     tile, step, batch, number of mirrored axes and shape in whole tiles; parameters and image are traced.
 
     Raises:
         ConfigError: a tile or step that `starts` refuses, a mirrored axis that the image has not, a batch below 1.
-        DataError: an empty image, or an `apply` that gives several levels or logits of another shape than the tile.
+        DataError: no network, an empty image, or an `apply` that gives several levels or logits of another shape than
+            the tile.
     """
     space = volume.shape[:-1]
+    if not networks:
+        raise DataError("networks: none; expected the parameters of at least one")
     if 0 in volume.shape:
         raise DataError(f"volume: shape {tuple(volume.shape)}; expected at least one voxel and channel")
     if len(set(mirror)) != len(mirror) or not set(mirror) <= set(range(len(space))):
@@ -93,28 +99,9 @@ def predict(
     room = -(-len(starts(bucket, tile, step)) * 2 ** len(mirror) // batch) * batch
     jobs = _jobs(corners, mirror, room)
     turns = np.int32(-(-len(corners) * 2 ** len(mirror) // batch))
-    found = _run(apply, params, padded, importance(tile), *jobs, turns, batch=batch)
+    each = (_run(apply, params, padded, importance(tile), *jobs, turns, batch=batch) for params in networks)
+    found = functools.reduce(jnp.add, each) / len(networks)
     return found[tuple(slice(low, low + side) for low, side in zip(before, space, strict=True))]
-
-
-def ensemble(
-    apply: Apply,
-    list_of_params: Sequence[PyTree],
-    volume: Volume,
-    tile: tuple[int, ...],
-    step: float = 0.5,
-    mirror: tuple[int, ...] = (0, 1, 2),
-    batch: int = 1,
-) -> Float[Array, "*space class"]:
-    """Mean of the logits of several networks of one make, the folds of a cross-validation say; the rest as `predict`.
-
-    Raises:
-        DataError: no parameters at all, or what `predict` raises.
-    """
-    if not list_of_params:
-        raise DataError("list_of_params: empty; expected the parameters of at least one network")
-    each = (predict(apply, params, volume, tile, step, mirror, batch) for params in list_of_params)
-    return functools.reduce(jnp.add, each) / len(list_of_params)
 
 
 def _jobs(corners: np.ndarray, mirror: tuple[int, ...], room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

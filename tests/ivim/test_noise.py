@@ -88,6 +88,16 @@ def test_a_spoilt_frame_counts_little_and_is_named():
     assert said.bad[9] > 0.9 and np.delete(said.bad, 9).max() < 0.05
 
 
+@pytest.mark.parametrize("noise", ["rician", "student"])
+def test_a_mean_of_four_has_half_the_noise(noise):
+    """Four measurements a frame, of σ each, are as one of σ / 2."""
+    y, b = jnp.asarray(magnitudes(50, 12.0)), jnp.asarray(B)
+    four = fit(y, b, noise=noise, sigma=0.08, weights=jnp.full(16, 4.0), steps=60)
+    one = fit(y, b, noise=noise, sigma=0.04, steps=60)
+    np.testing.assert_allclose(four.parameters.d, one.parameters.d, rtol=1e-3)
+    np.testing.assert_allclose(four.cost, 4 * one.cost, rtol=1e-3)
+
+
 def test_sigma_comes_from_residuals_or_air():
     y = np.asarray(signal(many(4096), B)) + np.random.default_rng(1).normal(size=(16, 4096)) / 50
     found = fit(jnp.asarray(y, jnp.float32), jnp.asarray(B), steps=20)

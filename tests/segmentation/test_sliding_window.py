@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from medjax.errors import ConfigError, DataError
-from medjax.segmentation.sliding_window import ensemble, importance, predict, starts
+from medjax.segmentation.sliding_window import importance, predict, starts
 
 MATRIX = jnp.asarray([[1.0, -2.0, 0.5], [0.3, 1.0, 2.0]])
 
@@ -67,29 +67,29 @@ def test_importance_is_scipys_gaussian_and_never_zero(tile):
 @pytest.mark.parametrize(("step", "batch"), [(0.5, 3), (1.0, 1)])
 def test_a_network_without_neighbours_is_exact_for_any_shape_and_overlap(shape, step, batch):
     volume = drawn(*shape, 2)
-    found = predict(linear, MATRIX, volume, (4, 4, 4), step, batch=batch)
+    found = predict(linear, [MATRIX], volume, (4, 4, 4), step, batch=batch)
     np.testing.assert_allclose(found, volume @ np.asarray(MATRIX) + 0.25, atol=1e-5)
 
 
 def test_two_axes_and_a_constant():
-    constant = predict(linear, jnp.zeros((2, 3)), jnp.asarray(drawn(11, 6, 2)), (4, 4), mirror=(1,), batch=2)
+    constant = predict(linear, [jnp.zeros((2, 3))], jnp.asarray(drawn(11, 6, 2)), (4, 4), mirror=(1,), batch=2)
     np.testing.assert_allclose(constant, np.full((11, 6, 3), 0.25), rtol=1e-6)
 
 
 def test_one_tile_is_the_network_itself():
     volume = jnp.asarray(drawn(4, 4, 4, 1))
-    found = predict(shifted, jnp.float32(2), volume, (4, 4, 4), mirror=())
+    found = predict(shifted, [jnp.float32(2)], volume, (4, 4, 4), mirror=())
     np.testing.assert_allclose(found, shifted(2.0, volume[None])[0], rtol=1e-5)
 
 
 def test_a_small_image_is_in_the_middle_of_its_tile():
-    found = predict(place, jnp.float32(1), jnp.ones((3, 4, 1)), (8, 4), mirror=())
+    found = predict(place, [jnp.float32(1)], jnp.ones((3, 4, 1)), (8, 4), mirror=())
     np.testing.assert_allclose(found[:, 0, 0], [2, 3, 4], rtol=1e-6)
 
 
 def test_tiles_are_averaged_with_their_weights():
     """Two tiles of 8 at 0 and 4: where both see a voxel, their answers count as much as they trust it."""
-    found = predict(place, jnp.float32(1), jnp.ones((12, 1)), (8,), mirror=())
+    found = predict(place, [jnp.float32(1)], jnp.ones((12, 1)), (8,), mirror=())
     weight, expected = importance((8,)), np.zeros(12)
     total = np.zeros(12)
     for first in (0, 4):
@@ -102,7 +102,7 @@ def test_mirroring_is_the_mean_over_all_flips():
     volume = jnp.asarray(drawn(4, 4, 4, 1))
     flips = [(), (0,), (2,), (0, 2)]
     each = [jnp.flip(shifted(1.0, jnp.flip(volume, axes)[None])[0], axes) for axes in flips]
-    found = predict(shifted, jnp.float32(1), volume, (4, 4, 4), mirror=(0, 2), batch=3)
+    found = predict(shifted, [jnp.float32(1)], volume, (4, 4, 4), mirror=(0, 2), batch=3)
     np.testing.assert_allclose(found, sum(each) / 4, atol=1e-6)
 
 
@@ -113,32 +113,32 @@ def test_shapes_and_parameters_of_one_bucket_share_a_compilation():
         traced.append(x.shape)
         return x @ params
 
-    first = predict(noted, MATRIX, drawn(5, 7, 4, 2), (4, 4, 4), batch=2)
+    first = predict(noted, [MATRIX], drawn(5, 7, 4, 2), (4, 4, 4), batch=2)
     once = len(traced)
-    again = predict(noted, MATRIX + 1, drawn(8, 6, 2, 2), (4, 4, 4), batch=2)
+    again = predict(noted, [MATRIX + 1], drawn(8, 6, 2, 2), (4, 4, 4), batch=2)
     assert len(traced) == once and set(traced) == {(2, 4, 4, 4, 2)}
     np.testing.assert_allclose(first, drawn(5, 7, 4, 2) @ np.asarray(MATRIX), atol=1e-5)
     np.testing.assert_allclose(again, drawn(8, 6, 2, 2) @ np.asarray(MATRIX + 1), atol=1e-5)
-    predict(noted, MATRIX, drawn(9, 7, 4, 2), (4, 4, 4), batch=2)
+    predict(noted, [MATRIX], drawn(9, 7, 4, 2), (4, 4, 4), batch=2)
     assert len(traced) > once
 
 
 def test_padding_beyond_the_image_is_not_seen():
     """The last tile ends at the border, not in the zeros that fill the bucket."""
     found = predict(
-        lambda params, x: jnp.ones_like(x) * x.min(), MATRIX, np.ones((5, 6, 1), np.float32), (4, 4), 0.5, ()
+        lambda params, x: jnp.ones_like(x) * x.min(), [MATRIX], np.ones((5, 6, 1), np.float32), (4, 4), 0.5, ()
     )
     np.testing.assert_allclose(found, 1, rtol=1e-6)
 
 
 def test_half_precision_networks_are_added_up_in_single():
-    half = predict(lambda params, x: x.astype(jnp.bfloat16), None, jnp.ones((9, 1)), (4,), mirror=())
+    half = predict(lambda params, x: x.astype(jnp.bfloat16), [None], jnp.ones((9, 1)), (4,), mirror=())
     assert half.dtype == jnp.float32
 
 
 def test_an_ensemble_is_the_mean_of_its_members():
     volume, members = drawn(5, 4, 4, 2), [MATRIX, 3 * MATRIX]
-    found = ensemble(linear, members, volume, (4, 4, 4), mirror=())
+    found = predict(linear, members, volume, (4, 4, 4), mirror=())
     np.testing.assert_allclose(found, volume @ np.asarray(2 * MATRIX) + 0.25, atol=1e-5)
 
 
@@ -152,12 +152,12 @@ def test_what_cannot_be_is_refused():
         "batch: 0; expected": {"tile": (4, 4, 4), "batch": 0},
     }.items():
         with pytest.raises(ConfigError, match=wrong):
-            predict(linear, MATRIX, volume, **settings)
+            predict(linear, [MATRIX], volume, **settings)
     with pytest.raises(DataError, match="volume: shape"):
-        predict(linear, MATRIX, volume[:0], (4, 4, 4))
+        predict(linear, [MATRIX], volume[:0], (4, 4, 4))
     with pytest.raises(DataError, match="apply: gives 2 levels of logits; expected the finest alone"):
-        predict(lambda params, x: (x, x), MATRIX, volume, (4, 4, 4))
+        predict(lambda params, x: (x, x), [MATRIX], volume, (4, 4, 4))
     with pytest.raises(DataError, match="apply: gives shape"):
-        predict(lambda params, x: x[:, ::2], MATRIX, volume, (4, 4, 4))
-    with pytest.raises(DataError, match="list_of_params: empty"):
-        ensemble(linear, [], volume, (4, 4, 4))
+        predict(lambda params, x: x[:, ::2], [MATRIX], volume, (4, 4, 4))
+    with pytest.raises(DataError, match="networks: none"):
+        predict(linear, [], volume, (4, 4, 4))
