@@ -1,5 +1,6 @@
 """The two-step fit and the ADC, against NumPy and SciPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_adc_is_scipys():
     for k in range(6):
         best, _ = optimize.curve_fit(lambda b, s, d: s * np.exp(-b * d / 1000), B, y[:, k], (10, 1))
         np.testing.assert_allclose([found.s0[k], 1000 * found.adc[k]], best, rtol=1e-3)
+
+
+def test_weights_count_measurements():
+    """A frame of weight 3 is that frame three times, one of weight 0 is not there."""
+    _, y = voxels(6, 20.0)
+    weights = np.ones(16, np.float32)
+    weights[4], weights[9] = 3, 0
+    times = np.repeat(np.arange(16), weights.astype(int))
+    for function in (adc, segmented):
+        weighted = function(jnp.asarray(y), B, weights=jnp.asarray(weights))
+        repeated = function(jnp.asarray(y[times]), B[times])
+        for one, other in zip(jax.tree.leaves(weighted), jax.tree.leaves(repeated), strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-3)
 
 
 def test_silent_and_spoilt_voxels_stay_finite():

@@ -115,6 +115,17 @@ def test_labels_stay_classes_and_go_with_the_image():
     assert (np.asarray(soft.argmax(-1)) == np.asarray(named)).mean() > 0.95
 
 
+def test_beyond_the_source_is_background():
+    """A field 1.4 times as wide as the source: its rim has grey value 0 and no class, its middle is as it was."""
+    settings = OFF._replace(scaling=1.0, scales=(1.4, 1.4))
+    ones = jnp.ones(SPACE, jnp.int32)
+    image, named = augment(KEY, ones[..., None].astype(jnp.float32), ones, settings)
+    assert (named[4:8, 4:7, 4:6] == 1).all()
+    np.testing.assert_allclose(image[4:8, 4:7, 4:6], 1, rtol=1e-6)
+    for rim in (named[0], named[:, 0], named[..., 0], image[0], image[:, -1], image[:, :, -1]):
+        assert not np.asarray(rim).any()
+
+
 def test_blur_is_scipys():
     image = noise()
     sigmas = np.array([0.5, 1.0, 0.8], np.float32)
