@@ -122,8 +122,8 @@ def train_command(
 
     medjax segment train Dataset004_Hippocampus -o model --fold 0
 
-    The same command continues a run that was stopped. For a try on a CPU: --base-width 8 --memory-gb 0.1 --epochs 10
-    --iterations 50.
+    The same command continues a run that was stopped. For a try on a CPU: --base-width 8 --memory-gb 1
+    --patch 32,32,16 --epochs 40 --iterations 25.
     """
     from medjax.commands.segment_train import train
     from medjax.running.environment import prepare_process
