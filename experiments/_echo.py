@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.data.echo import Echo
+from medjax.labels import scores
+from medjax.labels.audit import Settings, go_on, network, predicted, watch
+from medjax.labels.errors import Corrupted
+from medjax.labels.refurbish import probabilities, quality, refurbish
+from medjax.labels.thresholds import otsu
 from medjax.metrics.detection import auroc, average_precision
 from medjax.metrics.overlap import mean_dice
-from medjax.segmentation import detection
-from medjax.segmentation.audit import Settings, go_on, network, predicted, watch
-from medjax.segmentation.label_errors import Corrupted
-from medjax.segmentation.refurbish import probabilities, quality, refurbish
-from medjax.segmentation.thresholds import otsu
+from medjax.phantoms.echo import Echo
 from medjax.training.state import TrainState
 
 LOSS, VOG = "dice_mean", "vog"  # what flags for `refurbish_loss`, and for `drop` and `refurbish_vog`
@@ -45,7 +45,7 @@ def watched(seed: int, data: Echo, wrong: Corrupted, test: Echo, s: Settings) ->
     asked: Asked | None = None
     found: dict[str, Any] = {}
     for moment in watch(seed, data.images, wrong.labels, s):
-        found = detection.scores(moment.log, jnp.asarray(wrong.labels))
+        found = scores.scores(moment.log, jnp.asarray(wrong.labels))
         rows.append({name: float(auroc(score, wrong.bad)) for name, score in found.items()})
         dice.append(clean_dice(moment.state, test, s))
         if asked is None and moment.turned:

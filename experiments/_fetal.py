@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medjax.data.fetal import LUNGS, Fetal, Motion, cohort, fetal
 from medjax.ivim.fit import fit
 from medjax.ivim.maps import STEPS, Maps, maps
 from medjax.ivim.maturity import boundary_sensitivity, region_statistics
-from medjax.ivim.rejection import spoilt
+from medjax.ivim.outliers import spoilt
 from medjax.ivim.signal import Ivim
+from medjax.phantoms.fetal import LUNGS, Fetal, Motion, cohort, fetal
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, stage
+from medjax.segmentation.nnunet import Fold, folds, predict_case, start, train_fold
 from medjax.segmentation.patches import prepare
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan
-from medjax.segmentation.recipe import Fold, folds, predict_case, start, train_fold
 from medjax.training.checkpoint import restore, save
 
 TEST = 1_000_000  # seeds of cohorts that are tested on start here

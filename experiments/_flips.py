@@ -11,17 +11,18 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 from ml_collections import ConfigDict
 
-from medjax.data import flip_manifests, scenes
-from medjax.data.scenes import Scenes
+from medjax.datasets import flip_manifests
 from medjax.metrics.overlap import confusion_matrix
 from medjax.models.unet import unet
+from medjax.phantoms import scenes
+from medjax.phantoms.scenes import Scenes
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, append_jsonl, stage
-from medjax.segmentation import cutmix, flips, group_dro
-from medjax.segmentation.losses import dice_cross_entropy
+from medjax.shortcuts import cutmix, flips, group_dro
 from medjax.training import state
 from medjax.training.batches import Batches, from_arrays
 from medjax.training.loop import Step, fit, fit_best
+from medjax.training.losses import dice_cross_entropy
 from medjax.training.state import TrainState
 
 GROUPS, CLASSES, CHUNK = 4, 3, 80

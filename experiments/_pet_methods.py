@@ -16,12 +16,14 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments._pet import AnyArray, Bench, Cases, acquisition
-from medjax.diffusion import conditioning, planes, sampler, schedule
+from medjax.diffusion import guidance, planes, sampler
+from medjax.diffusion import likelihood_schedule as schedule
 from medjax.diffusion.prior import Prior, score
 from medjax.diffusion.score_matching import intensity_scale
-from medjax.pet import em, stochastic
+from medjax.penalty import Neighbours, neighbours, patch_weights, relative_difference_gradient
+from medjax.pet import bsrem as stochastic
+from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, expected_deviance, ordered_subsets
-from medjax.pet.penalty import Neighbours, neighbours, patch_weights, relative_difference_gradient
 from medjax.pet.psf import blur, gaussian_psf
 
 LONGEST, FITTED = 160, 80  # iterates of MLEM: at most for targets, and to look for the noise's level in
@@ -162,14 +164,14 @@ def naive(b: Bench, key: Array, case: Cases, weight: Array, s: Sampling) -> Made
     """Singh et al.'s PET-Naive. The pull is divided by the mean sensitivity, so that its weight is free of counts."""
     start = _start(b, case, s)
     pull = weight / (jnp.mean(start.acquisition.sensitivity) * start.scale)
-    guided = conditioning.naive(start.estimator, s.prior.sde, start.acquisition, pull, start.scale)
+    guided = guidance.naive(start.estimator, s.prior.sde, start.acquisition, pull, start.scale)
     return _sampled(b, key, s, start, guided, sampler.euler_maruyama)
 
 
 def dps(b: Bench, key: Array, case: Cases, weight: Array, s: Sampling) -> Made:
     """PET-DPS by scan: for accelerators. `looped_dps` is for CPU."""
     start = _start(b, case, s)
-    guided = conditioning.dps(start.estimator, start.acquisition, weight, start.scale)
+    guided = guidance.dps(start.estimator, start.acquisition, weight, start.scale)
     return _sampled(b, key, s, start, guided, sampler.ddim(1.0))
 
 
@@ -177,8 +179,8 @@ def dds(b: Bench, key: Array, case: Cases, anchor: Array, updates: Array, s: Sam
     """PET-DDS. The anchor is in units of mean sensitivity / intensity scale."""
     start = _start(b, case, s)
     pull = anchor * jnp.mean(start.acquisition.sensitivity) / start.scale
-    guided = conditioning.dds(
-        start.estimator, conditioning.whole(start.acquisition), pull, start.scale, updates=updates.astype(int)
+    guided = guidance.dds(
+        start.estimator, guidance.whole(start.acquisition), pull, start.scale, updates=updates.astype(int)
     )
     return _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
 
@@ -187,8 +189,8 @@ def dds_delta(b: Bench, key: Array, case: Cases, delta: Array, s: Sampling, upda
     """PET-DDS-δ, λ_DDS = 1. δ is in units of 1 / (mean sensitivity · intensity scale)."""
     start = _start(b, case, s)
     size = delta / (jnp.mean(start.acquisition.sensitivity) * start.scale)
-    guided = conditioning.dds_delta(
-        start.estimator, conditioning.whole(start.acquisition), size, 1.0, start.scale, updates=updates
+    guided = guidance.dds_delta(
+        start.estimator, guidance.whole(start.acquisition), size, 1.0, start.scale, updates=updates
     )
     return _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
 
@@ -238,7 +240,7 @@ def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
     def step(key: Array, state: sampler.State, case: Cases, scale: Array, weight: Array) -> sampler.State:
         one = planes.across(partial(score, s.prior), 2)
         plain = sampler.unconditional(s.prior.sde, one)
-        guided = conditioning.dps(plain, acquisition(b, case), weight, scale)
+        guided = guidance.dps(plain, acquisition(b, case), weight, scale)
         return sampler.step(key, state, guided, s.prior.sde, times, sampler.ddim(1.0))[0]
 
     def run(key: Array, cases: Cases, knobs: Mapping[str, Array]) -> Made:

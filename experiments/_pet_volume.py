@@ -10,9 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments._pet import FINE_MM, HELD_OUT, simulated, template_head
 from experiments._pet_methods import EARLY, Sampling
-from medjax.data.brain import Brain
-from medjax.data.deformation import deform, deformation
-from medjax.diffusion import sampler, schedule
+from medjax.diffusion import likelihood_schedule, sampler
 from medjax.diffusion.prior import estimator
 from medjax.diffusion.score_matching import intensity_scale
 from medjax.metrics.image import nrmse
@@ -23,6 +21,8 @@ from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import grid, lines, preset, with_rings
 from medjax.pet.simulate import draw, factors
 from medjax.pet.system import build_system
+from medjax.phantoms.brain import Brain
+from medjax.phantoms.heads import deform, deformation
 
 MODES = ("transverse", "alternated", "averaged")  # of `medjax.diffusion.prior.estimator`
 
@@ -49,9 +49,9 @@ def volume_scan(config: ConfigDict, resolution_mm: float = 4.5) -> tuple[Acquisi
 def sample(key: Array, acquisition: Acquisition, s: Sampling, mode: str, iterations: float) -> dict[str, Array]:
     """One volume by likelihood-scheduled sampling, and what it cost."""
     uniform = em.init(acquisition).image
-    goal = schedule.targets(acquisition, uniform, iterations, s.steps, 100, EARLY)
+    goal = likelihood_schedule.targets(acquisition, uniform, iterations, s.steps, 100, EARLY)
     scale = intensity_scale(goal.image)
-    guided = schedule.likelihood_schedule(estimator(s.prior, mode), acquisition, goal.deviance, scale, 30)
+    guided = likelihood_schedule.likelihood_schedule(estimator(s.prior, mode), acquisition, goal.deviance, scale, 30)
     times = sampler.time_grid(s.steps, s.first, s.last)
     move = sampler.ddim(s.eta)
     state, info = sampler.run(key, guided, s.prior.sde, times, uniform.shape, move, image=goal.image / scale)

@@ -19,23 +19,23 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from medjax.cli import run_module
-from medjax.commands.pet_sample import Sampling, sample
-from medjax.data.brain import Brain, Lesion, brain
 from medjax.diffusion.prior import load_prior
 from medjax.metrics.image import contrast_recovery, nrmse, psnr, ssim
+from medjax.penalty import Neighbours, bowsher, neighbours
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets
 from medjax.pet.grid import Grid
-from medjax.pet.penalty import Neighbours, bowsher, neighbours
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import Scanner, grid, lines, preset, with_rings
 from medjax.pet.simulate import draw, emission_volume_mm3, expected_trues, factors
 from medjax.pet.system import build_system
+from medjax.phantoms.brain import Brain, Lesion, brain
 from medjax.report.figures import MR, PET, curves, montage
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.running.experiment import Result
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, record_timings, save_figure, stage
+from medjax.tools.pet_sample import Sampling, sample
 
 LESIONS = {
     "pet_only": Lesion((-27.0, -22.0, 28.0), 7.0, "pet", contrast=3.0),

@@ -17,16 +17,16 @@ from ml_collections import ConfigDict
 
 from experiments._echo import LOSS, VOG, leaves, strategies, watched
 from medjax.cli import run_module
-from medjax.data.echo import CLASSES, GROUPS, Echo, echo
 from medjax.errors import ConfigError
+from medjax.labels.audit import Settings
+from medjax.labels.errors import Corrupted, corrupt
+from medjax.phantoms.echo import CLASSES, GROUPS, Echo, echo
 from medjax.report.figures import curves
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.running.experiment import Result
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, save_figure, stage
-from medjax.segmentation.audit import Settings
-from medjax.segmentation.label_errors import Corrupted, corrupt
 
 TEST = 1_000_000  # first seed of hearts that are tested on
 STRATEGIES = ("plain", "drop", "refurbish_loss", "refurbish_vog", "oracle")
@@ -85,7 +85,7 @@ def _data(config: ConfigDict, seed: int) -> tuple[Echo, Echo]:
 
 @lru_cache(maxsize=1)
 def _camus(folder: str, size: int) -> Echo:
-    from medjax.data.camus import camus
+    from medjax.datasets.camus import camus
 
     return camus(Path(folder), size)
 

@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 
 from experiments._flips import GROUPS, NAMES, Bench, Judged, Member, bench, members, splits
 from medjax.cli import run_module
-from medjax.data.scenes import Scenes
 from medjax.metrics.detection import auroc
 from medjax.metrics.overlap import overlap_of
+from medjax.phantoms.scenes import Scenes
 from medjax.report.figures import Scale, curves, montage
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.running.experiment import Result
 from medjax.running.workdir import WorkDir, save_figure
-from medjax.segmentation import flips
+from medjax.shortcuts import flips
 
 COMMON = (0, 3)  # groups 2 · class + scene in which the scene is the class's own
 RISKS = {"flip_risk": "flip-risk", "entropy": "entropy", "max_probability": "max. probability"}

@@ -19,7 +19,7 @@ import optax
 
 from medjax.models.conv3d import conv3d
 from medjax.models.plain_unet import plain_unet
-from medjax.segmentation.losses import cross_entropy, deep_supervision
+from medjax.training.losses import cross_entropy, deep_supervision
 from medjax.training.state import init, make_train_step
 
 torch: Any = None

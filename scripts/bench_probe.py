@@ -1,7 +1,7 @@
 """What looking at labels costs: FLOPs of probes against those of a training step, by XLA's own count, and times.
 
 U-Net of 123 thousand parameters or so, 8 images of 64², GroupNorm. The probe of a reading is one forward pass and one
-backward pass to the image; the whole probe of `medjax.segmentation.probe` has five of those backward passes.
+backward pass to the image; the whole probe of `medjax.labels.probe` has five of those backward passes.
 """
 
 import time
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from medjax.labels.probe import READINGS, probe
 from medjax.models.unet import unet
-from medjax.segmentation.losses import dice_cross_entropy
-from medjax.segmentation.probe import READINGS, probe
+from medjax.training.losses import dice_cross_entropy
 from medjax.training.state import init, make_train_step
 
 BATCH, SIDE, CLASSES, WIDTHS = 8, 64, 4, (8, 16, 32, 64)

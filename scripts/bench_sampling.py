@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.diffusion import conditioning, sampler, schedule
+from medjax.diffusion import guidance, likelihood_schedule, sampler
 from medjax.diffusion.prior import estimator, load_prior, score
 from medjax.pet import em
 from medjax.pet.acquisition import acquire
@@ -49,11 +49,11 @@ def main() -> None:
 
     x = jax.random.normal(jax.random.key(0), (SLICES, 96, 96))
     plain, times = estimator(prior), sampler.time_grid(STEPS, 0.5, 1e-2)
-    goal = schedule.targets(scan, em.init(scan).image, 20.0, STEPS, 40)
+    goal = likelihood_schedule.targets(scan, em.init(scan).image, 20.0, STEPS, 40)
     methods = {
         "prior alone": plain,
-        f"DDS, {UPDATES} updates": conditioning.dds(plain, conditioning.whole(scan), 1e-3, updates=UPDATES),
-        "likelihood schedule": schedule.likelihood_schedule(plain, scan, goal.deviance),
+        f"DDS, {UPDATES} updates": guidance.dds(plain, guidance.whole(scan), 1e-3, updates=UPDATES),
+        "likelihood schedule": likelihood_schedule.likelihood_schedule(plain, scan, goal.deviance),
     }
     network, pair = jax.jit(lambda x: score(prior, x, 0.3)), jax.jit(scan.ascend)
     x = jax.random.normal(jax.random.key(0), (SLICES, 96, 96))

@@ -18,7 +18,7 @@ from torch import nn  # pyrefly: ignore[missing-import]
 from torch.nn import functional as F  # pyrefly: ignore[missing-import]
 
 from medjax.models.unet import unet
-from medjax.segmentation.losses import cross_entropy
+from medjax.training.losses import cross_entropy
 from medjax.training.state import init, make_train_step
 
 BATCH, CLASSES = 8, 4

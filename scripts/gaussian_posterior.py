@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from medjax.diffusion import conditioning, sampler, schedule
-from medjax.diffusion.likelihood import Gaussian
+from medjax.diffusion import guidance, likelihood_schedule, sampler
 from medjax.diffusion.sde import vp
+from medjax.likelihood import Gaussian
 
 SDE, MEAN, SPREAD, NOISE, VOXELS, SAMPLES = vp(), 1.0, 0.5, 0.5, 256, 1000
 
@@ -47,28 +47,26 @@ def scheduled(iterations: float) -> Callable[[sampler.Estimator, Gaussian], samp
     """Likelihood scheduling from the prior's mean."""
 
     def make(estimator: sampler.Estimator, likelihood: Gaussian) -> sampler.Estimator:
-        goal = schedule.targets(likelihood, jnp.full(VOXELS, MEAN), iterations, 50, 10, 1)
-        return schedule.likelihood_schedule(estimator, likelihood, goal.deviance, 1.0, 50, None)
+        goal = likelihood_schedule.targets(likelihood, jnp.full(VOXELS, MEAN), iterations, 50, 10, 1)
+        return likelihood_schedule.likelihood_schedule(estimator, likelihood, goal.deviance, 1.0, 50, None)
 
     return make
 
 
 def dds(anchor: float, updates: int) -> Callable[[sampler.Estimator, Gaussian], sampler.Estimator]:
     """DDS with all data in every update."""
-    return lambda e, lik: conditioning.dds(e, conditioning.whole(lik), anchor, updates=updates, positive=False)
+    return lambda e, lik: guidance.dds(e, guidance.whole(lik), anchor, updates=updates, positive=False)
 
 
 def main() -> None:
     """Print the table."""
     ancestral = sampler.ddim(1.0)
     rows = {
-        f"naive, weight {w:g}": compared(
-            lambda e, k, w=w: conditioning.naive(e, SDE, k, w), sampler.euler_maruyama, 500
-        )
+        f"naive, weight {w:g}": compared(lambda e, k, w=w: guidance.naive(e, SDE, k, w), sampler.euler_maruyama, 500)
         for w in (0.5, 1.0, 2.0)
     }
     rows |= {
-        f"DPS, weight {w:g}": compared(lambda e, k, w=w: conditioning.dps(e, k, w, positive=False), ancestral, 200)
+        f"DPS, weight {w:g}": compared(lambda e, k, w=w: guidance.dps(e, k, w, positive=False), ancestral, 200)
         for w in (0.5, 1.0, 2.0, 4.0)
     }
     rows |= {
@@ -76,9 +74,7 @@ def main() -> None:
         for a, u in ((0.0, 1), (2.0, 1), (2.0, 4))
     }
     rows |= {
-        f"DDS-δ, δ {d:g}": compared(
-            lambda e, k, d=d: conditioning.dds_delta(e, conditioning.whole(k), d), ancestral, 50
-        )
+        f"DDS-δ, δ {d:g}": compared(lambda e, k, d=d: guidance.dds_delta(e, guidance.whole(k), d), ancestral, 50)
         for d in (0.0003, 0.001, 0.003, 0.01)
     }
     rows |= {

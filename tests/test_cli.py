@@ -189,21 +189,18 @@ def test_the_help_of_run_explains_presets_and_overrides():
 @pytest.fixture
 def tool(tmp_path, monkeypatch) -> str:
     """A tool of medjax, here one that only this test has."""
-    folder = tmp_path / "commands"
-    folder.mkdir()
+    folder = tmp_path
     (folder / "spare.py").write_text(
         "import typer\nfrom medjax.errors import DataError\napp = typer.Typer()\n"
         "@app.command()\ndef work(n: int):\n    print(n + 1)\n"
         "@app.command()\ndef fail():\n    raise DataError('bad scan')\n"
         "@app.command()\ndef stop():\n    raise KeyboardInterrupt\n"
     )
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(cli, "TOOLS", {"spare": "A spare tool.", "absent": "Not written yet."})
-    package = type(sys)("medjax.commands")
-    package.__path__ = [str(folder)]
-    monkeypatch.setitem(sys.modules, "medjax.commands", package)
-    monkeypatch.delitem(sys.modules, "medjax.commands.spare", raising=False)
-    return "medjax.commands.spare"
+    monkeypatch.setattr(cli, "__path__", [str(folder)])
+    monkeypatch.delitem(sys.modules, "medjax.cli.spare", raising=False)
+    return "medjax.cli.spare"
 
 
 def test_a_tool_is_listed_without_being_loaded_and_loaded_when_used(tool):

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medjax import cli
-from medjax.data.formats import read_nifti, write_nifti
+from medjax.io.nifti import read_nifti, write_nifti
 from medjax.ivim.signal import Ivim, signal
 
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2, 0, -40], [0, 0, 4, 5], [0, 0, 0, 1]])

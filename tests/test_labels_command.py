@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from medjax.cli import app
-from medjax.data.echo import echo
-from medjax.data.formats import write_nifti
-from medjax.segmentation.label_errors import corrupt
+from medjax.io.nifti import write_nifti
+from medjax.labels.errors import corrupt
+from medjax.phantoms.echo import echo
 
 pytest.importorskip("PIL")
 SETTINGS = ("--size", "32", "--epochs", "60")

@@ -5,8 +5,8 @@ import pytest
 
 from experiments._pet import bench, scan
 from experiments._pet_other import other_subjects
-from medjax.data.formats import write_nifti
 from medjax.errors import DataError
+from medjax.io.nifti import write_nifti
 
 GREY, WHITE, VENTRICLE = 3, 2, 4  # FreeSurfer's numbers
 AFFINE = np.array([[-3.0, 0, 0, 90], [0, 0, 3, -90], [0, -3, 0, 90], [0, 0, 0, 1]])  # as FreeSurfer lays axes

@@ -15,12 +15,12 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from medjax import cli
-from medjax.commands.pet_reconstruct import choose_settings
-from medjax.data.counts import read_counts
-from medjax.data.formats import read_nifti, write_nifti
-from medjax.data.interfile import write_sinogram
+from medjax.io.counts import read_counts
+from medjax.io.interfile import write_sinogram
+from medjax.io.nifti import read_nifti, write_nifti
 from medjax.pet.io import load_scan
 from medjax.pet.scanner import lines, preset
+from medjax.tools.pet_reconstruct import choose_settings
 
 LEFT_RIGHT_FLIPPED = np.array([[-2.0, 0, 0, 104.0], [0, 2.0, 0, -102.0], [0, 0, 2.0, -4.0], [0, 0, 0, 1.0]])
 BACKGROUND, SCALE = 0.3, ["--size", "48", "--voxel-mm", "5"]

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from medjax.data.formats import read_nifti, write_nifti
 from medjax.diffusion.prior import load_prior
+from medjax.io.nifti import read_nifti, write_nifti
 from medjax.metrics.image import nrmse
 from tests.test_pet_command import done, medjax_command
 

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from typer.testing import CliRunner
 
 from medjax import cli
-from medjax.data.formats import write_nifti
+from medjax.io.nifti import write_nifti
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 SHAPE = (6, 5, 4)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import medjax.commands.segment_train as commands
+import medjax.tools.segment_train as commands
 from medjax.cli import app
-from medjax.data.formats import read_nifti, write_nifti
-from medjax.data.nnunet_raw import Scan, write_dataset
+from medjax.io.nifti import read_nifti, write_nifti
+from medjax.io.nnunet_raw import Scan, write_dataset
 from medjax.metrics.overlap import overlap
 from medjax.segmentation.plan import from_json
 from tests.segmentation.blobs import blobs
@@ -113,7 +113,7 @@ def test_all_folds_decide_on_components(folder):
     """The other folds are copies here: what counts is that all are there, and a speck of mine in every case."""
     model, fold_0 = folder / "adopting", folder / "model" / "fold_0"
     shutil.copytree(folder / "model", model)
-    from medjax.segmentation.recipe import folds
+    from medjax.segmentation.nnunet import folds
 
     for fold, (_, validation) in enumerate(folds(6, 1)):
         shutil.copytree(fold_0, model / f"fold_{fold}", dirs_exist_ok=True)

@@ -19,7 +19,7 @@ from medjax.errors import ConfigError
 from medjax.ivim.fit import check, fit
 from medjax.ivim.information import cramer_rao, identifiable
 from medjax.ivim.noise import Frames, Kind, frames, sigma_of_residuals
-from medjax.ivim.rejection import LEAST, spoilt
+from medjax.ivim.outliers import LEAST, spoilt
 from medjax.ivim.segmented import THRESHOLD, segmented
 from medjax.ivim.shrinkage import shrink
 from medjax.ivim.signal import Convention, Ivim, converted, signal

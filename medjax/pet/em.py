@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
+from medjax.penalty import Neighbours, quadratic_surrogate
 from medjax.pet.acquisition import Acquisition, de_pierro, divide, em_image, select
-from medjax.pet.penalty import Neighbours, quadratic_surrogate
 
 
 class State(NamedTuple):

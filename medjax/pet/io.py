@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from medjax.data import interfile, listmode
-from medjax.data.counts import read_counts
-from medjax.data.formats import Volume
 from medjax.errors import ConfigError, DataError
+from medjax.io import interfile, siemens_listmode
+from medjax.io.counts import read_counts
+from medjax.io.nifti import Volume
 from medjax.pet.grid import Grid
 from medjax.pet.scanner import PRESETS, Scanner, coverage, preset
 
@@ -144,9 +144,9 @@ def smoothed_delayeds(
     return (estimate * (float(delayeds.sum(dtype=float)) / total if total else 0.0)).astype(np.float32)
 
 
-def ring_pairs(header: listmode.ListmodeHeader, max_ring_difference: int) -> Float[np.ndarray, " plane"]:
+def ring_pairs(header: siemens_listmode.ListmodeHeader, max_ring_difference: int) -> Float[np.ndarray, " plane"]:
     """Share of the ring pairs that each single-slice rebinned plane adds up, 1 in the plane that has the most."""
-    plane, distance = listmode.sinogram_rings(header.rings, header.max_ring_difference)
+    plane, distance = siemens_listmode.sinogram_rings(header.rings, header.max_ring_difference)
     pairs = np.bincount(plane[distance <= max_ring_difference], minlength=2 * header.rings - 1)
     return pairs / pairs.max()
 
@@ -202,14 +202,14 @@ def _from_interfile(
 
 
 def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Scan:
-    header, events = listmode.read_events(path)
+    header, events = siemens_listmode.read_events(path)
     if (header.views, header.bins, header.rings) != (scanner.views, scanner.bins, scanner.rings):
         raise DataError(
             f"{path}: {header.views} views, {header.bins} bins, {header.rings} rings; "
             f"{scanner.name} has {scanner.views}, {scanner.bins}, {scanner.rings}"
         )
     prompts, delayeds = (
-        np.ascontiguousarray(s[..., ::-1]) for s in listmode.rebin(header, events, max_ring_difference)
+        np.ascontiguousarray(s[..., ::-1]) for s in siemens_listmode.rebin(header, events, max_ring_difference)
     )
     pairs = ring_pairs(header, max_ring_difference)  # the same from either end
     seen = (coverage(scanner)[..., None] * pairs).astype(np.float32)

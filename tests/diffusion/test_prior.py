@@ -98,9 +98,9 @@ def test_a_guided_prior_starts_from_an_unguided_one_and_learns_what_the_mr_tells
 def test_the_shipped_prior_denoises_a_head_it_has_not_seen():
     """Tweedie's image is nearer to the truth than the noisy one scaled, by far, at every noise level."""
     pytest.importorskip("nilearn")
-    from medjax.data.brain import tissue_shares
-    from medjax.data.deformation import family
     from medjax.diffusion.score_matching import scaled
+    from medjax.phantoms.brain import tissue_shares
+    from medjax.phantoms.heads import family
 
     prior = load_prior()
     assert len(files("medjax.diffusion").joinpath(SHIPPED).read_bytes()) < 4e6

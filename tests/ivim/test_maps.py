@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from medjax.errors import ConfigError
-from medjax.ivim.directions import average
+from medjax.ivim.averaging import average
 from medjax.ivim.maps import maps
 from medjax.ivim.signal import Ivim, signal
 

@@ -15,10 +15,10 @@ import pytest
 from scipy.optimize import minimize
 
 from medjax.errors import DataError
+from medjax.penalty import Neighbours, bowsher, neighbours, quadratic
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets, select
 from medjax.pet.grid import Grid
-from medjax.pet.penalty import Neighbours, bowsher, neighbours, quadratic
 from medjax.pet.scanner import Scanner, coverage, lines
 from medjax.pet.system import build_system, subsets
 from tests.pet.oracle import joseph_matrix

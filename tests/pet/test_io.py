@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from medjax.data.counts import Counts, write_counts
-from medjax.data.interfile import write_sinogram
-from medjax.data.listmode import ListmodeHeader, sinogram_rings
 from medjax.errors import ConfigError, DataError
+from medjax.io.counts import Counts, write_counts
+from medjax.io.interfile import write_sinogram
+from medjax.io.siemens_listmode import ListmodeHeader, sinogram_rings
 from medjax.pet.io import (
     Scan,
     caution,

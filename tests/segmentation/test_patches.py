@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from medjax.errors import DataError
-from medjax.segmentation.augment_volumes import OFF, augment
 from medjax.segmentation.patches import Prepared, patches, prepare, prepared_image
 from medjax.segmentation.plan import Case, Plan
 from medjax.segmentation.resample import Grey
+from medjax.training.augment_volumes import OFF, augment
 
 PLAN = Plan(
     spacing=(1.0, 1.0, 2.0), median_shape=(8, 8, 8), patch=(8, 8, 8), batch=2, widths=(4, 8), kernels=((3, 3, 3),) * 2,

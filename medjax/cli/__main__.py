@@ -1,0 +1,5 @@
+"""`python -m medjax.cli`: the same as `medjax`."""
+
+from medjax.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""CAMUS, the NIfTI release: apical two- and four-chamber echocardiograms with labels of experts.
+
+    DIR/patient0001/patient0001_2CH_ED.nii.gz       image; also 4CH and ES
+    DIR/patient0001/patient0001_2CH_ED_gt.nii.gz    label: 1 left ventricle, 2 myocardium, 3 left atrium
+    DIR/patient0001/Info_2CH.cfg                    lines such as "ImageQuality: Poor"
+
+Source: Leclerc et al., IEEE Transactions on Medical Imaging 38(9), 2019.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from medjax.errors import DataError
+from medjax.io.pictures import read_picture, resized
+from medjax.phantoms.echo import CLASSES, GROUPS, Echo
+
+
+def camus(folder: Path, size: int, patients: int | None = None) -> Echo:
+    """Every view and phase of the patients (the first `patients` of them), resampled to `size`² with rows downwards.
+
+    `hard` marks views that the readers called poor; grey values are divided by 255.
+
+    Raises:
+        DataError: no patients, a file is missing, an image and its label differ in shape, or a label is unknown.
+    """
+    names = sorted(path.name for path in folder.glob("patient*") if path.is_dir())[:patients]
+    if not names:
+        raise DataError(f"{folder}: no patient0001, …; expected the folder database_nifti of CAMUS")
+    images, labels = list[np.ndarray](), list[np.ndarray]()
+    poor, group = list[bool](), list[int]()
+    for name in names:
+        for number, view_and_phase in enumerate(GROUPS):
+            view, phase = view_and_phase.split()
+            stem = folder / name / f"{name}_{view}_{phase}"
+            image, label = (_plane(Path(f"{stem}{end}.nii.gz")) for end in ("", "_gt"))
+            if image.shape != label.shape:
+                raise DataError(f"{stem}_gt.nii.gz: {label.shape} pixels, the image has {image.shape}")
+            images.append(resized(image / 255, (size, size), 1))
+            labels.append(_classes(stem, resized(label, (size, size), 0)))
+            poor.append(_quality(folder / name / f"Info_{view}.cfg") == "poor")
+            group.append(number)
+    return Echo(
+        np.stack(images)[..., None].astype(np.float32), np.stack(labels), np.array(poor), np.array(group, np.int64)
+    )
+
+
+def _plane(path: Path) -> Float[np.ndarray, "row column"]:
+    """Files hold (across, down)."""
+    array, _ = read_picture(path)
+    if array.ndim != 2:
+        raise DataError(f"{path}: {array.shape}; expected one frame")
+    return array.T
+
+
+def _classes(stem: Path, label: np.ndarray) -> Int[np.ndarray, "row column"]:
+    named = np.rint(label).astype(np.int32)
+    if named.min() < 0 or named.max() >= len(CLASSES):
+        raise DataError(f"{stem}_gt.nii.gz: label {named.max()}; expected 0 to {len(CLASSES) - 1}")
+    return named
+
+
+def _quality(path: Path) -> str:
+    lines = path.read_text().splitlines() if path.is_file() else []
+    found = [line.partition(":")[2].strip().lower() for line in lines if line.lower().startswith("imagequality")]
+    return found[0] if found else ""

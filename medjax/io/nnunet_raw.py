@@ -1,0 +1,248 @@
+"""nnU-Net v2's raw layout of a data set, read and written.
+
+    DIR/dataset.json                     channel_names, labels (with "background": 0), numTraining, file_ending
+    DIR/imagesTr/CASE_0000.nii.gz        one file a channel: _0000, _0001, …
+    DIR/labelsTr/CASE.nii.gz             class numbers
+    DIR/imagesTs/CASE_0000.nii.gz        may be absent
+
+    data = read_dataset(folder)          names and files, checked; no voxels yet
+    for case in data.training:
+        scan = read_scan(case, data.classes)   .image (x, y, z, channel), .labels, .spacing in mm, .affine
+
+Class numbers are 0, 1, … without gaps. Regions (labels that are lists) and an "ignore" label are refused,
+and so are channels named after a scaling that medjax has not: "CT" is scaled as CT, any other name means z-scores.
+
+Source: nnU-Net v2's documentation, dataset_format.md.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from medjax.atomic import write_text
+from medjax.errors import DataError
+from medjax.io.nifti import SUFFIXES, read_nifti, voxel_mm, write_nifti
+
+OTHER_SCALINGS = ("noNorm", "rescale_to_0_1", "rgb_to_0_1")  # channel names by which nnU-Net does not take z-scores
+SAME_GRID = 1e-2  # difference of two affines that is taken for rounding
+
+
+class CaseFiles(NamedTuple):
+    """The files of a subject."""
+
+    name: str
+    images: tuple[Path, ...]  # one a channel
+    labels: Path | None
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A data set whose files are where they should be."""
+
+    folder: Path
+    channels: tuple[str, ...]
+    labels: Mapping[str, int]  # name → class number, background 0
+    ending: str
+    training: tuple[CaseFiles, ...]
+    test: tuple[CaseFiles, ...]
+
+    @property
+    def classes(self) -> int:
+        """Background included."""
+        return len(self.labels)
+
+
+class Scan(NamedTuple):
+    """A subject in memory."""
+
+    name: str
+    image: Float[np.ndarray, "x y z channel"]
+    labels: Int[np.ndarray, "x y z"] | None
+    spacing: tuple[float, float, float]  # mm
+    affine: Float[np.ndarray, "4 4"]
+
+
+def read_dataset(folder: Path) -> RawDataset:
+    """What dataset.json says and which files there are.
+
+    Raises:
+        DataError: no or wrong dataset.json, a channel that nnU-Net does not scale as CT or by z-score, regions, an
+            ignore label, label numbers with gaps, files that are missing, or another number of training cases than
+            numTraining.
+    """
+    content = _json(folder / "dataset.json")
+    channels = _channels(folder / "dataset.json", content["channel_names"])
+    labels = _labels(folder / "dataset.json", content["labels"])
+    ending = content["file_ending"]
+    if ending not in SUFFIXES:
+        raise DataError(f"{folder}/dataset.json: file_ending {ending!r}; expected {' or '.join(SUFFIXES)}")
+    training = tuple(
+        CaseFiles(one.name, one.images, folder / "labelsTr" / f"{one.name}{ending}")
+        for one in cases_of(folder / "imagesTr", len(channels), ending)
+    )
+    for case in training:
+        if case.labels is not None and not case.labels.is_file():
+            raise DataError(f"{case.labels}: no such file; expected the labels of {case.images[0].name}")
+    if content["numTraining"] != len(training):
+        raise DataError(
+            f"{folder}/dataset.json: numTraining {content['numTraining']}; expected {len(training)}, as imagesTr has"
+        )
+    tests = folder / "imagesTs"
+    test = tuple(cases_of(tests, len(channels), ending)) if tests.is_dir() else ()
+    return RawDataset(folder, channels, labels, ending, training, test)
+
+
+def cases_of(folder: Path, channels: int, ending: str) -> list[CaseFiles]:
+    """The cases of a folder of images, CASE_0000 … by name, without labels.
+
+    Raises:
+        DataError: no such folder, no image in it, or a case that lacks a channel or has one too many.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one with CASE_0000{ending}, …")
+    found: dict[str, dict[int, Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if match := re.fullmatch(rf"([^.].*)_(\d{{4}}){re.escape(ending)}", file.name):
+            found.setdefault(match[1], {})[int(match[2])] = file
+    if not found:
+        raise DataError(f"{folder}: no file named like CASE_0000{ending}")
+    for name, files in found.items():
+        if absent := sorted(set(range(channels)) - set(files)):
+            raise DataError(
+                f"{folder}/{name}_{absent[0]:04}{ending}: no such file; expected {channels} channels of a case"
+            )
+        if extra := sorted(set(files) - set(range(channels))):
+            raise DataError(f"{files[extra[0]]}: channel {extra[0]}; expected {channels}, as dataset.json names")
+    return [CaseFiles(name, tuple(files[k] for k in range(channels)), None) for name, files in sorted(found.items())]
+
+
+def read_scan(case: CaseFiles, classes: int) -> Scan:
+    """A case's channels, its labels if it has any, and where they lie.
+
+    Raises:
+        DataError: a file cannot be read, is not 3-D or has NaN; grids differ; a label is not among the classes.
+    """
+    volumes = [read_nifti(path) for path in case.images]
+    first = volumes[0]
+    for path, volume in zip(case.images, volumes, strict=True):
+        _same_grid(path, volume.array.shape, volume.affine, case.images[0], first.array.shape, first.affine)
+    image = np.stack([volume.array for volume in volumes], axis=-1).astype(np.float32)
+    labels = None
+    if case.labels is not None:
+        named = read_nifti(case.labels)
+        _same_grid(case.labels, named.array.shape, named.affine, case.images[0], first.array.shape, first.affine)
+        labels = _class_numbers(case.labels, named.array, classes)
+    return Scan(case.name, image, labels, voxel_mm(first.affine), first.affine)
+
+
+def write_dataset(
+    folder: Path,
+    scans: Iterable[Scan],
+    channels: Sequence[str],
+    labels: Sequence[str],
+    test: Iterable[Scan] = (),
+    ending: str = ".nii.gz",
+) -> None:
+    """Write the layout: `labels` names the classes 0, 1, …, the first "background"; `test` scans go to imagesTs.
+
+    dataset.json is written last, so that a folder that was not finished is not taken for a data set.
+
+    Raises:
+        DataError: a scan for training has no labels, or another number of channels, or the first label is another.
+    """
+    if not labels or labels[0] != "background":
+        raise DataError(f"labels: {list(labels)}; expected 'background' first")
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    count = 0
+    for scan in scans:
+        if scan.labels is None:
+            raise DataError(f"{scan.name}: no labels; expected them for training")
+        _write_channels(folder / "imagesTr", scan, len(channels), ending)
+        write_nifti(folder / "labelsTr" / f"{scan.name}{ending}", scan.labels, scan.affine)
+        count += 1
+    for scan in test:
+        (folder / "imagesTs").mkdir(exist_ok=True)
+        _write_channels(folder / "imagesTs", scan, len(channels), ending)
+    content = {
+        "channel_names": {str(k): name for k, name in enumerate(channels)},
+        "labels": {name: k for k, name in enumerate(labels)},
+        "numTraining": count,
+        "file_ending": ending,
+    }
+    write_text(folder / "dataset.json", json.dumps(content, indent=2) + "\n")
+
+
+def _write_channels(folder: Path, scan: Scan, channels: int, ending: str) -> None:
+    if scan.image.shape[-1] != channels:
+        raise DataError(f"{scan.name}: {scan.image.shape[-1]} channels; expected {channels}, one for each name")
+    for k in range(channels):
+        write_nifti(folder / f"{scan.name}_{k:04}{ending}", scan.image[..., k], scan.affine)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected the description of an nnU-Net v2 data set")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    wanted = {"channel_names": dict, "labels": dict, "numTraining": int, "file_ending": str}
+    for key, kind in wanted.items():
+        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+            raise DataError(f"{path}: no {key} of kind {kind.__name__}; expected the description of nnU-Net v2")
+    return content
+
+
+def _channels(path: Path, names: dict[str, Any]) -> tuple[str, ...]:
+    if sorted(names) != sorted(str(k) for k in range(len(names))) or not names:
+        raise DataError(f"{path}: channel_names {sorted(names)}; expected numbers from 0 without gaps")
+    channels = tuple(str(names[str(k)]) for k in range(len(names)))
+    refused = {name.casefold() for name in OTHER_SCALINGS}
+    if odd := [name for name in channels if name.casefold() in refused]:
+        raise DataError(
+            f"{path}: channel name {odd[0]!r} asks nnU-Net for another scaling; expected CT, or a name that means "
+            f"z-scores, such as MR: {', '.join(OTHER_SCALINGS)} are not supported"
+        )
+    return channels
+
+
+def _labels(path: Path, named: dict[str, Any]) -> dict[str, int]:
+    for name, value in named.items():
+        if isinstance(value, list):
+            raise DataError(
+                f"{path}: label {name!r} is the region {value}; expected one number, regions are not supported"
+            )
+    if "ignore" in named:
+        raise DataError(f"{path}: an 'ignore' label; expected none, it is not supported: give every voxel a class")
+    if named.get("background") != 0:
+        raise DataError(f"{path}: background is {named.get('background')}; expected 'background': 0 among the labels")
+    values = list(named.values())
+    if len(values) < 2 or not all(type(value) is int for value in values) or sorted(values) != list(range(len(values))):
+        raise DataError(f"{path}: labels {values}; expected the numbers 0, 1, … without gaps, two or more")
+    return dict(sorted(named.items(), key=lambda item: item[1]))
+
+
+def _same_grid(
+    path: Path, shape: tuple[int, ...], affine: np.ndarray, other: Path, wanted: tuple[int, ...], place: np.ndarray
+) -> None:
+    if shape != wanted:
+        raise DataError(f"{path}: shape {shape}; expected that of {other.name}, {wanted}")
+    if not np.allclose(affine, place, rtol=0, atol=SAME_GRID):
+        raise DataError(f"{path}: another affine than {other.name}; expected one grid")
+
+
+def _class_numbers(path: Path, values: np.ndarray, classes: int) -> np.ndarray:
+    numbers = np.rint(values)
+    if (np.abs(values - numbers) > 1e-3).any():
+        raise DataError(f"{path}: values that are no labels; expected whole numbers")
+    odd = numbers[(numbers < 0) | (numbers >= classes)]
+    if odd.size:
+        raise DataError(f"{path}: label {odd[0]:.0f}; expected 0 to {classes - 1}, as dataset.json names")
+    return numbers.astype(np.int32)

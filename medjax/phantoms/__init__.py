@@ -1,0 +1,1 @@
+"""Simulated subjects: brains and heads, echocardiograms, fetuses, scenes."""

@@ -1,0 +1,315 @@
+"""A simulated fetal 4-D diffusion MRI scan whose truth is known: organs, IVIM parameters, motion, noise.
+
+    S(b) = S0 [(1 − f) exp(−b D) + f exp(−b D*)]      D* in the absolute convention; b in s/mm², D and D* in mm²/s
+
+Each frame is made as a scanner makes it: tissues on a grid finer than the voxels decay, the fetus is moved over the
+uterus, the receive field shades, voxels average what they hold (thick slices), noise is Rician. Frame 0 is the
+baseline that labels and maps belong to. The same seed gives the same scan.
+
+From publications: lung D 1.39–1.97e-3, f 0.2475–0.3909, D* 13.06–32.78e-3 mm²/s (the range that SUPER-IVIM-DC's
+simulator uses for fetal lung); f rises with age while D and D* do not (European Journal of Radiology,
+2021); the canalicular and saccular stages meet at 26 weeks. All else is our choice, made to be plausible and to look
+like such a scan: slopes, spreads, the size of the group's effect, motion, and every other tissue's parameters.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+
+from medjax.errors import DataError
+from medjax.io.nifti import Number
+from medjax.phantoms.fetal_anatomy import (
+    BODY,
+    BOWEL,
+    BRAIN,
+    CLASS_OF,
+    CLASSES,
+    FAT,
+    FETAL_FLUID,
+    FLUID,
+    HEART,
+    LIVER,
+    LUNGS,
+    MATERNAL,
+    PLACENTA,
+    SPINE,
+    UTERUS,
+    VISCERA,
+    Anatomy,
+    Placement,
+    anatomy,
+    placement,
+    smooth,
+)
+from medjax.phantoms.fetal_motion import FINE, Motion, frames, moves, voxel_means
+
+SIX_B = (0.0, 50.0, 100.0, 200.0, 400.0, 600.0)
+TEN_B = (0.0, 10.0, 30.0, 50.0, 75.0, 100.0, 200.0, 400.0, 700.0, 1000.0)
+KNOT, F_AT_KNOT, SLOPE_BEFORE, SLOPE_AFTER = 26.0, 0.33, 0.012, 0.004  # of lung f: weeks, share, share a week
+LUNG_D, LUNG_D_STAR = (1.39e-3, 1.97e-3), (13.06e-3, 32.78e-3)
+BETWEEN_F, BETWEEN_VOLUME = 0.015, 0.10  # between fetuses of one age: of f; of the volume's logarithm
+WITHIN = (0.08, 0.08, 0.06, 0.15)  # within an organ, of the logarithm of S0, f, D, D*, times `heterogeneity`
+WITHIN_MM, SHADE, SHADE_MM = 7.0, 0.12, 90.0  # how far that reaches; the receive field's logarithm
+# S0 at b = 0 relative to the lung, f, D, D*. Lungs are overwritten; values are ours but for fluid, water at 37 °C.
+TISSUES = {
+    0: (0.0, 0.0, 1e-3, 1e-2),
+    LUNGS: (1.0, 0.33, 1.68e-3, 22e-3),
+    LIVER: (0.42, 0.33, 1.1e-3, 40e-3),
+    HEART: (0.40, 0.45, 1.8e-3, 90e-3),
+    SPINE: (0.45, 0.08, 1.3e-3, 20e-3),
+    BODY: (0.55, 0.12, 1.4e-3, 20e-3),
+    PLACENTA: (0.95, 0.35, 1.6e-3, 40e-3),
+    FLUID: (1.70, 0.0, 3.0e-3, 3.0e-2),
+    MATERNAL: (0.42, 0.12, 1.4e-3, 20e-3),
+    BRAIN: (1.15, 0.10, 1.6e-3, 15e-3),
+    BOWEL: (0.75, 0.15, 1.6e-3, 20e-3),
+    FETAL_FLUID: (1.60, 0.0, 3.0e-3, 3.0e-2),
+    UTERUS: (0.55, 0.25, 1.5e-3, 30e-3),
+    FAT: (0.10, 0.0, 0.3e-3, 1e-2),
+    VISCERA: (0.62, 0.15, 1.6e-3, 20e-3),
+}
+
+
+class Maps(NamedTuple):
+    """S0 and the IVIM parameters of each voxel, D* in the absolute convention; in the order of `medjax.ivim`'s."""
+
+    s0: Float[np.ndarray, "*voxels"]
+    f: Float[np.ndarray, "*voxels"]
+    d: Float[np.ndarray, "*voxels"]  # mm²/s
+    d_star: Float[np.ndarray, "*voxels"]  # mm²/s
+
+
+class Effects(NamedTuple):
+    """What growth restriction changes; ours."""
+
+    lung_f: Number = -0.04
+    volume: Number = -0.2  # of the lungs, and of the whole fetus with them, as a share
+    organ_f: Number = -0.05  # of liver and placenta
+
+
+EFFECTS, UNRESTRICTED, MOTION = Effects(), Effects(0.0, 0.0, 0.0), Motion()
+
+
+class Fetal(NamedTuple):
+    """A scan and its truth; maps and labels are those of frame 0."""
+
+    signals: Float[np.ndarray, "b x y z"]
+    labels: Int[np.ndarray, "x y z"]  # the class of most of a voxel, numbers in CLASSES; each lung in one piece
+    sides: Int[np.ndarray, "x y z"]  # 1 left lung, 2 right lung, 0 elsewhere
+    lung_share: Float[np.ndarray, "x y z"]  # of a voxel
+    parameters: Maps  # means over what a voxel holds, of f, D and D* by signal
+    age: float  # weeks
+    restricted: bool
+    shifts_mm: Float[np.ndarray, "b 3"]
+    turns: Float[np.ndarray, "b 3"]  # rotation vectors, radians, about the chest
+    bad: Bool[np.ndarray, " b"]
+    sigma: float  # of the noise in either channel
+    bvalues: Float[np.ndarray, " b"]
+    spacing: tuple[float, float, float]  # mm
+
+
+def lung_volume_ml(age: Number) -> float:
+    """Both lungs' volume, V = 45 ml (age / 28)^2.86.
+
+    Form and numbers are ours.
+    """
+    return 45.0 * (age / 28) ** 2.86
+
+
+def lung_f(age: Number) -> float:
+    """Mean perfusion fraction of a normal lung: linear before and after 26 weeks, and less steep after."""
+    return F_AT_KNOT + (SLOPE_BEFORE if age < KNOT else SLOPE_AFTER) * (age - KNOT)
+
+
+def signal(maps: Maps, b: Number) -> Float[np.ndarray, "*voxels"]:
+    """S(b) without noise."""
+    slow, fast = np.exp(np.float32(-b) * maps.d), np.exp(np.float32(-b) * maps.d_star)
+    return maps.s0 * (slow + maps.f * (fast - slow))
+
+
+def fetal(
+    seed: int,
+    age: Number = 28.0,
+    restricted: bool = False,
+    *,
+    bvalues: Sequence[Number] = SIX_B,
+    shape: tuple[int, int, int] = (48, 48, 20),
+    spacing: tuple[Number, Number, Number] = (3.0, 3.0, 5.0),
+    snr: Number = 20.0,
+    motion: Motion = MOTION,
+    effects: Effects = EFFECTS,
+    heterogeneity: Number = 1.0,
+) -> Fetal:
+    """One fetus's scan. `snr` is the lung's mean at b = 0 over σ, infinite for none; slices lie along the last axis.
+
+    `effects` count if the fetus is restricted; `heterogeneity` multiplies the variation within organs. What differs
+    between two calls with one seed is what was asked to differ: the fetus is the same for other b-values, SNR, motion.
+
+    Raises:
+        DataError: an age outside 16–42 weeks, no b-value or a negative one, an SNR that is not above 0, a shape or
+            spacing that cannot be, a motion, effect or heterogeneity that cannot be.
+    """
+    _check(age, bvalues, shape, spacing, snr, motion, effects, heterogeneity)
+    fine = tuple(step / n for step, n in zip(spacing, FINE, strict=True))
+    body = _body(seed, age, effects if restricted else UNRESTRICTED, shape, fine, heterogeneity)
+    mover = np.random.default_rng((seed, 1))
+    moved = moves(mover, len(bvalues), motion)
+    scene = partial(_scene, body, bvalues)
+    inside = (body.tissue.fetus > 0).astype(np.float32)
+    clean = frames(mover, moved, scene, inside, body.shade, fine, body.place.centre_mm, motion.smooth_mm)
+    parameters = _averaged(Maps(*(np.where(inside > 0, *pair) for pair in zip(*body.maps, strict=True))), body.shade)
+    labels, sides, share = _labels(body.tissue)
+    sigma = float(np.average(parameters.s0, weights=share)) / snr
+    noise = np.random.default_rng((seed, 2))
+    real, imaginary = (sigma * noise.standard_normal(clean.shape, np.float32) for _ in range(2))
+    return Fetal(
+        signals=np.hypot(clean + real, imaginary),
+        labels=labels,
+        sides=sides,
+        lung_share=share,
+        parameters=parameters,
+        age=float(age),
+        restricted=restricted,
+        shifts_mm=moved.shifts_mm,
+        turns=moved.turns,
+        bad=moved.bad,
+        sigma=sigma,
+        bvalues=np.asarray(bvalues, np.float32),
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+    )
+
+
+def cohort(
+    seed: int,
+    number: int,
+    share_restricted: Number = 0.5,
+    ages: tuple[Number, Number] = (20.0, 38.0),
+    scan: Callable[[int, float, bool], Fetal] = fetal,
+) -> tuple[Fetal, ...]:
+    """Scans of `number` fetuses, ages uniform, the restricted ones spread evenly over the ages; youngest first.
+
+    `scan(seed, age, restricted)` is `fetal`, or `partial(fetal, snr=…, …)`. Of the sorted ages the restricted are
+    every (number / restricted)-th, from a random start, so that the groups' ages differ little.
+
+    Raises:
+        DataError: no fetus, a share outside 0–1, or ages that are not in order.
+    """
+    if number < 1 or not 0 <= share_restricted <= 1 or not ages[0] <= ages[1]:
+        raise DataError(
+            f"number, share_restricted, ages: {number}, {share_restricted:g}, {ages}; expected ≥ 1, 0–1, low to high"
+        )
+    draw = np.random.default_rng((seed, 3))
+    sorted_ages = np.sort(draw.uniform(*ages, number)).tolist()
+    count = round(share_restricted * number)
+    chosen = set(np.floor((np.arange(count) + draw.uniform()) * number / max(count, 1)).astype(int).tolist())
+    own = np.random.SeedSequence((seed, 4)).generate_state(number).tolist()
+    return tuple(scan(own[k], age, k in chosen) for k, age in enumerate(sorted_ages))
+
+
+def _check(
+    age: Number,
+    bvalues: Sequence[Number],
+    shape: tuple[int, ...],
+    spacing: tuple[Number, ...],
+    snr: Number,
+    motion: Motion,
+    effects: Effects,
+    heterogeneity: Number,
+) -> None:
+    if not 16 <= age <= 42:
+        raise DataError(f"age: {age:g} weeks; expected 16 to 42")
+    if not len(bvalues) or not min(bvalues) >= 0:
+        raise DataError(f"bvalues: {tuple(bvalues)}; expected at least one, none negative")
+    if min(shape) < 8 or not min(spacing) > 0:
+        raise DataError(f"shape, spacing: {shape}, {spacing}; expected eight voxels or more a side, above 0 mm")
+    if not snr > 0:
+        raise DataError(f"snr: {snr:g}; expected above 0")
+    if not (motion.rigid_mm >= 0 and motion.smooth_mm >= 0 and 0 <= motion.bad <= 1):
+        raise DataError(f"motion: {motion}; expected sizes of 0 mm or more and a probability")
+    if not (effects.volume > -1 and heterogeneity >= 0):
+        raise DataError(f"effects, heterogeneity: {effects}, {heterogeneity:g}; expected volume > −1, 0 or more")
+
+
+class _Body(NamedTuple):
+    """One fetus in its uterus, on the fine grid."""
+
+    place: Placement
+    tissue: Anatomy
+    maps: tuple[Maps, Maps]  # of the fetus, of the uterus
+    shade: np.ndarray
+
+
+def _body(
+    seed: int,
+    age: Number,
+    effects: Effects,
+    shape: tuple[int, int, int],
+    fine: tuple[Number, ...],
+    heterogeneity: Number,
+) -> _Body:
+    # streams of their own, so that what one draws does not depend on how much another does
+    build, outline, values, texture, receive = (np.random.default_rng((seed, 0, k)) for k in range(5))
+    nx, ny, nz = (side * n for side, n in zip(shape, FINE, strict=True))
+    expected = lung_volume_ml(age) * (1 + effects.volume)
+    volume = expected * float(np.exp(BETWEEN_VOLUME * build.standard_normal()))
+    place = placement(build, (expected / lung_volume_ml(28.0)) ** (1 / 3))
+    tissue = anatomy(outline, place, (nx, ny, nz), fine, volume)
+    table = _table(values, age, effects)
+    uneven = [width * heterogeneity * smooth(texture, (nx, ny, nz), fine, WITHIN_MM) for width in WITHIN]
+    shade = np.exp(SHADE * smooth(receive, (nx, ny, nz), fine, SHADE_MM))
+    return _Body(place, tissue, (_maps(table, tissue.fetus, uneven), _maps(table, tissue.uterus, uneven)), shade)
+
+
+def _scene(body: _Body, bvalues: Sequence[Number], k: int) -> tuple[np.ndarray, np.ndarray]:
+    fetus, uterus = (signal(maps, bvalues[k]) for maps in body.maps)
+    return fetus, uterus
+
+
+def _table(draw: np.random.Generator, age: Number, effects: Effects) -> np.ndarray:
+    """(tissue, 4): this fetus's mean S0, f, D and D* of each tissue; other tissues than lung vary by some percent."""
+    table = np.array([TISSUES[k] for k in range(len(TISSUES))])
+    table[1:] *= np.exp(draw.normal(0, (0.08, 0.05, 0.03, 0.10), (len(table) - 1, 4)))
+    f = lung_f(age) + effects.lung_f + BETWEEN_F * draw.standard_normal()
+    table[LUNGS] = 1.0, f, draw.uniform(*LUNG_D), draw.uniform(*LUNG_D_STAR)
+    table[[LIVER, PLACENTA], 1] += effects.organ_f
+    return table
+
+
+def _maps(table: np.ndarray, labels: np.ndarray, uneven: list[np.ndarray]) -> Maps:
+    """Parameters at each point; fluid is even."""
+    still = np.isin(np.arange(len(table)), (FLUID, FETAL_FLUID))
+    s0, f, d, d_star = (
+        column.astype(np.float32)[labels] * np.exp(np.where(still, 0, 1).astype(np.float32)[labels] * field)
+        for column, field in zip(table.T, uneven, strict=True)
+    )
+    return Maps(s0, np.clip(f, 0, 0.95), d, d_star)
+
+
+def _averaged(fine: Maps, shade: np.ndarray) -> Maps:
+    """What the voxels hold: S0 · shade on average; f, D and D* weighted with that, or plainly where there is none."""
+    weight = fine.s0 * shade + np.float32(1e-6)
+    total = voxel_means(weight)
+    return Maps(voxel_means(fine.s0 * shade), *(voxel_means(weight * p) / total for p in fine[1:]))
+
+
+def _labels(tissue: Anatomy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class of most of each voxel, side of the lung where that is lung, and the lungs' share.
+
+    A lung's few voxels that share no face with the rest of it count as what else they hold.
+    """
+    every = CLASS_OF[np.where(tissue.fetus > 0, tissue.fetus, tissue.uterus)]
+    shares = np.stack([voxel_means((every == k).astype(np.float32)) for k in range(len(CLASSES))])
+    labels = shares.argmax(axis=0).astype(np.int32)
+    left = voxel_means((tissue.sides == 1).astype(np.float32))
+    sides = np.where(labels == LUNGS, np.where(2 * left >= shares[LUNGS], 1, 2), 0).astype(np.int32)
+    others = np.delete(np.arange(len(CLASSES)), LUNGS)
+    second = others[shares[others].argmax(axis=0)]
+    for side in (1, 2):
+        parts, _ = ndimage.label(sides == side)
+        stray = (sides == side) & (parts != np.bincount(parts[parts > 0], minlength=2).argmax())
+        labels[stray], sides[stray] = second[stray], 0
+    return labels, sides, shares[LUNGS]

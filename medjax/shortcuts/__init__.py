@@ -1,0 +1,1 @@
+"""Shortcuts that networks take: label flips, and training that resists them."""

@@ -1,0 +1,225 @@
+"""What `medjax labels audit` does: read, train and watch, rank, write a CSV and a report."""
+
+import csv
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import typer
+from jaxtyping import Bool, Float, Int
+
+from medjax.atomic import write_csv
+from medjax.errors import ConfigError, DataError
+from medjax.io.pictures import fitted, read_labelled
+from medjax.labels import scores, thresholds
+from medjax.labels.audit import Settings, predicted, watch
+from medjax.metrics.overlap import mean_dice
+from medjax.report.gallery import gallery
+from medjax.report.html import Figure, Report, Section, Table, write_report
+from medjax.running.config import did_you_mean
+from medjax.running.progress import track
+from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
+from medjax.training.batches import pairs
+
+FEWEST = 16  # images, below which there is nothing to compare with
+SHOWN = 24
+MOST_CLASSES = 64
+WIDTHS = (8, 16, 32, 48)
+
+
+class Data(NamedTuple):
+    """Images and labels on the grid of training, and their names."""
+
+    names: list[str]
+    images: Float[np.ndarray, "image *space 1"]
+    labels: Int[np.ndarray, "image *space"]
+
+
+def audit(
+    images: Path,
+    masks: Path,
+    output: Path,
+    detector: str,
+    threshold: str,
+    trusted: Path | None,
+    size: int,
+    classes: int | None,
+    epochs: int,
+    seed: int,
+) -> None:
+    """Rank the labels in `masks` and write `output`/ranked.csv and report.html.
+
+    Raises:
+        ConfigError, DataError: something given cannot be used.
+    """
+    _check(detector, threshold, size, epochs)
+    config: dict[str, Any] = {
+        "images": str(images), "masks": str(masks), "size": size, "classes": classes or 0, "epochs": epochs,
+        "seed": seed,
+    }  # fmt: skip
+    data = read(images, masks, size, classes)
+    config["content"] = _digest(data)  # other images or corrected masks are another audit
+    looked_at = None if trusted is None else read_trusted(trusted, data.names)
+    with open_workdir(output, config) as work:
+        number = int(data.labels.max()) + 1 if classes is None else classes
+        typer.echo(f"{len(data.names)} images, {number - 1} structures{_empty(data.labels)}")
+        found = stage(work, "scores", lambda: _watched(data, number, epochs, seed))
+        score = found["scores"][detector]
+        if looked_at is not None:
+            turned = thresholds.oriented(score, *looked_at)
+            typer.echo(
+                f"{len(looked_at[0])} labels were looked at: the list is {'as it was' if turned is score else 'turned'}"
+            )
+            score = turned
+        flags = _flags(score, threshold)
+        _write(work, data, found, score, flags, detector)
+    wrote = f"wrote {output / 'ranked.csv'} and report.html"
+    typer.echo(f"{int(flags.sum())} of {len(flags)} labels flagged by {detector}; {wrote}")
+    if trusted is None:
+        typer.echo(
+            "if more than half are wrong in the same way the list is upside down: look at ten of each end (--trusted)"
+        )
+
+
+def read(images: Path, masks: Path, size: int, classes: int | None = None) -> Data:
+    """Every pair of files of the two folders, on `size` voxels each way.
+
+    Raises:
+        DataError: files do not pair up or fit, there are too few, or no label names a structure.
+    """
+    files = pairs(images, masks)
+    if len(files) < FEWEST:
+        raise DataError(f"{images}: {len(files)} images; expected at least {FEWEST} to compare labels with each other")
+    arrays: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for image, mask in track(files, "reading"):
+        one = read_labelled(image, mask, classes)
+        array, label = fitted(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))
+        arrays.append(array)
+        labels.append(label)
+    names, stacked = [image.name for image, _ in files], np.stack(labels)
+    values = np.unique(stacked)
+    if values.max() == 0:
+        raise DataError(f"{masks}: every label is 0; expected class numbers above 0")
+    if classes is None and len(values) <= values.max():  # masks of 0 and 255, say
+        values = np.union1d(0, values)
+        if len(values) > MOST_CLASSES:
+            raise DataError(f"{masks}: {len(values)} different values; expected class numbers, not grey values")
+        typer.echo(f"labels {', '.join(map(str, values))} are taken as classes 0 to {len(values) - 1}")
+        stacked = np.searchsorted(values, stacked).astype(np.int32)
+    return Data(names, np.stack(arrays)[..., None], stacked)
+
+
+def _digest(data: Data) -> str:
+    """Eight hex digits of names, images and labels."""
+    digest = hashlib.sha256("\0".join(data.names).encode())
+    for array in (data.images, data.labels):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:8]
+
+
+def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"], Bool[np.ndarray, " some"]]:
+    """Images that were looked at, by number, and whether their labels are wrong.
+
+    Raises:
+        DataError: no columns name and wrong, an unknown name, or a value that is neither 0 nor 1.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    known = {name.partition(".")[0]: k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
+    try:
+        places = np.array([known[row["name"]] for row in rows])
+        return places, np.array([(0, 1)[int(row["wrong"])] for row in rows]) > 0
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: {error}; expected columns name (of an image) and wrong (0 or 1)") from error
+
+
+def _check(detector: str, threshold: str, size: int, epochs: int) -> None:
+    known = ("vog", *scores.NAMES)
+    if detector not in known:
+        raise ConfigError(f"--detector {detector}; expected {', '.join(known)}{did_you_mean(detector, known)}")
+    if threshold not in thresholds.THRESHOLDS and not _share(threshold):
+        raise ConfigError(
+            f"--threshold {threshold}; expected {', '.join(thresholds.THRESHOLDS)} or a share such as 0.1"
+        )
+    if size % 2 ** (len(WIDTHS) - 1) or size < 16:
+        raise ConfigError(f"--size {size}; expected a multiple of {2 ** (len(WIDTHS) - 1)}, 16 or more")
+    if epochs < 4:
+        raise ConfigError(f"--epochs {epochs}; expected 4 or more")
+
+
+def _share(threshold: str) -> float:
+    try:
+        share = float(threshold)
+    except ValueError:
+        return 0.0
+    return share if 0 < share < 1 else 0.0
+
+
+def _flags(score: np.ndarray, threshold: str) -> np.ndarray:
+    rule = thresholds.THRESHOLDS.get(threshold)
+    return thresholds.fraction(score, _share(threshold)) if rule is None else rule(score)
+
+
+def _empty(labels: np.ndarray) -> str:
+    empty = int((~labels.any(axis=tuple(range(1, labels.ndim)))).sum())
+    return f"; {empty} labels name no structure" if empty else ""
+
+
+def _watched(data: Data, classes: int, epochs: int, seed: int) -> dict[str, Any]:
+    """Scores when the network has stopped learning fast, and what it says then."""
+    batch = min(8, len(data.images))
+    a_pass = len(data.images) // batch
+    every = max(epochs // 8, 1) * a_pass
+    settings = Settings(classes, WIDTHS, 8e-3, batch, epochs * a_pass, every, epochs * a_pass // 2)
+    moments = watch(seed, data.images, data.labels, settings)
+    for moment in track(moments, "training"):
+        if moment.turned:
+            return {
+                "scores": scores.scores(moment.log, jnp.asarray(data.labels)),
+                "said": predicted(moment.state.average, data.images, settings),
+            }
+    raise DataError("training ended before the labels were judged")
+
+
+def _write(
+    work: WorkDir, data: Data, found: dict[str, Any], score: np.ndarray, flags: np.ndarray, detector: str
+) -> None:
+    order = np.argsort(-score, kind="stable")
+    agreement = [mean_dice(said, given) for said, given in zip(found["said"], data.labels, strict=True)]
+    rows = [
+        [rank + 1, data.names[k], int(flags[k]), f"{agreement[k]:.4f}"]
+        + [f"{float(values[k]):.6g}" for values in found["scores"].values()]
+        for rank, k in enumerate(order)
+    ]
+    write_csv(work.path / "ranked.csv", ["rank", "name", "flagged", "agreement", *found["scores"]], rows)
+    ends = {"suspect": order[:SHOWN], "least_suspect": order[::-1][:SHOWN]}
+    figures = {name: Figure(_thumbnails(work, name, data, found["said"], rows)) for name, rows in ends.items()}
+    head = [
+        [rank + 1, data.names[k], round(agreement[k], 3), round(float(score[k]), 4)] for rank, k in enumerate(order)
+    ]
+    table = Table(["rank", "image", "Dice with the network", detector], head[:SHOWN])
+    text = (
+        f"{int(flags.sum())} of {len(flags)} labels are flagged by {detector}; the other pictures follow in order of "
+        "the list. ranked.csv holds all images and scores: high is suspect in every column but agreement, the Dice of "
+        "the label with what the network says. Where the cut should be is yours to see: --threshold."
+    )
+    sections = [
+        Section("Most suspect", "Pairs: the label given, then what the network says.", [figures["suspect"]], table),
+        Section("Least suspect", "If these are the wrong ones, give --trusted.", [figures["least_suspect"]]),
+    ]
+    write_report(work.path / "report.html", Report("Label audit", [text], sections))
+
+
+def _thumbnails(work: WorkDir, name: str, data: Data, said: np.ndarray, rows: np.ndarray) -> Path:
+    """Two pictures of each image, with the label given and with the network's; of volumes the middle slice."""
+
+    def flat(array: np.ndarray) -> np.ndarray:
+        return array if array.ndim == 2 else array[..., array.shape[-1] // 2]
+
+    images = np.stack([flat(data.images[k, ..., 0]) for k in rows for _ in range(2)])
+    labels = np.stack([flat(one[k]) for k in rows for one in (data.labels, said)])
+    names = [text for k in rows for text in (data.names[k][:22], "network")]
+    return save_figure(work, name, gallery(images, labels, names, 8))

@@ -1,0 +1,327 @@
+"""What `medjax pet reconstruct` does: check everything, reconstruct, write image and picture."""
+
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from jaxtyping import Array, Float
+
+from medjax.atomic import replacing
+from medjax.errors import ConfigError, DataError
+from medjax.io.nifti import SUFFIXES, Volume, read_nifti, resample, write_nifti
+from medjax.metrics.image import nrmse
+from medjax.penalty import Neighbours, bowsher, neighbours
+from medjax.pet import em
+from medjax.pet.acquisition import Acquisition, acquire, attenuation_factors, check_mu, ordered_subsets
+from medjax.pet.grid import Grid, in_field_of_view
+from medjax.pet.io import Scan, caution, image_affine, image_grid, sum_planes
+from medjax.pet.psf import blur, gaussian_psf
+from medjax.pet.scanner import lines
+from medjax.pet.system import build_system
+from medjax.report.figures import PET, montage, png
+from medjax.running.config import did_you_mean
+from medjax.running.progress import track
+from medjax.tools.pet_sample import SAMPLERS, Sampling, checked_prior, sample
+
+DEFAULTS = {  # iterations, subsets
+    "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "dds": (4, 1), "likelihood-schedule": (20, 1)
+}  # fmt: skip
+BETA, GUIDED_BETA = 5.0, 30.0
+SIZE = 128
+PRIOR_SIZE, PRIOR_VOXEL_MM = 96, 2.5  # of the prior that comes with medjax
+FEW_COUNTS = 100  # in a plane of a subset: ordered subsets without a penalty then make specks
+
+
+class Settings(NamedTuple):
+    """How to reconstruct; checked, defaults filled in."""
+
+    method: str
+    iterations: int
+    subsets: int
+    beta: float
+    psf_mm: float
+    post_filter_mm: float
+    guided: bool  # by an MR image
+    sampling: Sampling = Sampling(None)
+
+
+def choose_settings(
+    method: str,
+    iterations: int | None = None,
+    subsets: int | None = None,
+    beta: float | None = None,
+    psf_mm: float = 4.5,
+    post_filter_mm: float = 0.0,
+    *,
+    guided: bool = False,
+    sampling: Sampling | None = None,
+) -> Settings:
+    """The settings of these options.
+
+    Raises:
+        ConfigError: an unknown method, an option that does not go with it, or a number out of range.
+    """
+    if method not in DEFAULTS:
+        known = ", ".join(DEFAULTS)
+        raise ConfigError(f"--method {method}; expected one of {known}{did_you_mean(method, DEFAULTS)}")
+    if method != "map-em" and beta is not None:
+        raise ConfigError(f"--beta goes with --method map-em, not with {method}")
+    if guided and method not in ("map-em", *SAMPLERS):
+        raise ConfigError(f"--mr goes with --method map-em and {' and '.join(SAMPLERS)}, not with {method}")
+    if method == "mlem" and subsets not in (None, 1):
+        raise ConfigError(f"--subsets {subsets} makes it OSEM; expected 1 for mlem, or --method osem")
+    if method in SAMPLERS and subsets not in (None, 1):
+        raise ConfigError(f"--subsets {subsets}; {method} uses all data in every update")
+    if method not in SAMPLERS and sampling not in (None, Sampling(None)):
+        raise ConfigError(f"--prior, --samples, --steps, --seed and --perpendicular go with {' and '.join(SAMPLERS)}")
+    passes, parts = DEFAULTS[method]
+    chosen = Settings(
+        method,
+        passes if iterations is None else iterations,
+        parts if subsets is None else subsets,
+        (GUIDED_BETA if guided else BETA) if beta is None else beta,
+        psf_mm,
+        post_filter_mm,
+        guided,
+        sampling or Sampling(None),
+    )
+    at_least("--steps", chosen.sampling.steps, 1)
+    at_least("--samples", chosen.sampling.samples, 1)
+    at_least("--iterations", chosen.iterations, 1)
+    at_least("--subsets", chosen.subsets, 1)
+    for name in ("beta", "psf_mm", "post_filter_mm"):
+        at_least(f"--{name.replace('_', '-')}", getattr(chosen, name), 0)
+    return chosen
+
+
+def reconstruct(
+    load: Callable[[], Scan],
+    output: Path,
+    settings: Settings,
+    *,
+    mu: Path | None = None,
+    mr: Path | None = None,
+    size: int | None = None,
+    voxel_mm: float | None = None,
+    planes_to_sum: int = 1,
+    centre_mm: tuple[float, float, float] | None = None,
+) -> None:
+    """Reconstruct what `load` gives and write it to `output`, with a picture beside it.
+
+    Raises:
+        ConfigError, DataError: something given cannot be used; nothing has been written then.
+        OSError: the image cannot be written; nothing has been changed then.
+    """
+    check_output(output, SUFFIXES)
+    scan = load()
+    if centre_mm is not None:
+        scan = replace(scan, centre_mm=centre_mm)
+    scan = sum_planes(scan, planes_to_sum)
+    if settings.method in SAMPLERS and scan.truth is None:
+        size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
+    grid = _grid(scan, size, voxel_mm)
+    if settings.method in SAMPLERS:
+        checked_prior(settings.sampling, grid, guided=mr is not None)  # before any work is done
+    affine = image_affine(grid, scan.centre_mm)
+    mu_image = None if mu is None else _resampled_mu(mu, grid, affine)
+    guide = None if mr is None else _resampled(mr, grid, affine)
+    typer.echo(scan.summary)
+    if said := caution(scan, attenuation_given=mu is not None):
+        typer.echo(said)
+    _warn_of_few_counts(scan, settings)
+    start = time.perf_counter()
+    image, spread = run(scan, grid, settings, mu_image, guide)
+    seconds = time.perf_counter() - start
+    _write(output, image, spread, affine, _title(settings), said)
+    typer.echo(
+        f"{_title(settings)}: {scan.counts.sum(dtype=float):,.0f} counts, {seconds:.1f} s"
+        f"{_error(image, affine, scan.truth)}; wrote {output} and {_picture(output).name}"
+    )
+
+
+def run(
+    scan: Scan,
+    grid: Grid,
+    settings: Settings,
+    mu: Float[Array, "x y z"] | None = None,
+    guide: Float[Array, "x y z"] | None = None,
+) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "x y z"] | None]:
+    """The reconstructed image, and of several samples their standard deviation.
+
+    EM starts from a uniform image within the scanner's field of view.
+
+    Raises:
+        ConfigError: the number of subsets does not divide the views.
+        DataError: the grid does not fit into the scanner, or nothing of it is seen.
+    """
+    system = build_system(lines(scan.scanner), grid)
+    factors = jnp.asarray(scan.multiplicative)
+    if mu is not None:
+        factors = factors * attenuation_factors(system, mu)
+    psf = _psf(grid, settings.psf_mm) if settings.psf_mm > 0 else None
+    acquisition = acquire(system, jnp.asarray(scan.counts), factors, jnp.asarray(scan.additive), psf)
+    stacked = ordered_subsets(acquisition, settings.subsets)
+    state = jax.jit(em.init)(acquisition)
+    state = state._replace(image=state.image * in_field_of_view(grid, scan.scanner.field_of_view_mm))
+    if not bool(jnp.any(state.image > 0)):
+        raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
+    if settings.method in SAMPLERS:
+        prior = checked_prior(settings.sampling, grid, guided=guide is not None)
+        image, spread = sample(
+            settings.method, acquisition, prior, state.image, settings.iterations, settings.sampling, guide
+        )
+        return _filtered(grid, settings, jnp.asarray(image)), spread
+    penalty, weight = None, 0.0
+    if settings.method == "map-em":
+        penalty = _penalty(grid, guide)
+        weight = float(jax.jit(em.penalty_weight)(stacked, settings.beta, state))
+        if settings.beta > 0 and weight == 0:
+            raise DataError("the counts are explained by the background alone; expected some activity")
+    for number in track(settings.iterations, settings.method):
+        state = _pass(stacked, state, penalty, weight)
+        if not bool(jnp.isfinite(state.image).all()):
+            raise DataError(
+                f"{settings.method}: the image is not finite after iteration {number + 1}; nothing is written"
+            )
+    return _filtered(grid, settings, state.image), None
+
+
+def _filtered(grid: Grid, settings: Settings, image: Array) -> np.ndarray:
+    if settings.post_filter_mm > 0:
+        image = jax.jit(blur)(_psf(grid, settings.post_filter_mm), image)
+    return np.asarray(image)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 plane`, `2 planes`."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def at_least(name: str, value: int | float, least: int | float) -> None:
+    """Pass a finite number that is not below `least`.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if not (math.isfinite(value) and value >= least):
+        raise ConfigError(f"{name} {value:g}; expected {least:g} or more")
+
+
+def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
+    """See that a file can be written there, before any work is done for it.
+
+    Raises:
+        DataError: another suffix, a folder of that name, or no folder to write to.
+        OSError: the folder cannot be written to.
+    """
+    if not path.name.endswith(suffixes):
+        raise DataError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+    if path.is_dir() or not path.parent.is_dir():
+        found = "is a folder" if path.is_dir() else f"no folder {path.parent}"
+        raise DataError(f"{path}: {found}; expected a file to write in a folder that exists")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+_psf = jax.jit(gaussian_psf, static_argnums=0)  # under jit: one program to compile and keep, not a dozen
+
+
+@jax.jit
+def _pass(stacked: Acquisition, state: em.State, penalty: Neighbours | None, weight: float | Array) -> em.State:
+    return em.run(stacked, 1, penalty, weight, state)[0]
+
+
+def _penalty(grid: Grid, guide: Float[Array, "x y z"] | None) -> Neighbours:
+    """All neighbours; with a guide those it likes, 4 in a slice, 7 in a volume."""
+    plain = neighbours(grid.shape, grid.voxel_mm)
+    return plain if guide is None else bowsher(plain, guide, similar=4 if grid.shape[2] == 1 else 7)
+
+
+def _grid(scan: Scan, size: int | None, voxel_mm: float | None) -> Grid:
+    if size is not None:
+        at_least("--size", size, 2)
+    if voxel_mm is not None and not (math.isfinite(voxel_mm) and voxel_mm > 0):
+        raise ConfigError(f"--voxel-mm {voxel_mm:g}; expected more than 0")
+    if scan.truth is None:
+        return image_grid(scan, size or SIZE, voxel_mm)
+    voxel = voxel_mm or float(np.linalg.norm(scan.truth.affine[:3, 0]))
+    return image_grid(scan, size or scan.truth.array.shape[0], voxel)
+
+
+def _warn_of_few_counts(scan: Scan, settings: Settings) -> None:
+    counts = float(scan.counts.sum(dtype=float)) / scan.counts.shape[2] / settings.subsets
+    if settings.method == "osem" and counts < FEW_COUNTS:
+        text = f"{counts:.0f} counts a subset and plane are few: fewer --subsets, --sum-planes or --method map-em help"
+        warnings.warn(text, stacklevel=3)
+
+
+def _resampled_mu(path: Path, grid: Grid, affine: np.ndarray) -> Float[Array, "x y z"]:
+    volume = read_nifti(path)
+    try:
+        check_mu(volume.array)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return _resampled(path, grid, affine, volume)
+
+
+def _resampled(path: Path, grid: Grid, affine: np.ndarray, volume: Volume | None = None) -> Float[Array, "x y z"]:
+    array = resample(volume or read_nifti(path), grid.shape, affine).array
+    if not array.any():
+        first, last = affine[:3, 3], affine[:3, :3] @ np.subtract(grid.shape, 1) + affine[:3, 3]
+        where = ", ".join(f"{a} {low:.0f} to {high:.0f}" for a, low, high in zip("xyz", first, last, strict=True))
+        raise DataError(f"{path}: 0 all over the image to make ({where} mm); expected the same space, or --centre")
+    return jnp.asarray(array)
+
+
+def _title(settings: Settings) -> str:
+    name, passes = settings.method.upper(), counted(settings.iterations, "iteration")
+    if settings.method in SAMPLERS:
+        of = "update" if settings.method == "dds" else "iteration of MLEM"
+        return f"{name}, {counted(settings.iterations, of)}, {counted(settings.sampling.samples, 'sample')}".replace(
+            "iteration of MLEMs", "iterations of MLEM"
+        )
+    subsets = f" × {settings.subsets} subsets" if settings.subsets > 1 else ""
+    penalty = f", {'MR-guided, ' * settings.guided}β = {settings.beta:g}" if settings.method == "map-em" else ""
+    post = f", {settings.post_filter_mm:g} mm post-filter" if settings.post_filter_mm else ""
+    return f"{name}, {passes}{subsets}{penalty}{post}"
+
+
+def _picture(output: Path) -> Path:
+    return output.with_name(output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
+
+
+def _write(
+    output: Path, image: np.ndarray, spread: np.ndarray | None, affine: np.ndarray, title: str, said: str
+) -> None:
+    """Image and picture, both or neither; before them the samples' standard deviation as …_sd.nii.gz."""
+    shown = {title: image} | ({} if spread is None else {"standard deviation": spread})
+    drawn = png(montage(shown, affine, scale=PET._replace(unit="activity, arbitrary units"), note=said))
+    if spread is not None:
+        write_nifti(_picture(output).with_name(_picture(output).stem + "_sd.nii.gz"), spread, affine)
+    with replacing(_picture(output)) as picture:
+        picture.write(drawn)
+        picture.flush()
+        write_nifti(output, image, affine)
+
+
+def _error(image: np.ndarray, affine: np.ndarray, truth: Volume | None) -> str:
+    if (
+        truth is None
+        or not truth.array.any()
+        or truth.array.shape != image.shape
+        or not np.allclose(truth.affine, affine, atol=1e-3)
+    ):
+        return ""
+    return f", NRMSE {float(nrmse(image, truth.array)):.3f} against the file's truth"

@@ -1,0 +1,114 @@
+"""The samplers of `medjax pet reconstruct`: images drawn from a score prior given the counts, their mean and spread."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from medjax.diffusion import guidance, likelihood_schedule, sampler
+from medjax.diffusion.prior import Prior, estimator, load_prior
+from medjax.diffusion.score_matching import intensity_scale, scaled
+from medjax.errors import ConfigError, DataError
+from medjax.pet.acquisition import Acquisition
+from medjax.pet.grid import Grid
+from medjax.running.progress import track
+
+SAMPLERS = ("dds", "likelihood-schedule")
+FIRST, LAST, ETA, EARLY, LONGEST = 0.5, 1e-2, 1.0, 8, 200  # from an early MLEM image with noise
+MR_WEIGHT = 0.25  # of classifier-free guidance: the least of Singh et al., MELBA 2024:001
+ANCHOR = 0.06  # of DDS, in units of mean sensitivity / intensity scale
+UNLIKE = 0.3  # a voxel this much larger or smaller than the prior's is refused
+
+
+class Sampling(NamedTuple):
+    """How to sample; checked."""
+
+    prior: Path | None  # None: the one that comes with medjax
+    steps: int = 50
+    samples: int = 1
+    seed: int = 0
+    perpendicular: bool = False  # the prior in all three orientations, in turn; else transverse slices only
+
+
+def checked_prior(sampling: Sampling, grid: Grid, *, guided: bool = False) -> Prior:
+    """The prior, seen to fit the voxels.
+
+    Raises:
+        ConfigError: voxels are unlike the prior's, it knows no MR that is given, or perpendicular planes are asked for
+            where they cannot be.
+        DataError, FileNotFoundError: there is no such prior.
+    """
+    prior = load_prior(sampling.prior)
+    own = prior.settings.voxel_mm
+    if any(abs(side - own) > UNLIKE * own for side in grid.voxel_mm[:2]):
+        raise ConfigError(f"voxels of {grid.voxel_mm[0]:.3g} mm; the prior knows {own:g} mm: --voxel-mm {own:g}")
+    if guided and not prior.settings.guided:
+        raise ConfigError("--mr: the prior was trained without MR; expected one of `medjax pet train-prior --mr DIR`")
+    if sampling.perpendicular:
+        if abs(grid.voxel_mm[2] - grid.voxel_mm[0]) > UNLIKE * grid.voxel_mm[0] or grid.shape[2] < 8:
+            raise ConfigError(
+                f"--perpendicular: {grid.shape[2]} planes of {grid.voxel_mm[2]:.3g} mm; expected 8 or more, about as "
+                f"thick as voxels are wide ({grid.voxel_mm[0]:.3g} mm)"
+            )
+        if set(prior.settings.orientations) != {0, 1, 2}:
+            raise ConfigError("--perpendicular: the prior was not trained on all three orientations")
+    return prior
+
+
+def sample(
+    method: str,
+    acquisition: Acquisition,
+    prior: Prior,
+    start: Float[Array, "x y plane"],
+    iterations: int,
+    sampling: Sampling,
+    guide: Float[Array, "x y plane"] | None = None,
+) -> tuple[Float[np.ndarray, "x y plane"], Float[np.ndarray, "x y plane"] | None]:
+    """Mean of the samples, and their standard deviation where there are several. `start`: MLEM's first image.
+
+    Raises:
+        DataError: nothing but background, or an image that is not finite.
+    """
+    goal = jax.jit(partial(likelihood_schedule.targets, steps=sampling.steps, longest=LONGEST, early=EARLY))(
+        acquisition, start, jnp.asarray(float(iterations))
+    )
+    scale = intensity_scale(goal.image)
+    if not float(scale) > 0:
+        raise DataError("the counts are explained by the background alone; expected some activity")
+    mr = None if guide is None else scaled(guide)
+    one = jax.jit(partial(_one, method, iterations=iterations, sampling=sampling))
+    images = []
+    for number in track(sampling.samples, method):
+        key = jax.random.fold_in(jax.random.key(sampling.seed), number)
+        images.append(np.asarray(one(key, acquisition, prior, goal, scale, mr)))
+        if not np.isfinite(images[-1]).all():
+            raise DataError(f"{method}: sample {number + 1} is not finite; nothing is written")
+    return np.mean(images, axis=0), np.std(images, axis=0, ddof=1) if len(images) > 1 else None
+
+
+def _one(
+    method: str,
+    key: Array,
+    acquisition: Acquisition,
+    prior: Prior,
+    goal: likelihood_schedule.Targets,
+    scale: Array,
+    mr: Array | None,
+    *,
+    iterations: int,
+    sampling: Sampling,
+) -> Array:
+    plain = estimator(prior, "alternated" if sampling.perpendicular else "transverse", mr, MR_WEIGHT)
+    guided: Any
+    if method == "dds":
+        pull = ANCHOR * jnp.mean(acquisition.sensitivity) / scale
+        guided = guidance.dds(plain, guidance.whole(acquisition), pull, scale, updates=iterations)
+    else:
+        guided = likelihood_schedule.likelihood_schedule(plain, acquisition, goal.deviance, scale)
+    times, first = sampler.time_grid(sampling.steps, FIRST, LAST), goal.image / scale
+    state, _ = sampler.run(key, guided, prior.sde, times, first.shape, sampler.ddim(ETA), image=first)
+    return jnp.maximum(scale * state.denoised, 0)

@@ -1,0 +1,225 @@
+"""What `medjax segment train` does: read nnU-Net's layout, plan, train folds, judge them.
+
+Folds of one model can be trained at once, by processes of their own. `segment_model` says what its folder holds.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from jaxtyping import PyTree
+
+from medjax.atomic import replacing, write_csv, write_text
+from medjax.errors import ConfigError, DataError, WorkdirError
+from medjax.io.nnunet_raw import RawDataset, read_dataset, read_scan
+from medjax.report.figures import curves
+from medjax.running.arrays import save_arrays
+from medjax.running.progress import track
+from medjax.running.workdir import WorkDir, open_workdir, save_figure
+from medjax.segmentation.nnunet import Fold, adopted, case_dice, folds, predict_case, start, train_fold
+from medjax.segmentation.patches import Prepared, prepare
+from medjax.segmentation.plan import Case, Plan, fingerprint, plan, to_json
+from medjax.segmentation.resample import Shape
+from medjax.tools.segment_model import named, read_arrays, read_model
+
+FOLDS = 5
+COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
+
+
+def train(
+    dataset: Path,
+    output: Path,
+    fold: str,
+    epochs: int,
+    iterations: int,
+    rate: float,
+    base_width: int,
+    memory_gb: float,
+    patch: str | None,
+    seed: int,
+) -> None:
+    """Train one fold or all into `output`, or go on where a run was stopped; folds of one model may come one by one.
+
+    Raises:
+        ConfigError, DataError: something given cannot be used, or a loss is not finite.
+        WorkdirError: `output` holds a model of other settings or data, or another process works there.
+    """
+    for option, value in (("--rate", rate), ("--memory-gb", memory_gb)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ConfigError(f"{option} {value:g}; expected a finite number above 0")
+    data = read_dataset(dataset)
+    parts = folds(len(data.training), seed, min(FOLDS, len(data.training)))
+    wanted = _wanted_folds(fold, len(parts))
+    sides = _sides(patch)
+    settings: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
+    planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch or ""}
+    output.mkdir(parents=True, exist_ok=True)
+    design = _plan(output, data, {**planning, **settings}, base_width, memory_gb, sides)
+    typer.echo(_said(design))
+    pending = [number for number in wanted if not (output / f"fold_{number}" / "validation.csv").is_file()]
+    for number in sorted(set(wanted) - set(pending)):
+        typer.echo(f"fold {number}: finished before")
+    ready = [_prepared(data, k, design) for k in track(range(len(data.training)), "preparing")] if pending else []
+    for number in pending:
+        with open_workdir(output / f"fold_{number}", {**planning, **settings}) as work:
+            _fold(work, data, ready, parts[number], design, number, settings)
+    _adopt(output, data, design, parts)
+
+
+def _plan(
+    folder: Path, data: RawDataset, settings: dict[str, Any], base_width: int, memory_gb: float, patch: Shape | None
+) -> Plan:
+    """The model's plan, made once; folds of one model are trained on the same data with the same settings."""
+    file = folder / "plan.json"
+    description = {
+        "channel_names": list(data.channels), "labels": dict(data.labels), "file_ending": data.ending,
+        "cases": sorted(case.name for case in data.training), "settings": settings,
+    }  # fmt: skip
+    if file.is_file():
+        design, there = read_model(folder)
+        _same(folder, there, description)
+        return design
+    numbers, files = track(range(len(data.training)), "reading"), [str(case.images[0]) for case in data.training]
+    found = fingerprint((_case(data, k) for k in numbers), data.classes, data.channels, files)
+    design = plan(found, memory_gb=memory_gb, base_width=base_width, patch=patch)
+    write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
+    write_text(file, to_json(design))
+    return design
+
+
+def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise a WorkdirError that names what differs between two descriptions."""
+    cases = [set(one.get("cases", [])) for one in (there, here)]
+    if odd := sorted(cases[0] ^ cases[1]):
+        owner, other = ("the model", "the data set") if odd[0] in cases[0] else ("the data set", "the model")
+        raise WorkdirError(
+            f"{folder}: {len(odd)} cases differ, {odd[0]} is in {owner}, not in {other}; "
+            "expected the data set that it was planned for, or another folder"
+        )
+    pairs = [(name, there[name], here[name]) for name in ("channel_names", "labels", "file_ending")]
+    pairs += [(name, there["settings"].get(name), value) for name, value in here["settings"].items()]
+    for name, old, new in pairs:
+        if old != new:
+            raise WorkdirError(f"{folder}: its {name} is {old}, here {new}; expected one, or another folder")
+
+
+def _prepared(data: RawDataset, number: int, design: Plan) -> Prepared:
+    case = _case(data, number)
+    with named(data.training[number].images[0]):
+        return prepare(case, design)
+
+
+def _case(data: RawDataset, number: int) -> Case:
+    scan = read_scan(data.training[number], data.classes)
+    if scan.labels is None:
+        raise DataError(f"{scan.name}: no labels; expected them for training")
+    return Case(scan.image, scan.labels, scan.spacing)
+
+
+def _fold(
+    work: WorkDir,
+    data: RawDataset,
+    ready: Sequence[Prepared],
+    parts: tuple[np.ndarray, np.ndarray],
+    design: Plan,
+    number: int,
+    settings: dict[str, Any],
+) -> None:
+    """Train a fold from where it is, then judge its validation cases."""
+    training, validation = parts
+    own = {**settings, "seed": settings["seed"] * FOLDS + number}  # no fold of another seed is this one again
+    folder, kept = work.path, work.checkpoints / "state.npz"
+    rows: list[dict[str, float | int]] = []
+    first = start(own["seed"], design)
+    if kept.is_file():
+        first = read_arrays(kept, first)
+        rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= int(first.state.step)]
+        typer.echo(f"fold {number}: continuing after epoch {len(rows)}")
+
+    def report(fold: Fold, values: dict[str, float | int]) -> None:
+        rows.append(values)
+        write_csv(folder / "progress.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+        save_arrays(kept, fold)  # last: what it says was done is on disk
+
+    last = train_fold(
+        [ready[k] for k in training], [ready[k] for k in validation], design, state=first, report=report,
+        progress=lambda steps: track(steps, f"fold {number}"), **own,
+    )  # fmt: skip
+    save_arrays(folder / "params.npz", last.state.params)
+    save_arrays(folder / "best.npz", last.best)
+    save_figure(work, "progress", _drawn(rows))
+    scores = [_validated(folder, data, k, last.state.params, design) for k in track(validation.tolist(), "validating")]
+    write_csv(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
+    mean = np.nanmean(np.array([row[1:] for row in scores], float))
+    typer.echo(f"fold {number}: Dice {mean:.4f} of {len(scores)} cases, average pseudo-Dice {float(last.ema):.4f}")
+
+
+def _validated(folder: Path, data: RawDataset, number: int, params: PyTree, design: Plan) -> list[Any]:
+    """Name and Dice of each structure; the prediction is kept for the choice of components."""
+    case, name = _case(data, number), data.training[number].name
+    with named(data.training[number].images[0]):
+        said = predict_case([params], case.image, case.spacing, design)
+    (folder / "validation").mkdir(exist_ok=True)
+    with replacing(folder / "validation" / f"{name}.npz") as file:
+        np.savez_compressed(file, labels=said.labels.astype(np.uint8))
+    return [name, *case_dice(said.labels, case.labels, design.classes).tolist()]
+
+
+def _adopt(model: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Once all folds are there: the structures of which one component is better than all."""
+    if not all((model / f"fold_{k}" / "validation.csv").is_file() for k in range(len(parts))):
+        return
+    predictions, references = list[np.ndarray](), list[np.ndarray]()
+    for fold, (_, validation) in enumerate(parts):
+        for number in validation.tolist():
+            kept = model / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
+            predictions.append(read_arrays(kept, {"labels": 0})["labels"].astype(np.int32))
+            references.append(_case(data, number).labels)
+    chosen = adopted(predictions, references, design.classes)
+    write_text(model / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
+    names = [name for name, kind in data.labels.items() if kind in chosen]
+    typer.echo(f"one component is kept of: {', '.join(names) or 'none'} (by the validation cases of all folds)")
+
+
+def _wanted_folds(text: str, count: int) -> Sequence[int]:
+    if text == "all":
+        return range(count)
+    if not text.isdecimal() or int(text) >= count:
+        raise ConfigError(f"--fold {text}; expected 0 to {count - 1}, or all")
+    return [int(text)]
+
+
+def _sides(text: str | None) -> Shape | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--patch {text}; expected three whole numbers of voxels, as in --patch 96,96,32")
+    x, y, z = (int(part) for part in parts)
+    return x, y, z
+
+
+def _said(design: Plan) -> str:
+    mm = " × ".join(f"{side:g}" for side in design.spacing)
+    voxels = " × ".join(map(str, design.patch))
+    return f"patches of {voxels} voxels of {mm} mm, {design.batch} a batch; widths {', '.join(map(str, design.widths))}"
+
+
+def _rows(file: Path) -> list[dict[str, float | int]]:
+    with file.open(newline="", encoding="utf-8") as text:
+        return [
+            {name: int(row[name]) if name in ("epoch", "step") else float(row[name]) for name in COLUMNS}
+            for row in csv.DictReader(text)
+        ]
+
+
+def _drawn(rows: Sequence[Mapping[str, float | int]]) -> Any:
+    epochs = np.array([row["epoch"] for row in rows], float)
+    named = {"loss": "loss", "pseudo-Dice": "pseudo_dice", "its average": "ema"}
+    series = {name: np.array([row[key] for row in rows], float) for name, key in named.items()}
+    return curves(epochs, series, "epoch", "loss, Dice", title="Training")

@@ -1,0 +1,139 @@
+"""Each conditioned step against its formula; posteriors against the closed form; odd data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.diffusion import guidance, likelihood_schedule, sampler
+from medjax.diffusion.score_matching import intensity_scale
+from medjax.diffusion.sde import vp
+from medjax.likelihood import Gaussian
+
+from .conftest import BLOB, gaussian_prior, pet_scan
+
+SDE = vp()
+X, T, INDEX = jnp.linspace(-1, 2, 8), jnp.asarray(0.4), jnp.zeros((), int)
+PLAIN = gaussian_prior(jnp.asarray(1.0), 0.5)
+LIKELIHOOD = Gaussian(jnp.linspace(0, 2, 8), 0.5, curvature=2.0)
+
+
+def test_naive_adds_the_gradient_to_the_score():
+    estimate, _ = guidance.naive(PLAIN, SDE, LIKELIHOOD, 0.7)(X, T, INDEX)
+    before, _ = PLAIN(X, T, INDEX)
+    nu = SDE.marginal(T)[1]
+    pull = 0.7 * 0.6 * (LIKELIHOOD.data - jnp.maximum(X, 0)) / 0.25 * (X > 0)
+    np.testing.assert_allclose(estimate.noise, before.noise - nu * pull, rtol=1e-5, atol=1e-6)
+
+
+def test_dps_differentiates_through_the_denoiser():
+    shift = guidance.dps(PLAIN, LIKELIHOOD, 1.0, positive=False)(X, T, INDEX)[0].shift
+
+    def log_deviance(x):
+        return jnp.log(LIKELIHOOD.deviance(PLAIN(x, T, INDEX)[0].denoised))
+
+    step = 1e-2
+    for k in range(8):
+        slope = (log_deviance(X.at[k].add(step)) - log_deviance(X.at[k].add(-step))) / (2 * step)
+        np.testing.assert_allclose(shift[k], -slope, atol=2e-3)
+
+
+def test_dds_steps_are_preconditioned_ascents():
+    made = guidance.dds(PLAIN, guidance.whole(LIKELIHOOD), 3.0, updates=2, positive=False)(X, T, INDEX)[0]
+    z0 = z = PLAIN(X, T, INDEX)[0].denoised
+    for _ in range(2):
+        z = z + 0.25 / 2 * ((LIKELIHOOD.data - z) / 0.25 - 3.0 * (z - z0))
+    np.testing.assert_allclose(made.denoised, z, rtol=1e-5, atol=1e-6)
+
+
+def test_dds_delta_steps_are_plain_gradients():
+    scale, delta = 2.0, 0.01
+    made, info = guidance.dds_delta(PLAIN, guidance.whole(LIKELIHOOD), delta, 0.5, scale, updates=3)(X, T, INDEX)
+    x0 = x = PLAIN(X, T, INDEX)[0].denoised
+    for _ in range(3):
+        ascent = scale * jnp.sign(x) * (LIKELIHOOD.data - scale * jnp.abs(x)) / 0.25
+        x = x + delta * (ascent - 2 * 0.5 * (x - x0))
+    np.testing.assert_allclose(made.denoised, x, rtol=1e-5, atol=1e-6)
+    assert info.projections == 6
+
+
+def test_subsets_go_on_in_order_from_step_to_step():
+    asked = []
+
+    def part(number):
+        jax.debug.callback(lambda n: asked.append(int(n)), number)
+        return LIKELIHOOD
+
+    for index in (0, 1):
+        guidance.dds(PLAIN, part, 0.0, updates=3)(X, T, jnp.asarray(index))
+    jax.effects_barrier()
+    assert sorted(asked) == [0, 1, 2, 3, 4, 5]
+
+
+def posterior(make, move, steps):
+    """Distance of the samples' mean from the posterior's, and their deviation; prior N(1, ½²), noise ½."""
+    voxels, key = 64, jax.random.key(0)
+    data = 1 + 0.7 * jax.random.normal(key, (voxels,))
+    estimator = make(PLAIN, Gaussian(data, 0.5, curvature=2.0))
+    times = sampler.time_grid(steps)
+
+    def one(key):
+        image = 1 + 0.5 * jax.random.normal(jax.random.fold_in(key, 9), (voxels,))
+        return sampler.run(key, estimator, SDE, times, (voxels,), move, image=image)[0].denoised
+
+    samples = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 400))
+    return float(jnp.sqrt(jnp.mean((samples.mean(axis=0) - (1 + data) / 2) ** 2))), float(samples.std(axis=0).mean())
+
+
+def test_biased_samplers_are_as_biased_as_the_documents_say():
+    """The posterior has deviation 0.354; scripts/gaussian_posterior.py has the whole table."""
+    ancestral = sampler.ddim(1.0)
+    distance, deviation = posterior(lambda e, k: guidance.naive(e, SDE, k, 0.5), sampler.euler_maruyama, 300)
+    assert distance < 0.12 and 0.3 < deviation < 0.42
+    distance, deviation = posterior(lambda e, k: guidance.dps(e, k, 1.0, positive=False), ancestral, 150)
+    assert distance < 0.4 and 0.2 < deviation < 0.5
+    distance, deviation = posterior(
+        lambda e, k: guidance.dds(e, guidance.whole(k), 2.0, updates=4, positive=False), ancestral, 50
+    )
+    assert distance > 0.3 and deviation < 0.1  # it ends at the data: nothing holds it back at late steps
+
+
+METHODS = {
+    "naive": lambda e, k, c: guidance.naive(e, SDE, k, 1e-3, c),
+    "dps": lambda e, k, c: guidance.dps(e, k, 1.0, c),
+    "dds": lambda e, k, c: guidance.dds(e, guidance.whole(k), 0.01, c),
+    "dds_delta": lambda e, k, c: guidance.dds_delta(e, guidance.whole(k), 1e-4, 1.0, c),
+    "likelihood_schedule": lambda e, k, c: likelihood_schedule.likelihood_schedule(
+        e, k, likelihood_schedule.targets(k, jnp.ones((16, 16, 1)), 10.0, 8, 20).deviance, c
+    ),
+}
+ODD = {
+    "zero counts": lambda: pet_scan(level=0.0, background=0.0),
+    "all background": lambda: pet_scan(level=0.0, background=3.0),
+    "few counts": lambda: pet_scan(level=0.05, background=0.01),
+}
+
+
+@pytest.mark.parametrize("data", ODD)
+@pytest.mark.parametrize("method", METHODS)
+def test_odd_data_give_finite_images(method, data, prior):
+    likelihood = ODD[data]()
+    scale = jnp.maximum(intensity_scale(likelihood.ascend(jnp.ones((16, 16, 1)))), 1e-6)
+    guided = METHODS[method](prior, likelihood, scale)
+    run = jax.jit(
+        lambda key: sampler.run(key, guided, SDE, sampler.time_grid(8, 1.0, 0.01), (16, 16, 1), sampler.ddim(1.0))
+    )
+    state, _ = run(jax.random.key(0))
+    assert jnp.isfinite(state.denoised).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_data_move_the_image_towards_themselves(method, prior, scan):
+    scale = jnp.asarray(30.0)
+    times, key = sampler.time_grid(8, 1.0, 0.01), jax.random.key(0)
+
+    def deviance(estimator):
+        state, _ = sampler.run(key, estimator, SDE, times, (16, 16, 1), sampler.ddim(1.0), image=jnp.asarray(BLOB))
+        return scan.deviance(scan.expected(jnp.maximum(scale * state.denoised, 0)))
+
+    assert deviance(METHODS[method](prior, scan, scale)) < deviance(prior)

@@ -1,0 +1,186 @@
+"""Training that learns, goes on bit for bit and stops at NaN; prediction on the image's own grid; what is adopted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.errors import DataError
+from medjax.models.plain_unet import plain_unet
+from medjax.segmentation.nnunet import (
+    _judged,
+    _optimiser,
+    adopted,
+    case_dice,
+    folds,
+    predict_case,
+    start,
+    train_fold,
+)
+from medjax.segmentation.patches import prepare
+from medjax.segmentation.plan import fingerprint, plan
+from medjax.training.augment_volumes import OFF
+from tests.segmentation.blobs import blobs
+
+CASES = [blobs(seed) for seed in range(6)]
+PLAN = plan(fingerprint(CASES, 3), base_width=4, patch=(12, 12, 12), batch=2)
+EPOCHS, ITERATIONS = 4, 40
+
+
+def first():
+    """Parameters drawn by NumPy: initialising a network takes longer to compile than all else here."""
+    initialise, _ = plain_unet(PLAN.classes, PLAN.widths, PLAN.kernels, PLAN.strides)
+    shapes = jax.eval_shape(initialise, jax.random.key(0), jnp.zeros((1, 12, 12, 12, 1)))
+    rng = np.random.default_rng(0)
+
+    def drawn(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if "kernel" not in name:
+            return jnp.ones(leaf.shape) if "scale" in name else jnp.zeros(leaf.shape)
+        return jnp.asarray(rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1])), jnp.float32)
+
+    return start(0, PLAN, jax.tree_util.tree_map_with_path(drawn, shapes))
+
+
+def trained(state, report=lambda fold, values: None):
+    ready = [prepare(case, PLAN) for case in CASES]
+    settings = {"epochs": EPOCHS, "iterations": ITERATIONS, "rate": 0.1, "augmentation": OFF}
+    return train_fold(ready[:4], ready[4:], PLAN, state=state, report=report, **settings)
+
+
+@pytest.fixture(scope="module")
+def run():
+    reports = []
+    last = trained(first(), lambda fold, values: reports.append((jax.tree.map(np.array, fold), values)))
+    return last, reports
+
+
+def test_it_learns_far_beyond_a_constant_guess(run):
+    fold, reports = run
+    assert [values["epoch"] for _, values in reports] == [1, 2, 3, 4]
+    assert [values["step"] for _, values in reports] == [40, 80, 120, 160]
+    assert reports[-1][1]["loss"] < 0.6 * reports[0][1]["loss"]
+    for case in CASES[4:]:
+        said = predict_case([fold.state.params], case.image, case.spacing, PLAN, mirror=())
+        # all of one class: Dice 2 f / (1 + f) of its share f
+        share = np.array([(case.labels == kind).mean() for kind in (1, 2)])
+        assert (case_dice(said.labels, case.labels, 3) > 0.5 + 2 * share / (1 + share)).all()
+        assert said.probabilities.shape == (16, 16, 16, 3)
+        np.testing.assert_allclose(said.probabilities.sum(-1), 1, atol=1e-5)
+        np.testing.assert_array_equal(said.labels, said.probabilities.argmax(-1))
+
+
+def test_a_killed_run_goes_on_bit_for_bit(run):
+    whole, reports = run
+    more = []
+    again = trained(reports[1][0], lambda fold, values: more.append(values))
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    assert more == [values for _, values in reports[2:]]
+    done = trained(jax.tree.map(np.array, whole))
+    jax.tree.map(np.testing.assert_array_equal, done, whole)
+
+
+def test_the_best_is_that_of_the_average_pseudo_dice(run):
+    fold, reports = run
+    average = np.nan
+    for kept, values in reports:
+        dice = values["pseudo_dice"]
+        average = dice if np.isnan(average) else 0.9 * average + 0.1 * dice
+        assert values["ema"] == pytest.approx(average, abs=1e-6) and float(kept.ema) == values["ema"]
+    assert float(fold.best_ema) == max(values["ema"] for _, values in reports)
+    best = int(np.argmax([values["ema"] for _, values in reports]))
+    jax.tree.map(np.testing.assert_array_equal, fold.best, reports[best][0].state.params)
+
+
+def test_what_is_not_better_is_not_best():
+    fold = first()
+    other = fold.state._replace(params=jax.tree.map(lambda leaf: leaf + 1, fold.state.params))
+    one = _judged(fold, fold.state, 0.5)
+    assert (float(one.ema), float(one.best_ema)) == (0.5, 0.5)
+    worse = _judged(one, other, 0.4)
+    assert float(worse.ema) == pytest.approx(0.49) and float(worse.best_ema) == 0.5
+    jax.tree.map(np.testing.assert_array_equal, worse.best, fold.state.params)
+    unknown = _judged(worse, other, float("nan"))
+    assert float(unknown.ema) == float(worse.ema)
+    better = _judged(unknown, other, 1.0)
+    assert float(better.best_ema) == pytest.approx(0.541)
+    jax.tree.map(np.testing.assert_array_equal, better.best, other.params)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step():
+    fold = first()
+    broken = fold._replace(state=fold.state._replace(params=jax.tree.map(lambda x: x * jnp.nan, fold.state.params)))
+    with pytest.raises(DataError, match="loss is not finite by step 40"):
+        trained(broken)
+
+
+def test_the_optimiser_is_pytorchs_nesterov_with_decay_after_the_clip():
+    """b ← 0.99 b + g, p ← p − r (g + 0.99 b), with g clipped to a norm of 12 and then + 3e-5 p."""
+    tool = _optimiser(lambda count: 0.1)
+    params, buffer = np.array([1.0, -2.0]), np.zeros(2)
+    moved = jnp.asarray(params, jnp.float32)
+    state = tool.init(moved)
+    for gradient in (np.array([3.0, 4.0]), np.array([30.0, 40.0])):
+        updates, state = tool.update(jnp.asarray(gradient, jnp.float32), state, moved)
+        moved = moved + updates
+        g = gradient * min(1, 12 / np.linalg.norm(gradient)) + 3e-5 * params
+        buffer = 0.99 * buffer + g
+        params = params - 0.1 * (g + 0.99 * buffer)
+        np.testing.assert_allclose(moved, params, rtol=1e-5)
+
+
+def test_folds_share_the_cases_out():
+    parts = folds(12, seed=3)
+    assert sorted(len(validation) for _, validation in parts) == [2, 2, 2, 3, 3]
+    np.testing.assert_array_equal(np.sort(np.concatenate([one for _, one in parts])), np.arange(12))
+    for training, validation in parts:
+        np.testing.assert_array_equal(np.sort(np.concatenate([training, validation])), np.arange(12))
+    assert str(folds(12, seed=3)) == str(parts) != str(folds(12, seed=4))
+    with pytest.raises(DataError, match="5 of 4 cases"):
+        folds(4)
+
+
+def test_prediction_comes_back_on_the_images_own_grid(run):
+    """Half the slices, an empty border: labels where they belong, background around; two folds are averaged."""
+    params = run[0].state.params
+    case = CASES[4]
+    wide = np.zeros((20, 16, 16, 1), np.float32)
+    wide[3:19] = case.image
+    said = predict_case([params], wide[:, :, ::2], (1.0, 1.0, 2.0), PLAN, mirror=())
+    assert said.labels.shape == (20, 16, 8) and said.labels.dtype == np.int32
+    assert not said.labels[:3].any() and (said.probabilities[:3, ..., 0] == 1).all()
+    assert (case_dice(said.labels[3:19], case.labels[:, :, ::2], 3) > 0.5).all()
+    one, two = (
+        np.asarray(predict_case(which, case.image, case.spacing, PLAN, mirror=()).probabilities)
+        for which in ([params], [params, jax.tree.map(lambda x: 0 * x, params)])
+    )
+    logits = np.log(one) / 2  # the other network says 0 of everything
+    np.testing.assert_allclose(two, np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), atol=1e-3)
+
+
+def specks():
+    truth = np.zeros((12, 12, 12), np.int32)
+    truth[1:5, 1:5, 1:5], truth[7:11, 7:11, 7:11] = 1, 2
+    truth[1:5, 7:11, 1:5] = 2
+    said = truth.copy()
+    said[10, 1, 1] = 1
+    return said, truth
+
+
+def test_only_what_helps_is_adopted(run):
+    said, truth = specks()
+    assert adopted([said, truth], [truth, truth], 3) == {1: 1}
+    assert adopted([said], [truth], 3, count=2) == {1: 2}  # two pieces of 2 are right, a speck is none of them
+    assert adopted([truth], [truth], 3) == {}
+    absent = np.where(said == 1, 0, said)
+    assert adopted([absent], [np.where(truth == 1, 0, truth)], 3) == {}
+    case = CASES[4]
+    whole = predict_case([run[0].state.params], case.image, case.spacing, PLAN, mirror=(), keep={1: 1, 2: 1})
+    from scipy import ndimage
+
+    assert all(ndimage.label(whole.labels == kind, np.ones((3, 3, 3)))[1] == 1 for kind in (1, 2))
+
+
+def test_epochs_and_iterations_are_checked():
+    with pytest.raises(DataError, match="0 epochs of 5 iterations"):
+        train_fold([], [], PLAN, epochs=0, iterations=5)
