@@ -19,7 +19,7 @@ from medjax.labels.thresholds import otsu
 from medjax.metrics.detection import auroc, average_precision
 from medjax.metrics.overlap import mean_dice
 from medjax.phantoms.echo import Echo
-from medjax.training.state import TrainState
+from medjax.training.old_state import TrainState
 
 LOSS, VOG = "dice_mean", "vog"  # what flags for `refurbish_loss`, and for `drop` and `refurbish_vog`
 

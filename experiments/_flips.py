@@ -19,11 +19,11 @@ from medjax.phantoms.scenes import Scenes
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, append_jsonl, stage
 from medjax.shortcuts import cutmix, flips, group_dro
-from medjax.training import state
+from medjax.training import old_state as state
 from medjax.training.batches import Batches, from_arrays
 from medjax.training.loop import Step, fit, fit_best
 from medjax.training.losses import dice_cross_entropy
-from medjax.training.state import TrainState
+from medjax.training.old_state import TrainState
 
 GROUPS, CLASSES, CHUNK = 4, 3, 80
 NAMES = {"erm": "ERM", "balanced": "balanced batches", "group_dro": "GroupDRO", "cutmix": "CutMix"}
@@ -60,7 +60,8 @@ class Bench(NamedTuple):
 def bench(config: ConfigDict) -> Bench:
     """Network, optimiser, a training step of each method, and the compiled functions that look at predictions."""
     t = config.training
-    initialise, apply = unet(CLASSES, tuple(config.model.widths))
+    model = unet(CLASSES, tuple(config.model.widths))
+    apply = model.apply
     falling = optax.warmup_cosine_decay_schedule(0.0, t.rate, max(t.steps // 20, 1), t.steps, t.rate / 10)
     optimiser = optax.adam(falling if t.cosine else t.rate)
 
@@ -75,7 +76,7 @@ def bench(config: ConfigDict) -> Bench:
     steps = dict.fromkeys(NAMES, plain) | {"group_dro": group_dro.make_train_step(losses, optimiser, t.dro_rate)}
     validate = jax.jit(lambda params, data: mean_loss(params, data, jax.random.key(0)))
     return Bench(
-        initialise, apply, optimiser, steps, validate, jax.jit(lambda params, data: _judge(apply, params, data))
+        model.init, apply, optimiser, steps, validate, jax.jit(lambda params, data: _judge(apply, params, data))
     )
 
 

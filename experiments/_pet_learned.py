@@ -17,13 +17,13 @@ from jaxtyping import Array, PyTree, Scalar
 from experiments._pet import Bench, Cases, acquisition
 from experiments._pet_methods import Made, Method, batched, osem, ready
 from medjax.diffusion.score_matching import intensity_scale
-from medjax.models.residual import residual_network
-from medjax.models.score_unet import score_network
+from medjax.models.residual import residual_cnn
+from medjax.models.score_unet import score_unet
 from medjax.pet.acquisition import Acquisition, ordered_subsets
 from medjax.pet.unrolled import unrolled
 from medjax.running.progress import track
 from medjax.training.loop import fit
-from medjax.training.state import init, make_train_step
+from medjax.training.old_state import init, make_train_step
 
 WIDTHS = (16, 32, 64)
 SUBSETS, UPDATES = 7, 10  # of the unrolled network
@@ -44,7 +44,7 @@ def _clean(params: PyTree, image: Array, level: Array) -> Array:
     scale = jax.vmap(intensity_scale)(image).reshape(-1, 1, 1, 1)
     scale = jnp.where(scale > 0, scale, 1)
     x = image / scale
-    return jnp.maximum(x + score_network(WIDTHS, 1, (2,))[1](params, x, level), 0) * scale
+    return jnp.maximum(x + score_unet(WIDTHS, 1, (2,)).apply(params, x, level), 0) * scale
 
 
 def train_unet(b: Bench, cases: Cases, steps: int, batch: int, seed: int) -> PyTree:
@@ -62,7 +62,7 @@ def train_unet(b: Bench, cases: Cases, steps: int, batch: int, seed: int) -> PyT
         index = np.random.default_rng((seed, number)).integers(cases.number, size=batch)
         return jnp.asarray(images[index]), jnp.asarray(cases.truth[index]), jnp.asarray(levels[index])
 
-    start = score_network(WIDTHS, 1, (2,))[0](jax.random.key(seed), jnp.asarray(images[:1]), jnp.zeros(1))
+    start = score_unet(WIDTHS, 1, (2,)).init(jax.random.key(seed), jnp.asarray(images[:1]), jnp.zeros(1))
     return _fit(loss, start, batches, steps, seed, "training the U-Net")
 
 
@@ -84,7 +84,7 @@ def unet_method(b: Bench, params: PyTree) -> Method:
 def _unrolled(b: Bench, params: PyTree, case: Cases, image: Array, stacked: Acquisition) -> Array:
     scale = intensity_scale(image)
     scale = jnp.where(scale > 0, scale, 1)
-    apply = residual_network()[1]
+    apply = residual_cnn().apply
 
     def regularise(x: Array) -> Array:
         return scale * jnp.moveaxis(apply(params["cnn"], jnp.moveaxis(x, 2, 0)[..., None] / scale)[..., 0], 0, 2)
@@ -112,7 +112,7 @@ def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int) ->
         return case, jnp.asarray(images[index]), split(case)
 
     shape = jnp.zeros((1, *b.grid.shape[:2], 1))
-    start = {"cnn": residual_network()[0](jax.random.key(seed), shape), "log_strength": jnp.zeros(())}
+    start = {"cnn": residual_cnn().init(jax.random.key(seed), shape), "log_strength": jnp.zeros(())}
     return _fit(loss, start, batches, steps, seed, "training the unrolled EM")
 
 

@@ -148,7 +148,7 @@ class _Start(NamedTuple):
 
 def _start(b: Bench, case: Cases, s: Sampling) -> _Start:
     whole = acquisition(b, case)
-    image = jax.lax.fori_loop(0, EARLY, lambda _, x: whole.ascend(x), em.init(whole).image)
+    image = jax.lax.fori_loop(0, EARLY, lambda _, x: whole.update(x), em.init(whole).image)
     one = planes.across(partial(score, s.prior), 2)
     return _Start(whole, sampler.unconditional(s.prior.sde, one), image, intensity_scale(image))
 

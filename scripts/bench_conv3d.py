@@ -20,7 +20,7 @@ import optax
 from medjax.models.conv3d import conv3d
 from medjax.models.plain_unet import plain_unet
 from medjax.training.losses import cross_entropy, deep_supervision
-from medjax.training.state import init, make_train_step
+from medjax.training.old_state import init, make_train_step
 
 torch: Any = None
 try:
@@ -134,12 +134,12 @@ def networks(widths: tuple[int, ...]) -> None:
     settings = (CLASSES, widths, ((3, 3, 3),) * len(widths), strides)
     images = jax.random.normal(jax.random.key(0), (BATCH, *PATCH, 1))
     labels = jax.random.randint(jax.random.key(1), (BATCH, *PATCH), 0, CLASSES)
-    params = plain_unet(*settings)[0](jax.random.key(2), images)
+    params = plain_unet(*settings).init(jax.random.key(2), images)
     optimiser = optax.sgd(RATE, MOMENTUM, nesterov=True)
     start, key = init(params, optimiser), jax.random.key(3)
     calls: dict[str, Callable[[], Any]] = {}
     for form in ("native", "folded"):
-        apply = plain_unet(*settings, form=form)[1]
+        apply = plain_unet(*settings, form=form).apply
 
         def loss(params: Any, batch: Any, key: jax.Array, apply: Any = apply) -> jax.Array:
             return jnp.mean(deep_supervision(apply(params, batch[0]), batch[1], loss=cross_entropy))
@@ -148,7 +148,7 @@ def networks(widths: tuple[int, ...]) -> None:
         calls[form] = lambda step=step: jax.block_until_ready(step(key, start, (images, labels)))
     apart = 0.0
     if torch is not None:
-        finest = np.asarray(jax.jit(plain_unet(*settings, deep=False)[1])(params, images))
+        finest = np.asarray(jax.jit(plain_unet(*settings, deep=False).apply)(params, images))
         for name in ("contiguous_format", "channels_last_3d"):
             calls[name], found = torch_step(params, images, labels, strides, getattr(torch, name))
             apart = max(apart, float(np.abs(found - finest).max()))

@@ -23,6 +23,7 @@ from jaxtyping import Array, PyTree
 from medjax.models.unet import unet
 from medjax.training.batches import from_arrays
 from medjax.training.loop import fit
+from medjax.training.old_state import TrainState, init, make_train_step
 from medjax.training.population import (
     Hyper,
     Strategy,
@@ -31,12 +32,12 @@ from medjax.training.population import (
     layout,
     make_member_step,
 )
-from medjax.training.state import TrainState, init, make_train_step
 
 STRATEGIES: tuple[Strategy, ...] = ("loop", "shard", "vmap")
 SIDE, BATCH, BLOCK = 32, 8, 5
 SINGLE = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root", "nesterov"))
-initialise, apply = unet(classes=2, widths=(8, 16))
+model = unet(classes=2, widths=(8, 16))
+apply = model.apply
 AXES = {"rate": (3e-4, 1e-3, 3e-3, 1e-2), "seed": (0, 1)}
 
 
@@ -66,7 +67,7 @@ def optimiser(one: Hyper) -> optax.GradientTransformation:
 
 def start(hyper: Hyper) -> TrainState:
     """The members before training; parameters are drawn on the host, which spares a compilation."""
-    shapes = jax.eval_shape(initialise, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 1)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 1)))
     draw = np.random.default_rng(0)
 
     def leaf(path: Any, shape: Any) -> np.ndarray:

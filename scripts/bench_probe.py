@@ -17,7 +17,7 @@ import optax
 from medjax.labels.probe import READINGS, probe
 from medjax.models.unet import unet
 from medjax.training.losses import dice_cross_entropy
-from medjax.training.state import init, make_train_step
+from medjax.training.old_state import init, make_train_step
 
 BATCH, SIDE, CLASSES, WIDTHS = 8, 64, 4, (8, 16, 32, 64)
 
@@ -45,10 +45,11 @@ def measured(functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]], r
 
 def main() -> None:
     """Measure and print."""
-    initialise, apply = unet(CLASSES, WIDTHS)
+    model = unet(CLASSES, WIDTHS)
+    apply = model.apply
     images = jax.random.normal(jax.random.key(0), (BATCH, SIDE, SIDE, 1))
     labels = jax.random.randint(jax.random.key(1), (BATCH, SIDE, SIDE), 0, CLASSES)
-    params = initialise(jax.random.key(2), images)
+    params = model.init(jax.random.key(2), images)
     print(f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters, {BATCH} images of {SIDE}²")
 
     def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:

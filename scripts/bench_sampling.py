@@ -55,7 +55,7 @@ def main() -> None:
         f"DDS, {UPDATES} updates": guidance.dds(plain, guidance.whole(scan), 1e-3, updates=UPDATES),
         "likelihood schedule": likelihood_schedule.likelihood_schedule(plain, scan, goal.deviance),
     }
-    network, pair = jax.jit(lambda x: score(prior, x, 0.3)), jax.jit(scan.ascend)
+    network, pair = jax.jit(lambda x: score(prior, x, 0.3)), jax.jit(scan.update)
     x = jax.random.normal(jax.random.key(0), (SLICES, 96, 96))
     calls: dict[str, Callable[[], Any]] = {
         "network": lambda: [network(x) for _ in range(10)],

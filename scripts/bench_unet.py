@@ -19,7 +19,7 @@ from torch.nn import functional as F  # pyrefly: ignore[missing-import]
 
 from medjax.models.unet import unet
 from medjax.training.losses import cross_entropy
-from medjax.training.state import init, make_train_step
+from medjax.training.old_state import init, make_train_step
 
 BATCH, CLASSES = 8, 4
 CASES = (((8, 16, 32, 48), 64), ((16, 32, 64, 96), 64), ((32, 64, 128, 256), 128))  # widths, side
@@ -105,10 +105,11 @@ def main() -> None:
 
 def compare(widths: tuple[int, ...], side: int) -> None:
     """One row."""
-    initialise, apply = unet(CLASSES, widths)
+    model = unet(CLASSES, widths)
+    apply = model.apply
     images = jax.random.normal(jax.random.key(0), (BATCH, side, side, 1))
     labels = jax.random.randint(jax.random.key(1), (BATCH, side, side), 0, CLASSES)
-    params = initialise(jax.random.key(2), images)
+    params = model.init(jax.random.key(2), images)
     net = UNet(widths)
     copied(params, net)
     x, y = torch.tensor(np.asarray(images)).permute(0, 3, 1, 2), torch.tensor(np.asarray(labels)).long()

@@ -19,7 +19,7 @@ from jaxtyping import Array, Int, PyTree, Scalar
 
 from medjax.diffusion.sampler import Estimate, Estimator
 from medjax.diffusion.sde import Sde, score_from_denoised, tweedie
-from medjax.likelihood import Likelihood
+from medjax.likelihood import Likelihood, precondition
 
 Part = Callable[[Int[Array, ""]], Likelihood]  # update number → the subset of the data it uses
 
@@ -98,7 +98,7 @@ def dds(
 
     def advance(likelihood: Likelihood, z: Array, z0: Array) -> Array:
         pull = anchor * (z - z0) + (0 if penalty is None else penalty(z))
-        z = z + likelihood.precondition(z, likelihood.gradient(z) - pull / parts)
+        z = z + precondition(likelihood, z, likelihood.gradient(z) - pull / parts)
         return jnp.maximum(z, 0) if positive else z
 
     return _inner(estimator, part, advance, scale, updates, parts, positive)

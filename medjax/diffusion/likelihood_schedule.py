@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from medjax.diffusion.sampler import Estimate, Estimator
-from medjax.likelihood import Likelihood
+from medjax.likelihood import Likelihood, proximal, update
 
 FLOOR = 1e-3  # of the intensity scale: a voxel at 0 could never rise again by EM
 NEWTON_STEPS = 12  # of the landing at most; it converges from one side, in 4 or 5 as a rule
@@ -63,7 +63,7 @@ def targets(
         image, kept, path = carry
         expected = likelihood.expected(image)
         kept = jnp.where(number == early, image, kept)
-        return likelihood.ascend(image, expected), kept, path.at[number].set(likelihood.deviance(expected))
+        return update(likelihood, image, expected), kept, path.at[number].set(likelihood.deviance(expected))
 
     unset = jnp.full(longest + 1, jnp.inf, image.dtype)
     _, kept, path = jax.lax.fori_loop(0, jnp.minimum(needed, longest + 1), body, (image, image, unset))
@@ -128,14 +128,14 @@ def likelihood_schedule(
             *_, deviance, updates = carry
             return (deviance > target) & (updates < most)
 
-        def update(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        def updated(carry: tuple[Array, ...]) -> tuple[Array, ...]:
             z, q, _, _, _, updates = carry
             new = _updated(likelihood, z, z0, q, anchor)
             expected = likelihood.expected(new)
             return new, expected, z, q, likelihood.deviance(expected), updates + 1
 
         start = (z0, q0, z0, q0, likelihood.deviance(q0), jnp.zeros((), jnp.int32))
-        z, q, z_, q_, deviance, updates = jax.lax.while_loop(above, update, start)
+        z, q, z_, q_, deviance, updates = jax.lax.while_loop(above, updated, start)
         landed = (updates > 0) & (deviance <= target)
         part = jnp.where(landed, _landing(likelihood, q_, q, target), 1.0)
         image = z_ + part * (z - z_)
@@ -147,8 +147,8 @@ def likelihood_schedule(
 
 def _updated(likelihood: Likelihood, z: Array, z0: Array, expected: Array, anchor: Any) -> Array:
     if anchor is None:
-        return likelihood.ascend(z, expected)
-    return likelihood.proximal(z, z0, anchor, expected)
+        return update(likelihood, z, expected)
+    return proximal(likelihood, z, z0, anchor, expected)
 
 
 def _landing(likelihood: Likelihood, before: Array, after: Array, target: Scalar) -> Scalar:

@@ -25,8 +25,9 @@ from medjax.diffusion import planes, sampler
 from medjax.diffusion.score_matching import classifier_free, denoising_loss, dropped, even_weight, preconditioned
 from medjax.diffusion.sde import Sde, vp
 from medjax.errors import ConfigError, DataError
-from medjax.models.score_unet import score_network
-from medjax.training.state import TrainState, init, make_train_step
+from medjax.models.model import Model
+from medjax.models.score_unet import score_unet
+from medjax.training.old_state import TrainState, init, make_train_step
 
 SHIPPED = "weights/brain.npz"
 
@@ -87,7 +88,7 @@ def score(
     s = prior.settings
     if x.shape[1] % s.multiple or x.shape[2] % s.multiple:
         raise DataError(f"prior: slices of {x.shape[1:]} voxels; expected multiples of {s.multiple}")
-    apply = _network(s)[1]
+    apply = _network(s).apply
 
     orientation = jnp.tile(jax.nn.one_hot(axis, 3, dtype=x.dtype), (len(x), 1))
 
@@ -143,7 +144,7 @@ def make_trainer(
     voxels and the PET is scaled by U(0.5, 1.5); one MR in ten is taken away. `start` holds parameters to begin with;
     what it lacks begins as usual.
     """
-    initialise, apply = _network(settings)
+    model = _network(settings)
     sde = vp(settings.beta_min, settings.beta_max)
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(steps // 20, 1), steps)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
@@ -156,12 +157,12 @@ def make_trainer(
         inputs = [jax.nn.one_hot(axes, 3)]
         if settings.guided:
             inputs.append(dropped(jax.random.fold_in(own, 1), images[..., 1:]))
-        one = preconditioned(lambda y, level: apply(params, y, level, *inputs), sde, spread)
+        one = preconditioned(lambda y, level: model.apply(params, y, level, *inputs), sde, spread)
         return denoising_loss(key, sde, one, images[..., :1], weight)
 
     small = jnp.zeros((1, 2 * settings.multiple, 2 * settings.multiple, 1))
     inputs = [small, jnp.zeros(1), jnp.zeros((1, 3)), *([small] if settings.guided else [])]
-    params = _merged(initialise(key, *inputs), start or {})
+    params = _merged(model.init(key, *inputs), start or {})
     return init(params, optimiser), make_train_step(loss, optimiser, decay=0.999)
 
 
@@ -185,8 +186,8 @@ def _merged(params: PyTree, start: PyTree) -> PyTree:
     return {name: _merged(value, start.get(name, {})) for name, value in params.items()}
 
 
-def _network(settings: Settings) -> tuple[Any, Any]:
-    return score_network(settings.widths, settings.blocks, settings.attention)
+def _network(settings: Settings) -> Model:
+    return score_unet(settings.widths, settings.blocks, settings.attention)
 
 
 def save_prior(path: Path, prior: Prior) -> None:

@@ -28,7 +28,7 @@ from medjax.training.augment import Augmentation, augment
 from medjax.training.batches import from_arrays
 from medjax.training.loop import training
 from medjax.training.losses import dice_cross_entropy
-from medjax.training.state import TrainState, init, make_train_step
+from medjax.training.old_state import TrainState, init, make_train_step
 
 
 class Settings(NamedTuple):
@@ -154,7 +154,8 @@ def _cyclic(rate: float, steps: int, count: Any) -> Any:
 @lru_cache(maxsize=8)
 def _tools(s: Settings) -> _Tools:
     """The same settings give the same functions, so that what is compiled for them is kept."""
-    initialise, apply = unet(s.classes, s.widths)
+    model = unet(s.classes, s.widths)
+    apply = model.apply
     cosine = optax.warmup_cosine_decay_schedule(0.0, s.rate, max(s.steps // 20, 1), s.steps, s.rate / 50)
     cyclic = partial(_cyclic, s.rate, max(s.steps // max(s.cycles, 1), 1))
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(cyclic if s.cycles else cosine))
@@ -172,4 +173,4 @@ def _tools(s: Settings) -> _Tools:
         return jnp.argmax(apply(params, images), axis=-1)
 
     step = make_train_step(loss, optimiser, s.decay)
-    return _Tools(initialise, apply, optimiser, step, jax.jit(look, donate_argnums=1), jax.jit(predict))
+    return _Tools(model.init, apply, optimiser, step, jax.jit(look, donate_argnums=1), jax.jit(predict))

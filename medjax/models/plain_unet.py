@@ -1,9 +1,9 @@
 """nnU-Net's plain convolutional U-Net for volumes, with kernels and strides of each stage as a plan gives them.
 
-    initialise, apply = plain_unet(3, (32, 64, 128), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+    model = plain_unet(3, (32, 64, 128), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
                                    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)))
-    params = initialise(key, x)                  x (batch, x, y, z, channel), sides multiples of the strides' products
-    logits, coarser, … = apply(params, x)        (batch, x, y, z, class), one for every level of the decoder
+    params = model.init(key, x)                  x (batch, x, y, z, channel), sides multiples of the strides' products
+    logits, coarser, … = model.apply(params, x)      (batch, x, y, z, class), one for every level of the decoder
 
 Made with `deep=False`, apply gives the finest logits alone, from the same parameters: that one predicts. Norm and
 activation are functions that a caller can replace. No batch statistics: an example does not depend on the others.
@@ -13,14 +13,15 @@ Source: Isensee et al., Nature Methods 18, 2021; PlainConvUNet of the authors' d
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from medjax.errors import ConfigError, DataError
 from medjax.models.conv3d import FORMS, Triple, conv3d, conv_transpose3d
+from medjax.models.model import Model, from_flax
 from medjax.models.unet import Function
 
 NORM = functools.partial(nn.InstanceNorm, epsilon=1e-5)
@@ -106,7 +107,6 @@ class PlainUNet(nn.Module):
         return tuple(logits) if self.deep else logits[0]
 
 
-@functools.lru_cache
 def plain_unet(
     classes: int,
     widths: tuple[int, ...],
@@ -117,12 +117,11 @@ def plain_unet(
     deep: bool = True,
     form: str = "auto",
     convolutions: int = 2,
-) -> tuple[Callable[..., PyTree], Callable[..., PyTree]]:
-    """(initialise, apply): initialise(key, x) → params; apply(params, x) → logits, a tuple if `deep`.
+) -> Model:
+    """The Model: init(key, x) → params; apply(params, x) → logits, a tuple if `deep`.
 
     Stage k has `convolutions` convolutions of `widths[k]` channels and size `kernels[k]`, the first with `strides[k]`,
-    and on the way up as many again. Parameters are the same for both values of `deep` and start as nnU-Net's do. The
-    same settings give the same functions, so that what is compiled for them is kept.
+    and on the way up as many again. Parameters are the same for both values of `deep` and start as nnU-Net's do.
 
     Raises:
         ConfigError: stages of unequal number, strides of the first stage, even kernels, an unknown form.
@@ -131,15 +130,8 @@ def plain_unet(
     if form not in FORMS:
         raise ConfigError(f"form: {form!r}; expected one of {', '.join(FORMS)}")
     features = PlainUNetFeatures(widths, kernels, strides, norm, act, form, convolutions)
-    whole, module = PlainUNet(classes, features), PlainUNet(classes, features, deep)
-
-    def initialise(key: Array, x: Array) -> PyTree:
-        return jax.jit(whole.init)(key, x)["params"]
-
-    def apply(params: PyTree, x: Array) -> PyTree:
-        return module.apply({"params": params}, x)
-
-    return initialise, apply
+    finest = from_flax(PlainUNet(classes, features, deep))
+    return replace(finest, init=from_flax(PlainUNet(classes, features)).init)
 
 
 def _check_plan(widths: tuple[int, ...], kernels: tuple[Triple, ...], strides: tuple[Triple, ...]) -> None:

@@ -1,11 +1,11 @@
 """A small residual CNN: x + what a few convolutions make of it. The regulariser of unrolled reconstructions."""
 
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
+
+from medjax.models.model import Model, from_flax
 
 
 class ResidualCNN(nn.Module):
@@ -25,17 +25,6 @@ class ResidualCNN(nn.Module):
         return x + nn.Conv(x.shape[-1], kernel, name="head", kernel_init=nn.initializers.zeros)(h)
 
 
-@functools.lru_cache
-def residual_network(width: int = 16, depth: int = 4) -> tuple[Callable[..., PyTree], Callable[..., Array]]:
-    """(initialise, apply) of a `ResidualCNN`: initialise(key, x) → params; apply(params, x) → output."""
-    module = ResidualCNN(width, depth)
-
-    def initialise(key: Array, x: Array) -> PyTree:
-        return jax.jit(module.init)(key, x)["params"]
-
-    def apply(params: PyTree, x: Array) -> Array:
-        output = module.apply({"params": params}, x)
-        assert isinstance(output, jax.Array)  # for the type checker: no mutable collections
-        return output
-
-    return initialise, apply
+def residual_cnn(width: int = 16, depth: int = 4) -> Model:
+    """The Model of a `ResidualCNN`: init(key, x) → params; apply(params, x) → output."""
+    return from_flax(ResidualCNN(width, depth))

@@ -6,13 +6,14 @@ Blocks: GroupNorm, activation, convolution, scaled and shifted by an embedding o
 coarse levels. Any number of spatial axes; sides must be multiples of 2 ** (levels − 1).
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
+
+from medjax.models.model import Model, from_flax
 
 Activation = Callable[[Array], Array]
 
@@ -144,22 +145,6 @@ def upsample(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *double c
     return h
 
 
-@functools.lru_cache
-def score_network(
-    widths: tuple[int, ...], blocks: int = 1, attention: tuple[int, ...] = (3,), heads: int = 4
-) -> tuple[Callable[..., PyTree], Callable[..., Array]]:
-    """(initialise, apply) of a `ScoreUNet`: initialise(key, x, level, …) → params; apply(params, x, level, …) → output.
-
-    The same settings give the same functions, so that what is compiled for them is kept.
-    """
-    module = ScoreUNet(widths, blocks, attention, heads)
-
-    def initialise(key: Array, *inputs: Array) -> PyTree:
-        return jax.jit(module.init)(key, *inputs)["params"]
-
-    def apply(params: PyTree, *inputs: Array) -> Array:
-        output = module.apply({"params": params}, *inputs)
-        assert isinstance(output, jax.Array)  # for the type checker: no mutable collections
-        return output
-
-    return initialise, apply
+def score_unet(widths: tuple[int, ...], blocks: int = 1, attention: tuple[int, ...] = (3,), heads: int = 4) -> Model:
+    """The Model of a `ScoreUNet`: init(key, x, level, …) → params; apply(params, x, level, …) → output."""
+    return from_flax(ScoreUNet(widths, blocks, attention, heads))

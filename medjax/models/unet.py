@@ -1,8 +1,8 @@
 """A U-Net for segmentation in any number of spatial dimensions: features, then a head that names classes.
 
-    initialise, apply = unet(classes=4)
-    params = initialise(key, x)                  x (batch, *space, channel), sides multiples of 2 ** (levels − 1)
-    logits = apply(params, x)                    (batch, *space, class)
+    model = unet(classes=4)
+    params = model.init(key, x)                  x (batch, *space, channel), sides multiples of 2 ** (levels − 1)
+    logits = model.apply(params, x)              (batch, *space, class)
 
 Norm, activation, pooling and up-sampling are functions that a caller can replace. No batch statistics: the output for
 an image depends on that image alone, so gradients of a summed loss with respect to the input are those of each example.
@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from medjax.models.model import Model, from_flax
 from medjax.models.score_unet import pool, upsample
 
 Function = Callable[[Array], Array]
@@ -79,7 +80,6 @@ class UNet(nn.Module):
         return tuple(logits) if self.deep else logits[0]
 
 
-@functools.lru_cache
 def unet(
     classes: int,
     widths: tuple[int, ...] = (16, 32, 64, 96),
@@ -88,17 +88,6 @@ def unet(
     pool: Function = pool,
     up: Function = upsample,
     deep: bool = False,
-) -> tuple[Callable[..., PyTree], Callable[..., PyTree]]:
-    """(initialise, apply): initialise(key, x) → params; apply(params, x) → logits, of several levels if `deep`.
-
-    The same settings give the same functions, so that what is compiled for them is kept.
-    """
-    module = UNet(classes, UNetFeatures(widths, norm, act, pool, up), deep)
-
-    def initialise(key: Array, x: Array) -> PyTree:
-        return jax.jit(module.init)(key, x)["params"]
-
-    def apply(params: PyTree, x: Array) -> PyTree:
-        return module.apply({"params": params}, x)
-
-    return initialise, apply
+) -> Model:
+    """The Model: init(key, x) → params; apply(params, x) → logits, of several levels if `deep`."""
+    return from_flax(UNet(classes, UNetFeatures(widths, norm, act, pool, up), deep))

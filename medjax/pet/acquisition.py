@@ -25,7 +25,7 @@ from medjax.pet.system import System, subsets
 class Acquisition:
     """Counts and the model that explains them. Arrays are data (traced, vmapped, sharded); functions are static.
 
-    As a likelihood it answers `expected`, `log_likelihood`, `ascend` and `proximal`: all that solvers and samplers ask
+    As a likelihood it answers `expected`, `log_likelihood`, `update` and `proximal`: all that solvers and samplers ask
     of one.
     """
 
@@ -74,7 +74,7 @@ class Acquisition:
         """x / Aᵀ1 · direction: with the gradient as direction, the EM step."""
         return divide(image, self.sensitivity) * direction
 
-    def ascend(
+    def update(
         self, image: Float[Array, "x y plane"], expected: Float[Array, "view bin plane"] | None = None
     ) -> Float[Array, "x y plane"]:
         """One EM step from `image`: see `em_image`. Its expected counts, if known, save a projection."""
@@ -88,7 +88,7 @@ class Acquisition:
         expected: Float[Array, "view bin plane"] | None = None,
     ) -> Float[Array, "x y plane"]:
         """One monotone step on log-likelihood − ½ Σ weight (x − anchor)²: see `de_pierro`."""
-        return de_pierro(self.ascend(image, expected), self.sensitivity, anchor, weight)
+        return de_pierro(self.update(image, expected), self.sensitivity, anchor, weight)
 
 
 def expected_deviance(expected: Float[Array, "..."]) -> Scalar:

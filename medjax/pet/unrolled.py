@@ -35,7 +35,7 @@ def unrolled(
     @jax.checkpoint
     def update(x: Array, part: Acquisition) -> Array:
         anchor = jnp.maximum(regularise(x), 0)
-        return de_pierro(part.ascend(x), part.sensitivity, anchor, weight)
+        return de_pierro(part.update(x), part.sensitivity, anchor, weight)
 
     for k in range(updates):  # not a scan: on CPU the gradient of a network inside one is many times slower
         image = update(image, select(stacked, subset_order(number)[k % number]))

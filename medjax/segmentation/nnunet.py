@@ -35,7 +35,7 @@ from medjax.training.augment_volumes import Augmentation, augment, for_plan, sou
 from medjax.training.batches import read_ahead
 from medjax.training.loop import training as train
 from medjax.training.losses import deep_supervision, dice_ce
-from medjax.training.state import TrainState, init, make_train_step
+from medjax.training.old_state import TrainState, init, make_train_step
 
 MOMENTUM, WEIGHT_DECAY, CLIP, EXPONENT = 0.99, 3e-5, 12.0, 0.9
 VALIDATED = 5  # steps of training for one batch of validation
@@ -125,8 +125,8 @@ def start(seed: int, plan: Plan, params: PyTree | None = None) -> Fold:
     """The fold before its first epoch, from random parameters or from those of another task; what to restore `like`."""
     if params is None:
         key = jax.random.fold_in(jax.random.key(seed), 1)
-        initialise, _ = plain_unet(plan.classes, plan.widths, plan.kernels, plan.strides)
-        params = initialise(key, jnp.zeros((1, *plan.patch, len(plan.channels))))
+        model = plain_unet(plan.classes, plan.widths, plan.kernels, plan.strides)
+        params = model.init(key, jnp.zeros((1, *plan.patch, len(plan.channels))))
     unknown = jnp.asarray(jnp.nan, jnp.float32)
     return Fold(init(params, _optimiser(lambda count: 0.0)), params, unknown, unknown)
 
@@ -153,8 +153,8 @@ def predict_case(
         DataError: no network, an image of other channels than planned, NaN, or every voxel 0.
     """
     ready, box = prepared_image(image, spacing, plan)
-    _, apply = plain_unet(plan.classes, plan.widths, plan.kernels, plan.strides, deep=False)
-    logits = np.asarray(predict(apply, params, ready, plan.patch, step, mirror, batch))
+    model = plain_unet(plan.classes, plan.widths, plan.kernels, plan.strides, deep=False)
+    logits = np.asarray(predict(model.apply, params, ready, plan.patch, step, mirror, batch))
     x, y, z = image[box].shape[:3]
     logits = logits_resampled(logits, plan.spacing, spacing, (x, y, z))
     shares = np.asarray(jax.nn.softmax(logits))
@@ -195,8 +195,8 @@ def case_dice(
 def _tools(plan: Plan, epochs: int, iterations: int, rate: float, settings: Augmentation) -> _Tools:
     """The same plan and settings give the same functions, so that what is compiled for them is kept."""
     net = (plan.classes, plan.widths, plan.kernels, plan.strides)
-    _, levels = plain_unet(*net)
-    _, finest = plain_unet(*net, deep=False)
+    levels = plain_unet(*net).apply
+    finest = plain_unet(*net, deep=False).apply
     dice = partial(dice_ce, batch=plan.batch_dice)
 
     def loss(params: PyTree, batch: tuple[Array, Array], key: Array) -> Scalar:

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Scalar
 
-from medjax.training import state as training
-from medjax.training.state import Info, TrainState, descended
+from medjax.training import old_state as training
+from medjax.training.old_state import Info, TrainState, descended
 
 Losses = Callable[[PyTree, PyTree, PRNGKeyArray], tuple[Array, Array]]
 

@@ -21,7 +21,7 @@ from medjax.running.config import config_hash
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, append_jsonl, open_workdir, stage
 from medjax.training.loop import fit
-from medjax.training.state import TrainState
+from medjax.training.old_state import TrainState
 
 LEAST_EMISSION = 0.02  # share of a slice's voxels that must emit for it to be trained on
 HELD_BACK = 10_000  # seeds of phantoms from here on are never trained on

@@ -20,10 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
-Shape = tuple[int, int, int]
-
 from medjax.training.augment import interpolated, labelled
 
+Shape = tuple[int, int, int]
 Channel = Float[Array, "x y z"]
 Range = tuple[float, float]
 PER_CHANNEL = 0.5  # share of the channels of a blurred or coarsened image that are

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from medjax.errors import DataError
-from medjax.training.state import Info, TrainState
+from medjax.training.old_state import Info, TrainState
 
 Step = Callable[[PRNGKeyArray, TrainState, PyTree], tuple[TrainState, Info]]
 Values = dict[str, float | int]

@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, Scalar
 
 from medjax.errors import DataError
-from medjax.training.state import Info, TrainState, init, make_train_step
+from medjax.training.old_state import Info, TrainState, init, make_train_step
 
 Hyper = dict[str, Array]  # name → the member's number; in a population (member,) numbers
 Strategy = Literal["loop", "vmap", "shard"]

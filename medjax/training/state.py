@@ -1,4 +1,11 @@
-"""What training carries from step to step, and one step of it, for any loss(params, batch, key)."""
+"""Training as an Algorithm: what it carries from step to step, and one step of it, for any loss(params, batch, key).
+
+    algorithm = trainer(loss, optax.adam(1e-3))
+    state = algorithm.init(model.init(key, images), key)
+    for state, info in iterate.loop(algorithm, state, steps, inputs=batches, every=100, donate=True): …
+
+A sweep builds loss and optimiser from traced settings: see `population`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,18 +13,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree, Scalar
+
+from medjax.iterate import Algorithm
 
 Loss = Callable[[PyTree, PyTree, PRNGKeyArray], Scalar]
 
 
 class TrainState(NamedTuple):
-    """Parameters, their exponential moving average, the optimiser's state, and the number of steps made."""
+    """Parameters, their exponential moving average, the optimizer's state, the number of steps made, and the key."""
 
     params: PyTree
-    average: PyTree
-    optimiser: PyTree
+    ema_params: PyTree
+    opt_state: PyTree
     step: Int[Array, ""]
+    key: Key[Array, ""]
 
 
 class Info(NamedTuple):
@@ -27,32 +37,38 @@ class Info(NamedTuple):
     gradient_norm: Scalar
 
 
-def init(params: PyTree, optimiser: optax.GradientTransformation) -> TrainState:
+def trainer(loss: Loss, optimizer: optax.GradientTransformation, decay: float = 0.999) -> Algorithm:
+    """init(params, key) → TrainState; step(state, batch) → TrainState, Info: one update of loss(params, batch, key).
+
+    Step n draws with fold_in(key, n), so that a resumed run is the same run. What is compiled is kept for this `loss`
+    and `optimizer`: make them once, or make them anew inside an `iterate.static_partial` of a module-level function.
+    """
+
+    def start(params: PyTree, key: PRNGKeyArray) -> TrainState:
+        return init(params, optimizer, key)
+
+    def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Info]:
+        now = jax.random.fold_in(state.key, state.step)
+        value, gradient = jax.value_and_grad(loss)(state.params, batch, now)
+        return apply_gradients(state, gradient, optimizer, decay), Info(value, optax.tree.norm(gradient))
+
+    return Algorithm(start, step)
+
+
+def init(params: PyTree, optimizer: optax.GradientTransformation, key: PRNGKeyArray) -> TrainState:
     """The state before the first step."""
-    return TrainState(params, params, optimiser.init(params), jnp.zeros((), jnp.int32))
+    return TrainState(params, params, optimizer.init(params), jnp.zeros((), jnp.int32), key)
 
 
-def make_train_step(
-    loss: Loss, optimiser: optax.GradientTransformation, decay: float = 0.999
-) -> Callable[[PRNGKeyArray, TrainState, PyTree], tuple[TrainState, Info]]:
-    """step(key, state, batch): one update. Step n draws with fold_in(key, n), so that a resumed run is the same run."""
-
-    def step(key: PRNGKeyArray, state: TrainState, batch: PyTree) -> tuple[TrainState, Info]:
-        value, gradient = jax.value_and_grad(loss)(state.params, batch, jax.random.fold_in(key, state.step))
-        return descended(state, gradient, optimiser, decay), Info(value, optax.tree.norm(gradient))
-
-    return step
-
-
-def descended(
-    state: TrainState, gradient: PyTree, optimiser: optax.GradientTransformation, decay: float = 0.999
+def apply_gradients(
+    state: TrainState, gradient: PyTree, optimizer: optax.GradientTransformation, decay: float = 0.999
 ) -> TrainState:
     """The state one step down the gradient.
 
     The average forgets with min(`decay`, (1 + n) / (10 + n)): quickly at first, when parameters still move far.
     """
-    updates, inner = optimiser.update(gradient, state.optimiser, state.params)
+    updates, inner = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, params)
-    return TrainState(params, average, inner, state.step + 1)
+    average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema_params, params)
+    return TrainState(params, average, inner, state.step + 1, state.key)

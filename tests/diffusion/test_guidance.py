@@ -118,7 +118,7 @@ ODD = {
 @pytest.mark.parametrize("method", METHODS)
 def test_odd_data_give_finite_images(method, data, prior):
     likelihood = ODD[data]()
-    scale = jnp.maximum(intensity_scale(likelihood.ascend(jnp.ones((16, 16, 1)))), 1e-6)
+    scale = jnp.maximum(intensity_scale(likelihood.update(jnp.ones((16, 16, 1)))), 1e-6)
     guided = METHODS[method](prior, likelihood, scale)
     run = jax.jit(
         lambda key: sampler.run(key, guided, SDE, sampler.time_grid(8, 1.0, 0.01), (16, 16, 1), sampler.ddim(1.0))

@@ -32,7 +32,7 @@ def test_targets_are_the_deviances_of_mlem(scan):
     for number in range(16):
         expected = scan.expected(image)
         np.testing.assert_allclose(path[number], scan.deviance(expected), rtol=1e-5)
-        image = scan.ascend(image, expected)
+        image = scan.update(image, expected)
 
 
 def test_targets_never_rise_and_end_at_the_knob(scan):

@@ -16,9 +16,9 @@ IMAGES, PROBES, SPACE = 6, 5, (8, 8)
 
 @pytest.fixture(scope="module")
 def net():
-    initialise, apply = unet(3, (4, 8), group_norm(4))
+    model = unet(3, (4, 8), group_norm(4))
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 2))
-    return apply, initialise(jax.random.key(0), x), x, jax.random.randint(jax.random.key(2), (4, 8, 8), 0, 3)
+    return model.apply, model.init(jax.random.key(0), x), x, jax.random.randint(jax.random.key(2), (4, 8, 8), 0, 3)
 
 
 def scalar(reading, apply, params, x, y):

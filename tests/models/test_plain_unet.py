@@ -18,8 +18,8 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 8, 6, 2)), jnp.float
 
 @pytest.fixture(scope="module")
 def params():
-    initialise, _ = plain_unet(*SETTINGS)
-    start = jax.eval_shape(initialise, jax.random.key(0), X)
+    model = plain_unet(*SETTINGS)
+    start = jax.eval_shape(model.init, jax.random.key(0), X)
     draw = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape) * 0.3, jnp.float32), start)
 
@@ -54,7 +54,7 @@ def by_hand(params, x):
 
 
 def test_it_is_the_network_written_out_and_not_deep_is_its_finest_level(params):
-    levels, finest = plain_unet(*SETTINGS)[1], plain_unet(*SETTINGS, deep=False)[1]
+    levels, finest = plain_unet(*SETTINGS).apply, plain_unet(*SETTINGS, deep=False).apply
     found = jax.jit(lambda params, x: (levels(params, x), finest(params, x)))(params, X)
     expected = jax.jit(by_hand)(params, X)
     assert [y.shape for y in found[0]] == [(2, 4, 8, 6, 3), (2, 4, 4, 3, 3)]
@@ -65,7 +65,7 @@ def test_it_is_the_network_written_out_and_not_deep_is_its_finest_level(params):
 
 def test_both_forms_have_the_parameters_of_both_depths():
     shapes = [
-        jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(plain_unet(*SETTINGS, deep=deep, form=form)[0], *start))
+        jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(plain_unet(*SETTINGS, deep=deep, form=form).init, *start))
         for deep in (True, False)
         for form in ("native", "folded")
         for start in [(jax.random.key(0), X)]
@@ -74,8 +74,8 @@ def test_both_forms_have_the_parameters_of_both_depths():
 
 
 def test_it_starts_with_he_normal_weights_as_pytorch_counts_them():
-    initialise, _ = plain_unet(2, (32, 64), ((1, 3, 3), (3, 3, 3)), ((1, 1, 1), (1, 2, 2)), convolutions=1)
-    params = initialise(jax.random.key(0), jnp.zeros((1, 1, 2, 2, 64)))
+    model = plain_unet(2, (32, 64), ((1, 3, 3), (3, 3, 3)), ((1, 1, 1), (1, 2, 2)), convolutions=1)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 1, 2, 2, 64)))
     gain = np.sqrt(2 / (1 + 0.01**2))
     fans = {"down_0_conv_0": 64 * 9, "down_1_conv_0": 32 * 27, "widen_0": 32 * 4, "up_0_conv_0": 64 * 9}
     for name, fan in fans.items():
@@ -86,24 +86,24 @@ def test_it_starts_with_he_normal_weights_as_pytorch_counts_them():
 
 
 def test_an_example_does_not_depend_on_the_others(params):
-    apply = jax.jit(plain_unet(*SETTINGS, deep=False)[1])
+    apply = jax.jit(plain_unet(*SETTINGS, deep=False).apply)
     both = apply(params, X)
     np.testing.assert_allclose(apply(params, jnp.stack([X[0], X[0]]))[0], both[0], atol=1e-5)
 
 
 def test_norm_and_activation_are_the_callers_and_so_is_the_number_of_convolutions():
     seen = []
-    initialise, _ = plain_unet(
+    model = plain_unet(
         2, (4,), ((3, 3, 3),), ((1, 1, 1),), nn.LayerNorm, lambda x: seen.append(1) or jnp.tanh(x), convolutions=3
     )
-    start = jax.eval_shape(initialise, jax.random.key(0), X)
+    start = jax.eval_shape(model.init, jax.random.key(0), X)
     assert len(seen) == 3 and set(start) == {"features", "head_0"}
     assert start["features"]["down_0_norm_2"]["scale"].shape == (4,)
     assert NORM().epsilon == 1e-5
 
 
 def test_equal_settings_are_one_function_and_impossible_ones_are_refused():
-    assert plain_unet(*SETTINGS) is plain_unet(*SETTINGS)
+    assert plain_unet(*SETTINGS) == plain_unet(*SETTINGS)
     with pytest.raises(ConfigError, match=r"stages: .*'kernels': 2.*; expected as many of each"):
         plain_unet(3, (4, 6, 8), KERNELS[:2], STRIDES)
     with pytest.raises(ConfigError, match=r"the first stage has \(1, 2, 2\); expected \(1, 1, 1\)"):
@@ -113,4 +113,4 @@ def test_equal_settings_are_one_function_and_impossible_ones_are_refused():
     with pytest.raises(ConfigError, match="form: 'fast'"):
         plain_unet(3, (4,), KERNELS[:1], STRIDES[:1], form="fast")
     with pytest.raises(DataError, match=r"x: sides \(4, 6, 6\); expected multiples of \(2, 4, 2\)"):
-        jax.eval_shape(plain_unet(*SETTINGS)[0], jax.random.key(0), X[:, :, :6])
+        jax.eval_shape(plain_unet(*SETTINGS).init, jax.random.key(0), X[:, :, :6])

@@ -5,19 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.models.residual import residual_network
-from medjax.models.score_unet import ScoreUNet, fourier, pool, score_network, upsample
+from medjax.models.residual import residual_cnn
+from medjax.models.score_unet import ScoreUNet, fourier, pool, score_unet, upsample
 
 KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("space", [(16,), (8, 16), (2, 4, 4)])
 def test_any_number_of_axes(space):
-    initialise, apply = score_network((8, 16), attention=(1,))
+    model = score_unet((8, 16), attention=(1,))
     x = jax.random.normal(KEY, (2, *space, 1))
-    params = initialise(KEY, x, jnp.zeros(2))
-    assert apply(params, x, jnp.zeros(2)).shape == x.shape
-    assert (apply(params, x, jnp.zeros(2)) == 0).all()  # so that training starts from the Gaussian answer
+    params = model.init(KEY, x, jnp.zeros(2))
+    assert model.apply(params, x, jnp.zeros(2)).shape == x.shape
+    assert (model.apply(params, x, jnp.zeros(2)) == 0).all()  # so that training starts from the Gaussian answer
 
 
 def awake(params):
@@ -47,10 +47,12 @@ def test_level_orientation_and_condition_are_seen():
 
 
 def test_images_of_a_batch_do_not_see_each_other():
-    initialise, apply = score_network((8, 16), attention=(1,))
+    model = score_unet((8, 16), attention=(1,))
     x = jax.random.normal(KEY, (3, 8, 8, 1))
-    params = awake(initialise(KEY, x, jnp.zeros(3)))
-    np.testing.assert_allclose(apply(params, x, jnp.zeros(3))[1:2], apply(params, x[1:2], jnp.zeros(1)), atol=1e-5)
+    params = awake(model.init(KEY, x, jnp.zeros(3)))
+    np.testing.assert_allclose(
+        model.apply(params, x, jnp.zeros(3))[1:2], model.apply(params, x[1:2], jnp.zeros(1)), atol=1e-5
+    )
 
 
 def test_pooling_and_upsampling():
@@ -60,7 +62,7 @@ def test_pooling_and_upsampling():
     assert fourier(jnp.zeros(3), 8).shape == (3, 8)
 
 
-def test_residual_network_starts_as_the_identity():
-    initialise, apply = residual_network(8, 3)
+def test_residual_cnn_starts_as_the_identity():
+    model = residual_cnn(8, 3)
     x = jax.random.normal(KEY, (2, 8, 8, 1))
-    np.testing.assert_array_equal(apply(initialise(KEY, x), x), x)
+    np.testing.assert_array_equal(model.apply(model.init(KEY, x), x), x)

@@ -107,12 +107,12 @@ def test_gradient_is_autodiffs_and_finite_differences(scan64: Acquisition, x64: 
         np.testing.assert_allclose(jnp.vdot(gradient, direction), slope, rtol=1e-6, atol=1e-7 * scale)
 
 
-def test_ascend_and_proximal_are_the_steps(scan64: Acquisition, x64: None):
+def test_update_and_proximal_are_the_steps(scan64: Acquisition, x64: None):
     image, anchor = jnp.asarray(random(*GRID.shape)), jnp.asarray(random(*GRID.shape, seed=3))
     step = image * scan64.adjoint(scan64.counts / jnp.where(scan64.additive > 0, scan64.expected(image), 1))
-    np.testing.assert_allclose(scan64.ascend(image), step / scan64.sensitivity, rtol=1e-12)
+    np.testing.assert_allclose(scan64.update(image), step / scan64.sensitivity, rtol=1e-12)
     weight = jnp.asarray(random(*GRID.shape, seed=4))
-    want = de_pierro(scan64.ascend(image), scan64.sensitivity, anchor, weight)
+    want = de_pierro(scan64.update(image), scan64.sensitivity, anchor, weight)
     np.testing.assert_allclose(scan64.proximal(image, anchor, weight), want, rtol=1e-12)
 
     def objective(x: jax.Array) -> jax.Array:
@@ -270,9 +270,9 @@ def test_uneven_subsets_and_whole_acquisitions_are_refused(scan64: Acquisition, 
 def test_realisations_can_be_vmapped(scan64: Acquisition, x64: None):
     image = jnp.asarray(random(*GRID.shape))
     many = jnp.asarray(np.random.default_rng(0).poisson(scan64.counts, (3, 36, 49, 2)), float)
-    got = jax.vmap(lambda counts: replace(scan64, counts=counts).ascend(image))(many)
+    got = jax.vmap(lambda counts: replace(scan64, counts=counts).update(image))(many)
     for counts, step in zip(many, got, strict=True):
-        np.testing.assert_allclose(step, replace(scan64, counts=counts).ascend(image), rtol=1e-12)
+        np.testing.assert_allclose(step, replace(scan64, counts=counts).update(image), rtol=1e-12)
     assert np.ptp(got, axis=0).max() > 1e-3
 
 

@@ -66,10 +66,10 @@ def test_without_penalty_and_relaxation_it_is_em(x64: None):
     state, image = bsrem.init(stacked), em.init(stacked).image
     for _ in range(3):
         state, _ = bsrem.step(stacked, state, no_penalty, 0.0, relaxation=0.0, floor=0.0)
-        image = whole.ascend(image)
+        image = whole.update(image)
     np.testing.assert_allclose(state.image, image, rtol=1e-10, atol=1e-12)
     near, _ = bsrem.step(stacked, bsrem.init(stacked), no_penalty, 0.0, relaxation=0.0)
-    np.testing.assert_allclose(near.image, whole.ascend(em.init(stacked).image), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(near.image, whole.update(em.init(stacked).image), rtol=1e-4, atol=1e-6)
 
 
 def test_it_approaches_scipys_optimum(x64: None):

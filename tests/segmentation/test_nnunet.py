@@ -29,8 +29,8 @@ EPOCHS, ITERATIONS = 4, 40
 
 def first():
     """Parameters drawn by NumPy: initialising a network takes longer to compile than all else here."""
-    initialise, _ = plain_unet(PLAN.classes, PLAN.widths, PLAN.kernels, PLAN.strides)
-    shapes = jax.eval_shape(initialise, jax.random.key(0), jnp.zeros((1, 12, 12, 12, 1)))
+    model = plain_unet(PLAN.classes, PLAN.widths, PLAN.kernels, PLAN.strides)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 12, 12, 12, 1)))
     rng = np.random.default_rng(0)
 
     def drawn(path, leaf):

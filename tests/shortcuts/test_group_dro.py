@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from medjax.shortcuts import group_dro
-from medjax.training import state
+from medjax.training import old_state as state
 from medjax.training.loop import fit
 
 KEY = jax.random.key(0)

@@ -14,7 +14,7 @@ import pytest
 from medjax.errors import WorkdirError
 from medjax.training.checkpoint import restore, save
 from medjax.training.loop import Best, fit
-from medjax.training.state import init, make_train_step
+from medjax.training.old_state import init, make_train_step
 
 KEY = jax.random.key(3)
 

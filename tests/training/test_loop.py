@@ -8,7 +8,7 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.training.loop import Best, fit, fit_best, training
-from medjax.training.state import init, make_train_step
+from medjax.training.old_state import init, make_train_step
 
 KEY = jax.random.key(0)
 

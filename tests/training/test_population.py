@@ -8,8 +8,8 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.training.loop import fit
+from medjax.training.old_state import init, make_train_step
 from medjax.training.population import fit_population, grid, init_population, layout, make_member_step
-from medjax.training.state import init, make_train_step
 
 HYPER = grid(rate=(0.003, 0.01, 0.03, 0.1), seed=(0, 1))
 KEYS = jax.vmap(jax.random.key)(HYPER["seed"])

@@ -1,0 +1,99 @@
+"""What a network is to the rest of medjax: two functions and, for some uses, three more.
+
+    model = from_flax(UNet(classes=4, …))        or Model(init, apply), or any object with these two methods
+    params = model.init(key, image)
+    logits = model.apply(params, image)          with `key=…` dropout is on
+
+Trainers and predictors take a model as an argument and build none. A Model is static to `jit` and equals another one
+built equally, so what is compiled for one is found again for the other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, PyTree
+
+from medjax.errors import ConfigError
+
+
+class Network(Protocol):
+    """What trainers and predictors ask of a network: a `Model`, or any hashable object with these methods."""
+
+    @property
+    def init(self) -> Callable[..., PyTree]:
+        """init(key, *examples) → params."""
+        ...
+
+    @property
+    def apply(self) -> Callable[..., Any]:
+        """apply(params, *inputs, key=None) → outputs; a `key` turns dropout on."""
+        ...
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Model:
+    """A network as pure functions, which must be hashable: module-level functions, or `iterate.static_partial`s.
+
+    A segmentation network's output is logits `(batch, *space, class)`, or a tuple of them, finest first. `features`,
+    `head` and `relevance` are for attribution and may be absent: see `require`.
+    """
+
+    init: Callable[..., PyTree]  # (key, *examples) → params
+    apply: Callable[..., Any]  # (params, *inputs, key=None) → outputs
+    features: Callable[..., Any] | None = None  # (params, x) → z
+    head: Callable[..., Any] | None = None  # (params, z) → outputs
+    relevance: Callable[..., Any] | None = None  # (params, x, rules) → a map of relevance
+
+
+def from_flax(module: nn.Module) -> Model:
+    """The Model of a linen module whose only variables are `params`; `key` is its `dropout` stream.
+
+    Modules with methods `features(x)` and `head(z)` give a Model those too. Modules with equal fields give equal
+    Models: use tuples for sequences.
+    """
+    methods = {name: _Method(module, name) if callable(getattr(type(module), name, None)) else None for name in SPLIT}
+    return Model(_Init(module), _Method(module, "__call__"), **methods)
+
+
+def require(model: Any, name: str, use: str) -> Callable[..., Any]:
+    """The model's function `name`, for `use`.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    function = getattr(model, name, None)
+    if function is None:
+        raise ConfigError(f"{use} needs a model with `{name}`; this one has none")
+    return function
+
+
+SPLIT = ("features", "head")
+
+
+@dataclass(frozen=True)
+class _Init:
+    module: nn.Module
+
+    def __call__(self, key: Array, *examples: Array) -> PyTree:
+        return _init(self.module, key, *examples)
+
+
+@dataclass(frozen=True)
+class _Method:
+    module: nn.Module
+    name: str
+
+    def __call__(self, params: PyTree, *inputs: Any, key: Array | None = None) -> Any:
+        rngs = {} if key is None else {"dropout": key}
+        return self.module.apply({"params": params}, *inputs, method=self.name, rngs=rngs)
+
+
+def _init(module: nn.Module, key: Array, *examples: Array) -> PyTree:
+    return _initialised(module, key, *examples)["params"]
+
+
+_initialised = jax.jit(lambda module, key, *examples: module.init(key, *examples), static_argnums=0)
