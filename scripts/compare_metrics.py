@@ -1,7 +1,7 @@
 """Do two runs say the same? Largest relative differences between the metrics of work directories.
 
     python scripts/compare_metrics.py OLD NEW              two work directories, or folders of them
-    python scripts/compare_metrics.py NEW                  against what scripts/tiny_metrics.json keeps of every `tiny` run
+    python scripts/compare_metrics.py NEW                  against scripts/tiny_metrics.json, kept of `tiny` runs
     python scripts/compare_metrics.py --keep DIR           write that file from a folder of work directories
 
 A refactor changes no number: before one, keep the metrics; after it, run every experiment's `tiny` preset into
@@ -48,7 +48,9 @@ def main() -> None:
     folders = [read(Path(name)) for name in sys.argv[1:]]
     old, new = folders if len(folders) == 2 else (json.loads(KEPT.read_text()), folders[0])
     print("| run | metrics | in one only | largest relative difference | above 1e-5 |\n|---|---|---|---|---|")
-    pairs = zip(old.values(), new.values(), strict=True) if len(old) == len(new) == 1 else ((old[n], new[n]) for n in new)
+    pairs = (
+        zip(old.values(), new.values(), strict=True) if len(old) == len(new) == 1 else ((old[n], new[n]) for n in new)
+    )
     for name, (before, after) in zip(new, pairs, strict=True):
         print(row(name, before, after))
 
