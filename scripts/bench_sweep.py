@@ -7,6 +7,7 @@ alternate in one process; ratios are of medians. The numbers of a sweep are thos
 """
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,10 @@ def scan() -> Acquisition:
     return ordered_subsets(acquire(system, jnp.asarray(counts), 0.05, 1.0, empty.psf), SUBSETS)
 
 
+def _argument_bytes(program: Any, *arguments: Any) -> int:
+    return program.lower(*arguments).compile().memory_analysis().argument_size_in_bytes
+
+
 def main() -> None:
     """Print one row."""
     keep_freed_memory()
@@ -65,11 +70,10 @@ def main() -> None:
             jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - begun)
     median = {name: float(np.median(values)) for name, values in seconds.items()}
-    arguments = sweep.lower(stacked, weights).compile().memory_analysis().argument_size_in_bytes
-    single = one.lower(stacked, weights[0]).compile().memory_analysis().argument_size_in_bytes
-    print(f"one {1e3 * median['one']:.0f} ms; eight by vmap {median['sweep'] / median['one']:.2f} x one; "
-          f"one after the other {median['each'] / median['one']:.2f} x one; arguments {arguments / single:.3f} x one's; "
-          f"largest difference {np.abs(together - alone).max() / alone.max():.1e} of the maximum")  # fmt: skip
+    held = [_argument_bytes(program, stacked, values) for program, values in ((sweep, weights), (one, weights[0]))]
+    print(f"one {1e3 * median['one']:.0f} ms; eight by vmap {median['sweep'] / median['one']:.2f} x one;")
+    print(f"one after the other {median['each'] / median['one']:.2f} x one; arguments {held[0] / held[1]:.3f} x one's;")
+    print(f"largest difference {np.abs(together - alone).max() / alone.max():.1e} of the maximum")
 
 
 if __name__ == "__main__":
