@@ -21,10 +21,11 @@ from medjax import iterate
 from medjax.diffusion import guidance, planes, sampler
 from medjax.diffusion import likelihood_schedule as schedule
 from medjax.diffusion.score_matching import intensity_scale
-from medjax.penalty import Neighbours, neighbours, patch_weights, relative_difference_gradient
-from medjax.pet import bsrem as stochastic
+from medjax.iterate import Algorithm
+from medjax.penalty import Patch, Quadratic, RelativeDifference, neighbours
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, expected_deviance, ordered_subsets
+from medjax.pet.bsrem import bsrem as bsrem_algorithm
 from medjax.pet.psf import blur, gaussian_psf
 
 LONGEST, FITTED = 160, 80  # iterates of MLEM: at most for targets, and to look for the noise's level in
@@ -90,16 +91,14 @@ def _filtered(b: Bench, image: Array, filter_mm: Array) -> Array:
     return blur(gaussian_psf(b.grid, filter_mm), image)
 
 
-def _passes(stacked: Acquisition, passes: Array, penalty: Neighbours | None, weight: Any) -> Array:
-    updates = (passes * stacked.counts.shape[0]).astype(int)
-    step = partial(em.step, stacked, penalty=penalty, weight=weight)
-    return jax.lax.fori_loop(0, updates, lambda _, state: step(state)[0], em.init(stacked)).image
+def _reconstruct(algorithm: Algorithm, stacked: Acquisition, iterations: Array) -> Array:
+    return iterate.repeat(algorithm, em.init(stacked), em.updates(stacked, 1) * iterations.astype(int)).image
 
 
 def osem(b: Bench, key: Array, case: Cases, passes: Array, filter_mm: Array, subsets: int = 14) -> Made:
     """Ordered-subset EM, then a Gaussian."""
     stacked = ordered_subsets(acquisition(b, case), subsets)
-    return Made(_filtered(b, _passes(stacked, passes, None, 0.0), filter_mm), 2 * passes)
+    return Made(_filtered(b, _reconstruct(em.osem(stacked), stacked, passes), filter_mm), 2 * passes)
 
 
 def map_em(
@@ -109,32 +108,28 @@ def map_em(
     stacked = ordered_subsets(acquisition(b, case), 7)
     pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
     pairs = replace(pairs, weights=jnp.asarray(case.alike)) if guided else pairs
-    weight = em.penalty_weight(stacked, beta)
-    return Made(_filtered(b, _passes(stacked, passes, pairs, weight), filter_mm), 2 * passes)
+    algorithm = em.map_em(stacked, Quadratic(pairs), em.penalty_weight(stacked, beta))
+    return Made(_filtered(b, _reconstruct(algorithm, stacked, passes), filter_mm), 2 * passes)
 
 
 def patch_map_em(b: Bench, key: Array, case: Cases, beta: Array, delta: Array, passes: int = 10) -> Made:
     """MAP-EM with the patch-based penalty of Wang & Qi; δ in units of the mean activity."""
     stacked = ordered_subsets(acquisition(b, case), 7)
-    pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
     weight = em.penalty_weight(stacked, beta)
     threshold = delta * jnp.sqrt(beta / jnp.maximum(weight, jnp.finfo(jnp.float32).tiny))
-
-    def body(_: Any, state: em.State) -> em.State:
-        return em.step(stacked, state, patch_weights(pairs, state.image, threshold), weight)[0]
-
-    start = jax.lax.fori_loop(0, 7, lambda _, state: em.step(stacked, state)[0], em.init(stacked))
-    state = jax.lax.fori_loop(0, passes * 7, body, start)
+    penalty = Patch(neighbours(b.grid.shape, b.grid.voxel_mm), threshold)
+    start = iterate.repeat(em.osem(stacked), em.init(stacked), 7)
+    state = iterate.repeat(em.map_em(stacked, penalty, weight), start, em.updates(stacked, passes))
     return Made(state.image, 2.0 * (passes + 1) + 0 * beta)
 
 
 def bsrem(b: Bench, key: Array, case: Cases, beta: Array, filter_mm: Array, passes: int = 20) -> Made:
     """BSREM with the relative difference; β in units of the mean sensitivity."""
     stacked = ordered_subsets(acquisition(b, case), 14)
-    pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
-    weight = beta * jnp.mean(jnp.asarray(case.sensitivity))
-    start = em.run(stacked, 1)[0].image
-    state, _ = stochastic.run(stacked, passes, partial(relative_difference_gradient, pairs), weight, image=start)
+    penalty = RelativeDifference(neighbours(b.grid.shape, b.grid.voxel_mm))
+    algorithm = bsrem_algorithm(stacked, penalty, beta * jnp.mean(jnp.asarray(case.sensitivity)))
+    start = iterate.repeat(em.osem(stacked), em.init(stacked), em.updates(stacked, 1))
+    state = iterate.repeat(algorithm, algorithm.init(start.image), em.updates(stacked, passes))
     return Made(_filtered(b, state.image, filter_mm), 2.0 * (passes + 1) + 0 * beta)
 
 
