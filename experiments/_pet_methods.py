@@ -228,7 +228,7 @@ def schedule_steps(b: Bench, key: Array, case: Cases, iterations: Array, s: Samp
 def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
     """`dps` with its steps called from Python: on CPU the network's gradient is many times faster outside a scan."""
     first_time = sampler.uniform_times(s.steps, s.first, s.last)[0]
-    each: Any = sampler.State(0, 0, 0, None)  # one number of steps for all cases
+    each = sampler.State._make((0, 0, 0, None))  # one number of steps for all cases
 
     @jax.jit
     @partial(jax.vmap, out_axes=(each, 0))

@@ -35,11 +35,11 @@ def save_weights(path: Path, params: PyTree, header: dict[str, Any], dtype: Any 
     arrays: dict[str, np.ndarray] = {}
     for name, leaf in _named(params).items():
         floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        stored = np.asarray(leaf, dtype if floating and dtype is not None else None)
-        stored = stored if stored.dtype.kind != "V" else np.asarray(leaf, np.float32)  # bfloat16: NumPy has none
-        with np.errstate(invalid="ignore"):
-            if floating and not np.isfinite(stored).all():
-                raise DataError(f"{path}: weights {name} are not finite; nothing is written")
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = np.asarray(leaf, dtype if floating and dtype is not None else None)
+            stored = stored if stored.dtype.kind != "V" else np.asarray(leaf, np.float32)  # bfloat16: NumPy has none
+        if floating and not np.isfinite(stored).all():
+            raise DataError(f"{path}: weights {name} are not finite; nothing is written")
         arrays[name] = stored
     buffer = io.BytesIO()
     entries: dict[str, Any] = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)} | arrays

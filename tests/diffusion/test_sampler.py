@@ -86,8 +86,8 @@ def test_heun_asks_twice_and_adds_up_what_that_costs():
         asked.append(1)
         return guidance.Estimate(x, 0 * x, 1.0), guidance.Info(jnp.asarray(2.0))
 
-    x = jnp.zeros(3)
-    sample, _, info = sampler.heun(guided, vp(), jax.random.key(0), x, jnp.asarray(0.5), jnp.asarray(0.4), jnp.asarray(0))
+    t, after, index = jnp.asarray(0.5), jnp.asarray(0.4), jnp.asarray(0)
+    sample, _, info = sampler.heun(guided, vp(), jax.random.key(0), jnp.zeros(3), t, after, index)
     assert len(asked) == 2 and info.projector_calls == 4
     np.testing.assert_allclose(sample, 1.0)  # the mean of two shifts of 1
 
