@@ -21,7 +21,8 @@ from scipy import ndimage
 
 from medjax import iterate
 from medjax.cli import run_module
-from medjax.diffusion.prior import load_prior
+from medjax.diffusion.prior import denoiser
+from medjax.diffusion.prior_file import load_prior
 from medjax.metrics.image import contrast_recovery, nrmse, psnr, ssim
 from medjax.penalty import Penalty, Quadratic, bowsher, neighbours
 from medjax.pet import em
@@ -89,7 +90,7 @@ def _slices(config: ConfigDict, work: WorkDir) -> tuple[dict[str, float], Figure
     few.scan.update(planes=s.planes, trues_per_mm3=s.trues_per_mm3, centre_mm=(0.0, -18.0, 28.0))
     few.grid.update(size=s.size, voxel_mm=s.voxel_mm)
     scan = _scan(few, work, "slices")
-    prior, start = load_prior(), em.init(scan.acquisition).image
+    volumes, start = denoiser(load_prior()), em.init(scan.acquisition).image
     images: dict[str, np.ndarray] = {"Truth": scan.subject.activity}
     for name, settings in (("osem", few.osem), ("map_em", few.map_em)):
         penalty = Quadratic(neighbours(scan.grid.shape, scan.grid.voxel_mm)) if name == "map_em" else None
@@ -103,7 +104,7 @@ def _slices(config: ConfigDict, work: WorkDir) -> tuple[dict[str, float], Figure
         how = Sampling(None, s.steps, samples, config.seed)
 
         def sampled(method: str = method, iterations: int = iterations, how: Sampling = how) -> dict[str, np.ndarray]:
-            mean, spread = sample(method, scan.acquisition, prior, start, iterations, how)
+            mean, spread = sample(method, scan.acquisition, volumes, start, iterations, how)
             return {"mean": mean, "spread": np.zeros_like(mean) if spread is None else spread}
 
         done = stage(work, f"slices_{method}", sampled)

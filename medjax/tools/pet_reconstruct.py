@@ -32,7 +32,7 @@ from medjax.pet.system import build_system
 from medjax.report.figures import PET, montage, png
 from medjax.running.config import did_you_mean
 from medjax.running.progress import track
-from medjax.tools.pet_sample import SAMPLERS, Sampling, checked_prior, sample
+from medjax.tools.pet_sample import SAMPLERS, Sampling, checked_prior, denoiser_of_volumes, sample
 
 DEFAULTS = {  # iterations, subsets
     "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "dds": (4, 1), "likelihood-schedule": (20, 1)
@@ -178,8 +178,9 @@ def run(
         raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
     if settings.method in SAMPLERS:
         prior = checked_prior(settings.sampling, grid, guided=guide is not None)
+        denoiser = denoiser_of_volumes(prior, settings.sampling, guide)
         image, spread = sample(
-            settings.method, acquisition, prior, state.image, settings.iterations, settings.sampling, guide
+            settings.method, acquisition, denoiser, state.image, settings.iterations, settings.sampling
         )
         return _filtered(grid, settings, jnp.asarray(image)), spread
     algorithm = em.osem(stacked)
