@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from medjax.models.conv3d import conv3d
+from medjax.models.layers import conv3d
 from medjax.models.plain_unet import plain_unet
 from medjax.training.losses import cross_entropy, deep_supervision
 from medjax.training.old_state import init, make_train_step

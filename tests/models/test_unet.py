@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.models.unet import group_norm, unet
+from medjax.models.layers import group_norm
+from medjax.models.unet import unet
 
 
 @pytest.mark.parametrize("space", [(16, 24), (8, 8, 12)])
