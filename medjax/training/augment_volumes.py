@@ -5,7 +5,7 @@
 
 Rotation, scaling and mirroring are one affine map, so that an image is interpolated once: linearly, where nnU-Net uses
 cubic splines; class numbers are taken at the nearest voxel and soft labels interpolated too, where nnU-Net takes the
-class of the largest interpolated one. Images come larger than the patch (`source_patch`), so that what turns in is seldom
+class of the largest. Images come larger than the patch (`source_patch`), so that what turns in is seldom
 empty; beyond them lies 0, the mean of z-scores, and background. Each part happens with a probability, drawn anew for
 each example and, where nnU-Net does so, for each channel. Axes are (x, y, z, channel).
 
