@@ -150,14 +150,8 @@ def test_coarse_voxels_are_the_nearest_and_interpolated_back(resolution):
     found = jax.jit(simulate_low_resolution)(jnp.asarray(image), jnp.float32(resolution))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     flat = simulate_low_resolution(jnp.asarray(image), jnp.float32(0.5), (0, 2))
-    assert (
-        float(
-            jnp.abs(
-                flat[:, 3] - simulate_low_resolution(jnp.asarray(image[:, 3:4]), jnp.float32(0.5), (0, 2))[:, 0]
-            ).max()
-        )
-        == 0
-    )
+    alone = simulate_low_resolution(jnp.asarray(image[:, 3:4]), jnp.float32(0.5), (0, 2))
+    np.testing.assert_array_equal(flat[:, 3], alone[:, 0])
 
 
 def test_contrast_and_gamma_keep_what_they_should():
