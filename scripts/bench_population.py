@@ -125,7 +125,7 @@ def alone(settings: PyTree, members: TrainState, batches: Any, steps: int) -> tu
     for i, rate in enumerate(settings["rate"]):
         algorithm = Algorithm(make, jax.tree_util.Partial(_step, rate))
         state = jax.tree.map(lambda leaf, i=i: leaf[i], members)
-        stamps = [clocks()]
+        stamps, reached = [clocks()], state
         for now, _ in iterate.loop(algorithm, state, steps, inputs=batches, every=BLOCK, donate=True):
             stamps.append(clocks())
             reached = jax.tree.map(jnp.array, now)

@@ -37,7 +37,8 @@ from medjax.iterate import Algorithm, static_partial
 Make = Callable[[PyTree], Algorithm]  # settings of a member → its Algorithm
 Strategy = Literal["loop", "vmap", "shard"]
 Inputs = Callable[[int], PyTree]
-MEMBER, ALL = PartitionSpec("population"), PartitionSpec()
+MEMBER: Any = PartitionSpec("population")
+ALL: Any = PartitionSpec()
 
 
 class State(NamedTuple):
