@@ -108,7 +108,7 @@ def main() -> None:
             states[strategy], blocks = trained(strategy)
             times.setdefault(strategy, []).append(blocks)
 
-    machine = f"{jax.default_backend()}, {len(jax.devices())} devices, {os.cpu_count()} cores"
+    machine = f"{jax.default_backend()}, {len(jax.local_devices())} devices, {os.cpu_count()} cores"
     print(f"{machine}, load {os.getloadavg()[0]:.1f}; default: {layout(8)}")
     print(f"{'':10}{'ms a step':>12}{'CPU ms':>10}{'compiling s':>14}{'CPU s':>10}{'difference':>14}")
     for name, runs in times.items():
