@@ -78,9 +78,8 @@ def make(lock: int) -> None:
     python = ENVIRONMENT / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
     if not reusable:
-        say(
-            f"Setting up Python {MINOR}{f' for {ACCELERATOR}' if ACCELERATOR else ''} in {ENVIRONMENT.relative_to(ROOT)} (once, about two minutes)…"
-        )
+        device = f" for {ACCELERATOR}" if ACCELERATOR else ""
+        say(f"Setting up Python {MINOR}{device} in {ENVIRONMENT.relative_to(ROOT)} (once, about two minutes)…")
         if not LOCKED.exists():
             say(f"no {LOCKED.name}: the newest versions that pyproject.toml allows")
         shutil.rmtree(ENVIRONMENT, ignore_errors=True)
