@@ -13,10 +13,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medjax.ivim.fit import fit
-from medjax.ivim.maps import STEPS, Maps, maps
-from medjax.ivim.maturity import boundary_sensitivity, region_statistics
+from medjax.ivim.maps import STEPS, Maps, maps, named_maps
 from medjax.ivim.outliers import spoilt
 from medjax.ivim.signal import Ivim
+from medjax.metrics.regions import boundary_sensitivity, region_statistics
 from medjax.models.model import Model
 from medjax.models.plain_unet import plain_unet
 from medjax.phantoms.fetal import LUNGS, Fetal, Motion, cohort, fetal
@@ -125,7 +125,7 @@ def _read(config: ConfigDict, one: Fetal, automatic: np.ndarray) -> dict[str, An
     parameters[KEPT] = _volumes(one, _without(one, left_out))
     pure = manual & (one.lung_share > PURE)
     z = int(np.argmax(manual.sum((0, 1))))
-    moved = boundary_sensitivity(parameters[MAIN], manual, one.spacing, config.boundary_mm)
+    outlines = boundary_sensitivity(named_maps(parameters[MAIN]), manual, one.spacing, config.boundary_mm)
     return {
         "age": one.age,
         "restricted": one.restricted,
@@ -133,9 +133,7 @@ def _read(config: ConfigDict, one: Fetal, automatic: np.ndarray) -> dict[str, An
         "volume": np.array([mask.sum() * voxel_ml for mask in (manual, automatic)]),
         "truth": _medians(Ivim(*one.parameters), pure if pure.any() else manual),
         "read": {name: np.stack([_medians(p, mask) for mask in (manual, automatic)]) for name, p in parameters.items()},
-        "boundary": np.stack(
-            [np.array([getattr(part, name).median for name in PARAMETERS]) for part in moved.values()]
-        ),
+        "boundary": np.stack([np.array([part.maps[name].median for name in PARAMETERS]) for part in outlines.values()]),
         "mean_signal": np.stack([_mean(one.signals[:, mask]) for mask in (manual, automatic)]),
         "identifiable": float(np.asarray(found[MAIN].identifiable).reshape(manual.shape)[manual].mean()),
         "bad": one.bad,
@@ -166,8 +164,8 @@ def _medians(parameters: Ivim, mask: np.ndarray) -> np.ndarray:
     """NaN where the network saw no lung."""
     if not mask.any():
         return np.full(len(PARAMETERS), np.nan)
-    part = region_statistics(parameters, mask)
-    return np.array([getattr(part, name).median for name in PARAMETERS])
+    part = region_statistics(named_maps(parameters), mask)
+    return np.array([part.maps[name].median for name in PARAMETERS])
 
 
 def _mean(signals: np.ndarray) -> np.ndarray:

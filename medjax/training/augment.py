@@ -65,7 +65,9 @@ def _coordinates(key: Array, space: tuple[int, ...], a: Augmentation) -> list[Ar
     factor = jnp.exp(a.scale * jax.random.normal(stretch, (axes,))) * jnp.where(chosen, -1, 1)
     offset = a.shift * jnp.array(space) * jax.random.normal(move, (axes,))
     grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, space), indexing="ij")).reshape(axes, -1) - middle[:, None]
-    source = (rotation * factor[None]) @ grid + (middle + offset)[:, None]
+    # in TF32 or bfloat16 a coordinate would be off by parts of a voxel
+    turned = jnp.matmul(rotation * factor[None], grid, precision=jax.lax.Precision.HIGHEST)
+    source = turned + (middle + offset)[:, None]
     coarse = jax.random.normal(bend, (axes, *(min(5, side) for side in space)))
     field = jax.image.resize(coarse, (axes, *space), "cubic").reshape(axes, -1)
     source = source + a.elastic * jnp.array(space)[:, None] * field
