@@ -27,11 +27,12 @@ def test_python(tmp_path, monkeypatch):
     (code,) = blocks("python")
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
-    assert names["osem"].updates == 56
+    assert names["osem"].step == 56
     assert names["guided"].image.shape == names["grid"].shape
+    assert names["images"].shape == (3, *names["grid"].shape)
     for more in blocks("py"):
         exec(compile(more, "README.md", "exec"), names)
-    assert np.isfinite(names["image"]).all() and names["info"].landed.any()
+    assert np.isfinite(names["image"]).all() and names["info"].reached_target.any()
     assert names["repaired"].labels.shape == (*names["wrong"].labels.shape, 4)
     assert np.isfinite(names["slope"]).all() and float(np.median(names["found"].parameters.f)) > 0.25
 
