@@ -2,6 +2,8 @@
 
 import csv
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +11,11 @@ from typer.testing import CliRunner
 from medjax.cli import app
 from medjax.io.nifti import write_nifti
 from medjax.labels.errors import corrupt
+from medjax.labels.scores import LabelScore, built_in
+from medjax.models.model import Model
 from medjax.phantoms.echo import echo
+from medjax.tools import labels_audit
+from medjax.tools.labels_audit import audit, identity
 
 pytest.importorskip("PIL")
 SETTINGS = ("--size", "32", "--epochs", "60")
@@ -121,3 +127,76 @@ def nifti_folders(folder, number, change=lambda image, label, affine: (image, la
 def test_files_that_cannot_be_are_one_line(message, number, change, tmp_path):
     said = nifti_folders(tmp_path, number, change)
     assert said.exit_code == 2 and message in said.stderr and len(said.stderr.splitlines()) == 1, said.output
+
+
+# ── parts of a user's own, from Python ──
+
+
+def two_layers(classes):
+    """A network that is no Flax module."""
+
+    def init(key, images):
+        one, two = jax.random.split(key)
+        return [0.3 * jax.random.normal(one, (3, 3, 1, 6)), 0.3 * jax.random.normal(two, (3, 3, 6, classes))]
+
+    def apply(params, x, key=None):
+        for number, kernel in enumerate(params):
+            x = jax.nn.relu(x) if number else x
+            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return x
+
+    return Model(init, apply)
+
+
+WORST = LabelScore(
+    lambda images, space: jnp.zeros(images),
+    lambda state, index, probe: state.at[index].max(probe.losses["cross_entropy"]),
+    lambda state, labels: state,
+)
+
+
+def test_a_network_a_score_and_a_threshold_of_ones_own(folders, tmp_path):
+    """The score ranks, the threshold flags, and sides need be no multiple of 8."""
+    root, _ = folders
+    columns = {**built_in(readings=("loss",)), "worst": WORST}
+
+    def flag_two(scores):
+        return scores >= np.sort(scores)[-2]
+
+    where = (root / "images", root / "masks", tmp_path / "out")
+    audit(*where, "worst", flag_two, None, 20, None, 16, 0, network=two_layers, label_scores=columns)
+    rows = list(csv.DictReader((tmp_path / "out" / "ranked.csv").read_text().splitlines()))
+    worst = [float(row["worst"]) for row in rows]
+    assert worst == sorted(worst, reverse=True) and min(worst) > 0 and {"loss", "vog_loss"} < set(rows[0])
+    assert [row["flagged"] for row in rows] == ["1"] * 2 + ["0"] * 18
+    assert not (tmp_path / "out" / "checkpoints" / "training").exists()
+
+
+def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):
+    root, _ = folders
+    scores, watch, watched = built_in(readings=("loss",)), labels_audit.watch, []
+
+    def audited(output):
+        where = (root / "images", root / "masks", tmp_path / output)
+        audit(*where, "loss", "otsu", None, 16, None, 16, 0, network=two_layers, label_scores=scores)
+        return (tmp_path / output / "ranked.csv").read_text()
+
+    def killed(*arguments, **keywords):
+        for snapshot in watch(*arguments, **keywords):
+            watched.append(int(snapshot.state.step))
+            if len(watched) == 2:
+                raise KeyboardInterrupt
+            yield snapshot
+
+    whole = audited("whole")
+    monkeypatch.setattr(labels_audit, "watch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        audited("part")
+    assert audited("part") == whole
+    assert watched[:3] == [4, 8, 8]  # two epochs between probes; the last snapshot comes once more
+
+
+def test_parts_belong_to_a_work_directory():
+    assert identity(WORST) == identity(WORST._replace()) != identity(WORST._replace(readings=("loss",)))
+    assert identity(two_layers(3)) == identity(two_layers(3))
+    assert len(set(map(identity, built_in().values()))) == len(built_in()) - 1  # vog is vog_peak
