@@ -16,7 +16,6 @@ from scipy import stats
 from experiments._fetal import KEPT, MAIN, PARAMETERS, networks, studied
 from medjax.atomic import write_csv
 from medjax.cli import run_module
-from medjax.ivim.maturity import Regression, regress
 from medjax.metrics.agreement import (
     bland_altman,
     detectable_difference,
@@ -25,6 +24,7 @@ from medjax.metrics.agreement import (
     power_of_tost,
     tost,
 )
+from medjax.metrics.regression import Regression, regress
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.report.points import Line, points
@@ -128,7 +128,8 @@ def _values(one: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def _regressed(config: ConfigDict, one: dict[str, Any], values: np.ndarray) -> Regression:
     seen = np.isfinite(values)
-    return regress(one["age"][seen], values[seen], one["restricted"][seen].astype(bool), config.knot, interaction=False)
+    restricted = one["restricted"][seen].astype(bool)
+    return regress(one["age"][seen], values[seen], restricted, config.knot, interaction=False, name="age")
 
 
 def _mean_sd(cohorts: list[dict[str, float]]) -> dict[str, float]:

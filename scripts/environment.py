@@ -1,11 +1,15 @@
 """Make ``.venv/<minor>`` of this checkout and print the folder of its commands; started by ``scripts/setup``.
 
 Safe to kill at any moment and to start twice at once: a stamp is written last, work without a stamp is thrown away, and
-a lock (one a Python version), which the operating system releases at death, lets a second set-up wait for the first.
+a lock (one an environment), which the operating system releases at death, lets a second set-up wait for the first.
+
+``MEDJAX_ACCELERATOR`` (cuda12, cuda13 or tpu) makes ``.venv/<minor>-<accelerator>`` beside it, with JAX's extra of that
+name at the locked version of JAX.
 """
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -15,9 +19,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
-ENVIRONMENT = ROOT / ".venv" / MINOR
+ACCELERATORS = ("cuda12", "cuda13", "tpu")  # extras of jax and of medjax
+ACCELERATOR = os.environ.get("MEDJAX_ACCELERATOR", "")  # empty: the CPU
+NAME = f"{MINOR}-{ACCELERATOR}" if ACCELERATOR else MINOR
+ENVIRONMENT = ROOT / ".venv" / NAME
 STAMP = ENVIRONMENT / "medjax-stamp"
-LOG = ENVIRONMENT.with_name(f"{MINOR}.log")
+LOG = ENVIRONMENT.with_name(f"{NAME}.log")
 LOCKED = ROOT / f"requirements-{MINOR}.lock"
 OFFLINE = re.compile(r"(NewConnection|NameResolution|ConnectTimeout|ReadTimeout|Proxy)Error|name resolution")
 
@@ -32,6 +39,13 @@ def wanted() -> list[str]:
     project = (ROOT / "pyproject.toml").read_bytes()
     packages = LOCKED.read_bytes() if LOCKED.exists() else project
     return [hashlib.sha256(part).hexdigest() for part in (bytes(ENVIRONMENT) + b"\n" + packages, project)]
+
+
+def packages(locked: Path | None, accelerator: str) -> list[str]:
+    """What pip is asked for, before medjax itself where versions are locked."""
+    if locked:
+        return ["--requirement", str(locked), *([f"jax[{accelerator}]"] if accelerator else [])]
+    return ["--editable", f".[{','.join(['data', 'dev', *([accelerator] if accelerator else [])])}]"]
 
 
 def found() -> list[str]:
@@ -64,13 +78,14 @@ def make(lock: int) -> None:
     python = ENVIRONMENT / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
     if not reusable:
-        say(f"Setting up Python {MINOR} in {ENVIRONMENT.relative_to(ROOT)} (once, about two minutes)…")
+        device = f" for {ACCELERATOR}" if ACCELERATOR else ""
+        say(f"Setting up Python {MINOR}{device} in {ENVIRONMENT.relative_to(ROOT)} (once, about two minutes)…")
         if not LOCKED.exists():
             say(f"no {LOCKED.name}: the newest versions that pyproject.toml allows")
         shutil.rmtree(ENVIRONMENT, ignore_errors=True)
         # The base Python, not an environment that may be active: it could be the very one that was just removed.
         call(lock, getattr(sys, "_base_executable", sys.executable), "-m", "venv", ENVIRONMENT)
-        call(lock, *pip, *(["--requirement", LOCKED] if LOCKED.exists() else ["--editable", ".[data,dev]"]))
+        call(lock, *pip, *packages(LOCKED if LOCKED.exists() else None, ACCELERATOR))
     call(lock, *pip, "--no-deps", "--no-build-isolation", "--editable", ".")
     new = STAMP.with_suffix(".new")
     new.write_text("\n".join(stamp) + "\n")
@@ -79,6 +94,9 @@ def make(lock: int) -> None:
 
 def main() -> None:
     """Return at once when the stamp says so; else wait for the lock and make the environment."""
+    if ACCELERATOR and ACCELERATOR not in ACCELERATORS:
+        say(f"MEDJAX_ACCELERATOR={ACCELERATOR}; expected {', '.join(ACCELERATORS)}, or none for the CPU")
+        raise SystemExit(2)
     if found() != wanted():
         try:
             import ensurepip  # noqa: F401
@@ -87,7 +105,7 @@ def main() -> None:
             say(f"Python {MINOR} cannot make virtual environments (Debian, Ubuntu: install python{MINOR}-venv)")
             raise SystemExit(2) from None
         ENVIRONMENT.parent.mkdir(exist_ok=True)
-        with ENVIRONMENT.with_name(f"{MINOR}.lock").open("w") as lock:
+        with ENVIRONMENT.with_name(f"{NAME}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -97,6 +97,23 @@ def test_updates_never_lose_likelihood_and_reach_its_maximum(make: Any, x64: Non
     assert float(jnp.linalg.norm(one.gradient(image))) < 1e-3 * float(jnp.linalg.norm(one.gradient(jnp.ones(5))))
 
 
+def test_a_search_finds_the_minimum_where_the_deviance_is_a_straight_line_at_first(x64: None):
+    @dataclass(frozen=True)
+    class Absolute:  # nearly |x − 9|, whose second derivative tells nothing of how far it is
+        def expected(self, image):
+            return image
+
+        def deviance(self, expected):
+            return jnp.sum(jnp.sqrt((expected - 9.0) ** 2 + 1e-6))
+
+        def gradient(self, image):
+            return -jax.grad(self.deviance)(image)
+
+    np.testing.assert_allclose(update(Absolute(), jnp.zeros(1)), 9.0, rtol=1e-9)
+    step = precondition(Absolute(), jnp.zeros(1), jnp.ones(1))
+    assert 0 < float(step[0]) <= 9.0 + 1e-9
+
+
 def test_proximal_steps_reach_the_closed_form(x64: None):
     one, anchor, weight = least_squares(), jnp.asarray(X[::-1]), 0.7
     image, step = jnp.ones(5), jax.jit(proximal)

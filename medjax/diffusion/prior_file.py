@@ -12,8 +12,8 @@ from jaxtyping import Array
 from medjax.diffusion.prior import Prior, Settings
 from medjax.diffusion.sde import vp
 from medjax.errors import DataError
+from medjax.models import build
 from medjax.models.model import Network
-from medjax.models.score_unet import score_unet
 from medjax.models.weights import load_weights, save_weights
 
 SHIPPED = "weights/brain.npz"
@@ -21,7 +21,7 @@ SHIPPED = "weights/brain.npz"
 
 def network(settings: Settings) -> Network:
     """The network of these settings: what a file of a prior, and training that makes one, are about."""
-    return score_unet(settings.widths, settings.blocks, settings.attention)
+    return build("score_unet", {name: getattr(settings, name) for name in ("widths", "blocks", "attention")})
 
 
 def examples(settings: Settings) -> tuple[Array, ...]:

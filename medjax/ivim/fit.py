@@ -152,8 +152,9 @@ def _start(y: Array, count: Array, b: Array, lower: Array, upper: Array) -> Arra
     slow = jnp.geomspace(jnp.maximum(lower[2, 0], 0.05), upper[2, 0], GRID[0])
     fast = jnp.geomspace(jnp.maximum(lower[3, 0], 1.0), jnp.minimum(upper[3, 0], 500.0), GRID[1])
     slows, fasts = jnp.exp(-b * slow[None]), jnp.exp(-b * fast[None])  # (b, decay)
-    first, second = slows.T @ (count * y), fasts.T @ (count * y)
-    own, other, cross = jnp.sum(count * slows**2, 0), jnp.sum(count * fasts**2, 0), slows.T @ (count * fasts)
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    first, second = product(slows.T, count * y), product(fasts.T, count * y)
+    own, other, cross = jnp.sum(count * slows**2, 0), jnp.sum(count * fasts**2, 0), product(slows.T, count * fasts)
 
     def amplitudes(u: Array, v: Array, a: Array, e: Array, c: Array) -> tuple[Array, Array]:
         share = 1 / jnp.maximum(a * e - c * c, 1e-9 * a * e)

@@ -87,3 +87,12 @@ def maps(
     bounds = cramer_rao(parameters, b, given, convention, w)
     residual = jnp.sqrt(jnp.sum(w[:, None] * (y - predicted) ** 2, axis=0) / jnp.sum(w))
     return Maps(parameters, residual, given, bounds, identifiable(parameters, bounds), said, left_out)
+
+
+def named_maps(parameters: Ivim) -> dict[str, Float[np.ndarray, "*voxels"]]:
+    """f, D, D* and f · D*, in float64, under the names f, d, d_star and f_d_star: what is read of a region.
+
+    They are what `metrics.regions` takes. D, D* and f · D* are in mm²/s, D* in the parameters' own convention.
+    """
+    f, d, d_star = (np.asarray(values, np.float64) for values in parameters[1:])
+    return {"f": f, "d": d, "d_star": d_star, "f_d_star": f * d_star}

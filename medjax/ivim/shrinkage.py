@@ -72,6 +72,8 @@ def _shrink(signals: Array, bvalues: Array, found: Ivim, sigma: Array, lower: Iv
     middle = jnp.median(start[1:], axis=1)
     spread = jnp.diag(jnp.minimum(_robust_variance(start[1:]), WIDEST**2))
 
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
     def model(p: Array) -> Array:
         return signal(_natural(p), bvalues) / noise
 
@@ -80,13 +82,14 @@ def _shrink(signals: Array, bvalues: Array, found: Ivim, sigma: Array, lower: Iv
         white = jnp.linalg.inv(jnp.linalg.cholesky(covariance + 1e-4 * jnp.eye(3)))
 
         def both(p: Array) -> Array:  # the prior is three more measurements
-            return jnp.concatenate([model(p), white @ (p[1:] - mean[:, None])])
+            return jnp.concatenate([model(p), product(white, p[1:] - mean[:, None])])
 
         data = jnp.concatenate([y / noise, jnp.zeros_like(p[1:])])
         p = lm(both, p, data, low, top, steps=STEPS).parameters
         laplace = _mean_covariance(both, p)
         mean = jnp.mean(p[1:], axis=1)
-        return p, mean, jnp.cov(p[1:]) + laplace
+        centered = p[1:] - mean[:, None]  # jnp.cov takes no precision
+        return p, mean, product(centered, centered.T) / (p.shape[1] - 1) + laplace
 
     p, mean, covariance = jax.lax.fori_loop(0, sweeps, sweep, (start, middle, spread))
     maps = _natural(p)

@@ -7,13 +7,29 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Array, Float, Real
 
 from medjax.atomic import replacing
 from medjax.errors import DataError
+from medjax.report.slices import (
+    ACROSS,
+    MR,
+    PET,
+    Cell,
+    Scale,
+    Space,
+    bright_windows,
+    centre_of_mass,
+    check_images,
+    fill_scales,
+    layout,
+    turn_upright,
+)
+
+__all__ = ["MR", "PET", "Scale", "curves", "montage", "png", "write_png"]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,50 +40,8 @@ Numbers = Real[Array | np.ndarray, " point"] | Sequence[float | int]
 CANVAS, INK, QUIET, LINE = "#0d1014", "#eceef0", "#98a2ab", "#333b43"
 COLOURS = ("#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae")
 FONT = "DejaVu Sans"  # comes with Matplotlib, so that every machine draws the same
-ACROSS = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}  # axes to the right, upwards, through
 ENDS = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
 WIDTH, GAP, NAME, TITLE, BAR, EDGE = 2.4, 0.07, 0.27, 0.36, 0.62, 0.16  # inches
-MARGIN_MM, NARROWEST_MM = 8.0, 60.0  # of the part that is shown
-MOST_IN_A_ROW = 5
-
-
-class Scale(NamedTuple):
-    """How values become colours: the map's ends at `low` and `high` (default: 99.8th percentile above low, rounded)."""
-
-    unit: str = ""  # beside the colour bar
-    colormap: str = "inferno"  # any of Matplotlib's
-    low: float = 0.0
-    high: float | None = None
-
-
-PET = Scale("activity")
-MR = Scale("T1-weighted MR", "gray")
-
-
-class _Cell(NamedTuple):
-    name: str
-    view: str
-    row: int
-    column: int
-    named: bool  # the image's name stands above
-    marked: bool  # says where it is, left and right
-
-
-class _Space(NamedTuple):
-    """The grid the images share, axes turned to RAS+."""
-
-    corner: np.ndarray  # mm of voxel (0, 0, 0)
-    voxel: np.ndarray  # mm
-    window: list[tuple[int, int]]  # first voxel shown, and one past the last
-
-    def extent(self, axis: int) -> tuple[float, float]:
-        """Outer edges in mm of what is shown."""
-        first, last = (self.corner[axis] + (edge - 0.5) * self.voxel[axis] for edge in self.window[axis])
-        return first, last
-
-    def size(self, axis: int) -> float:
-        first, last = self.extent(axis)
-        return last - first
 
 
 def montage(
@@ -93,14 +67,14 @@ def montage(
     Raises:
         DataError: no image, shapes that differ, or values that are not finite.
     """
-    arrays = _checked(images)
-    upright, corner, voxel = _upright(arrays, affine)
-    scales = _scales(upright, scale, other_scales or {})
-    space = _Space(corner, voxel, _windows(upright, scales, voxel))
+    arrays = check_images(images)
+    upright, corner, voxel = turn_upright(arrays, affine)
+    scales = fill_scales(upright, scale, other_scales or {})
+    space = Space(corner, voxel, bright_windows(upright, scales, voxel))
     first = next(iter(upright.values()))
-    at = _centre_of_mass(first) if at_mm is None else (np.asarray(at_mm, float) - corner) / voxel
+    at = centre_of_mass(first) if at_mm is None else (np.asarray(at_mm, float) - corner) / voxel
     index = np.clip(np.rint(at), 0, np.subtract(first.shape, 1)).astype(int)
-    figure, places = _canvas(_cells(list(images), np.asarray(first.shape) * voxel, columns), space, title, note)
+    figure, places = _canvas(layout(list(images), np.asarray(first.shape) * voxel, columns), space, title, note)
     for cell, axes in places:
         _draw_slice(axes, cell, upright[cell.name], scales[cell.name], space, index)
     _draw_bars(figure, list(dict.fromkeys(scales.values())), 0.2 if note else 0.0)
@@ -161,88 +135,6 @@ def write_png(path: str | Path, figure: "Figure", dpi: int = 150) -> None:
         file.write(png(figure, dpi))
 
 
-def _checked(images: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    arrays = {name: np.asarray(image, np.float32) for name, image in images.items()}
-    shapes = {name: image.shape for name, image in arrays.items()}
-    if len(set(shapes.values())) != 1:
-        raise DataError(f"montage: shapes {shapes}; expected images of one shape")
-    for name, image in arrays.items():
-        if not np.isfinite(image).all():
-            raise DataError(f"montage: {name} has NaN or infinite voxels; expected finite ones")
-    return arrays
-
-
-def _upright(
-    images: Mapping[str, np.ndarray], affine: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The images with axes that grow to the right, to the front and upwards; mm of voxel (0, 0, 0); voxel size."""
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
-    shape = next(iter(images.values())).shape
-    turn = io_orientation(affine)
-    turned = {name: np.asarray(apply_orientation(image, turn)) for name, image in images.items()}
-    ras = affine @ inv_ornt_aff(turn, shape)
-    return turned, ras[:3, 3], np.linalg.norm(ras[:3, :3], axis=0)
-
-
-def _scales(images: Mapping[str, np.ndarray], shared: Scale, others: Mapping[str, Scale]) -> dict[str, Scale]:
-    """Each image's scale with both ends; the shared one looks at the first image that has it."""
-    scales: dict[str, Scale] = {}
-    ends: dict[Scale, Scale] = {}
-    for name, image in images.items():
-        asked = others.get(name, shared)
-        if asked not in ends:
-            ends[asked] = asked if asked.high is not None else asked._replace(high=_bright(image, asked.low))
-        scales[name] = ends[asked]
-    return scales
-
-
-def _bright(image: np.ndarray, low: float) -> float:
-    above = image[image > low]
-    return float(f"{np.percentile(above, 99.8):.2g}") if above.size else low + 1.0
-
-
-def _windows(images: Mapping[str, np.ndarray], scales: Mapping[str, Scale], voxel: np.ndarray) -> list[tuple[int, int]]:
-    """Along each axis the voxels between which the images' mean profiles are not dark, and some margin."""
-    shares = [_share(image, scales[name]) for name, image in images.items()]
-    windows = []
-    for axis, size in enumerate(voxel):
-        profile = np.max([share.mean(axis=tuple({0, 1, 2} - {axis})) for share in shares], axis=0)
-        bright = np.flatnonzero(profile > 0.03 * profile.max())
-        first, last = (bright[0], bright[-1] + 1) if bright.size else (0, profile.size)
-        margin = int(np.ceil(max(MARGIN_MM, (NARROWEST_MM - (last - first) * size) / 2) / size))
-        windows.append((max(int(first) - margin, 0), min(int(last) + margin, profile.size)))
-    return windows
-
-
-def _share(image: np.ndarray, scale: Scale) -> np.ndarray:
-    """0 … 1 from the scale's dark end to the other; for a scale around zero, distance from zero."""
-    high = 1.0 if scale.high is None else scale.high
-    if scale.low < 0 < high:
-        return np.clip(np.abs(image) / high, 0, 1)
-    return np.clip((image - scale.low) / max(high - scale.low, 1e-30), 0, 1)
-
-
-def _centre_of_mass(image: np.ndarray) -> np.ndarray:
-    weights = np.clip(image, 0, None).astype(float)
-    if not weights.any():
-        return (np.asarray(image.shape) - 1) / 2
-    sums = [weights.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
-    return np.asarray([np.average(np.arange(one.size), weights=one) for one in sums])
-
-
-def _cells(names: list[str], size_mm: np.ndarray, columns: bool | None) -> list[_Cell]:
-    """What is drawn where."""
-    numbered = list(enumerate(names))
-    if size_mm[2] < max(size_mm[:2]) / 6:
-        rows = -(-len(names) // MOST_IN_A_ROW)
-        width = -(-len(names) // rows)
-        return [_Cell(name, "axial", k // width, k % width, True, k % width == 0) for k, name in numbered]
-    if len(names) > 2 if columns is None else columns:
-        return [_Cell(name, view, r, c, r == 0, c == 0) for c, name in numbered for r, view in enumerate(ACROSS)]
-    return [_Cell(name, view, r, c, c == 0, True) for r, name in numbered for c, view in enumerate(ACROSS)]
-
-
 def _figure(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -252,7 +144,7 @@ def _figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _canvas(cells: list[_Cell], space: _Space, title: str, note: str) -> tuple["Figure", list[tuple[_Cell, "Axes"]]]:
+def _canvas(cells: list[Cell], space: Space, title: str, note: str) -> tuple["Figure", list[tuple[Cell, "Axes"]]]:
     """A figure that holds the cells at one scale, with an axes for each."""
     inch = WIDTH / max(space.size(axis) for axis in range(3))
     sizes = [[space.size(axis) * inch for axis in ACROSS[cell.view][:2]] for cell in cells]
@@ -266,7 +158,7 @@ def _canvas(cells: list[_Cell], space: _Space, title: str, note: str) -> tuple["
     tops = EDGE + (TITLE if title else 0) + np.cumsum(heights + heads + GAP) - heights - GAP
     total = lefts[-1] + widths[-1] + EDGE, tops[-1] + heights[-1] + BAR + EDGE + (0.2 if note else 0)
     figure = _figure(*total)
-    places: list[tuple[_Cell, Axes]] = []
+    places: list[tuple[Cell, Axes]] = []
     for cell, (width, height) in zip(cells, sizes, strict=True):
         left = lefts[cell.column] + (widths[cell.column] - width) / 2
         bottom = total[1] - tops[cell.row] - (heights[cell.row] + height) / 2
@@ -282,7 +174,7 @@ def _canvas(cells: list[_Cell], space: _Space, title: str, note: str) -> tuple["
     return figure, places
 
 
-def _draw_slice(axes: "Axes", cell: _Cell, image: np.ndarray, scale: Scale, space: _Space, index: np.ndarray) -> None:
+def _draw_slice(axes: "Axes", cell: Cell, image: np.ndarray, scale: Scale, space: Space, index: np.ndarray) -> None:
     right, up, through = ACROSS[cell.view]
     cut = tuple(index[axis] if axis == through else slice(*space.window[axis]) for axis in range(3))
     extent = (*space.extent(right), *space.extent(up))

@@ -25,7 +25,7 @@ def describe(root: Path | None = None) -> dict[str, Any]:
         **versions,
         "platform": f"{platform.system()} {platform.machine()}",
         "backend": jax.default_backend(),
-        "devices": [device.device_kind for device in jax.devices()],
+        "devices": [device.device_kind for device in jax.local_devices()],
         "cpus": os.cpu_count(),
         "threads": _threads(),
         "x64": bool(jax.config.values["jax_enable_x64"]),

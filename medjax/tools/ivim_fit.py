@@ -17,10 +17,9 @@ from medjax.io.nifti import SUFFIXES, Series, read_nifti, read_nifti_series, wri
 from medjax.ivim.adc import adc
 from medjax.ivim.averaging import average
 from medjax.ivim.fit import check
-from medjax.ivim.maps import Maps, maps
-from medjax.ivim.maturity import region_statistics
+from medjax.ivim.maps import Maps, maps, named_maps
 from medjax.ivim.noise import sigma_of_background
-from medjax.ivim.signal import Ivim
+from medjax.metrics.regions import region_statistics
 from medjax.report.figures import Scale, montage, write_png
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
@@ -206,10 +205,10 @@ def _write_regions(path: Path, found: Maps, regions: Mapping[str, np.ndarray], u
         if not inside.any():
             rows += [[name, 0, "", parameter, "", "", "", ""] for parameter in (*NAMES[1:], "f_Dstar")]
             continue
-        part = region_statistics(Ivim(*(np.asarray(p) for p in found.parameters)), inside)
-        share = float(np.asarray(found.identifiable)[inside].mean())
-        spreads = (("f", part.f), ("D", part.d), ("Dstar", part.d_star), ("f_Dstar", part.f_d_star))
-        rows += [[name, part.voxels, f"{share:.4f}", parameter, *map(_number, spread)] for parameter, spread in spreads]
+        part = region_statistics(named_maps(found.parameters), inside)
+        fraction = float(np.asarray(found.identifiable)[inside].mean())
+        for parameter, summary in zip((*NAMES[1:], "f_Dstar"), part.maps.values(), strict=True):
+            rows.append([name, part.voxels, f"{fraction:.4f}", parameter, *map(_number, summary)])
     write_csv(path, ["region", "voxels", "identifiable", "parameter", "median", "mean", "sd", "iqr"], rows)
 
 

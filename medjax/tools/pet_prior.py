@@ -121,7 +121,7 @@ def read(path: Path, settings: Settings, mr: Path | None = None) -> Float[np.nda
         DataError: a file cannot be read, or has no voxel above 0 there.
     """
     volume = read_nifti(path)
-    middle = volume.affine[:3, :3] @ (np.subtract(volume.array.shape, 1) / 2) + volume.affine[:3, 3]
+    middle = np.matmul(volume.affine[:3, :3], np.subtract(volume.array.shape, 1) / 2) + volume.affine[:3, 3]
     x, y, z = middle.tolist()
     shape = (settings.size,) * 3
     affine = grid_affine(shape, settings.voxel_mm, (x, y, z))

@@ -285,7 +285,7 @@ def _resampled_mu(path: Path, grid: Grid, affine: np.ndarray) -> Float[Array, "x
 def _resampled(path: Path, grid: Grid, affine: np.ndarray, volume: Volume | None = None) -> Float[Array, "x y z"]:
     array = resample(volume or read_nifti(path), grid.shape, affine).array
     if not array.any():
-        first, last = affine[:3, 3], affine[:3, :3] @ np.subtract(grid.shape, 1) + affine[:3, 3]
+        first, last = affine[:3, 3], np.matmul(affine[:3, :3], np.subtract(grid.shape, 1)) + affine[:3, 3]
         where = ", ".join(f"{a} {low:.0f} to {high:.0f}" for a, low, high in zip("xyz", first, last, strict=True))
         raise DataError(f"{path}: 0 all over the image to make ({where} mm); expected the same space, or --centre")
     return jnp.asarray(array)

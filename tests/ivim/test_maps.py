@@ -6,7 +6,7 @@ from scipy import stats
 
 from medjax.errors import ConfigError
 from medjax.ivim.averaging import average
-from medjax.ivim.maps import maps
+from medjax.ivim.maps import maps, named_maps
 from medjax.ivim.signal import Ivim, signal
 
 B = np.array([0, 10, 20, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
@@ -100,3 +100,10 @@ def test_what_does_not_go_together_is_refused(options, message):
     y, bvalues = (region(50.0), B) if not few else (region(50.0)[:4], B[:4])
     with pytest.raises(ConfigError, match=message):
         maps(y, bvalues, **options)
+
+
+def test_named_maps_are_float64_products_too():
+    parameters = Ivim(*(np.array([value], np.float32) for value in (1.0, 0.3, 1e-3, 2e-2)))
+    named = named_maps(parameters)
+    assert list(named) == ["f", "d", "d_star", "f_d_star"] and named["f_d_star"].dtype == np.float64
+    np.testing.assert_allclose(np.concatenate(list(named.values())), [0.3, 1e-3, 2e-2, 6e-3], rtol=1e-7)

@@ -1,0 +1,147 @@
+"""Least squares of a value on a covariate, in two pieces that meet at a knot, with groups, and its bootstrap.
+
+All is NumPy in float64.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Real
+from scipy import stats
+
+from medjax.errors import DataError
+
+AnyArray = Array | np.ndarray
+Number = float | int
+
+
+class Regression(NamedTuple):
+    """A least-squares fit: one entry a term."""
+
+    terms: tuple[str, ...]
+    coefficients: Float[np.ndarray, " term"]
+    standard_errors: Float[np.ndarray, " term"]
+    t: Float[np.ndarray, " term"]
+    p: Float[np.ndarray, " term"]  # two-sided
+    low: Float[np.ndarray, " term"]
+    high: Float[np.ndarray, " term"]
+    r_squared: float
+    residual_sd: float
+    degrees_of_freedom: int
+    reference: float  # x at which intercept and group are read
+
+
+def regress(
+    x: Real[AnyArray, " subject"],
+    y: Real[AnyArray, " subject"],
+    group: Bool[AnyArray, " subject"] | None = None,
+    knot: Number | None = None,
+    interaction: bool = True,
+    level: Number = 0.95,
+    name: str = "x",
+) -> Regression:
+    """Least squares of y on x, in two pieces, with a group's offset and its own slope:
+
+        y = β₀ + β₁ (x − r) + β₂ max(x − knot, 0) + β₃ group + β₄ group (x − r) + ε
+
+    Without a knot β₂ is left out, without groups β₃ and β₄, without interaction β₄. r, the `reference`, is the knot or,
+    without one, the mean of x: there β₀ is the first group's value and β₃ the difference between groups. The terms are
+    called intercept, `name`, hinge, group and `name`×group.
+
+    Raises:
+        DataError: lengths differ, a value is not finite, there are no more subjects than terms, a level outside 0–1, or
+            terms that the subjects cannot tell apart (all x on one side of the knot, one group only).
+    """
+    design, y, terms, reference = _problem(x, y, group, knot, interaction, name)
+    if not 0 < level < 1:
+        raise DataError(f"level: {level:g}; expected between 0 and 1")
+    freedom = len(y) - len(terms)
+    inverse = np.linalg.inv(design.T @ design)
+    beta = inverse @ (design.T @ y)
+    residual, around = y - design @ beta, y - y.mean()
+    variance = float(residual @ residual) / freedom
+    errors = np.sqrt(variance * np.diag(inverse))
+    t = np.divide(beta, errors, out=np.sign(beta) * np.inf, where=errors > 0)
+    half = stats.t.ppf((1 + level) / 2, freedom) * errors
+    total = float(around @ around)
+    return Regression(
+        terms=terms,
+        coefficients=beta,
+        standard_errors=errors,
+        t=t,
+        p=np.asarray(2 * stats.t.sf(np.abs(t), freedom)),
+        low=beta - half,
+        high=beta + half,
+        r_squared=1 - float(residual @ residual) / total if total else 0.0,
+        residual_sd=variance**0.5,
+        degrees_of_freedom=freedom,
+        reference=reference,
+    )
+
+
+def bootstrap_regression(
+    seed: int,
+    x: Real[AnyArray, " subject"],
+    y: Real[AnyArray, " subject"],
+    group: Bool[AnyArray, " subject"] | None = None,
+    knot: Number | None = None,
+    interaction: bool = True,
+    resamples: int = 1000,
+    level: Number = 0.95,
+    name: str = "x",
+) -> Float[np.ndarray, "term 2"]:
+    """Percentile intervals of `regress`'s coefficients, over subjects drawn with replacement within their group.
+
+    The reference stays that of all subjects. A draw that cannot tell the terms apart is left out.
+
+    Raises:
+        DataError: as `regress`; no resample, or none that tells the terms apart.
+
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 9 and 13.
+    """
+    design, y, terms, _ = _problem(x, y, group, knot, interaction, name)
+    if resamples < 1 or not 0 < level < 1:
+        raise DataError(f"resamples, level: {resamples}, {level:g}; expected at least 1, and between 0 and 1")
+    draw = np.random.default_rng(seed)
+    groups = np.zeros(len(y), bool) if group is None else np.asarray(group)
+    chosen = np.concatenate(
+        [draw.choice(np.flatnonzero(groups == g), (resamples, np.sum(groups == g))) for g in np.unique(groups)], axis=1
+    )
+    design, y = design[chosen], y[chosen]
+    full = np.linalg.matrix_rank(design) == len(terms)
+    if not full.any():
+        raise DataError(f"resamples: none of {resamples} tells {', '.join(terms)} apart; expected more subjects")
+    design, y = design[full], y[full]
+    transposed = design.swapaxes(1, 2)
+    beta = np.linalg.solve(transposed @ design, transposed @ y[..., None])[..., 0]
+    return np.quantile(beta, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+
+
+def _problem(
+    x: AnyArray, y: AnyArray, group: AnyArray | None, knot: Number | None, interaction: bool, name: str
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], float]:
+    """Design matrix, values, names of its columns, reference."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    groups = np.zeros(x.shape) if group is None else np.asarray(group, np.float64)
+    if not x.shape == y.shape == groups.shape or x.ndim != 1:
+        raise DataError(f"{name}, y, group: shapes {x.shape}, {y.shape}, {groups.shape}; expected one per subject")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise DataError(f"{name}, y: {np.sum(~np.isfinite(x + y))} subjects are not finite; expected none")
+    reference = float(x.mean()) if knot is None else float(knot)
+    columns = {"intercept": np.ones_like(x), name: x - reference}
+    if knot is not None:
+        columns["hinge"] = np.maximum(x - knot, 0)
+    if group is not None:
+        columns["group"] = groups
+        if interaction:
+            columns[f"{name}×group"] = groups * (x - reference)
+    design = np.stack(list(columns.values()), axis=1)
+    names = ", ".join(columns)
+    if len(y) <= len(columns):
+        raise DataError(f"{name}: {len(y)} subjects; expected more than the {len(columns)} terms {names}")
+    if np.linalg.matrix_rank(design) < len(columns):
+        raise DataError(
+            f"{name}, group: {len(y)} subjects cannot tell {names} apart; "
+            f"expected two groups, and {name} on both sides of the knot"
+        )
+    return design, y, tuple(columns), reference

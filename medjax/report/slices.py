@@ -1,0 +1,141 @@
+"""What a montage of slices shows: volumes turned upright, the part that is not dark, scales, and where each slice goes.
+
+Pictures are in neurological convention: axes grow to the patient's right, to the front and upwards. Nothing is drawn
+here; `figures.montage` does.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from medjax.errors import DataError
+
+ACROSS = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}  # axes to the right, upwards, through
+MARGIN_MM, NARROWEST_MM = 8.0, 60.0  # of the part that is shown
+MOST_IN_A_ROW = 5
+
+
+class Scale(NamedTuple):
+    """How values become colours: the map's ends at `low` and `high` (default: 99.8th percentile above low, rounded)."""
+
+    unit: str = ""  # beside the colour bar
+    colormap: str = "inferno"  # any of Matplotlib's
+    low: float = 0.0
+    high: float | None = None
+
+
+PET = Scale("activity")
+MR = Scale("T1-weighted MR", "gray")
+
+
+class Cell(NamedTuple):
+    """One slice of one image, and its row and column in the montage."""
+
+    name: str
+    view: str
+    row: int
+    column: int
+    named: bool  # the image's name stands above
+    marked: bool  # says where it is, left and right
+
+
+class Space(NamedTuple):
+    """The grid the images share, axes turned to RAS+."""
+
+    corner: np.ndarray  # mm of voxel (0, 0, 0)
+    voxel: np.ndarray  # mm
+    window: list[tuple[int, int]]  # first voxel shown, and one past the last
+
+    def extent(self, axis: int) -> tuple[float, float]:
+        """Outer edges in mm of what is shown."""
+        first, last = (self.corner[axis] + (edge - 0.5) * self.voxel[axis] for edge in self.window[axis])
+        return first, last
+
+    def size(self, axis: int) -> float:
+        first, last = self.extent(axis)
+        return last - first
+
+
+def turn_upright(
+    images: Mapping[str, np.ndarray], affine: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """The images with axes that grow to the right, to the front and upwards; mm of voxel (0, 0, 0); voxel size."""
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+    shape = next(iter(images.values())).shape
+    turn = io_orientation(affine)
+    turned = {name: np.asarray(apply_orientation(image, turn)) for name, image in images.items()}
+    ras = affine @ inv_ornt_aff(turn, shape)
+    return turned, ras[:3, 3], np.linalg.norm(ras[:3, :3], axis=0)
+
+
+def fill_scales(images: Mapping[str, np.ndarray], shared: Scale, others: Mapping[str, Scale]) -> dict[str, Scale]:
+    """Each image's scale with both ends; the shared one looks at the first image that has it."""
+    scales: dict[str, Scale] = {}
+    ends: dict[Scale, Scale] = {}
+    for name, image in images.items():
+        asked = others.get(name, shared)
+        if asked not in ends:
+            ends[asked] = asked if asked.high is not None else asked._replace(high=_bright(image, asked.low))
+        scales[name] = ends[asked]
+    return scales
+
+
+def _bright(image: np.ndarray, low: float) -> float:
+    above = image[image > low]
+    return float(f"{np.percentile(above, 99.8):.2g}") if above.size else low + 1.0
+
+
+def bright_windows(
+    images: Mapping[str, np.ndarray], scales: Mapping[str, Scale], voxel: np.ndarray
+) -> list[tuple[int, int]]:
+    """Along each axis the voxels between which the images' mean profiles are not dark, and some margin."""
+    shares = [_fraction(image, scales[name]) for name, image in images.items()]
+    windows = []
+    for axis, size in enumerate(voxel):
+        profile = np.max([share.mean(axis=tuple({0, 1, 2} - {axis})) for share in shares], axis=0)
+        bright = np.flatnonzero(profile > 0.03 * profile.max())
+        first, last = (bright[0], bright[-1] + 1) if bright.size else (0, profile.size)
+        margin = int(np.ceil(max(MARGIN_MM, (NARROWEST_MM - (last - first) * size) / 2) / size))
+        windows.append((max(int(first) - margin, 0), min(int(last) + margin, profile.size)))
+    return windows
+
+
+def _fraction(image: np.ndarray, scale: Scale) -> np.ndarray:
+    """0 … 1 from the scale's dark end to the other; for a scale around zero, distance from zero."""
+    high = 1.0 if scale.high is None else scale.high
+    if scale.low < 0 < high:
+        return np.clip(np.abs(image) / high, 0, 1)
+    return np.clip((image - scale.low) / max(high - scale.low, 1e-30), 0, 1)
+
+
+def centre_of_mass(image: np.ndarray) -> np.ndarray:
+    weights = np.clip(image, 0, None).astype(float)
+    if not weights.any():
+        return (np.asarray(image.shape) - 1) / 2
+    sums = [weights.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    return np.asarray([np.average(np.arange(one.size), weights=one) for one in sums])
+
+
+def layout(names: list[str], size_mm: np.ndarray, columns: bool | None) -> list[Cell]:
+    """What is drawn where."""
+    numbered = list(enumerate(names))
+    if size_mm[2] < max(size_mm[:2]) / 6:
+        rows = -(-len(names) // MOST_IN_A_ROW)
+        width = -(-len(names) // rows)
+        return [Cell(name, "axial", k // width, k % width, True, k % width == 0) for k, name in numbered]
+    if len(names) > 2 if columns is None else columns:
+        return [Cell(name, view, r, c, r == 0, c == 0) for c, name in numbered for r, view in enumerate(ACROSS)]
+    return [Cell(name, view, r, c, c == 0, True) for r, name in numbered for c, view in enumerate(ACROSS)]
+
+
+def check_images(images: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(image, np.float32) for name, image in images.items()}
+    shapes = {name: image.shape for name, image in arrays.items()}
+    if len(set(shapes.values())) != 1:
+        raise DataError(f"montage: shapes {shapes}; expected images of one shape")
+    for name, image in arrays.items():
+        if not np.isfinite(image).all():
+            raise DataError(f"montage: {name} has NaN or infinite voxels; expected finite ones")
+    return arrays

@@ -1,0 +1,176 @@
+"""The main programs lower for CPU, CUDA and TPU, which needs no such device, and say how precisely they multiply.
+
+Accelerators multiply float32 matrices in TF32 or bfloat16 unless told otherwise; networks may, nothing else does. Only
+what is traced and lowered is looked at: nothing is compiled, nothing runs.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from medjax.ivim.fit import fit
+from medjax.ivim.shrinkage import shrink
+from medjax.ivim.signal import Ivim
+from medjax.labels.probe import probe
+from medjax.metrics.image import ssim
+from medjax.models.plain_unet import plain_unet
+from medjax.models.residual import residual_cnn
+from medjax.models.score_unet import score_unet
+from medjax.models.unet import group_norm, unet
+from medjax.pet import em
+from medjax.pet.acquisition import Acquisition, ordered_subsets
+from medjax.pet.grid import Grid
+from medjax.pet.projector import backproject, project
+from medjax.pet.psf import gaussian_psf
+from medjax.pet.scanner import Scanner, lines
+from medjax.pet.system import build_system
+from medjax.training.augment import Augmentation, augment
+from medjax.training.losses import deep_supervision, dice_cross_entropy
+from medjax.training.state import trainer
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PRODUCT = re.compile(r"stablehlo\.(?:dot_general|dot|convolution)\b")
+GRID = Grid((12, 12, 2), (6.0, 6.0, 4.0))
+KEY = jax.random.key(0)
+
+
+def lowered(function: Callable[..., Any], *arguments: Any) -> str:
+    """The program for all platforms in StableHLO's text; arguments may be shapes and types only.
+
+    Where platforms differ the text has a branch for each, so that one product may stand in it three times.
+    """
+    leaves, tree = jax.tree.flatten(arguments)  # for jit fills trees with what typed dataclasses refuse
+
+    def flat(*leaves: Any) -> Any:
+        return jax.tree.leaves(function(*jax.tree.unflatten(tree, leaves)))
+
+    exported = jax.export.export(jax.jit(flat), platforms=PLATFORMS)(*leaves)
+    assert exported.platforms == PLATFORMS
+    return exported.mlir_module()
+
+
+def products(text: str) -> tuple[int, list[str]]:
+    """How many matrix products and convolutions there are, and those that a device may make in a lower precision."""
+    lines = [line.strip() for line in text.splitlines() if PRODUCT.search(line)]
+    return len(lines), [line for line in lines if line.count("HIGHEST") < 2]
+
+
+def floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def system():
+    return build_system(lines(Scanner("small", 72, 2, 80.0, 8.0, 49, 4.0, depth_mm=9.6, block=9, gaps=True)), GRID)
+
+
+# ── what is computed in full precision ──
+
+
+def test_the_projector_and_its_transpose_multiply_no_matrices(system):
+    both = {project: floats(12, 12, 2), backproject: floats(*system.place.shape, 2)}
+    for function, argument in both.items():
+        assert products(lowered(function, system, argument)) == (0, [])
+    slope = jax.grad(lambda image: jnp.sum(project(system, image) ** 2))
+    assert products(lowered(jax.vmap(slope), floats(3, 12, 12, 2))) == (0, [])
+
+
+def test_osem_with_a_point_spread_function(system):
+    def reconstruct(counts: jax.Array, sensitivity: jax.Array) -> Any:
+        whole = Acquisition(counts, counts, counts, sensitivity, system, gaussian_psf(GRID, 12.0))
+        return em.run(ordered_subsets(whole, 3), 2)
+
+    count, imprecise = products(lowered(reconstruct, floats(*system.place.shape, 2), floats(12, 12, 2)))
+    assert count >= 9 and imprecise == []  # three axes, in the sensitivity, forwards and backwards
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "rician", "student"])
+def test_ivim_fit(noise):
+    count, imprecise = products(lowered(partial(fit, noise=noise, chunk=16), floats(8, 40), floats(8)))
+    assert count >= 3 and imprecise == []
+
+
+def test_ivim_fit_of_a_region():
+    found = Ivim(*(floats(40) for _ in range(4)))
+    count, imprecise = products(lowered(shrink, floats(8, 40), floats(8), found, 1.0))
+    assert count >= 2 and imprecise == []
+
+
+def test_structural_similarity():
+    count, imprecise = products(lowered(ssim, floats(16, 16), floats(16, 16)))
+    assert count > 0 and imprecise == []
+
+
+def test_coordinates_of_an_augmented_image():
+    text = lowered(partial(augment, settings=Augmentation()), KEY, floats(8, 8, 1), floats(8, 8, 2))
+    count, imprecise = products(text)
+    assert count > 0 and imprecise == []
+
+
+# ── networks: that they lower ──
+
+
+def classes(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def of_logits(model: Any) -> Callable[..., Any]:
+    return lambda params, batch, key: jnp.mean(dice_cross_entropy(model.apply(params, batch[0]), batch[1]))
+
+
+def of_levels(model: Any) -> Callable[..., Any]:
+    return lambda params, batch, key: jnp.mean(deep_supervision(model.apply(params, batch[0]), batch[1]))
+
+
+def of_residual(model: Any) -> Callable[..., Any]:
+    return lambda params, batch, key: jnp.mean(model.apply(params, *batch) ** 2)
+
+
+UNET = unet(3, (4, 8), group_norm(4))
+TRIPLES = ((3, 3, 3), (3, 3, 3))
+NETWORKS = {
+    "unet": (UNET, of_logits, (floats(2, 8, 8, 1), classes(2, 8, 8))),
+    "plain_unet": (
+        plain_unet(2, (4, 8), TRIPLES, ((1, 1, 1), (2, 2, 2))),
+        of_levels,
+        (floats(1, 8, 8, 8, 1), classes(1, 8, 8, 8)),
+    ),
+    "score_unet": (score_unet((8, 16), attention=(1,)), of_residual, (floats(2, 8, 8, 1), floats(2))),
+    "residual_cnn": (residual_cnn(4, 2), of_residual, (floats(2, 8, 8, 1),)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_training_step_of_every_network(name):
+    model, loss_of, batch = NETWORKS[name]
+    inputs = batch if loss_of is of_residual else batch[:1]
+    algorithm = trainer(loss_of(model), optax.adam(1e-3))
+    params = jax.eval_shape(model.init, KEY, *inputs)
+    state = jax.eval_shape(algorithm.init, params, KEY)
+    assert products(lowered(algorithm.step, state, batch))[0] > 3
+
+
+def test_gradient_maps_of_a_segmentation_network():
+    image = floats(2, 8, 8, 1)
+    params = jax.eval_shape(UNET.init, KEY, image)
+    assert products(lowered(partial(probe, UNET.apply), params, image, classes(2, 8, 8)))[0] > 3
+
+
+# ── the check can fail ──
+
+
+def test_products_of_unnamed_precision_are_seen():
+    a, b = floats(4, 4), floats(1, 8, 1)
+    high = jax.lax.Precision.HIGHEST
+    assert len(products(lowered(jnp.matmul, a, a))[1]) > 0
+    assert products(lowered(partial(jnp.matmul, precision=high), a, a))[1] == []
+    convolve = partial(jax.lax.conv_general_dilated, window_strides=(1,), padding="SAME")
+    one_way, other_way = (partial(convolve, dimension_numbers=("NHC", "HIO", "NHC"), precision=p) for p in (None, high))
+    assert len(products(lowered(one_way, b, floats(3, 1, 1)))[1]) > 0
+    assert products(lowered(other_way, b, floats(3, 1, 1)))[1] == []
