@@ -61,7 +61,7 @@ def estimate(denoiser: Any, x: Float[Array, "*space"], t: Scalar, index: Int[Arr
     A denoiser with a method `at_step` gives the one that is to be asked at that step: see `planes.alternate`.
     """
     at_step = getattr(denoiser, "at_step", None)
-    x0 = denoise(denoiser, x, t) if at_step is None else at_step(index, x[None], t[None])[0]
+    x0 = denoise(denoiser, x, t) if at_step is None else at_step(index, x[None], jnp.asarray(t, x.dtype)[None])[0]
     return Estimate(x0, noise_from_x0(denoiser.sde, x, x0, t))
 
 
