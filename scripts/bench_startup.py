@@ -1,6 +1,8 @@
 """What a command takes from its call to the end of a short training, with nothing compiled before.
 
-    python scripts/bench_startup.py [--checkout DIR]      of the commands in DIR, else of those beside this file
+    python scripts/bench_startup.py [NAME ...] [--checkout DIR]      NAME such as "labels audit"; all three unless named
+
+The commands are those of the checkout in DIR, else those beside this file.
 
 Each command runs as a process of its own with an empty compilation cache, on small simulated inputs that are written
 beforehand. CPU seconds are user + system of that process and what it starts; wall seconds depend on the machine's load.
@@ -56,7 +58,7 @@ def write_volumes(folder: Path) -> None:
 
 COMMANDS = {
     "labels audit": f"images masks -o audit --size {SIZE} --classes 4 --epochs 4",
-    "pet train-prior": "-o prior --phantoms 2 --steps 1",
+    "pet train-prior": "-o prior --phantoms 2 --steps 2",
     "segment train": "volumes -o model --fold 0 --epochs 1 --iterations 1 "
     "--base-width 8 --memory-gb 1 --patch 32,32,16",
 }
@@ -89,7 +91,9 @@ def main() -> None:
     """Write the inputs, run each command once, print one row each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parent.parent, metavar="DIR")
-    checkout = parser.parse_args().checkout.resolve()
+    parser.add_argument("names", nargs="*", choices=COMMANDS, default=list(COMMANDS), metavar="NAME")
+    given = parser.parse_args()
+    checkout = given.checkout.resolve()
     if not (checkout / "medjax" / "__main__.py").is_file():
         raise SystemExit(f"--checkout {checkout}: no medjax/__main__.py; expected a checkout of medjax")
     print("| command | CPU s | wall s |\n|---|---|---|", flush=True)
@@ -97,8 +101,8 @@ def main() -> None:
         folder = Path(scratch)
         write_pictures(folder)
         write_volumes(folder)
-        for name, options in COMMANDS.items():
-            took = measure(f"{name} {options}", folder, checkout)
+        for name in given.names:
+            took = measure(f"{name} {COMMANDS[name]}", folder, checkout)
             print(f"| medjax {name} | {took.cpu:.1f} | {took.wall:.1f} |", flush=True)
 
 

@@ -53,6 +53,9 @@ class Model:
 def from_flax(module: nn.Module) -> Model:
     """The Model of a linen module whose only variables are `params`; `key` is its `dropout` stream.
 
+    `init` is compiled as one program, of which the network itself is no part: nothing but weights is computed. Those of
+    several axes are drawn slowly on CPUs by Flax's initializers: `layers.FanIn` draws the same numbers flat.
+
     Modules with methods `features(x)` and `head(z)` give a Model those too. Modules with equal fields give equal
     Models: use tuples for sequences.
     """

@@ -107,3 +107,9 @@ def test_dropout_is_on_with_a_key_and_changes_neither_parameters_nor_output_with
     first, again, other = (out(dropped, jax.random.key(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3 and np.abs(first - out(dropped, None)).max() > 1e-3
+
+
+def test_init_draws_weights_and_runs_no_network():
+    for model, shape in MODELS.values():
+        program = jax.jit(model.init).lower(KEY, jnp.ones(shape)).as_text()
+        assert "convolution" not in program and "erf_inv" in program
