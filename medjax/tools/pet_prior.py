@@ -14,8 +14,8 @@ from medjax.diffusion.prior import Prior, Settings, load_prior, make_trainer, sa
 from medjax.diffusion.score_matching import scaled
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import grid_affine, read_nifti, resample
-from medjax.phantoms.brain import tissue_shares
 from medjax.phantoms.heads import family
+from medjax.phantoms.mni import tissue_shares
 from medjax.running.arrays import load_arrays, save_arrays
 from medjax.running.config import config_hash
 from medjax.running.progress import track

@@ -75,7 +75,7 @@ def source_patch(settings: Augmentation, patch: Shape) -> Shape:
         angle = min(settings.most_angle, np.pi / 2)
         for axis in range(3) if settings.flat_axis is None else [settings.flat_axis]:
             turned = np.abs(np.asarray(_turn(jnp.asarray(angle, jnp.float32), axis)))
-            sides = np.maximum(sides, turned @ np.array(patch))
+            sides = np.maximum(sides, np.matmul(turned, patch))
     if settings.scaling or settings.rotation:
         sides = sides / LEAST_ZOOM
     if settings.flat_axis is not None:
