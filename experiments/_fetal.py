@@ -17,10 +17,14 @@ from medjax.ivim.maps import STEPS, Maps, maps, named_maps
 from medjax.ivim.outliers import spoilt
 from medjax.ivim.signal import Ivim
 from medjax.metrics.regions import boundary_sensitivity, region_statistics
+from medjax.models.model import Model
+from medjax.models.plain_unet import plain_unet
 from medjax.phantoms.fetal import LUNGS, Fetal, Motion, cohort, fetal
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, stage
-from medjax.segmentation.nnunet import Fold, folds, predict_case, start, train_fold
+from medjax.segmentation import nnunet
+from medjax.segmentation.nnunet import Fold, folds, train_fold
+from medjax.segmentation.nnunet_predict import predict_case
 from medjax.segmentation.patches import prepare
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan
 from medjax.training.checkpoint import restore, save
@@ -44,6 +48,11 @@ def scans(config: ConfigDict, seed: int, number: int) -> tuple[Fetal, ...]:
     return cohort(seed, number, d.restricted, tuple(d.ages), scan)
 
 
+def network(planned: Plan) -> Model:
+    """The network of the study, for a plan."""
+    return plain_unet(planned.classes, planned.widths, planned.kernels, planned.strides)
+
+
 def networks(config: ConfigDict, seed: int, work: WorkDir) -> tuple[Plan, list[Any]]:
     """The plan and the trained parameters of each fold; a run that is killed goes on from its last saved epochs."""
     t = config.training
@@ -57,26 +66,25 @@ def networks(config: ConfigDict, seed: int, work: WorkDir) -> tuple[Plan, list[A
     parts = folds(len(ready), seed, min(5, len(ready)))[: t.folds]
     found = []
     for k, (training, validation) in enumerate(parts):
-        like = jax.eval_shape(partial(start, 5 * seed + k, planned))
         train = partial(
-            _trained, config, [ready[i] for i in training], [ready[i] for i in validation], planned, seed, k, work
+            _train, config, [ready[i] for i in training], [ready[i] for i in validation], planned, seed, k, work
         )
+        like = jax.eval_shape(partial(nnunet.init, network(planned), planned, 5 * seed + k))
         found.append(stage(work, f"network_{seed}_{k}", train, like=like.state.params))
     return planned, found
 
 
-def _trained(
-    config: ConfigDict, training: Any, validation: Any, planned: Plan, seed: int, k: int, work: WorkDir
-) -> Any:
-    t = config.training
+def _train(config: ConfigDict, training: Any, validation: Any, planned: Plan, seed: int, k: int, work: WorkDir) -> Any:
+    t, model = config.training, network(planned)
     folder = work.checkpoints / f"fold_{seed}_{k}"
-    kept = restore(folder, start(5 * seed + k, planned)) if folder.is_dir() else None
+    kept = restore(folder, nnunet.init(model, planned, 5 * seed + k)) if folder.is_dir() else None
 
     def report(fold: Fold, values: dict[str, float | int]) -> None:
         if values["epoch"] % t.save_every == 0 or values["epoch"] == t.epochs:
-            save(folder, int(values["step"]), jax.tree.map(jnp.array, fold))
+            save(folder, int(values["step"]), fold)
 
     fold = train_fold(
+        model,
         training,
         validation,
         planned,
@@ -95,8 +103,9 @@ def studied(config: ConfigDict, seed: int, planned: Plan, params: list[Any]) -> 
     """Every test fetus's Dice, volumes and readings: arrays over fetuses."""
     rows = []
     for one in track(scans(config, TEST + seed, config.data.test), "fetuses"):
-        said = predict_case(params, one.signals[0][..., None], one.spacing, planned, keep={1: 2})
-        rows.append(_read(config, one, said.labels == 1))
+        image = one.signals[0][..., None]
+        prediction = predict_case(network(planned), params, image, one.spacing, planned, keep={1: 2})
+        rows.append(_read(config, one, prediction.labels == 1))
     out = jax.tree.map(lambda *each: np.stack(each), *rows)
     means = jnp.asarray(out.pop("mean_signal").reshape(-1, len(config.data.bvalues)).T)
     averaged = fit(means, jnp.asarray(config.data.bvalues, jnp.float32), steps=STEPS["gaussian"]).parameters

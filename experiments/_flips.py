@@ -11,19 +11,21 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 from ml_collections import ConfigDict
 
+from medjax import iterate
 from medjax.datasets import flip_manifests
+from medjax.iterate import Algorithm
 from medjax.metrics.overlap import confusion_matrix
+from medjax.models.model import Model
 from medjax.models.unet import unet
 from medjax.phantoms import scenes
 from medjax.phantoms.scenes import Scenes
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, append_jsonl, stage
 from medjax.shortcuts import cutmix, flips, group_dro
-from medjax.training import old_state as state
 from medjax.training.batches import Batches, from_arrays
-from medjax.training.loop import Step, fit, fit_best
+from medjax.training.early_stopping import early_stopping, first
 from medjax.training.losses import dice_cross_entropy
-from medjax.training.old_state import TrainState
+from medjax.training.state import Info, TrainState, mean_loss, require_finite_loss, trainer
 
 GROUPS, CLASSES, CHUNK = 4, 3, 80
 NAMES = {"erm": "ERM", "balanced": "balanced batches", "group_dro": "GroupDRO", "cutmix": "CutMix"}
@@ -49,35 +51,30 @@ class Judged(NamedTuple):
 class Bench(NamedTuple):
     """What all members share, made once so that it is compiled once."""
 
-    initialise: Callable[..., PyTree]
-    apply: Callable[..., Array]
-    optimiser: optax.GradientTransformation
-    steps: dict[str, Step]  # of each method
+    model: Model
+    trainers: dict[str, Algorithm]  # of each method
     validate: Callable[[PyTree, Scenes], Scalar]
     judge: Callable[[PyTree, Scenes], Judged]
 
 
 def bench(config: ConfigDict) -> Bench:
-    """Network, optimiser, a training step of each method, and the compiled functions that look at predictions."""
+    """Network, a trainer of each method, and the compiled functions that look at predictions."""
     t = config.training
     model = unet(CLASSES, tuple(config.model.widths))
-    apply = model.apply
     falling = optax.warmup_cosine_decay_schedule(0.0, t.rate, max(t.steps // 20, 1), t.steps, t.rate / 10)
-    optimiser = optax.adam(falling if t.cosine else t.rate)
+    optimizer = optax.adam(falling if t.cosine else t.rate)
 
     def losses(params: PyTree, batch: Scenes, key: PRNGKeyArray) -> tuple[Array, Array]:
         label, group = jnp.asarray(batch.label), jnp.asarray(batch.group)
-        return dice_cross_entropy(apply(params, batch.image), label), group
+        return dice_cross_entropy(model.apply(params, batch.image), label), group
 
-    def mean_loss(params: PyTree, batch: Scenes, key: PRNGKeyArray) -> Scalar:
+    def loss(params: PyTree, batch: Scenes, key: PRNGKeyArray) -> Scalar:
         return jnp.mean(losses(params, batch, key)[0])
 
-    plain = state.make_train_step(mean_loss, optimiser)
-    steps = dict.fromkeys(NAMES, plain) | {"group_dro": group_dro.make_train_step(losses, optimiser, t.dro_rate)}
-    validate = jax.jit(lambda params, data: mean_loss(params, data, jax.random.key(0)))
-    return Bench(
-        model.init, apply, optimiser, steps, validate, jax.jit(lambda params, data: _judge(apply, params, data))
-    )
+    robust = group_dro.trainer(losses, optimizer, GROUPS, t.dro_rate)
+    trainers = dict.fromkeys(NAMES, trainer(loss, optimizer)) | {"group_dro": robust}
+    validate = jax.jit(lambda params, data: loss(params, data, jax.random.key(0)))
+    return Bench(model, trainers, validate, jax.jit(functools.partial(_judge, model.apply)))
 
 
 def splits(config: ConfigDict, correlation: float, seed: int) -> Splits:
@@ -112,21 +109,30 @@ def train(config: ConfigDict, work: WorkDir, b: Bench, data: Splits, method: str
     published; it ends the training after `patience` validations that were not the best.
     """
     t, key = config.training, jax.random.fold_in(jax.random.key(config.seed), seed)
-    params = b.initialise(jax.random.fold_in(key, 0), jnp.asarray(data.train.image[:2]))
-    start = group_dro.init(params, b.optimiser, GROUPS) if method == "group_dro" else state.init(params, b.optimiser)
+    params = b.model.init(jax.random.fold_in(key, 0), jnp.asarray(data.train.image[:2]))
+    state = b.trainers[method].init(params, jax.random.fold_in(key, 1))
     batches = _batches(config, data.train, method, key, seed)
-    run = (jax.random.fold_in(key, 1), b.steps[method], start, batches, range(t.steps))
+    states = iterate.loop(
+        b.trainers[method], state, t.steps, inputs=batches, every=t.every, check=require_finite_loss, donate=True
+    )
 
-    def report(values: dict[str, float | int]) -> None:
-        append_jsonl(work, {"member": name, **values})
+    def report(state: TrainState, infos: Info, **values: float) -> None:
+        append_jsonl(work, {"member": name, **mean_loss(infos, int(state.step)), **values})
 
     if t.selection == "last":
-        return fit(*run, lambda now, values: report(values), t.every).params
+        for state, infos in states:
+            report(state, infos)
+        return state.params
 
     def validate(now: TrainState) -> float:
-        return float(np.mean([float(b.validate(now.params, part)) for part in chunks(data.validation)]))
+        losses.append(float(np.mean([float(b.validate(now.params, part)) for part in chunks(data.validation)])))
+        return losses[-1]
 
-    return fit_best(*run, validate, lambda now, best, values: report(values), t.every, t.patience).state.params
+    losses, best = list[float](), first(state)
+    for now, infos, reached in early_stopping(states, best, validate, t.patience * t.every):
+        report(now, infos, validation=losses[-1])
+        best = reached
+    return best.state.params
 
 
 def _batches(config: ConfigDict, data: Scenes, method: str, key: PRNGKeyArray, seed: int) -> Batches:

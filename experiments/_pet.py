@@ -155,7 +155,7 @@ def _lesions(own: np.random.Generator, plain: Brain, change: Any, number: int) -
     source = source_voxels(change, plain.white.shape, plain.affine, template.affine)
     out = []
     for i, j in chosen:
-        x, y, z = (template.affine[:3, :3] @ source[:, i, j, 0] + template.affine[:3, 3]).tolist()
+        x, y, z = (np.matmul(template.affine[:3, :3], source[:, i, j, 0]) + template.affine[:3, 3]).tolist()
         out.append(Lesion((x, y, z), LESION_MM, "pet", contrast=LESION_CONTRAST))
     return out
 

@@ -16,16 +16,18 @@ from jaxtyping import Array, PyTree, Scalar
 
 from experiments._pet import Bench, Cases, acquisition
 from experiments._pet_methods import Made, Method, batched, osem, ready
+from medjax import iterate
 from medjax.diffusion.score_matching import intensity_scale
+from medjax.models.model import Model
 from medjax.models.residual import residual_cnn
 from medjax.models.score_unet import score_unet
 from medjax.pet.acquisition import Acquisition, ordered_subsets
 from medjax.pet.unrolled import unrolled
 from medjax.running.progress import track
-from medjax.training.loop import fit
-from medjax.training.old_state import init, make_train_step
+from medjax.training.state import require_finite_loss, trainer
 
-WIDTHS = (16, 32, 64)
+UNET = score_unet((16, 32, 64), 1, (2,))  # apply(params, image, level) → what the image lacks
+CNN = residual_cnn()  # apply(params, planes) → regularised planes
 SUBSETS, UPDATES = 7, 10  # of the unrolled network
 START = {"passes": 2.0, "filter_mm": 0.0}  # the OSEM image both begin with
 
@@ -39,15 +41,15 @@ def started(b: Bench, cases: Cases) -> np.ndarray:
 # ── U-Net behind OSEM ──
 
 
-def _clean(params: PyTree, image: Array, level: Array) -> Array:
+def _clean(model: Model, params: PyTree, image: Array, level: Array) -> Array:
     """`image` (batch, x, y, 1) + network; `level`: log10 of the trues per mm³."""
     scale = jax.vmap(intensity_scale)(image).reshape(-1, 1, 1, 1)
     scale = jnp.where(scale > 0, scale, 1)
     x = image / scale
-    return jnp.maximum(x + score_unet(WIDTHS, 1, (2,)).apply(params, x, level), 0) * scale
+    return jnp.maximum(x + model.apply(params, x, level), 0) * scale
 
 
-def train_unet(b: Bench, cases: Cases, steps: int, batch: int, seed: int) -> PyTree:
+def train_unet(b: Bench, cases: Cases, steps: int, batch: int, seed: int, model: Model = UNET) -> PyTree:
     """Parameters after `steps` of Adam on the squared error, images mirrored at random."""
     images = started(b, cases)
     levels = np.log10(cases.level).astype(np.float32)
@@ -56,19 +58,19 @@ def train_unet(b: Bench, cases: Cases, steps: int, batch: int, seed: int) -> PyT
         image, truth, level = data
         chosen = jax.random.bernoulli(key, 0.5, (len(level), 1, 1, 1))
         image, truth = (jnp.where(chosen, a[:, ::-1], a) for a in (image, truth))
-        return _error(_clean(params, image, level), truth)
+        return _error(_clean(model, params, image, level), truth)
 
     def batches(number: int) -> PyTree:
         index = np.random.default_rng((seed, number)).integers(cases.number, size=batch)
         return jnp.asarray(images[index]), jnp.asarray(cases.truth[index]), jnp.asarray(levels[index])
 
-    start = score_unet(WIDTHS, 1, (2,)).init(jax.random.key(seed), jnp.asarray(images[:1]), jnp.zeros(1))
-    return _fit(loss, start, batches, steps, seed, "training the U-Net")
+    params = model.init(jax.random.key(seed), jnp.asarray(images[:1]), jnp.zeros(1))
+    return _fit(loss, params, batches, steps, seed, "training the U-Net")
 
 
-def unet_method(b: Bench, params: PyTree) -> Method:
+def unet_method(b: Bench, params: PyTree, model: Model = UNET) -> Method:
     """The trained U-Net; it has nothing to tune."""
-    clean = jax.jit(partial(_clean, params))
+    clean = jax.jit(partial(_clean, model, params))
 
     def run(key: Array, cases: Cases, knobs: Any) -> Made:
         level = jnp.asarray(np.log10(cases.level), jnp.float32)
@@ -81,18 +83,17 @@ def unet_method(b: Bench, params: PyTree) -> Method:
 # ── unrolled EM ──
 
 
-def _unrolled(b: Bench, params: PyTree, case: Cases, image: Array, stacked: Acquisition) -> Array:
+def _unrolled(b: Bench, model: Model, params: PyTree, case: Cases, image: Array, stacked: Acquisition) -> Array:
     scale = intensity_scale(image)
     scale = jnp.where(scale > 0, scale, 1)
-    apply = residual_cnn().apply
 
     def regularise(x: Array) -> Array:
-        return scale * jnp.moveaxis(apply(params["cnn"], jnp.moveaxis(x, 2, 0)[..., None] / scale)[..., 0], 0, 2)
+        return scale * jnp.moveaxis(model.apply(params["cnn"], jnp.moveaxis(x, 2, 0)[..., None] / scale)[..., 0], 0, 2)
 
     return unrolled(stacked, image, regularise, jnp.exp(params["log_strength"]), UPDATES)
 
 
-def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int) -> PyTree:
+def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int, model: Model = CNN) -> PyTree:
     """Parameters of the CNN and the log of its strength; gradients go through the projector."""
     images = started(b, cases)
     split = jax.jit(jax.vmap(lambda case: _sensitivities(b, case)))
@@ -102,7 +103,7 @@ def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int) ->
 
         def one(case: Cases, image: Array, sensitivity: Array) -> Array:
             stacked = replace(ordered_subsets(acquisition(b, case), SUBSETS), sensitivity=sensitivity)
-            return _unrolled(b, params, case, image, stacked)
+            return _unrolled(b, model, params, case, image, stacked)
 
         return _error(jax.vmap(one)(case, image, sensitivity), case.truth)
 
@@ -112,22 +113,22 @@ def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int) ->
         return case, jnp.asarray(images[index]), split(case)
 
     shape = jnp.zeros((1, *b.grid.shape[:2], 1))
-    start = {"cnn": residual_cnn().init(jax.random.key(seed), shape), "log_strength": jnp.zeros(())}
-    return _fit(loss, start, batches, steps, seed, "training the unrolled EM")
+    params = {"cnn": model.init(jax.random.key(seed), shape), "log_strength": jnp.zeros(())}
+    return _fit(loss, params, batches, steps, seed, "training the unrolled EM")
 
 
 def _sensitivities(b: Bench, case: Cases) -> Array:
     return ordered_subsets(acquisition(b, case), SUBSETS).sensitivity
 
 
-def unrolled_method(b: Bench, params: PyTree, size: int) -> Method:
+def unrolled_method(b: Bench, params: PyTree, size: int, model: Model = CNN) -> Method:
     """The trained unrolled EM; it has nothing to tune."""
 
     def one(b: Bench, key: Array, case: Cases) -> Made:
         image = osem(b, key, case, jnp.asarray(START["passes"]), jnp.asarray(START["filter_mm"])).image
         stacked = ordered_subsets(acquisition(b, case), SUBSETS)
         cost = jnp.asarray(2 * START["passes"] + 2 * UPDATES / SUBSETS)
-        return Made(_unrolled(b, params, case, image, stacked), cost)
+        return Made(_unrolled(b, model, params, case, image, stacked), cost)
 
     return Method("unrolled", batched(b, one, size), {})
 
@@ -136,10 +137,12 @@ def _error(image: Array, truth: Array) -> Scalar:
     return jnp.mean((image - truth) ** 2) / jnp.mean(truth**2)
 
 
-def _fit(loss: Callable[..., Scalar], start: PyTree, batches: Any, steps: int, seed: int, name: str) -> PyTree:
+def _fit(loss: Callable[..., Scalar], params: PyTree, batches: Any, steps: int, seed: int, name: str) -> PyTree:
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, max(steps // 20, 1), steps)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-    step = make_train_step(loss, optimiser, decay=0.99)
-    key = jax.random.key(seed + 1)
-    state = fit(key, step, init(start, optimiser), batches, track(steps, name), lambda state, values: None)
-    return jax.tree.map(np.asarray, state.average)
+    algorithm = trainer(loss, optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)), decay=0.99)
+    state = algorithm.init(params, jax.random.key(seed + 1))
+    states = iterate.loop(
+        algorithm, state, steps, inputs=batches, every=100, progress=partial(track, description=name),
+        check=require_finite_loss, donate=True,
+    )  # fmt: skip
+    return jax.tree.map(np.asarray, iterate.last(states, state).ema_params)

@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from experiments._pet import AnyArray, Bench, Cases, acquisition
+from medjax import iterate
 from medjax.diffusion import guidance, planes, sampler
 from medjax.diffusion import likelihood_schedule as schedule
-from medjax.diffusion.prior import Prior, score
 from medjax.diffusion.score_matching import intensity_scale
-from medjax.penalty import Neighbours, neighbours, patch_weights, relative_difference_gradient
-from medjax.pet import bsrem as stochastic
+from medjax.iterate import Algorithm
+from medjax.penalty import Patch, Quadratic, RelativeDifference, neighbours
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, expected_deviance, ordered_subsets
+from medjax.pet.bsrem import bsrem as bsrem_algorithm
 from medjax.pet.psf import blur, gaussian_psf
 
 LONGEST, FITTED = 160, 80  # iterates of MLEM: at most for targets, and to look for the noise's level in
@@ -46,9 +48,10 @@ class Method(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """How samplers run."""
+    """The prior, as denoisers of slices (batch, a, b) of mean emission 1, and how samplers run."""
 
-    prior: Prior
+    denoisers: tuple[Any, Any, Any]  # the k-th of slices perpendicular to axis k of a volume
+    multiple: int  # sides of slices must be multiples of this
     steps: int
     first: float  # times at which sampling starts, from an early MLEM image with noise, and ends
     last: float
@@ -88,16 +91,14 @@ def _filtered(b: Bench, image: Array, filter_mm: Array) -> Array:
     return blur(gaussian_psf(b.grid, filter_mm), image)
 
 
-def _passes(stacked: Acquisition, passes: Array, penalty: Neighbours | None, weight: Any) -> Array:
-    updates = (passes * stacked.counts.shape[0]).astype(int)
-    step = partial(em.step, stacked, penalty=penalty, weight=weight)
-    return jax.lax.fori_loop(0, updates, lambda _, state: step(state)[0], em.init(stacked)).image
+def _reconstruct(algorithm: Algorithm, stacked: Acquisition, iterations: Array) -> Array:
+    return iterate.repeat(algorithm, em.init(stacked), em.updates(stacked, 1) * iterations.astype(int)).image
 
 
 def osem(b: Bench, key: Array, case: Cases, passes: Array, filter_mm: Array, subsets: int = 14) -> Made:
     """Ordered-subset EM, then a Gaussian."""
     stacked = ordered_subsets(acquisition(b, case), subsets)
-    return Made(_filtered(b, _passes(stacked, passes, None, 0.0), filter_mm), 2 * passes)
+    return Made(_filtered(b, _reconstruct(em.osem(stacked), stacked, passes), filter_mm), 2 * passes)
 
 
 def map_em(
@@ -107,32 +108,28 @@ def map_em(
     stacked = ordered_subsets(acquisition(b, case), 7)
     pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
     pairs = replace(pairs, weights=jnp.asarray(case.alike)) if guided else pairs
-    weight = em.penalty_weight(stacked, beta)
-    return Made(_filtered(b, _passes(stacked, passes, pairs, weight), filter_mm), 2 * passes)
+    algorithm = em.map_em(stacked, Quadratic(pairs), em.penalty_weight(stacked, beta))
+    return Made(_filtered(b, _reconstruct(algorithm, stacked, passes), filter_mm), 2 * passes)
 
 
 def patch_map_em(b: Bench, key: Array, case: Cases, beta: Array, delta: Array, passes: int = 10) -> Made:
     """MAP-EM with the patch-based penalty of Wang & Qi; δ in units of the mean activity."""
     stacked = ordered_subsets(acquisition(b, case), 7)
-    pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
     weight = em.penalty_weight(stacked, beta)
     threshold = delta * jnp.sqrt(beta / jnp.maximum(weight, jnp.finfo(jnp.float32).tiny))
-
-    def body(_: Any, state: em.State) -> em.State:
-        return em.step(stacked, state, patch_weights(pairs, state.image, threshold), weight)[0]
-
-    start = jax.lax.fori_loop(0, 7, lambda _, state: em.step(stacked, state)[0], em.init(stacked))
-    state = jax.lax.fori_loop(0, passes * 7, body, start)
+    penalty = Patch(neighbours(b.grid.shape, b.grid.voxel_mm), threshold)
+    start = iterate.repeat(em.osem(stacked), em.init(stacked), 7)
+    state = iterate.repeat(em.map_em(stacked, penalty, weight), start, em.updates(stacked, passes))
     return Made(state.image, 2.0 * (passes + 1) + 0 * beta)
 
 
 def bsrem(b: Bench, key: Array, case: Cases, beta: Array, filter_mm: Array, passes: int = 20) -> Made:
     """BSREM with the relative difference; β in units of the mean sensitivity."""
     stacked = ordered_subsets(acquisition(b, case), 14)
-    pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
-    weight = beta * jnp.mean(jnp.asarray(case.sensitivity))
-    start = em.run(stacked, 1)[0].image
-    state, _ = stochastic.run(stacked, passes, partial(relative_difference_gradient, pairs), weight, image=start)
+    penalty = RelativeDifference(neighbours(b.grid.shape, b.grid.voxel_mm))
+    algorithm = bsrem_algorithm(stacked, penalty, beta * jnp.mean(jnp.asarray(case.sensitivity)))
+    start = iterate.repeat(em.osem(stacked), em.init(stacked), em.updates(stacked, 1))
+    state = iterate.repeat(algorithm, algorithm.init(start.image), em.updates(stacked, passes))
     return Made(_filtered(b, state.image, filter_mm), 2.0 * (passes + 1) + 0 * beta)
 
 
@@ -141,7 +138,7 @@ def bsrem(b: Bench, key: Array, case: Cases, beta: Array, filter_mm: Array, pass
 
 class _Start(NamedTuple):
     acquisition: Acquisition
-    estimator: sampler.Estimator
+    denoiser: Any  # of the volume
     image: Array  # an early MLEM image
     scale: Array
 
@@ -149,29 +146,36 @@ class _Start(NamedTuple):
 def _start(b: Bench, case: Cases, s: Sampling) -> _Start:
     whole = acquisition(b, case)
     image = jax.lax.fori_loop(0, EARLY, lambda _, x: whole.update(x), em.init(whole).image)
-    one = planes.across(partial(score, s.prior), 2)
-    return _Start(whole, sampler.unconditional(s.prior.sde, one), image, intensity_scale(image))
+    return _Start(whole, planes.slice_wise(s.denoisers[2], 2), image, intensity_scale(image))
 
 
-def _sampled(b: Bench, key: Array, s: Sampling, start: _Start, estimator: sampler.Estimator, move: Any) -> Made:
-    times = sampler.time_grid(s.steps, s.first, s.last)
-    first = start.image / start.scale
-    state, info = sampler.run(key, estimator, s.prior.sde, times, b.grid.shape, move, image=first)
-    return Made(jnp.maximum(start.scale * state.denoised, 0), jnp.sum(info.projections) + 2.0 * EARLY)
+def sampler_of(s: Sampling, denoiser: Any, guided: Any, solver: Any) -> iterate.Algorithm:
+    """The sampler of these settings."""
+    return sampler.sampler(guided, denoiser.sde, sampler.uniform_times(s.steps, s.first, s.last), solver)
+
+
+def _run(b: Bench, key: Array, s: Sampling, start: _Start, guided: Any, solver: Any) -> tuple[sampler.State, Any]:
+    algorithm = sampler_of(s, start.denoiser, guided, solver)
+    return iterate.scan(algorithm, algorithm.init(key, b.grid.shape, start.image / start.scale), s.steps)
+
+
+def _sampled(b: Bench, key: Array, s: Sampling, start: _Start, guided: Any, solver: Any) -> Made:
+    state, info = _run(b, key, s, start, guided, solver)
+    return Made(jnp.maximum(start.scale * state.x0, 0), jnp.sum(info.projector_calls) + 2.0 * EARLY)
 
 
 def naive(b: Bench, key: Array, case: Cases, weight: Array, s: Sampling) -> Made:
     """Singh et al.'s PET-Naive. The pull is divided by the mean sensitivity, so that its weight is free of counts."""
     start = _start(b, case, s)
     pull = weight / (jnp.mean(start.acquisition.sensitivity) * start.scale)
-    guided = guidance.naive(start.estimator, s.prior.sde, start.acquisition, pull, start.scale)
+    guided = guidance.naive(start.denoiser, start.acquisition, pull, start.scale)
     return _sampled(b, key, s, start, guided, sampler.euler_maruyama)
 
 
 def dps(b: Bench, key: Array, case: Cases, weight: Array, s: Sampling) -> Made:
     """PET-DPS by scan: for accelerators. `looped_dps` is for CPU."""
     start = _start(b, case, s)
-    guided = guidance.dps(start.estimator, start.acquisition, weight, start.scale)
+    guided = guidance.dps(start.denoiser, start.acquisition, weight, start.scale)
     return _sampled(b, key, s, start, guided, sampler.ddim(1.0))
 
 
@@ -179,9 +183,7 @@ def dds(b: Bench, key: Array, case: Cases, anchor: Array, updates: Array, s: Sam
     """PET-DDS. The anchor is in units of mean sensitivity / intensity scale."""
     start = _start(b, case, s)
     pull = anchor * jnp.mean(start.acquisition.sensitivity) / start.scale
-    guided = guidance.dds(
-        start.estimator, guidance.whole(start.acquisition), pull, start.scale, updates=updates.astype(int)
-    )
+    guided = guidance.dds(start.denoiser, start.acquisition, pull, start.scale, updates=updates.astype(int))
     return _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
 
 
@@ -189,59 +191,58 @@ def dds_delta(b: Bench, key: Array, case: Cases, delta: Array, s: Sampling, upda
     """PET-DDS-δ, λ_DDS = 1. δ is in units of 1 / (mean sensitivity · intensity scale)."""
     start = _start(b, case, s)
     size = delta / (jnp.mean(start.acquisition.sensitivity) * start.scale)
-    guided = guidance.dds_delta(
-        start.estimator, guidance.whole(start.acquisition), size, 1.0, start.scale, updates=updates
-    )
+    guided = guidance.dds_delta(start.denoiser, start.acquisition, size, 1.0, start.scale, updates=updates)
     return _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
 
 
-def likelihood_schedule(b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling, most: int = 30) -> Made:
-    """Likelihood-scheduled sampling; the knob is the number of MLEM iterations whose likelihood it ends with."""
-    start = _start(b, case, s)
+def _scheduled(start: _Start, iterations: Array, s: Sampling, most: int) -> Any:
     first = em.init(start.acquisition).image
-    goal = schedule.targets(start.acquisition, first, iterations, s.steps, LONGEST, EARLY)
-    guided = schedule.likelihood_schedule(start.estimator, start.acquisition, goal.deviance, start.scale, most)
-    made = _sampled(b, key, s, start, guided, sampler.ddim(s.eta))
+    targets = schedule.targets(start.acquisition, first, iterations, s.steps, LONGEST, EARLY)
+    return schedule.likelihood_schedule(start.denoiser, start.acquisition, targets.deviance, start.scale, most)
+
+
+def likelihood_schedule(b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling, most: int = 30) -> Made:
+    """Likelihood-scheduled sampling, which ends with the likelihood that MLEM has after so many iterations."""
+    start = _start(b, case, s)
+    made = _sampled(b, key, s, start, _scheduled(start, iterations, s, most), sampler.ddim(s.eta))
     return made._replace(projections=made.projections + 2 * iterations)  # only as many are needed
 
 
 def likelihood_schedule_fit(b: Bench, key: Array, case: Cases, multiple: Array, s: Sampling) -> Made:
-    """The same with the knob in units of the iterate at which MLEM fits as well as the truth is expected to."""
+    """The same, in units of the iterate at which MLEM fits as well as the truth is expected to (Morozov)."""
     whole = acquisition(b, case)
     path = schedule.targets(whole, em.init(whole).image, jnp.asarray(FITTED), 2, FITTED, EARLY).path
-    fit = schedule.iterations_of_fit(path, expected_deviance(whole.expected(jnp.asarray(_start(b, case, s).image))))
+    deviance = expected_deviance(whole.expected(jnp.asarray(_start(b, case, s).image)))
+    fit = schedule.discrepancy_principle(path, deviance)
     iterations = jnp.clip(multiple * fit, 1, LONGEST)
     made = likelihood_schedule(b, key, case, iterations, s)
     return made._replace(projections=made.projections + 2 * jnp.maximum(fit - iterations, 0))
 
 
-def followed(b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling) -> schedule.Info:
+def schedule_steps(b: Bench, key: Array, case: Cases, iterations: Array, s: Sampling) -> schedule.Info:
     """What each step of a likelihood-scheduled sampling aimed at and reached."""
     start = _start(b, case, s)
-    goal = schedule.targets(start.acquisition, em.init(start.acquisition).image, iterations, s.steps, LONGEST, EARLY)
-    guided = schedule.likelihood_schedule(start.estimator, start.acquisition, goal.deviance, start.scale, 30)
-    times, first = sampler.time_grid(s.steps, s.first, s.last), start.image / start.scale
-    return sampler.run(key, guided, s.prior.sde, times, b.grid.shape, sampler.ddim(s.eta), image=first)[1]
+    return _run(b, key, s, start, _scheduled(start, iterations, s, 30), sampler.ddim(s.eta))[1]
 
 
 def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
     """`dps` with its steps called from Python: on CPU the network's gradient is many times faster outside a scan."""
-    times = sampler.time_grid(s.steps, s.first, s.last)
+    first_time = sampler.uniform_times(s.steps, s.first, s.last)[0]
+    each = sampler.State._make((0, 0, 0, None))  # one number of steps for all cases
 
     @jax.jit
-    @jax.vmap
-    def begin(key: Array, case: Cases) -> tuple[sampler.State, Array, Array]:
+    @partial(jax.vmap, out_axes=(each, 0))
+    def begin(key: Array, case: Cases) -> tuple[sampler.State, Array]:
         start = _start(b, case, s)
-        state = sampler.init(key, s.prior.sde, b.grid.shape, times[0], start.image / start.scale)
-        return state, start.image, start.scale
+        first = start.image / start.scale
+        sample = sampler.noisy_start(start.denoiser.sde, key, b.grid.shape, first_time, first)
+        return sampler.State(sample, jnp.zeros(b.grid.shape), key, jnp.zeros((), jnp.int32)), start.scale
 
-    @jax.jit
-    @jax.vmap
-    def step(key: Array, state: sampler.State, case: Cases, scale: Array, weight: Array) -> sampler.State:
-        one = planes.across(partial(score, s.prior), 2)
-        plain = sampler.unconditional(s.prior.sde, one)
-        guided = guidance.dps(plain, acquisition(b, case), weight, scale)
-        return sampler.step(key, state, guided, s.prior.sde, times, sampler.ddim(1.0))[0]
+    @partial(jax.vmap, in_axes=(0, 0, 0, each), out_axes=(each, 0))
+    def step(case: Cases, scale: Array, weight: Array, state: sampler.State) -> tuple[sampler.State, Any]:
+        denoiser = planes.slice_wise(s.denoisers[2], 2)
+        guided = guidance.dps(denoiser, acquisition(b, case), weight, scale)
+        return sampler_of(s, denoiser, guided, sampler.ddim(1.0)).step(state)
 
     def run(key: Array, cases: Cases, knobs: Mapping[str, Array]) -> Made:
         images = []
@@ -250,15 +251,19 @@ def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
             keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.asarray(index))
             case = ready(cases, index)
             weight = jnp.asarray(np.asarray(knobs["weight"], np.float32)[index])
-            state, _, scale = begin(keys, case)
-            for _ in range(s.steps):
-                state = step(keys, state, case, scale, weight)
-            made = jnp.maximum(state.denoised * scale[:, None, None, None], 0)
+            state, scale = begin(keys, case)
+            algorithm = iterate.Algorithm(begin, Partial(step, case, scale, weight))
+            states = iterate.loop(algorithm, state, s.steps, every=s.steps, check=_any_value)
+            made = jnp.maximum(iterate.last(states, state).x0 * scale[:, None, None, None], 0)
             images.append(np.asarray(made)[: cases.number - first])
         cost = np.full(cases.number, 2.0 * (s.steps + EARLY))
         return Made(np.concatenate(images), cost)
 
     return run
+
+
+def _any_value(state: Any, info: Any, step: int) -> None:
+    """Tuning judges images that are not finite."""
 
 
 # ── all of them ──

@@ -15,7 +15,8 @@ from experiments._pet import MEASURES, Bench, Cases, Subject, bench, measures, s
 from experiments._pet_learned import train_unet, train_unrolled, unet_method, unrolled_method
 from experiments._pet_methods import Method, Sampling, averaged, methods
 from experiments._pet_tuning import Tuned, knobs_for, tune
-from medjax.diffusion.prior import load_prior
+from medjax.diffusion.prior import slices
+from medjax.diffusion.prior_file import load_prior
 from medjax.errors import ConfigError
 from medjax.report.figures import montage
 from medjax.report.html import Figure, Table
@@ -55,22 +56,32 @@ class Study(NamedTuple):
     projections: dict[str, np.ndarray]
 
 
-def prepare(config: ConfigDict) -> tuple[Bench, Sampling]:
+def prepare(config: ConfigDict, denoiser: Any = None) -> tuple[Bench, Sampling]:
     """The scanner's slice, and the prior with how it is sampled.
+
+    A `denoiser` of slices (batch, a, b) of mean emission 1, with its `sde`, takes the place of the prior that the
+    config names.
 
     Raises:
         ConfigError: the prior has other voxels than the slices.
     """
     g, s = config.grid, config.sampling
+    denoisers, multiple = ((denoiser,) * 3, 1) if denoiser is not None else _prior(config)
+    sampling = Sampling(denoisers, multiple, s.steps, s.first, s.last, s.eta)
+    return bench(config.scan.scanner, g.size, g.voxel_mm, background=config.scan.background), sampling
+
+
+def _prior(config: ConfigDict) -> tuple[tuple[Any, Any, Any], int]:
+    """Denoisers of slices perpendicular to each axis, and what the sides of slices must be multiples of."""
+    g, s = config.grid, config.sampling
     prior = load_prior(Path(s.prior) if s.prior else None)
-    if abs(prior.settings.voxel_mm - g.voxel_mm) > 0.3 * g.voxel_mm or g.size % prior.settings.multiple:
+    multiple = prior.settings.multiple
+    if abs(prior.settings.voxel_mm - g.voxel_mm) > 0.3 * g.voxel_mm or g.size % multiple:
         raise ConfigError(
             f"grid: {g.size} voxels of {g.voxel_mm:g} mm; expected about {prior.settings.voxel_mm:g} mm, as the prior "
-            f"has, and a multiple of {prior.settings.multiple} voxels"
+            f"has, and a multiple of {multiple} voxels"
         )
-    return bench(config.scan.scanner, g.size, g.voxel_mm, background=config.scan.background), Sampling(
-        prior, s.steps, s.first, s.last, s.eta
-    )
+    return (slices(prior, 0), slices(prior, 1), slices(prior, 2)), multiple
 
 
 def scanned(
@@ -89,9 +100,12 @@ def heads(b: Bench, first: int, number: int, config: ConfigDict, tracer: str = "
     return [subject(b, first + k, tracer, config.scan.lesions) for k in track(number, f"{tracer} heads")]
 
 
-def run_study(config: ConfigDict, work: WorkDir, wanted: Sequence[str]) -> Study:
-    """Train what is to be trained, tune, reconstruct the test scans with the knobs found for each count level."""
-    b, s = prepare(config)
+def run_study(config: ConfigDict, work: WorkDir, wanted: Sequence[str], denoiser: Any = None) -> Study:
+    """Train what is to be trained, tune, reconstruct the test scans with the knobs found for each count level.
+
+    A `denoiser` takes the place of the config's prior: see `prepare`.
+    """
+    b, s = prepare(config, denoiser)
     t = config.tuning
     validation = scanned(work, "validation", b, config, lambda: heads(b, VALIDATION, t.heads, config), 1)
     cases = scanned(

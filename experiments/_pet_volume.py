@@ -9,9 +9,10 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from experiments._pet import FINE_MM, HELD_OUT, simulated, template_head
-from experiments._pet_methods import EARLY, Sampling
+from experiments._pet_methods import EARLY, Sampling, sampler_of
+from medjax import iterate
 from medjax.diffusion import likelihood_schedule, sampler
-from medjax.diffusion.prior import estimator
+from medjax.diffusion.prior import MODES, volumes
 from medjax.diffusion.score_matching import intensity_scale
 from medjax.metrics.image import nrmse
 from medjax.pet import em
@@ -24,7 +25,7 @@ from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain
 from medjax.phantoms.heads import deform, deformation
 
-MODES = ("transverse", "alternated", "averaged")  # of `medjax.diffusion.prior.estimator`
+__all__ = ["MODES", "sample", "volume_measures", "volume_scan"]
 
 
 def volume_scan(config: ConfigDict, resolution_mm: float = 4.5) -> tuple[Acquisition, Brain]:
@@ -49,15 +50,14 @@ def volume_scan(config: ConfigDict, resolution_mm: float = 4.5) -> tuple[Acquisi
 def sample(key: Array, acquisition: Acquisition, s: Sampling, mode: str, iterations: float) -> dict[str, Array]:
     """One volume by likelihood-scheduled sampling, and what it cost."""
     uniform = em.init(acquisition).image
-    goal = likelihood_schedule.targets(acquisition, uniform, iterations, s.steps, 100, EARLY)
-    scale = intensity_scale(goal.image)
-    guided = likelihood_schedule.likelihood_schedule(estimator(s.prior, mode), acquisition, goal.deviance, scale, 30)
-    times = sampler.time_grid(s.steps, s.first, s.last)
-    move = sampler.ddim(s.eta)
-    state, info = sampler.run(key, guided, s.prior.sde, times, uniform.shape, move, image=goal.image / scale)
+    targets = likelihood_schedule.targets(acquisition, uniform, iterations, s.steps, 100, EARLY)
+    scale, denoiser = intensity_scale(targets.image), volumes(s.denoisers, mode, s.multiple)
+    guided = likelihood_schedule.likelihood_schedule(denoiser, acquisition, targets.deviance, scale, 30)
+    algorithm = sampler_of(s, denoiser, guided, sampler.ddim(s.eta))
+    state, info = iterate.scan(algorithm, algorithm.init(key, uniform.shape, targets.image / scale), s.steps)
     return {
-        "image": jnp.maximum(scale * state.denoised, 0),
-        "projections": jnp.sum(info.projections) + 2.0 * max(iterations, EARLY),
+        "image": jnp.maximum(scale * state.x0, 0),
+        "projections": jnp.sum(info.projector_calls) + 2.0 * max(iterations, EARLY),
     }
 
 

@@ -10,6 +10,7 @@ the spread of its samples.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +19,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import ndimage
 
+from medjax import iterate
 from medjax.cli import run_module
-from medjax.diffusion.prior import load_prior
+from medjax.diffusion.prior import denoiser
+from medjax.diffusion.prior_file import load_prior
 from medjax.metrics.image import contrast_recovery, nrmse, psnr, ssim
-from medjax.penalty import Neighbours, bowsher, neighbours
+from medjax.penalty import Penalty, Quadratic, bowsher, neighbours
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets
 from medjax.pet.grid import Grid
@@ -87,12 +90,12 @@ def _slices(config: ConfigDict, work: WorkDir) -> tuple[dict[str, float], Figure
     few.scan.update(planes=s.planes, trues_per_mm3=s.trues_per_mm3, centre_mm=(0.0, -18.0, 28.0))
     few.grid.update(size=s.size, voxel_mm=s.voxel_mm)
     scan = _scan(few, work, "slices")
-    prior, start = load_prior(), em.init(scan.acquisition).image
+    volumes, start = denoiser(load_prior()), em.init(scan.acquisition).image
     images: dict[str, np.ndarray] = {"Truth": scan.subject.activity}
     for name, settings in (("osem", few.osem), ("map_em", few.map_em)):
-        pairs = neighbours(scan.grid.shape, scan.grid.voxel_mm) if name == "map_em" else None
+        penalty = Quadratic(neighbours(scan.grid.shape, scan.grid.voxel_mm)) if name == "map_em" else None
         images[NAMES[name]] = stage(
-            work, f"slices_{name}", lambda n=name, o=settings, p=pairs: _reconstruct(o, scan, p, NAMES[n])
+            work, f"slices_{name}", lambda n=name, o=settings, p=penalty: _reconstruct(o, scan, p, NAMES[n])
         )["image"]
     for method, iterations, samples in (
         ("dds", s.dds_updates, 1),
@@ -101,7 +104,7 @@ def _slices(config: ConfigDict, work: WorkDir) -> tuple[dict[str, float], Figure
         how = Sampling(None, s.steps, samples, config.seed)
 
         def sampled(method: str = method, iterations: int = iterations, how: Sampling = how) -> dict[str, np.ndarray]:
-            mean, spread = sample(method, scan.acquisition, prior, start, iterations, how)
+            mean, spread = sample(method, scan.acquisition, volumes, start, iterations, how)
             return {"mean": mean, "spread": np.zeros_like(mean) if spread is None else spread}
 
         done = stage(work, f"slices_{method}", sampled)
@@ -155,10 +158,10 @@ def _reconstructions(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Each method's image, and its NRMSE after every iteration."""
     plain = neighbours(scan.grid.shape, scan.grid.voxel_mm)
-    penalties: dict[str, Callable[[], Neighbours | None]] = {
+    penalties: dict[str, Callable[[], Penalty | None]] = {
         "osem": lambda: None,
-        "map_em": lambda: plain,
-        "mr_map_em": lambda: bowsher(plain, jnp.asarray(scan.subject.t1), config.mr_map_em.similar),
+        "map_em": lambda: Quadratic(plain),
+        "mr_map_em": lambda: Quadratic(bowsher(plain, jnp.asarray(scan.subject.t1), config.mr_map_em.similar)),
     }
     images: dict[str, np.ndarray] = {}
     paths: dict[str, np.ndarray] = {}
@@ -171,17 +174,19 @@ def _reconstructions(
     return order | {m: images[m] for m in ("map_em", "mr_map_em")}, paths
 
 
-def _reconstruct(settings: ConfigDict, scan: Scan, penalty: Neighbours | None, name: str) -> dict[str, Any]:
+def _reconstruct(settings: ConfigDict, scan: Scan, penalty: Penalty | None, name: str) -> dict[str, Any]:
     stacked = ordered_subsets(scan.acquisition, settings.subsets)
-    weight = jax.jit(em.penalty_weight)(stacked, float(settings.beta))
-    one_pass = jax.jit(lambda state: em.run(stacked, 1, penalty, weight, state)[0])
-    state, errors, seconds = em.init(stacked), list[float](), list[float]()
-    for _ in track(settings.iterations, name):
-        start = time.perf_counter()
-        state = jax.block_until_ready(one_pass(state))
+    algorithm = em.osem(stacked)
+    if penalty is not None:
+        algorithm = em.map_em(stacked, penalty, jax.jit(em.penalty_weight)(stacked, float(settings.beta)))
+    image, errors, seconds, start = em.init(stacked).image, list[float](), list[float](), time.perf_counter()
+    n, progress = em.updates(stacked, settings.iterations), partial(track, description=name)
+    for state, _ in iterate.loop(algorithm, em.init(stacked), n, every=settings.subsets, progress=progress):
+        image = state.image
         seconds.append(time.perf_counter() - start)
-        errors.append(float(nrmse(state.image, scan.subject.activity, scan.subject.brain_mask)))
-    return {"image": state.image, "nrmse": np.array(errors), "seconds": np.array(seconds)}
+        errors.append(float(nrmse(image, scan.subject.activity, scan.subject.brain_mask)))
+        start = time.perf_counter()
+    return {"image": image, "nrmse": np.array(errors), "seconds": np.array(seconds)}
 
 
 def _measures(image: np.ndarray, subject: Brain) -> dict[str, float]:

@@ -1,10 +1,10 @@
 """How much wrong ground truth can a U-Net stand, and can wrong labels be found and repaired while it trains? (paper 1)
 
-Simulated echocardiograms get wrong labels: at random, always in the same direction, or without their apex, in a share
-of the images that grows from a tenth to three quarters. A fifth of the images is hard but correctly labelled. A plain
-run on these labels is probed as it goes: variance of gradients (VOG) in several forms, losses, margins. When it stops
-learning fast its suspects are dropped, or repaired with what the network itself says, and training goes on; the oracle
-drops what is truly wrong. All are judged on clean labels of hearts that no training saw.
+Simulated echocardiograms get wrong labels: at random, always in the same direction, or without their apex, in a tenth
+to three quarters of the images. A fifth of the images is hard but correctly labelled. A plain
+run on these labels is probed as it goes: variance of gradients (VOG) in several forms, losses, margins. At the end of
+early learning its suspects are dropped, or repaired with the network's own predictions, and training goes on; the
+oracle drops what is truly wrong. All are judged on clean labels of hearts that no training saw.
 """
 
 from functools import lru_cache, partial
@@ -15,11 +15,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._echo import LOSS, VOG, leaves, strategies, watched
+from experiments._echo import LOSS, VOG, leaves, plain_run, strategies
 from medjax.cli import run_module
 from medjax.errors import ConfigError
-from medjax.labels.audit import Settings
+from medjax.labels.dynamics import Settings
 from medjax.labels.errors import Corrupted, corrupt
+from medjax.models.model import Network
+from medjax.models.unet import unet
 from medjax.phantoms.echo import CLASSES, GROUPS, Echo, echo
 from medjax.report.figures import curves
 from medjax.report.gallery import gallery
@@ -99,10 +101,11 @@ def _cell(config: ConfigDict, kind: str, share: float, seed: int) -> dict[str, A
     s = _settings(config)
     data, test = _data(config, seed)
     wrong = _wrong(config, data, kind, share, seed)
-    asked, out = watched(seed, data, wrong, test, s)
+    model = _network(config)
+    judgement, out = plain_run(seed, model, data, wrong, test, s)
     out["dice"] = {"plain": out["test_dice"][-1]}
     if share in config.errors.repaired:
-        dice, out["labels"] = strategies(seed, data, wrong, test, asked, s)
+        dice, out["labels"] = strategies(seed, model, data, wrong, test, judgement, s)
         out["dice"] |= dice
     return leaves(out)
 
@@ -110,8 +113,13 @@ def _cell(config: ConfigDict, kind: str, share: float, seed: int) -> dict[str, A
 def _clean(config: ConfigDict, seed: int) -> dict[str, Any]:
     """The plain run on true labels: what the others fall short of."""
     data, test = _data(config, seed)
-    _, out = watched(seed, data, corrupt(seed, data.labels, "random", 0.0), test, _settings(config))
+    right = corrupt(seed, data.labels, "random", 0.0)
+    _, out = plain_run(seed, _network(config), data, right, test, _settings(config))
     return {"dice": np.asarray(out["test_dice"][-1])}
+
+
+def _network(config: ConfigDict) -> Network:
+    return unet(len(CLASSES), tuple(config.training.widths))
 
 
 def _settings(config: ConfigDict) -> Settings:
@@ -119,7 +127,7 @@ def _settings(config: ConfigDict) -> Settings:
     steps = t.epochs * config.data.train // t.batch
     every = t.probe_every * config.data.train // t.batch
     latest = t.latest * config.data.train // t.batch
-    return Settings(len(CLASSES), tuple(t.widths), t.rate, t.batch, steps, every, latest)
+    return Settings(len(CLASSES), t.rate, t.batch, steps, every, latest)
 
 
 # ── what comes of it ──
@@ -230,7 +238,7 @@ def _summary(config: ConfigDict) -> list[str]:
         f"{source}: {d.train} training and {d.test} test images of {d.size}² pixels, {config.seeds} seeds; "
         f"{_data(config, 0)[0].hard.mean():.0%} of the training images are hard to read.",
         f"`drop` and `refurbish_vog` take the images that VOG flags (Otsu's threshold), `refurbish_loss` those of "
-        f"{LOSS}; the network is asked when its agreement with the given labels stops rising fast.",
+        f"{LOSS}; they are judged at the end of early learning, when agreement with the labels rises slowly.",
         "The published study is of CAMUS, with settings that its abstract does not give: its figures do not compare.",
     ]
 

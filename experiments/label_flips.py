@@ -136,7 +136,7 @@ def _picture(config: ConfigDict, work: WorkDir, b: Bench, found: Members, test: 
     most = np.argsort(-flip, kind="stable")[: max(int((flip > config.flip_prone[0]).sum()), count)]
     some = most[np.linspace(0, len(most) - 1, count).astype(int)]  # from all of it to the least that counts
     image = np.asarray(test.image)[some]
-    logits = b.apply(member.params, jnp.asarray(image))
+    logits = b.model.apply(member.params, jnp.asarray(image))
     named, unsure = np.asarray(logits).argmax(-1), np.asarray(flips.identity_entropy(logits))
     shown = {
         "image": image[..., 0],

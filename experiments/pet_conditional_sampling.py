@@ -41,9 +41,9 @@ SAMPLERS = ("dds", "dds_delta")  # of which many seeds are drawn
 LEVELS = (0.5, 0.8, 0.9)  # of the intervals whose coverage is counted
 
 
-def run(config: ConfigDict, work: WorkDir) -> Result:
+def run(config: ConfigDict, work: WorkDir, denoiser: Any = None) -> Result:
     """Tune, reconstruct, judge; then bias and deviation, and what many seeds say."""
-    study = run_study(config, work, METHODS)
+    study = run_study(config, work, METHODS, denoiser)
     metrics = study_metrics(study)
     noise, noise_figure = _bias_and_deviation(config, work, study)
     certain, figures, table = _posterior(config, work, study)

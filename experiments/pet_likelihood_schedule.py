@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments._pet import Cases
-from experiments._pet_methods import followed, ready
+from experiments._pet_methods import ready, schedule_steps
 from experiments._pet_study import (
     NAMES,
     TESTED,
@@ -47,9 +47,9 @@ METHODS = (
 ELSEWHERE = ("osem", "map_em", "supervised", "unrolled", "dds", "likelihood_schedule")  # on what no training saw
 
 
-def run(config: ConfigDict, work: WorkDir) -> Result:
+def run(config: ConfigDict, work: WorkDir, denoiser: Any = None) -> Result:
     """Tune, reconstruct, judge; then the schedule itself, other tracers and brains, and a volume."""
-    study = run_study(config, work, METHODS)
+    study = run_study(config, work, METHODS, denoiser)
     levels = config.scan.trues_per_mm3
     metrics = study_metrics(study) | _equal_error(study)
     steps = _steps(config, work, study)
@@ -82,7 +82,7 @@ def _equal_error(study: Study) -> dict[str, float]:
 
 def _steps(config: ConfigDict, work: WorkDir, study: Study) -> dict[str, Any]:
     """Deviance, target and updates of every step of one sampling a level."""
-    run = jax.jit(partial(followed, study.bench, s=study.sampling))
+    run = jax.jit(partial(schedule_steps, study.bench, s=study.sampling))
 
     def make() -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def _steps(config: ConfigDict, work: WorkDir, study: Study) -> dict[str, Any]:
             case = Cases(*(array[0] for array in ready(study.cases, np.array([first]))))
             info = run(jax.random.key(config.seed), case, iterations=jnp.asarray(knobs["iterations"]))
             span = info.target[0] - info.target[-1]
-            missed = jnp.where(info.landed, jnp.abs(info.deviance - info.target), 0).max() / span
+            missed = jnp.where(info.reached_target, jnp.abs(info.deviance - info.target), 0).max() / span
             out[f"{level:g}"] = info._asdict() | {"error": missed}
         return out
 

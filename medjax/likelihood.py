@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Scalar
 
-NEWTON_STEPS = 8  # of a line search
+SEARCH_STEPS = 40  # of a line search: halvings at worst
 
 
 @runtime_checkable
@@ -47,76 +47,75 @@ def update(likelihood: Likelihood, image: Array, expected: Array | None = None) 
     own = getattr(likelihood, "update", None)
     if own is not None:
         return own(image, expected)
-    expected = likelihood.expected(image) if expected is None else expected
     direction = likelihood.gradient(image)
-    along = likelihood.expected(image + direction) - expected
-    return image + _line_search(likelihood, expected, along) * direction
+    misfit = _along(likelihood, image, direction, likelihood.expected(image) if expected is None else expected)
+    return image + _line_search(misfit, jnp.zeros((), image.dtype)) * direction
 
 
 def precondition(likelihood: Likelihood, image: Array, direction: Array) -> Array:
     """`direction` in units in which a step of 1 is a safe one.
 
-    The likelihood's own `precondition`, or direction · ‖d‖² / dᵀ H d, H the deviance's Hessian: along the gradient of a
-    quadratic likelihood that is the step to the least deviance.
+    The likelihood's own `precondition`, or α · direction with α = ‖d‖² / dᵀ H d, H the deviance's Hessian, and no more
+    than reaches the least deviance on that line: along the gradient of a quadratic likelihood both are the same.
     """
     own = getattr(likelihood, "precondition", None)
     if own is not None:
         return own(image, direction)
-    return _safe_step(likelihood, image, direction) * direction
+    misfit = _along(likelihood, image, direction, likelihood.expected(image))
+    zero = jnp.zeros((), image.dtype)
+    slope, bend = _derivatives(misfit, zero)
+    curved = jnp.sum(direction**2) / jnp.where(bend > 0, bend, 1)
+    most = jnp.where(slope < 0, _line_search(misfit, zero), jnp.where(bend > 0, curved, 0))
+    return jnp.where(bend > 0, jnp.minimum(curved, most), most) * direction
 
 
 def proximal(likelihood: Likelihood, image: Array, anchor: Array, weight: Any, expected: Array | None = None) -> Array:
     """One step that raises log-likelihood − ½ Σ weight (image − anchor)².
 
-    The likelihood's own `proximal`, or a gradient step of length ‖d‖² / (dᵀ H d + Σ weight d²).
+    The likelihood's own `proximal`, or a step along the gradient of that sum to its maximum on the line.
     """
     own = getattr(likelihood, "proximal", None)
     if own is not None:
         return own(image, anchor, weight, expected)
     direction = likelihood.gradient(image) - weight * (image - anchor)
-    return image + _safe_step(likelihood, image, direction, weight) * direction
+    misfit = _along(likelihood, image, direction, likelihood.expected(image) if expected is None else expected)
+
+    def total(alpha: Scalar) -> Scalar:
+        return misfit(alpha) + jnp.sum(weight * (image + alpha * direction - anchor) ** 2) / 2
+
+    return image + _line_search(total, jnp.zeros((), image.dtype)) * direction
 
 
-def _safe_step(likelihood: Likelihood, image: Array, direction: Array, weight: Any = 0.0) -> Scalar:
-    expected = likelihood.expected(image)
-    along = likelihood.expected(image + direction) - expected
-    _, (_, bend) = _derivatives(likelihood, expected, along, jnp.zeros((), expected.dtype))
-    stiffness = bend + jnp.sum(weight * direction**2)
-    return jnp.where(stiffness > 0, jnp.sum(direction**2) / jnp.where(stiffness > 0, stiffness, 1), 0.0)
+def _along(likelihood: Likelihood, image: Array, direction: Array, expected: Array) -> Callable[[Scalar], Scalar]:
+    """α → the deviance at image + α · direction; expected data are affine, so one projection serves all α."""
+    change = likelihood.expected(image + direction) - expected
+    return lambda alpha: likelihood.deviance(expected + alpha * change)
 
 
-def _line_search(likelihood: Likelihood, start: Array, along: Array) -> Scalar:
-    """argmin over α ≥ 0 of deviance(start + α · along) by Newton's method, halving steps that leave its domain."""
-
-    def misfit(alpha: Scalar) -> Scalar:
-        return likelihood.deviance(start + alpha * along)
-
-    def body(_: Any, alpha: Scalar) -> Scalar:
-        value, (slope, bend) = _derivatives(likelihood, start, along, alpha)
-        change = jnp.where(bend > 0, -slope / jnp.where(bend > 0, bend, 1), 0.0)
-        sizes = 0.5 ** jnp.arange(12, dtype=start.dtype)
-        tried = jnp.maximum(alpha + sizes * change, 0)
-        values = jax.vmap(misfit)(tried)
-        lower = values < value
-        return jnp.where(jnp.any(lower), tried[jnp.argmax(lower)], alpha)
-
-    return jax.lax.fori_loop(0, NEWTON_STEPS, body, jnp.zeros((), start.dtype))
+def _derivatives(function: Callable[[Scalar], Scalar], alpha: Scalar) -> tuple[Scalar, Scalar]:
+    """The slope at α and its derivative."""
+    return jax.jvp(jax.grad(function), (alpha,), (jnp.ones_like(alpha),))
 
 
-def _derivatives(
-    likelihood: Likelihood, start: Array, along: Array, alpha: Scalar
-) -> tuple[Scalar, tuple[Scalar, Scalar]]:
-    """The deviance at start + α · along, its slope and its second derivative by α."""
+def _line_search(misfit: Callable[[Scalar], Scalar], zero: Scalar) -> Scalar:
+    """argmin over α ≥ 0 of a convex function: Newton's method within a bracket that shrinks, else its middle.
 
-    def misfit(alpha: Scalar) -> Scalar:
-        return likelihood.deviance(start + alpha * along)
+    Where the function is not a number, outside its domain, the minimum lies before.
+    """
 
-    def slope(alpha: Scalar) -> tuple[Scalar, Scalar]:
-        value, first = jax.jvp(misfit, (alpha,), (jnp.ones_like(alpha),))
-        return first, value
+    def falls(alpha: Scalar) -> Array:
+        return jax.grad(misfit)(alpha) < 0  # False where it is not a number
 
-    first, second, value = jax.jvp(slope, (alpha,), (jnp.ones_like(alpha),), has_aux=True)
-    return value, (first, second)
+    def body(_: Any, carry: tuple[Scalar, Scalar, Scalar]) -> tuple[Scalar, Scalar, Scalar]:
+        low, high, alpha = carry
+        slope, bend = _derivatives(misfit, alpha)
+        low, high = jnp.where(slope < 0, alpha, low), jnp.where(slope < 0, high, alpha)
+        newton = alpha - slope / jnp.where(bend > 0, bend, 1)
+        return low, high, jnp.where((bend > 0) & (newton > low) & (newton < high), newton, (low + high) / 2)
+
+    high = jax.lax.while_loop(lambda alpha: falls(alpha) & (alpha < 1e30), lambda alpha: 4 * alpha, zero + 1)
+    low, _, alpha = jax.lax.fori_loop(0, SEARCH_STEPS, body, (zero, high, high / 2))
+    return jnp.where(misfit(alpha) < misfit(low), alpha, low)
 
 
 @jax.tree_util.register_dataclass

@@ -1,11 +1,15 @@
-"""Penalties on differences between neighbouring voxels: quadratic, Bowsher, patch-based, relative difference.
+"""Penalties: what an algorithm asks of one, and those on differences between neighbouring voxels.
+
+A `Penalty` has `value(x)` and `gradient(x)`, without its weight, and, where it has one, `surrogate(x)` (De Pierro's
+separable bound, for MAP-EM) and `curvature(x)` (the Hessian's diagonal). Any function of x becomes one by
+`from_function`. The same object goes into MAP-EM, BSREM and DDS; an algorithm that needs more refuses it (`require`).
 
 A sum over pairs of neighbours j, k with weights w ∝ 1 / distance:
 
-    quadratic             ½ w (xⱼ − xₖ)²
-    Bowsher (MR-guided)   the same, with w = 0 unless the MR image says that j and k are alike
-    patch                 the same, with w smaller where the patches around j and k differ, taken anew at every step
-    relative difference   w (xⱼ − xₖ)² / (xⱼ + xₖ + γ |xⱼ − xₖ| + ε)
+    Quadratic(neighbours(…))            ½ w (xⱼ − xₖ)²
+    Quadratic(bowsher(…, MR))           the same, with w = 0 unless the MR image says that j and k are alike
+    Patch(neighbours(…), delta)         w ψ(t), t the distance of the patches around j and k
+    RelativeDifference(neighbours(…))   w (xⱼ − xₖ)² / (xⱼ + xₖ + γ |xⱼ − xₖ| + ε)
 
 Every pair is counted once; `weights[o]` at voxel j belongs to the pair of j and j + offsets[o].
 """
@@ -13,13 +17,62 @@ Every pair is counted once; `weights[o]` at voxel j belongs to the pair of j and
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Scalar
 
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """R(x), to be weighted by the algorithm that takes it. Arrays are pytree leaves."""
+
+    def value(self, image: Array) -> Scalar:
+        """R(x)."""
+        ...
+
+    def gradient(self, image: Array) -> Array:
+        """∂ R / ∂ x."""
+        ...
+
+
+def require(penalty: Any, use: str, *methods: str) -> None:
+    """Pass a penalty that has the methods that `use` needs.
+
+    Raises:
+        ConfigError: it lacks one; the message names both.
+    """
+    missing = [name for name in methods if not callable(getattr(penalty, name, None))]
+    if missing:
+        raise ConfigError(
+            f"{use} needs a penalty with {', '.join(methods)}; {type(penalty).__name__} has no {missing[0]}"
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FunctionPenalty:
+    """Any function of the image, with the gradient by automatic differentiation."""
+
+    function: Callable[[Array], Scalar]  # a `Partial`
+
+    def value(self, image: Float[Array, "*space"]) -> Scalar:
+        """The function's value."""
+        return self.function(image)
+
+    def gradient(self, image: Float[Array, "*space"]) -> Float[Array, "*space"]:
+        """Its derivative."""
+        return jax.grad(self.function)(image)
+
+
+def from_function(function: Callable[[Array], Scalar]) -> FunctionPenalty:
+    """The penalty of a function of the image; a `jax.tree_util.Partial` keeps its arrays traced."""
+    return FunctionPenalty(function if isinstance(function, Partial) else Partial(function))
 
 
 @jax.tree_util.register_dataclass
@@ -98,10 +151,13 @@ def patch_weights(pairs: Neighbours, image: Float[Array, "x y z"], delta: float 
     """
     weights = []
     for weight, offset in zip(pairs.weights, pairs.offsets, strict=True):
-        there = weight > 0
-        distance = jnp.sqrt(_patch_mean(jnp.where(there, (image - _shift(image, offset)) ** 2, 0)))
-        weights.append(weight * _patch_mean(delta / (delta + distance)))
+        weights.append(weight * _patch_mean(delta / (delta + _patch_distance(weight, offset, image))))
     return replace(pairs, weights=jnp.stack(weights))
+
+
+def _patch_distance(weight: Array, offset: tuple[int, ...], image: Array) -> Array:
+    square = _patch_mean(jnp.where(weight > 0, (image - _shift(image, offset)) ** 2, 0))
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)  # whose gradient at 0 is 0, not NaN
 
 
 def _patch_mean(image: Array) -> Array:
@@ -112,65 +168,100 @@ def _patch_mean(image: Array) -> Array:
     return image
 
 
-def quadratic_surrogate(
-    pairs: Neighbours, image: Float[Array, "x y z"]
-) -> tuple[Float[Array, "x y z"], Float[Array, "x y z"]]:
-    """De Pierro's separable bound of the quadratic penalty at `image`.
-
-    ½ Σ curvature (x − anchor)², up to a constant, touches the penalty there and lies above it elsewhere:
-    anchor_j = Σ_k w (xⱼ + xₖ) / (2 Wⱼ), curvature_j = 2 Wⱼ, Wⱼ = Σ_k w. A voxel without neighbours is its own anchor.
-    """
-    total, mixed = jnp.zeros_like(image), jnp.zeros_like(image)
-    for weight, offset in zip(pairs.weights, pairs.offsets, strict=True):
-        back = tuple(-i for i in offset)
-        returned = _shift(weight, back)
-        total = total + weight + returned
-        mixed = mixed + weight * _shift(image, offset) + returned * _shift(image, back)
-    anchor = jnp.where(total > 0, (image + mixed / jnp.where(total > 0, total, 1)) / 2, image)
-    return anchor, 2 * total
-
-
-def quadratic(pairs: Neighbours, image: Float[Array, "x y z"]) -> Scalar:
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Quadratic:
     """½ Σ w (xⱼ − xₖ)²."""
-    return _sum_over_pairs(pairs, image, lambda a, b: (a - b) ** 2 / 2)
+
+    pairs: Neighbours
+
+    def value(self, image: Float[Array, "x y z"]) -> Scalar:
+        """½ Σ w (xⱼ − xₖ)²."""
+        return _sum_over_pairs(self.pairs, image, lambda a, b: (a - b) ** 2 / 2)
+
+    def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+        """Σ_k w (xⱼ − xₖ)."""
+        return _gather_pairs(self.pairs, image, lambda a, b: a - b)
+
+    def surrogate(self, image: Float[Array, "x y z"]) -> tuple[Float[Array, "x y z"], Float[Array, "x y z"]]:
+        """Anchor and curvature of De Pierro's separable bound at `image`.
+
+        ½ Σ curvature (x − anchor)², up to a constant, touches the penalty there and lies above it elsewhere:
+        anchor_j = Σ_k w (xⱼ + xₖ) / (2 Wⱼ), curvature_j = 2 Wⱼ, Wⱼ = Σ_k w. A voxel without neighbours is its own
+        anchor.
+        """
+        total = self.curvature(image)
+        mixed = _gather_pairs(self.pairs, image, lambda a, b: b)
+        anchor = jnp.where(total > 0, (image + mixed / jnp.where(total > 0, total, 1)) / 2, image)
+        return anchor, 2 * total
+
+    def curvature(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+        """The Hessian's diagonal, Wⱼ = Σ_k w."""
+        return _gather_pairs(self.pairs, image, lambda a, b: jnp.ones_like(a))
 
 
-def quadratic_gradient(pairs: Neighbours, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
-    """Σ_k w (xⱼ − xₖ)."""
-    return _gather_pairs(pairs, image, lambda a, b: a - b)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Patch:
+    """Σ w ψ(t), ψ(t) = δ² (t / δ − log(1 + t / δ)), t the distance between the patches around j and k.
+
+    t² is the mean over a 3 × 3 (× 3) patch of the squared differences. Gradient and surrogate are those of the
+    quadratic that `patch_weights` gives at the image: the gradient is exact where all weights of a patch are equal,
+    as they are away from the border.
+
+    Source: Wang & Qi, IEEE Transactions on Medical Imaging 31(12), 2012.
+    """
+
+    pairs: Neighbours
+    delta: float | Scalar
+
+    def value(self, image: Float[Array, "x y z"]) -> Scalar:
+        """Σ w ψ(t)."""
+        total = jnp.zeros((), image.dtype)
+        for weight, offset in zip(self.pairs.weights, self.pairs.offsets, strict=True):
+            ratio = _patch_distance(weight, offset, image) / self.delta
+            total = total + jnp.sum(weight * self.delta**2 * (ratio - jnp.log1p(ratio)))
+        return total
+
+    def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+        """That of the quadratic that touches it at `image`."""
+        return Quadratic(patch_weights(self.pairs, image, self.delta)).gradient(image)
+
+    def surrogate(self, image: Float[Array, "x y z"]) -> tuple[Float[Array, "x y z"], Float[Array, "x y z"]]:
+        """De Pierro's bound of the quadratic that touches it at `image`."""
+        return Quadratic(patch_weights(self.pairs, image, self.delta)).surrogate(image)
 
 
-def relative_difference(
-    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float | Scalar = 2.0, epsilon: float | Scalar = 1e-9
-) -> Scalar:
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RelativeDifference:
     """Σ w d² / (xⱼ + xₖ + γ |d| + ε), d = xⱼ − xₖ, for images ≥ 0.
 
     Source: Nuyts et al., IEEE Transactions on Nuclear Science 49(1), 2002.
     """
-    return _sum_over_pairs(pairs, image, lambda a, b: (a - b) ** 2 / (a + b + gamma * jnp.abs(a - b) + epsilon))
 
+    pairs: Neighbours
+    gamma: float | Scalar = 2.0
+    epsilon: float | Scalar = 1e-9
 
-def relative_difference_gradient(
-    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float | Scalar = 2.0, epsilon: float | Scalar = 1e-9
-) -> Float[Array, "x y z"]:
-    """Σ_k w d (γ |d| + xⱼ + 3 xₖ + 2ε) / (xⱼ + xₖ + γ |d| + ε)²."""
+    def value(self, image: Float[Array, "x y z"]) -> Scalar:
+        """Σ w d² / (xⱼ + xₖ + γ |d| + ε)."""
+        return _sum_over_pairs(self.pairs, image, lambda a, b: (a - b) ** 2 / self._below(a, b))
 
-    def slope(a: Array, b: Array) -> Array:
-        d = jnp.abs(a - b)
-        return (a - b) * (gamma * d + a + 3 * b + 2 * epsilon) / (a + b + gamma * d + epsilon) ** 2
+    def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+        """Σ_k w d (γ |d| + xⱼ + 3 xₖ + 2ε) / (xⱼ + xₖ + γ |d| + ε)²."""
 
-    return _gather_pairs(pairs, image, slope)
+        def slope(a: Array, b: Array) -> Array:
+            return (a - b) * (self.gamma * jnp.abs(a - b) + a + 3 * b + 2 * self.epsilon) / self._below(a, b) ** 2
 
+        return _gather_pairs(self.pairs, image, slope)
 
-def relative_difference_curvature(
-    pairs: Neighbours, image: Float[Array, "x y z"], gamma: float | Scalar = 2.0, epsilon: float | Scalar = 1e-9
-) -> Float[Array, "x y z"]:
-    """The Hessian's diagonal, Σ_k w 2 (2 xₖ + ε)² / (xⱼ + xₖ + γ |d| + ε)³: never negative."""
+    def curvature(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+        """The Hessian's diagonal, Σ_k w 2 (2 xₖ + ε)² / (xⱼ + xₖ + γ |d| + ε)³: never negative."""
+        return _gather_pairs(self.pairs, image, lambda a, b: 2 * (2 * b + self.epsilon) ** 2 / self._below(a, b) ** 3)
 
-    def bend(a: Array, b: Array) -> Array:
-        return 2 * (2 * b + epsilon) ** 2 / (a + b + gamma * jnp.abs(a - b) + epsilon) ** 3
-
-    return _gather_pairs(pairs, image, bend)
+    def _below(self, a: Array, b: Array) -> Array:
+        return a + b + self.gamma * jnp.abs(a - b) + self.epsilon
 
 
 def _sum_over_pairs(pairs: Neighbours, image: Array, cost: Callable[[Array, Array], Array]) -> Scalar:

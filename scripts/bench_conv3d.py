@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from medjax.models.conv3d import conv3d
+from medjax.models.layers import conv3d
 from medjax.models.plain_unet import plain_unet
 from medjax.training.losses import cross_entropy, deep_supervision
-from medjax.training.old_state import init, make_train_step
+from medjax.training.state import trainer
 
 torch: Any = None
 try:
@@ -135,8 +135,7 @@ def networks(widths: tuple[int, ...]) -> None:
     images = jax.random.normal(jax.random.key(0), (BATCH, *PATCH, 1))
     labels = jax.random.randint(jax.random.key(1), (BATCH, *PATCH), 0, CLASSES)
     params = plain_unet(*settings).init(jax.random.key(2), images)
-    optimiser = optax.sgd(RATE, MOMENTUM, nesterov=True)
-    start, key = init(params, optimiser), jax.random.key(3)
+    optimizer = optax.sgd(RATE, MOMENTUM, nesterov=True)
     calls: dict[str, Callable[[], Any]] = {}
     for form in ("native", "folded"):
         apply = plain_unet(*settings, form=form).apply
@@ -144,8 +143,9 @@ def networks(widths: tuple[int, ...]) -> None:
         def loss(params: Any, batch: Any, key: jax.Array, apply: Any = apply) -> jax.Array:
             return jnp.mean(deep_supervision(apply(params, batch[0]), batch[1], loss=cross_entropy))
 
-        step = jax.jit(make_train_step(loss, optimiser))
-        calls[form] = lambda step=step: jax.block_until_ready(step(key, start, (images, labels)))
+        algorithm = trainer(loss, optimizer)
+        state, step = algorithm.init(params, jax.random.key(3)), jax.jit(algorithm.step)
+        calls[form] = lambda step=step, state=state: jax.block_until_ready(step(state, (images, labels)))
     apart = 0.0
     if torch is not None:
         finest = np.asarray(jax.jit(plain_unet(*settings, deep=False).apply)(params, images))

@@ -1,7 +1,13 @@
-"""What looking at labels costs: FLOPs of probes against those of a training step, by XLA's own count, and times.
+"""What probing labels costs: FLOPs against those of a training step, by XLA's own count, and CPU time as a ratio.
 
-U-Net of 123 thousand parameters or so, 8 images of 64², GroupNorm. The probe of a reading is one forward pass and one
-backward pass to the image; the whole probe of `medjax.labels.probe` has five of those backward passes.
+U-Net of 123 thousand parameters or so, 8 images of 64², GroupNorm, training steps with augmentation as in
+`medjax labels audit`. Two ways to a gradient map of an image:
+
+    separate   one forward pass and one backward pass to the image for each reading, five in the whole probe
+    riding     the training step's own backward pass goes on to the image: to the augmented one, or through the
+               augmentation to the image as it is, which is what `medjax.labels.dynamics` does
+
+Times are CPU seconds of this process, its calls in turn; FLOPs and times are ratios to the training step.
 """
 
 import time
@@ -12,62 +18,89 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from medjax.labels.probe import READINGS, probe
+from medjax.labels import scores
+from medjax.labels.dynamics import Batch, Settings, algorithm, riding_algorithm
+from medjax.labels.probe import READINGS, Probe, probe
+from medjax.labels.scores import LabelScore
 from medjax.models.unet import unet
-from medjax.training.losses import dice_cross_entropy
-from medjax.training.old_state import init, make_train_step
+from medjax.training.augment import Augmentation, augment
 
 BATCH, SIDE, CLASSES, WIDTHS = 8, 64, 4, (8, 16, 32, 64)
 
 
-def measured(functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]], rounds: int = 15) -> None:
-    """Print FLOPs, temporary memory and the least time of each, in turn, as shares of the first's."""
+def set_map(state: jax.Array, index: jax.Array, probe: Probe) -> jax.Array:
+    """Nothing but the last map kept."""
+    return state.at[index].set(probe.gradients["loss"])
+
+
+LAST_MAP = {
+    "map": LabelScore(
+        lambda images, space: jnp.zeros((images, *space)),
+        set_map,
+        lambda state, labels: state.mean(axis=(1, 2)),
+        ("loss",),
+    )
+}
+
+
+def measure(functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]], rounds: int = 25) -> None:
+    """Print FLOPs, temporary memory and the median CPU time of each, as ratios to the first's."""
     compiled = {name: jax.jit(call).lower(*inputs).compile() for name, (call, inputs) in functions.items()}
-    seconds = dict.fromkeys(compiled, np.inf)
+    seconds: dict[str, list[float]] = {name: [] for name in compiled}
     for _ in range(rounds):
         for name, (_, inputs) in functions.items():
-            start = time.perf_counter()
+            start = time.process_time()
             jax.block_until_ready(compiled[name](*inputs))
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     flops = {name: (one.cost_analysis() or {})["flops"] for name, one in compiled.items()}
     first = next(iter(flops))
-    print(f"| {'':36} | GFLOP | FLOPs | temporary MiB | time |\n|---|---|---|---|---|")
+    print(f"| {'':44} | GFLOP | FLOPs | temporary MiB | CPU time |\n|---|---|---|---|---|")
     for name, one in compiled.items():
         memory = getattr(one.memory_analysis(), "temp_size_in_bytes", np.nan) / 2**20
+        ratio = np.median(np.array(seconds[name]) / np.array(seconds[first]))
         print(
-            f"| {name:36} | {flops[name] / 1e9:.2f} | {flops[name] / flops[first]:.2f} | {memory:.1f} | "
-            f"{seconds[name] / seconds[first]:.2f} |"
+            f"| {name:44} | {flops[name] / 1e9:.3f} | {flops[name] / flops[first]:.3f} | {memory:.1f} | {ratio:.2f} |"
         )
-    print(f"time of a {first}: {1000 * seconds[first]:.0f} ms")
+    print(f"CPU time of a {first}: {1000 * np.median(seconds[first]):.0f} ms")
 
 
 def main() -> None:
     """Measure and print."""
-    model = unet(CLASSES, WIDTHS)
-    apply = model.apply
-    images = jax.random.normal(jax.random.key(0), (BATCH, SIDE, SIDE, 1))
+    model, settings = unet(CLASSES, WIDTHS), Settings(CLASSES, batch=BATCH)
+    images = jax.random.uniform(jax.random.key(0), (BATCH, SIDE, SIDE, 1))
     labels = jax.random.randint(jax.random.key(1), (BATCH, SIDE, SIDE), 0, CLASSES)
-    params = model.init(jax.random.key(2), images)
-    print(f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters, {BATCH} images of {SIDE}²")
+    batch = Batch(images, labels, jnp.ones(BATCH), jnp.arange(BATCH))
+    train = algorithm(model, settings).init(jax.random.key(2), images)
+    print(f"{sum(leaf.size for leaf in jax.tree.leaves(train.params)):,} parameters, {BATCH} images of {SIDE}²")
 
-    def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
-        return jnp.mean(dice_cross_entropy(apply(params, batch[0]), batch[1]))
+    def riding(settings: Settings, label_scores: dict[str, LabelScore]) -> tuple[Callable[..., Any], Any]:
+        method = riding_algorithm(model, settings, scores.trackers(label_scores))
+        return method.step, method.init(train, scores.init(label_scores, BATCH, (SIDE, SIDE)))
 
-    optimiser = optax.adam(1e-3)
-    step = make_train_step(loss, optimiser)
-    probing = (params, images, labels)
-    measured(
+    step_of_augmented, state = riding(settings._replace(augmentation=None), LAST_MAP)
+
+    def riding_to_augmented(state: Any, batch: Batch) -> Any:
+        keys = jax.random.split(jax.random.fold_in(state.train.key, state.step), BATCH)
+        moved, named = jax.vmap(partial(augment, settings=Augmentation()))(keys, batch.images, batch.labels)
+        return step_of_augmented(state, batch._replace(images=moved, labels=named))
+
+    probing = (train.params, images, labels)
+    step_of_map, with_map = riding(settings, LAST_MAP)
+    step_of_vog, with_vog = riding(settings, {"vog_loss": scores.built_in(readings=("loss",))["vog_loss"]})
+    measure(
         {
-            "training step": (step, (jax.random.key(3), init(params, optimiser), (images, labels))),
-            "forward pass": (apply, probing[:2]),
-            "probe of one reading": (partial(probe, apply, readings=("gt_logit",)), probing),
-            "probe of two, for the default VOG": (
-                partial(probe, apply, readings=("gt_minus_own", "own_loss")),
+            "training step": (algorithm(model, settings).step, (train, batch)),
+            "riding step, map of the augmented image": (riding_to_augmented, (state, batch)),
+            "riding step, map of the image as it is": (step_of_map, (with_map, batch)),
+            "riding step, and its VOG": (step_of_vog, (with_vog, batch)),
+            "forward pass": (model.apply, probing[:2]),
+            "separate probe of one reading": (partial(probe, model.apply, readings=("loss",)), probing),
+            "separate probe of two, for the default VOG": (
+                partial(probe, model.apply, readings=("gt_minus_own", "own_loss")),
                 probing,
             ),
-            f"probe of all {len(READINGS)} readings": (partial(probe, apply), probing),
+            f"separate probe of all {len(READINGS)} readings": (partial(probe, model.apply), probing),
         }
     )
 

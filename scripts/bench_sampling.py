@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax import iterate
 from medjax.diffusion import guidance, likelihood_schedule, sampler
-from medjax.diffusion.prior import estimator, load_prior, score
+from medjax.diffusion.prior import denoiser, slices
+from medjax.diffusion.prior_file import load_prior
 from medjax.pet import em
 from medjax.pet.acquisition import acquire
 from medjax.pet.psf import gaussian_psf
@@ -36,6 +38,12 @@ def best(calls: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, floa
     return seconds
 
 
+@jax.jit
+def run(algorithm: iterate.Algorithm, key: Any, image: Any) -> Any:
+    """All steps from a first image."""
+    return iterate.scan(algorithm, algorithm.init(key, image.shape, image), STEPS)
+
+
 def main() -> None:
     """Measure and print."""
     ring, prior = preset("mmr"), load_prior()
@@ -48,14 +56,14 @@ def main() -> None:
     scan = acquire(system, counts, 0.2, 5.0, gaussian_psf(voxels, 4.5))
 
     x = jax.random.normal(jax.random.key(0), (SLICES, 96, 96))
-    plain, times = estimator(prior), sampler.time_grid(STEPS, 0.5, 1e-2)
-    goal = likelihood_schedule.targets(scan, em.init(scan).image, 20.0, STEPS, 40)
+    volumes, times = denoiser(prior), sampler.uniform_times(STEPS, 0.5, 1e-2)
+    targets = likelihood_schedule.targets(scan, em.init(scan).image, 20.0, STEPS, 40)
     methods = {
-        "prior alone": plain,
-        f"DDS, {UPDATES} updates": guidance.dds(plain, guidance.whole(scan), 1e-3, updates=UPDATES),
-        "likelihood schedule": likelihood_schedule.likelihood_schedule(plain, scan, goal.deviance),
+        "prior alone": guidance.unguided(volumes),
+        f"DDS, {UPDATES} updates": guidance.dds(volumes, scan, 1e-3, updates=UPDATES),
+        "likelihood schedule": likelihood_schedule.likelihood_schedule(volumes, scan, targets.deviance),
     }
-    network, pair = jax.jit(lambda x: score(prior, x, 0.3)), jax.jit(scan.update)
+    network, pair = jax.jit(lambda x: slices(prior)(x, jnp.full(SLICES, 0.3))), jax.jit(scan.update)
     x = jax.random.normal(jax.random.key(0), (SLICES, 96, 96))
     calls: dict[str, Callable[[], Any]] = {
         "network": lambda: [network(x) for _ in range(10)],
@@ -63,12 +71,9 @@ def main() -> None:
     }
     projections = {}
     for name, guided in methods.items():
-        run = partial(
-            sampler.run, estimator=guided, sde=prior.sde, times=times, shape=voxels.shape, move=sampler.ddim(1.0)
-        )
-        calls[name] = partial(jax.jit(run), jax.random.key(0), image=truth)
-        _, info = calls[name]()
-        projections[name] = float(jnp.sum(info.projections)) if info else 0.0
+        algorithm = sampler.sampler(guided, prior.sde, times, sampler.ddim(1.0))
+        calls[name] = partial(run, algorithm, jax.random.key(0), truth)
+        projections[name] = float(jnp.sum(calls[name]()[1].projector_calls))
     seconds = best(calls)
 
     forward, both = seconds["network"] / 10, seconds["pair"] / 10

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # pyrefly: ignore[missing-import]
 
 from medjax.models.unet import unet
 from medjax.training.losses import cross_entropy
-from medjax.training.old_state import init, make_train_step
+from medjax.training.state import trainer
 
 BATCH, CLASSES = 8, 4
 CASES = (((8, 16, 32, 48), 64), ((16, 32, 64, 96), 64), ((32, 64, 128, 256), 128))  # widths, side
@@ -119,9 +119,8 @@ def compare(widths: tuple[int, ...], side: int) -> None:
     def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
         return jnp.mean(cross_entropy(apply(params, batch[0]), batch[1]))
 
-    optimiser = optax.adam(1e-3)
-    step, key = jax.jit(make_train_step(loss, optimiser)), jax.random.key(3)
-    start = init(params, optimiser)
+    algorithm = trainer(loss, optax.adam(1e-3))
+    state, step = algorithm.init(params, jax.random.key(3)), jax.jit(algorithm.step)
 
     def torch_step(net: UNet, x: torch.Tensor) -> Callable[[], Any]:
         adam = torch.optim.Adam(net.parameters(), 1e-3)
@@ -136,7 +135,7 @@ def compare(widths: tuple[int, ...], side: int) -> None:
     last = UNet(widths).to(memory_format=torch.channels_last)
     found = least(
         {
-            "medjax": lambda: jax.block_until_ready(step(key, start, (images, labels))),
+            "medjax": lambda: jax.block_until_ready(step(state, (images, labels))),
             "torch": torch_step(net, x),
             "last": torch_step(last, x.contiguous(memory_format=torch.channels_last)),
         }

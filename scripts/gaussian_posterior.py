@@ -11,74 +11,75 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from medjax import iterate
 from medjax.diffusion import guidance, likelihood_schedule, sampler
+from medjax.diffusion.denoiser import Denoiser, from_score
 from medjax.diffusion.sde import vp
 from medjax.likelihood import Gaussian
 
 SDE, MEAN, SPREAD, NOISE, VOXELS, SAMPLES = vp(), 1.0, 0.5, 0.5, 256, 1000
+Method = Callable[[Denoiser, Gaussian], guidance.Guided]
 
 
 def score(x: Array, t: Array) -> Array:
     """The exact score of the prior's marginal."""
-    gamma, nu = SDE.marginal(t)
+    gamma, nu = SDE.marginal(t[:, None])
     return -(x - gamma * MEAN) / (gamma**2 * SPREAD**2 + nu**2)
 
 
-def compared(
-    make: Callable[[sampler.Estimator, Gaussian], sampler.Estimator], move: sampler.Move, steps: int
-) -> tuple[float, float]:
+def compare(method: Method, solver: sampler.Solver, steps: int) -> tuple[float, float]:
     """Distance of the mean, and the mean standard deviation."""
     draw = np.random.default_rng(0)
     truth = MEAN + SPREAD * draw.standard_normal(VOXELS)
     data = jnp.asarray(truth + NOISE * draw.standard_normal(VOXELS), jnp.float32)
-    estimator = make(sampler.unconditional(SDE, score), Gaussian(data, NOISE, curvature=2.0))
-    times = sampler.time_grid(steps)
+    guided = method(from_score(score, SDE), Gaussian(data, NOISE, curvature=2.0))
+    algorithm = sampler.sampler(guided, SDE, sampler.uniform_times(steps), solver)
 
     def one(key: Array) -> Array:
         image = MEAN + SPREAD * jax.random.normal(jax.random.fold_in(key, 9), (VOXELS,))
-        return sampler.run(key, estimator, SDE, times, (VOXELS,), move, image=image)[0].denoised
+        return iterate.scan(algorithm, algorithm.init(key, (VOXELS,), image), steps)[0].x0
 
     samples = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), SAMPLES))
     exact = (MEAN + data) / 2
     return float(jnp.sqrt(jnp.mean((samples.mean(axis=0) - exact) ** 2))), float(samples.std(axis=0).mean())
 
 
-def scheduled(iterations: float) -> Callable[[sampler.Estimator, Gaussian], sampler.Estimator]:
+def schedule(iterations: float) -> Method:
     """Likelihood scheduling from the prior's mean."""
 
-    def make(estimator: sampler.Estimator, likelihood: Gaussian) -> sampler.Estimator:
-        goal = likelihood_schedule.targets(likelihood, jnp.full(VOXELS, MEAN), iterations, 50, 10, 1)
-        return likelihood_schedule.likelihood_schedule(estimator, likelihood, goal.deviance, 1.0, 50, None)
+    def method(denoiser: Denoiser, likelihood: Gaussian) -> guidance.Guided:
+        targets = likelihood_schedule.targets(likelihood, jnp.full(VOXELS, MEAN), iterations, 50, 10, 1)
+        return likelihood_schedule.likelihood_schedule(denoiser, likelihood, targets.deviance, 1.0, 50, None)
 
-    return make
+    return method
 
 
-def dds(anchor: float, updates: int) -> Callable[[sampler.Estimator, Gaussian], sampler.Estimator]:
+def dds(anchor: float, updates: int) -> Method:
     """DDS with all data in every update."""
-    return lambda e, lik: guidance.dds(e, guidance.whole(lik), anchor, updates=updates, positive=False)
+    return lambda d, lik: guidance.dds(d, lik, anchor, updates=updates, positive=False)
 
 
 def main() -> None:
     """Print the table."""
     ancestral = sampler.ddim(1.0)
     rows = {
-        f"naive, weight {w:g}": compared(lambda e, k, w=w: guidance.naive(e, SDE, k, w), sampler.euler_maruyama, 500)
+        f"naive, weight {w:g}": compare(lambda d, k, w=w: guidance.naive(d, k, w), sampler.euler_maruyama, 500)
         for w in (0.5, 1.0, 2.0)
     }
     rows |= {
-        f"DPS, weight {w:g}": compared(lambda e, k, w=w: guidance.dps(e, k, w, positive=False), ancestral, 200)
+        f"DPS, weight {w:g}": compare(lambda d, k, w=w: guidance.dps(d, k, w, positive=False), ancestral, 200)
         for w in (0.5, 1.0, 2.0, 4.0)
     }
     rows |= {
-        f"DDS, {u} updates of anchor {a:g}": compared(dds(a, u), ancestral, 50)
+        f"DDS, {u} updates of anchor {a:g}": compare(dds(a, u), ancestral, 50)
         for a, u in ((0.0, 1), (2.0, 1), (2.0, 4))
     }
     rows |= {
-        f"DDS-δ, δ {d:g}": compared(lambda e, k, d=d: guidance.dds_delta(e, guidance.whole(k), d), ancestral, 50)
+        f"DDS-δ, δ {d:g}": compare(lambda p, k, d=d: guidance.dds_delta(p, k, d), ancestral, 50)
         for d in (0.0003, 0.001, 0.003, 0.01)
     }
     rows |= {
-        f"likelihood schedule, {m:g} iterations": compared(scheduled(m), ancestral, 50) for m in (0.5, 1.0, 2.0, 4.0)
+        f"likelihood schedule, {m:g} iterations": compare(schedule(m), ancestral, 50) for m in (0.5, 1.0, 2.0, 4.0)
     }
     print(f"{'posterior':40s} mean off by 0.000, SD {1 / np.sqrt(1 / SPREAD**2 + 1 / NOISE**2):.3f}")
     for name, (distance, deviation) in rows.items():

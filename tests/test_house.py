@@ -37,14 +37,10 @@ HEAVY_OR_OPTIONAL = {"matplotlib", "orbax", "nilearn", "pydicom", "PIL", "skimag
 # Networks are taken as Models below tools/; these still build theirs, until they are moved.
 NETWORK_MODULES = {"unet", "plain_unet", "score_unet", "residual", "resnet", "swin"}
 BUILDERS = {"unet", "plain_unet", "score_unet", "residual_cnn", "from_flax"}
-NOT_YET = {"medjax/labels/audit.py", "medjax/segmentation/nnunet.py", "medjax/diffusion/prior.py"}
 
 # A cache keyed by settings keeps what was compiled alive and hides it from `jit`; these are caches of something else.
 CACHES = {
     "medjax/training/batches.py": "an epoch's order, an array that is asked for once a batch",
-    "medjax/labels/audit.py": "not yet",
-    "medjax/labels/refurbish.py": "not yet",
-    "medjax/segmentation/nnunet.py": "not yet",
 }
 
 # What multiplies matrices, and takes `precision`.
@@ -256,10 +252,7 @@ def test_scripts_and_tests_are_short_too():
 
 
 def test_no_network_is_built_below_tools():
-    names = [name for name in sources("medjax") if name not in NOT_YET]
-    assert_none([line for name in names for line in networks_built(read(name), name)])
-    done = [name for name in NOT_YET if not networks_built(read(name), name)]
-    assert not done, f"no longer needed in NOT_YET: {done}"
+    assert_none([line for name in sources("medjax") for line in networks_built(read(name), name)])
 
 
 def test_no_function_is_cached_by_its_settings():

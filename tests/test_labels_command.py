@@ -32,29 +32,30 @@ def folders(tmp_path_factory):
     for k in range(20):
         Image.fromarray((255 * data.images[k, ..., 0]).astype(np.uint8)).save(root / "images" / f"case_{k:02d}.png")
         Image.fromarray(wrong.labels[k].astype(np.uint8)).save(root / "masks" / f"case_{k:02d}.png")
-    return root, wrong.bad
+    return root, wrong.corrupted
 
 
 def test_wrong_labels_lead_the_list(folders):
-    root, bad = folders
+    root, corrupted = folders
     said = command(root / "images", root / "masks", "-o", root / "out", *SETTINGS, "--threshold", "0.25")
     assert said.exit_code == 0, said.output
     assert "5 of 20 labels flagged by dice_mean" in said.stdout
     rows = list(csv.DictReader((root / "out" / "ranked.csv").read_text().splitlines()))
     assert len(rows) == 20 and [row["flagged"] for row in rows] == ["1"] * 5 + ["0"] * 15
-    assert sum(bad[int(row["name"][5:7])] for row in rows[:5]) >= 4
+    assert sum(corrupted[int(row["name"][5:7])] for row in rows[:5]) >= 4
     assert (root / "out" / "report.html").stat().st_size > 50_000
 
 
 def test_a_second_look_needs_no_training_and_trusted_labels_turn_the_list(folders):
-    root, bad = folders
+    root, corrupted = folders
     trusted = root / "trusted.csv"
-    rows = [f"case_{k:02d}.png,{int(not bad[k])}" for k in (*np.flatnonzero(bad)[:2], *np.flatnonzero(~bad)[:2])]
+    chosen = (*np.flatnonzero(corrupted)[:2], *np.flatnonzero(~corrupted)[:2])
+    rows = [f"case_{k:02d}.png,{int(not corrupted[k])}" for k in chosen]
     trusted.write_text("\n".join(["name,wrong", *rows]))
     said = command(root / "images", root / "masks", "-o", root / "out", *SETTINGS, "--trusted", trusted)
     assert said.exit_code == 0, said.output
     first = next(csv.DictReader((root / "out" / "ranked.csv").read_text().splitlines()))
-    assert not bad[int(first["name"][5:7])]
+    assert not corrupted[int(first["name"][5:7])]
 
 
 def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders, tmp_path):

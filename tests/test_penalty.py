@@ -7,12 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax import penalty
-from medjax.errors import DataError
-from medjax.penalty import Neighbours, bowsher, neighbours, patch_weights
+from medjax.errors import ConfigError, DataError
+from medjax.penalty import (
+    Neighbours,
+    Patch,
+    Penalty,
+    Quadratic,
+    RelativeDifference,
+    bowsher,
+    from_function,
+    neighbours,
+    patch_weights,
+    require,
+)  # fmt: skip
 
 SHAPE, VOXEL = (4, 3, 2), (2.0, 3.0, 1.5)
-quadratic, quadratic_gradient = jax.jit(penalty.quadratic), jax.jit(penalty.quadratic_gradient)
+quadratic = jax.jit(lambda pairs, x: Quadratic(pairs).value(x))
+quadratic_gradient = jax.jit(lambda pairs, x: Quadratic(pairs).gradient(x))
 GAMMA, EPSILON = 1.3, 0.05
 
 
@@ -80,30 +91,24 @@ def test_quadratic_is_the_double_loop(plain: Neighbours, x64: None):
         gradient[b] += w * (x[b] - x[a])
     np.testing.assert_allclose(quadratic_gradient(plain, jnp.asarray(x)), gradient, rtol=1e-10, atol=1e-13)
 
-    autodiff = jax.jit(jax.grad(penalty.quadratic, argnums=1))(plain, jnp.asarray(x))
+    autodiff = jax.jit(jax.grad(quadratic, argnums=1))(plain, jnp.asarray(x))
     np.testing.assert_allclose(autodiff, gradient, rtol=1e-10, atol=1e-13)
 
 
 def test_relative_difference_is_the_double_loop(plain: Neighbours, x64: None):
     x = image()
     want = sum(w * (x[a] - x[b]) ** 2 / (x[a] + x[b] + GAMMA * abs(x[a] - x[b]) + EPSILON) for a, b, w in pairs())
-    np.testing.assert_allclose(penalty.relative_difference(plain, jnp.asarray(x), GAMMA, EPSILON), want, rtol=1e-12)
-    twice = penalty.relative_difference(plain, jnp.asarray(2 * x))
-    np.testing.assert_allclose(twice, 2 * penalty.relative_difference(plain, jnp.asarray(x)), rtol=1e-7)
+    np.testing.assert_allclose(RelativeDifference(plain, GAMMA, EPSILON).value(jnp.asarray(x)), want, rtol=1e-12)
+    twice = RelativeDifference(plain).value(jnp.asarray(2 * x))
+    np.testing.assert_allclose(twice, 2 * RelativeDifference(plain).value(jnp.asarray(x)), rtol=1e-7)
 
 
 def test_derivatives_of_the_relative_difference_are_autodiffs(plain: Neighbours, x64: None):
     @jax.jit
     def relative_difference(x: jax.Array) -> tuple[jax.Array, ...]:
-        value, slope, bend = (
-            lambda x, function=function: function(plain, x, GAMMA, EPSILON)
-            for function in (
-                penalty.relative_difference,
-                penalty.relative_difference_gradient,
-                penalty.relative_difference_curvature,
-            )
-        )
-        return slope(x), jax.grad(value)(x), bend(x), jax.jacfwd(slope)(x).reshape(x.size, x.size)
+        rdp = RelativeDifference(plain, GAMMA, EPSILON)
+        hessian = jax.jacfwd(rdp.gradient)(x).reshape(x.size, x.size)
+        return rdp.gradient(x), jax.grad(rdp.value)(x), rdp.curvature(x), hessian
 
     for seed in range(3):
         x = jnp.asarray(image(seed))
@@ -115,23 +120,21 @@ def test_derivatives_of_the_relative_difference_are_autodiffs(plain: Neighbours,
 
 def test_empty_and_flat_images_have_finite_derivatives():
     found = neighbours(SHAPE, VOXEL)
-    autodiff = jax.jit(jax.value_and_grad(penalty.relative_difference, argnums=1))
-    gradient_of, curvature_of = map(
-        jax.jit, (penalty.relative_difference_gradient, penalty.relative_difference_curvature)
-    )
+    rdp = RelativeDifference(found)
+    autodiff, gradient_of, curvature_of = map(jax.jit, (jax.value_and_grad(rdp.value), rdp.gradient, rdp.curvature))
     for flat in (jnp.zeros(SHAPE), jnp.ones(SHAPE), jnp.zeros(SHAPE).at[1, 1, 1].set(1.0)):
-        (value, slope), gradient, curvature = (of(found, flat) for of in (autodiff, gradient_of, curvature_of))
+        (value, slope), gradient, curvature = (of(flat) for of in (autodiff, gradient_of, curvature_of))
         assert np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(slope))
         assert np.all(np.isfinite(curvature)) and np.all(curvature >= 0)
         np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6)
-    assert penalty.relative_difference(found, jnp.ones(SHAPE)) == quadratic(found, jnp.ones(SHAPE)) == 0
+    assert rdp.value(jnp.ones(SHAPE)) == quadratic(found, jnp.ones(SHAPE)) == 0
 
 
 @pytest.mark.parametrize("guided", [False, True])
 def test_the_surrogate_touches_and_lies_above(plain: Neighbours, guided: bool, x64: None):
     found = bowsher(plain, jnp.asarray(image(7)), 5) if guided else plain
     at = jnp.asarray(image())
-    anchor, curvature = penalty.quadratic_surrogate(found, at)
+    anchor, curvature = Quadratic(found).surrogate(at)
     constant = quadratic(found, at) - jnp.sum(curvature * (at - anchor) ** 2) / 2
     for seed in range(1, 30):
         x = jnp.asarray(image(seed) * 3 - 1 if seed % 2 else at + 0.01 * image(seed))
@@ -142,7 +145,7 @@ def test_the_surrogate_touches_and_lies_above(plain: Neighbours, guided: bool, x
 
 def test_a_voxel_without_neighbours_is_its_own_anchor(plain: Neighbours, x64: None):
     alone = Neighbours(plain.weights * 0, plain.offsets)
-    anchor, curvature = penalty.quadratic_surrogate(alone, jnp.asarray(image()))
+    anchor, curvature = Quadratic(alone).surrogate(jnp.asarray(image()))
     np.testing.assert_array_equal(anchor, image())
     assert np.all(curvature == 0)
 
@@ -205,9 +208,27 @@ def test_bad_guides_are_refused(plain: Neighbours):
 
 def test_penalties_jit_and_vmap(plain: Neighbours, x64: None):
     images = jnp.asarray(image(0, (3, *SHAPE)))
-    for function in (penalty.quadratic, penalty.relative_difference, penalty.relative_difference_gradient):
-        got = jax.jit(jax.vmap(function, in_axes=(None, 0)))(plain, images)
-        np.testing.assert_allclose(got, jnp.stack([function(plain, one) for one in images]), rtol=1e-10, atol=1e-12)
+    for kind in (Quadratic(plain), RelativeDifference(plain), Patch(plain, 0.3)):
+        for name in ("value", "gradient"):
+            got = jax.jit(jax.vmap(lambda kind, x, name=name: getattr(kind, name)(x), in_axes=(None, 0)))(kind, images)
+            alone = jnp.stack([getattr(kind, name)(one) for one in images])
+            np.testing.assert_allclose(got, alone, rtol=1e-10, atol=1e-12)
+
+
+def test_curvature_of_the_quadratic_is_its_hessians_diagonal(plain: Neighbours, x64: None):
+    hessian = jax.hessian(Quadratic(plain).value)(jnp.asarray(image())).reshape(24, 24)
+    np.testing.assert_allclose(np.ravel(Quadratic(plain).curvature(jnp.asarray(image()))), np.diag(hessian), rtol=1e-10)
+
+
+def test_any_function_is_a_penalty_and_what_it_lacks_is_named(plain: Neighbours, x64: None):
+    ridge = from_function(lambda x: jnp.sum(x**2) / 2)
+    assert isinstance(ridge, Penalty)
+    x = jnp.asarray(image())
+    np.testing.assert_allclose(ridge.gradient(x), x)
+    require(ridge, "BSREM", "gradient")
+    with pytest.raises(ConfigError, match="MAP-EM needs a penalty with surrogate; FunctionPenalty has no surrogate"):
+        require(ridge, "MAP-EM", "surrogate")
+    require(Quadratic(plain), "MAP-EM", "surrogate")
 
 
 def test_patch_weights_touch_the_patch_penalty():
@@ -223,7 +244,7 @@ def test_patch_weights_touch_the_patch_penalty():
             a = sum(jax.lax.slice_in_dim(padded, k, k + n, axis=axis) for k in range(3)) / 3
         return a
 
-    def penalty(x):
+    def written_out(x):
         total = 0.0
         for weight, (i, j, _) in zip(pairs.weights, pairs.offsets, strict=True):
             moved = jnp.roll(x, (-i, -j), (0, 1))
@@ -234,4 +255,9 @@ def test_patch_weights_touch_the_patch_penalty():
 
     touched = quadratic_gradient(patch_weights(pairs, image, delta), image)
     inside = (slice(2, -2), slice(2, -2))
-    np.testing.assert_allclose(touched[inside], jax.grad(penalty)(image)[inside], rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(touched[inside], jax.grad(written_out)(image)[inside], rtol=2e-3, atol=1e-5)
+    patch = Patch(pairs, delta)
+    np.testing.assert_allclose(patch.gradient(image), touched, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(jax.grad(patch.value)(image)[inside], touched[inside], rtol=2e-3, atol=1e-5)
+    anchor, curvature = patch.surrogate(image)
+    np.testing.assert_allclose(curvature * (image - anchor), touched, rtol=1e-3, atol=1e-5)

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from medjax.diffusion.prior import load_prior
+from medjax.diffusion.prior import Settings
+from medjax.diffusion.prior_file import load_prior
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.metrics.image import nrmse
+from medjax.tools import pet_prior
 from tests.test_pet_command import done, medjax_command
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -80,6 +82,32 @@ def test_train_prior_on_images_of_ones_own(tmp_path):
     assert json.loads(line)["step"] == 4
     again = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "4")
     assert "continuing after step 4" in again.stdout
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    """Killed between two checkpoints, then between the last checkpoint and the prior's file."""
+    files, settings = images(tmp_path), Settings((8, 16), 1, (1,), 24, 3.0)
+
+    def train(folder):
+        return pet_prior.train(tmp_path / folder, files, 0, settings, 7, 2, 1e-3, 0, every=1).read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    whole, rows = train("whole"), []
+    with monkeypatch.context() as patch:
+        patch.setattr(pet_prior, "append_jsonl", lambda work, values: rows.append(values) or len(rows) < 6 or killed())
+        with pytest.raises(KeyboardInterrupt):
+            train("killed")
+    assert not (tmp_path / "killed" / "prior.npz").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(pet_prior, "save_prior", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train("killed")
+    assert not (tmp_path / "killed" / "prior.npz").exists()
+    assert train("killed") == whole
+    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [6, 7]  # from the checkpoint of step 5 on
 
 
 def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path):

@@ -91,16 +91,15 @@ def test_components_are_kept_as_asked(folder):
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(folder, monkeypatch):
-    save = commands.save_arrays
+    save = commands.save
 
-    def killed(path, tree):
-        save(path, tree)
-        if path.name == "state.npz":
-            raise KeyboardInterrupt
+    def killed(*arguments, **options):
+        save(*arguments, **options)
+        raise KeyboardInterrupt
 
     model = folder / "stopped"
     with monkeypatch.context() as patched:
-        patched.setattr(commands, "save_arrays", killed)
+        patched.setattr(commands, "save", killed)
         assert command("train", folder / "data", "-o", model, "--fold", "0", *TRAIN).exit_code == 130
     assert not (model / "fold_0" / "params.npz").exists()
     said = done("train", folder / "data", "-o", model, "--fold", "0", *TRAIN)
@@ -210,8 +209,9 @@ def test_a_damaged_model_is_one_line(copies):
     train = ("train", copies / "data", "-o", model, "--fold", "0", *TRAIN)
     predict = ("predict", model, copies / "data" / "imagesTs", "-o", copies / "new")
     (fold / "validation.csv").unlink()
-    (fold / "checkpoints" / "state.npz").write_bytes(b"half")
-    refused("checkpoints/state.npz: damaged (File is not a zip file); delete its fold's folder", *train)
+    (fold / "checkpoints" / "120" / "default" / "_METADATA").write_bytes(b"half")
+    refused("fold_0/checkpoints/120 is damaged or holds other arrays", *train)
+    refused("; delete its fold's folder to train the fold anew", *train)
     (fold / "params.npz").write_bytes((fold / "params.npz").read_bytes()[:-50])
     refused("fold_0/params.npz: damaged", *predict)
     edited(model / "dataset.json", labels=None)

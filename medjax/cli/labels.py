@@ -17,20 +17,20 @@ MaskDir = Annotated[
     ),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Work directory.", show_default=False)]
-Detector = Annotated[str, typer.Option(help="What ranks: vog, dice_mean, softmin, … (all are written).")]
-Threshold = Annotated[str, typer.Option(help="What flags: otsu, mixture, mad, or a share such as 0.1.")]
+Detector = Annotated[str, typer.Option(help="Score that ranks: vog, dice_mean, softmin, … (all are written).")]
+Threshold = Annotated[str, typer.Option(help="Threshold that flags: otsu, mixture, mad, or a fraction such as 0.1.")]
 Trusted = Annotated[
     Path | None,
     typer.Option(
         metavar="CSV",
-        help="Labels that were looked at: columns name (of the image), wrong (0 or 1).",
+        help="Trusted set, labels that were checked: columns name (of the image), wrong (0 or 1).",
         show_default=False,
     ),
 ]
 Size = Annotated[int, typer.Option(help="Voxels of the images in training, each way: a multiple of 8.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes with background; default: found.")]
-Epochs = Annotated[int, typer.Option(help="Passes over the images, 4 or more.")]
-Seed = Annotated[int, typer.Option(help="Of the network and the order of images.")]
+Epochs = Annotated[int, typer.Option(help="Epochs of training, 4 or more.")]
+Seed = Annotated[int, typer.Option(help="Random seed of the network and of the order of images.")]
 
 
 @app.callback()
@@ -51,7 +51,7 @@ def audit_command(
     epochs: Epochs = 24,
     seed: Seed = 0,
 ) -> None:
-    """Train a U-Net on the labels as they are and rank them by how it takes them.
+    """Train a U-Net on the labels as they are and rank them by its training dynamics.
 
     medjax labels audit images/ masks/ -o audit
 

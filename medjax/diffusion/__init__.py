@@ -1,1 +1,1 @@
-"""Generative priors: forward SDE → score matching → reverse sampler → conditioning on data."""
+"""Generative priors: forward SDE → score matching → denoiser → guidance by data → sampler."""

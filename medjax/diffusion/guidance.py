@@ -1,166 +1,254 @@
-"""Sampling given data: each method turns an estimator of the prior into one that knows a likelihood.
+"""Sampling conditioned on data: each method makes of a denoiser and a likelihood a guided one, for `sampler`.
 
+    unguided      what the prior alone says
     naive         s + w (1 − t) ∇ log p(data | x(t))                         edits the score
     dps           x ← x − w / D · ∂ D / ∂ x(t), D the deviance of the denoised image; differentiates the network
     dds           a few preconditioned ascents of log-likelihood − ½ λ ‖z − z₀‖² from the denoised image z₀
     dds_delta     the same by damped plain gradient steps, |x| inside the likelihood, a penalty along z
-    (likelihood schedule: `schedule.py`)
+    (likelihood schedule: `likelihood_schedule.py`)
+
+A guided denoiser is (x, t, index) → Estimate(x0, noise, shift), Info, of one image x at the scalar time t in the
+sampler's step number `index`. It is a pytree, so it can be an argument of jit and be vmapped over what it holds.
 
 Images of the network are in units of `scale`; a likelihood sees scale · image. All take any `Likelihood`; none samples
 the posterior exactly, even for Gaussians: RESULTS.md says by how much they miss it.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree, Scalar
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, PyTree, Scalar
 
-from medjax.diffusion.sampler import Estimate, Estimator
-from medjax.diffusion.sde import Sde, score_from_denoised, tweedie
+from medjax.diffusion.denoiser import as_denoiser, denoise
+from medjax.diffusion.sde import noise_from_x0, score_from_x0, tweedie
+from medjax.iterate import static_partial
 from medjax.likelihood import Likelihood, precondition
 
-Part = Callable[[Int[Array, ""]], Likelihood]  # update number → the subset of the data it uses
+
+class Estimate(NamedTuple):
+    """What is in a noisy sample x = γ · x0 + ν · noise, where data have not bent the two apart."""
+
+    x0: Float[Array, "*space"]
+    noise: Float[Array, "*space"]
+    shift: Float[Array, "*space"] | float | Scalar = 0.0  # added after the solver's step
 
 
 class Info(NamedTuple):
-    """What a reader wants to see of a conditioned step."""
+    """What a reader wants to see of a guided step."""
 
-    projections: Scalar  # forward and back-projections of the whole data
+    projector_calls: Scalar  # forward and back-projections of the whole data
 
 
-def naive(
-    estimator: Estimator, sde: Sde, likelihood: Likelihood, weight: float | Scalar, scale: float | Scalar = 1.0
-) -> Estimator:
+@runtime_checkable
+class HasGradient(Protocol):
+    """What guidance asks of a penalty."""
+
+    def gradient(self, image: Array, /) -> Array:
+        """∂ penalty / ∂ image, without its weight."""
+        ...
+
+
+Guided = Callable[[Float[Array, "*space"], Scalar, Int[Array, ""]], tuple[Estimate, Any]]
+Subset = Callable[[Int[Array, ""]], Likelihood]  # update number → the data it uses
+
+
+def estimate(denoiser: Any, x: Float[Array, "*space"], t: Scalar, index: Int[Array, ""]) -> Estimate:
+    """The prior's estimate: x0, and the noise that is left.
+
+    A denoiser with a method `at_step` gives the one that is to be asked at that step: see `planes.alternate`.
+    """
+    at_step = getattr(denoiser, "at_step", None)
+    x0 = denoise(denoiser, x, t) if at_step is None else at_step(index, x[None], t[None])[0]
+    return Estimate(x0, noise_from_x0(denoiser.sde, x, x0, t))
+
+
+def unguided(denoiser: Any) -> Guided:
+    """The prior alone."""
+    return Partial(_unguided, as_denoiser(denoiser))
+
+
+def _unguided(denoiser: Any, x: Array, t: Scalar, index: Array) -> tuple[Estimate, Info]:
+    return estimate(denoiser, x, t, index), Info(0.0 * t)
+
+
+def naive(denoiser: Any, likelihood: Likelihood, weight: float | Scalar, scale: float | Scalar = 1.0) -> Guided:
     """The score plus weight · (1 − t) · ∇ log p(data | scale · max(x, 0)): the noisy sample itself is held to the data.
 
     Source: PET-Naive of Singh et al., MELBA 2024:001, whose i / N is 1 − t.
     """
+    return Partial(_naive, as_denoiser(denoiser), likelihood, weight, scale)
 
-    def conditioned(x: Array, t: Scalar, index: Int[Array, ""]) -> tuple[Estimate, Info]:
-        estimate, _ = estimator(x, t, index)
-        image = scale * jnp.maximum(x, 0)
-        pull = scale * likelihood.gradient(image) * (x > 0)
-        s = score_from_denoised(sde, x, estimate.denoised, t) + weight * (1 - t) * pull
-        noise = -sde.marginal(t)[1] * s
-        return Estimate(tweedie(sde, x, s, t), noise, estimate.shift), Info(2.0 + 0 * t)
 
-    return conditioned
+def _naive(
+    denoiser: Any, likelihood: Likelihood, weight: Any, scale: Any, x: Array, t: Scalar, index: Array
+) -> tuple[Estimate, Info]:
+    sde = denoiser.sde
+    prior = estimate(denoiser, x, t, index)
+    image = scale * jnp.maximum(x, 0)
+    pull = scale * likelihood.gradient(image) * (x > 0)
+    score = score_from_x0(sde, x, prior.x0, t) + weight * (1 - t) * pull
+    return Estimate(tweedie(sde, x, score, t), -sde.marginal(t)[1] * score), Info(2.0 + 0 * t)
 
 
 def dps(
-    estimator: Estimator,
+    denoiser: Any,
     likelihood: Likelihood,
     weight: float | Scalar,
     scale: float | Scalar = 1.0,
     positive: bool = True,
-) -> Estimator:
-    """After the move, x ← x − weight / D · ∂ D(scale · denoised) / ∂ x(t), D the deviance.
+) -> Guided:
+    """After the solver's step, x ← x − weight / D · ∂ D(scale · x0) / ∂ x(t), D the deviance.
 
-    The derivative goes through the network: on CPU loop the jitted step from Python. `positive` clips what the
+    The derivative goes through the network: on CPU run the sampler by `iterate.loop`. `positive` clips what the
     likelihood sees.
 
     Source: Chung et al., ICLR 2023; for PET Singh et al., MELBA 2024:001.
     """
+    return Partial(static_partial(_dps, positive), as_denoiser(denoiser), likelihood, weight, scale)
 
-    def conditioned(x: Array, t: Scalar, index: Int[Array, ""]) -> tuple[Estimate, Info]:
-        def misfit(x: Array) -> tuple[Scalar, Estimate]:
-            estimate, _ = estimator(x, t, index)
-            seen = jnp.maximum(estimate.denoised, 0) if positive else estimate.denoised
-            return likelihood.deviance(likelihood.expected(scale * seen)), estimate
 
-        (deviance, estimate), slope = jax.value_and_grad(misfit, has_aux=True)(x)
-        shift = estimate.shift - weight * slope / jnp.maximum(deviance, jnp.finfo(x.dtype).tiny)
-        return estimate._replace(shift=shift), Info(2.0 + 0 * t)
+def _dps(
+    positive: bool,
+    denoiser: Any,
+    likelihood: Likelihood,
+    weight: Any,
+    scale: Any,
+    x: Array,
+    t: Scalar,
+    index: Array,
+) -> tuple[Estimate, Info]:
+    def misfit(x: Array) -> tuple[Scalar, Estimate]:
+        prior = estimate(denoiser, x, t, index)
+        seen = jnp.maximum(prior.x0, 0) if positive else prior.x0
+        return likelihood.deviance(likelihood.expected(scale * seen)), prior
 
-    return conditioned
+    (deviance, prior), slope = jax.value_and_grad(misfit, has_aux=True)(x)
+    shift = -weight * slope / jnp.maximum(deviance, jnp.finfo(x.dtype).tiny)
+    return prior._replace(shift=shift), Info(2.0 + 0 * t)
 
 
 def dds(
-    estimator: Estimator,
-    part: Part,
+    denoiser: Any,
+    likelihood: Likelihood | Subset,
     anchor: float | Scalar,
     scale: float | Scalar = 1.0,
     updates: int | Int[Array, ""] = 4,
-    parts: int = 1,
-    penalty: Callable[[Array], Array] | None = None,
+    subsets: int = 1,
+    penalty: HasGradient | None = None,
+    penalty_weight: float | Scalar = 0.0,
     positive: bool = True,
-) -> Estimator:
-    """z ← max(z + P(z) (∇L_j(z) − λ / parts (z − z₀) − ∇R(z) / parts), 0), `updates` times from z₀ = scale · denoised.
+) -> Guided:
+    """z ← max(z + P(z) (∇L_j(z) − (λ (z − z₀) + β ∇R(z)) / subsets), 0), `updates` times from z₀ = scale · x0.
 
-    P preconditions (x / sensitivity in PET), λ = anchor; `part(n)` is the data of update n: the whole, or one of
-    `parts` subsets in an order that goes on from step to step. `penalty` is ∇R, weighted, in units of the likelihood's
-    image.
+    P preconditions (x / sensitivity in PET), λ = anchor, R the penalty of the likelihood's image and β its weight. A
+    likelihood is all data in every update; `ordered` gives update n one of so many subsets, in an order that goes on
+    from step to step.
 
     Source: Chung, Lee & Ye, ICLR 2024; for PET Singh et al., MELBA 2024:001.
     """
+    function = static_partial(_dds, positive)
+    return Partial(
+        function, as_denoiser(denoiser), _subset(likelihood), anchor, scale, updates, subsets, penalty, penalty_weight
+    )
 
-    def advance(likelihood: Likelihood, z: Array, z0: Array) -> Array:
-        pull = anchor * (z - z0) + (0 if penalty is None else penalty(z))
-        z = z + precondition(likelihood, z, likelihood.gradient(z) - pull / parts)
+
+def _dds(
+    positive: bool,
+    denoiser: Any,
+    subset: Subset,
+    anchor: Any,
+    scale: Any,
+    updates: Any,
+    subsets: Any,
+    penalty: HasGradient | None,
+    penalty_weight: Any,
+    x: Array,
+    t: Scalar,
+    index: Array,
+) -> tuple[Estimate, Info]:
+    prior = estimate(denoiser, x, t, index)
+    z0 = scale * (jnp.maximum(prior.x0, 0) if positive else prior.x0)
+
+    def update(number: Any, z: Array) -> Array:
+        likelihood = subset(index * updates + number)
+        pull = anchor * (z - z0) + (0 if penalty is None else penalty_weight * penalty.gradient(z))
+        z = z + precondition(likelihood, z, likelihood.gradient(z) - pull / subsets)
         return jnp.maximum(z, 0) if positive else z
 
-    return _inner(estimator, part, advance, scale, updates, parts, positive)
+    z = jax.lax.fori_loop(0, updates, update, z0)
+    return prior._replace(x0=z / scale), Info(jnp.asarray(2.0 * updates / subsets, x.dtype))
 
 
 def dds_delta(
-    estimator: Estimator,
-    part: Part,
+    denoiser: Any,
+    likelihood: Likelihood | Subset,
     delta: float | Scalar,
     anchor: float | Scalar = 1.0,
     scale: float | Scalar = 1.0,
     updates: int | Int[Array, ""] = 5,
-    parts: int = 1,
-    penalty: Callable[[Array], Array] | None = None,
-) -> Estimator:
-    """x ← x + δ ∇(L_j(scale · |x|) − (R(x) + λ ‖x − x₀‖²) / parts), `updates` times from the denoised image x₀.
+    subsets: int = 1,
+    penalty: HasGradient | None = None,
+    penalty_weight: float | Scalar = 0.0,
+) -> Guided:
+    """x ← x + δ ∇(L_j(scale · |x|) − (β R(x) + λ ‖x − x₀‖²) / subsets), `updates` times from the denoised image x₀.
 
-    Everything is in units of the network's image, as published: δ is not free of units. `penalty` is ∇R, weighted:
-    the relative difference between axial neighbours in the paper. The image may be negative: clip it, or take |image|.
+    Everything is in units of the network's image, as published: δ is not free of units, and R is the penalty of that
+    image: the relative difference between axial neighbours in the paper. The image may be negative: clip it, or take
+    |image|.
 
     Source: PET-DDS-δ of Webber et al., IEEE MIC 2024 (arXiv 2412.04319).
     """
+    arguments = (delta, anchor, scale, updates, subsets, penalty, penalty_weight)
+    return Partial(_dds_delta, as_denoiser(denoiser), _subset(likelihood), *arguments)
 
-    def advance(likelihood: Likelihood, z: Array, z0: Array) -> Array:
+
+def _dds_delta(
+    denoiser: Any,
+    subset: Subset,
+    delta: Any,
+    anchor: Any,
+    scale: Any,
+    updates: Any,
+    subsets: Any,
+    penalty: HasGradient | None,
+    penalty_weight: Any,
+    x: Array,
+    t: Scalar,
+    index: Array,
+) -> tuple[Estimate, Info]:
+    prior = estimate(denoiser, x, t, index)
+    z0 = scale * prior.x0
+
+    def update(number: Any, z: Array) -> Array:
         x, x0 = z / scale, z0 / scale
-        ascent = scale * jnp.sign(x) * likelihood.gradient(jnp.abs(z))
-        pull = 2 * anchor * (x - x0) + (0 if penalty is None else penalty(x))
-        return scale * (x + delta * (ascent - pull / parts))
+        ascent = scale * jnp.sign(x) * subset(index * updates + number).gradient(jnp.abs(z))
+        pull = 2 * anchor * (x - x0) + (0 if penalty is None else penalty_weight * penalty.gradient(x))
+        return scale * (x + delta * (ascent - pull / subsets))
 
-    return _inner(estimator, part, advance, scale, updates, parts, positive=False)
-
-
-def _inner(
-    estimator: Estimator,
-    part: Part,
-    advance: Callable[[Likelihood, Array, Array], Array],
-    scale: float | Scalar,
-    updates: int | Int[Array, ""],
-    parts: int,
-    positive: bool,
-) -> Estimator:
-    """The denoised image, `updates` times advanced on the data; the noise stays as it was."""
-
-    def conditioned(x: Array, t: Scalar, index: Int[Array, ""]) -> tuple[Estimate, Info]:
-        estimate, _ = estimator(x, t, index)
-        z0 = scale * (jnp.maximum(estimate.denoised, 0) if positive else estimate.denoised)
-
-        def body(number: Any, z: Array) -> Array:
-            return advance(part(index * updates + number), z, z0)
-
-        z = jax.lax.fori_loop(0, updates, body, z0)
-        calls = jnp.asarray(2.0 * updates / parts, x.dtype)
-        return estimate._replace(denoised=z / scale), Info(calls)
-
-    return conditioned
+    z = jax.lax.fori_loop(0, updates, update, z0)
+    return prior._replace(x0=z / scale), Info(jnp.asarray(2.0 * updates / subsets, x.dtype))
 
 
-def whole(likelihood: Likelihood) -> Part:
+def whole(likelihood: Likelihood) -> Subset:
     """Every update uses all data."""
-    return lambda number: likelihood
+    return Partial(_whole, likelihood)
 
 
-def ordered(select: Callable[[PyTree, Any], Likelihood], stacked: PyTree, order: Int[Array, " part"]) -> Part:
-    """Update n uses select(stacked, order[n mod parts]): ordered subsets, as `medjax.pet.acquisition.select` takes."""
-    return lambda number: select(stacked, order[number % len(order)])
+def ordered(select: Callable[[PyTree, Any], Likelihood], stacked: PyTree, order: Int[Array, " subset"]) -> Subset:
+    """Update n uses select(stacked, order[n mod subsets]), ordered subsets: see `medjax.pet.acquisition.select`."""
+    return Partial(static_partial(_ordered, select), stacked, order)
+
+
+def _whole(likelihood: Likelihood, number: Any) -> Likelihood:
+    return likelihood
+
+
+def _ordered(select: Callable[[PyTree, Any], Likelihood], stacked: PyTree, order: Array, number: Any) -> Likelihood:
+    return select(stacked, order[number % len(order)])
+
+
+def _subset(likelihood: Any) -> Subset:
+    return likelihood if callable(likelihood) else whole(likelihood)

@@ -47,7 +47,7 @@ def coverage(
     mask: Bool[Array, "*space"],
     levels: Float[Array, " level"],
 ) -> Float[Array, " level"]:
-    """Share of the mask's voxels whose truth lies in the central interval of each level: equal to it if calibrated.
+    """Fraction of the mask's voxels whose truth lies in the central interval of each level: equal to it if calibrated.
 
     Intervals lie between order statistics, interpolated, such that a truth drawn like the n samples falls in with
     exactly that probability: rank u of the truth among them is uniform, and the interval is |2u − 1| ≤ level. NaN for
@@ -65,7 +65,7 @@ def coverage(
     return jax.vmap(inside)(low, high, tail)
 
 
-def _between(ordered: Array, place: Scalar) -> Array:
-    below = jnp.floor(place).astype(int)
+def _between(ordered: Array, rank: Scalar) -> Array:
+    below = jnp.floor(rank).astype(int)
     above = jnp.minimum(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return ordered[below] + (rank - below) * (ordered[above] - ordered[below])

@@ -4,31 +4,42 @@
     reverse     dx = (f x − g² s) dt + g dw,         s = ∇ log p(x, t), the score
     Tweedie     E[x(0) | x(t)] = (x + ν² s) / γ
 
-Everything follows from the marginal: another schedule is one function (t, ends) → log γ, ν².
+Everything follows from the marginal: another noise schedule is one function (t, parameters) → log γ, ν².
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 Time = Scalar | float
+HALVINGS = 50  # of an interval of times: float32 resolves no more
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sde:
-    """A diffusion. `ends` are its settings (traced); `law` maps (t, ends) to log γ and ν²."""
+    """A diffusion. `parameters` of the noise schedule are traced; `schedule` maps (t, parameters) to log γ and ν²."""
 
-    ends: tuple[Time, Time]
-    law: Callable = field(metadata={"static": True})
+    parameters: tuple[Time, ...]
+    schedule: Callable = field(metadata={"static": True})
+
+    def log_mean_coefficient(self, t: Time) -> Scalar:
+        """log γ at time t."""
+        return self.schedule(jnp.asarray(t), self.parameters)[0]
 
     def marginal(self, t: Time) -> tuple[Scalar, Scalar]:
         """γ and ν at time t."""
-        log_gamma, variance = self.law(jnp.asarray(t), self.ends)
-        return jnp.exp(log_gamma), jnp.sqrt(variance)
+        log_mean_coefficient, variance = self.schedule(jnp.asarray(t), self.parameters)
+        return jnp.exp(log_mean_coefficient), jnp.sqrt(variance)
+
+    def sigma(self, t: Time) -> Scalar:
+        """σ = ν / γ at time t: the noise level of x / γ."""
+        gamma, nu = self.marginal(t)
+        return nu / gamma
 
 
 def vp(beta_min: float | Scalar = 0.1, beta_max: float | Scalar = 10.0) -> Sde:
@@ -47,21 +58,21 @@ def ve(sigma_min: float | Scalar = 0.01, sigma_max: float | Scalar = 40.0) -> Sd
     return Sde((sigma_min, sigma_max), _variance_exploding)
 
 
-def _variance_preserving(t: Scalar, ends: tuple[Time, Time]) -> tuple[Scalar, Scalar]:
-    low, high = ends
-    log_gamma = -(t**2) * (high - low) / 4 - t * low / 2
-    return log_gamma, -jnp.expm1(2 * log_gamma)
+def _variance_preserving(t: Scalar, betas: tuple[Time, Time]) -> tuple[Scalar, Scalar]:
+    low, high = betas
+    log_mean_coefficient = -(t**2) * (high - low) / 4 - t * low / 2
+    return log_mean_coefficient, -jnp.expm1(2 * log_mean_coefficient)
 
 
-def _variance_exploding(t: Scalar, ends: tuple[Time, Time]) -> tuple[Scalar, Scalar]:
-    low, high = map(jnp.asarray, ends)
+def _variance_exploding(t: Scalar, sigmas: tuple[Time, Time]) -> tuple[Scalar, Scalar]:
+    low, high = map(jnp.asarray, sigmas)
     return jnp.zeros_like(t), jnp.exp(2 * (jnp.log(low) + t * jnp.log(high / low)))
 
 
 def coefficients(sde: Sde, t: Time) -> tuple[Scalar, Scalar]:
     """Drift f = d log γ / dt and diffusion g, g² = d ν² / dt − 2 f ν²."""
     t = jnp.asarray(t, float)
-    (_, variance), (drift, growth) = jax.jvp(lambda t: sde.law(t, sde.ends), (t,), (jnp.ones_like(t),))
+    (_, variance), (drift, growth) = jax.jvp(lambda t: sde.schedule(t, sde.parameters), (t,), (jnp.ones_like(t),))
     return drift, jnp.sqrt(jnp.maximum(growth - 2 * drift * variance, 0))
 
 
@@ -88,9 +99,31 @@ def tweedie(sde: Sde, x: Float[Array, "*shape"], score: Float[Array, "*shape"], 
     return (x + nu**2 * score) / gamma
 
 
-def score_from_denoised(
-    sde: Sde, x: Float[Array, "*shape"], denoised: Float[Array, "*shape"], t: Time
-) -> Float[Array, "*shape"]:
+def score_from_x0(sde: Sde, x: Float[Array, "*shape"], x0: Float[Array, "*shape"], t: Time) -> Float[Array, "*shape"]:
     """s = (γ E[x(0) | x] − x) / ν²: Tweedie's formula turned round."""
     gamma, nu = sde.marginal(t)
-    return (gamma * denoised - x) / nu**2
+    return (gamma * x0 - x) / nu**2
+
+
+def noise_from_x0(sde: Sde, x: Float[Array, "*shape"], x0: Float[Array, "*shape"], t: Time) -> Float[Array, "*shape"]:
+    """n = (x − γ x0) / ν, so that x = γ x0 + ν n."""
+    gamma, nu = sde.marginal(t)
+    return (x - gamma * x0) / nu
+
+
+def time_of_sigma(sde: Sde, sigma: Time, first: Time = 1.0, last: Time = 1e-5) -> Scalar:
+    """The time in [last, first] at which ν / γ is `sigma`, by bisection; the nearer end if there is none."""
+    goal = jnp.log(jnp.asarray(sigma, float))
+
+    def halve(_: Any, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+        low, high = ends
+        middle = (low + high) / 2
+        below = jnp.log(sde.sigma(middle)) < goal
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    ends = (
+        jnp.broadcast_to(jnp.asarray(last, float), goal.shape),
+        jnp.broadcast_to(jnp.asarray(first, float), goal.shape),
+    )
+    low, high = jax.lax.fori_loop(0, HALVINGS, halve, ends)
+    return (low + high) / 2

@@ -105,6 +105,29 @@ def read_events(path: str | Path) -> tuple[ListmodeHeader, Events]:
     return header, events
 
 
+class DirectPlanes(NamedTuple):
+    """A scan in single-slice rebinned planes, in the file's order."""
+
+    header: ListmodeHeader
+    prompts: Float[np.ndarray, "view bin plane"]
+    delayeds: Float[np.ndarray, "view bin plane"]
+    ring_pairs: Float[np.ndarray, " plane"]
+    events: tuple[int, int]  # prompts and delayeds of any ring difference
+
+
+def read_direct_planes(path: str | Path, max_ring_difference: int) -> DirectPlanes:
+    """The counts of a list-mode file, see `read_events` and `rebin`.
+
+    Raises:
+        DataError: what these two raise.
+    """
+    header, events = read_events(path)
+    prompts, delayeds = rebin(header, events, max_ring_difference)
+    number = int(events.prompt.sum())
+    pairs = ring_pairs(header, max_ring_difference)
+    return DirectPlanes(header, prompts, delayeds, pairs, (number, events.prompt.size - number))
+
+
 def sinogram_rings(
     rings: int, max_ring_difference: int
 ) -> tuple[Int[np.ndarray, " sinogram"], Int[np.ndarray, " sinogram"]]:
@@ -115,6 +138,13 @@ def sinogram_rings(
         sums += [2 * first + difference] * 2
         distances += [np.full(first.size, difference)] * 2
     return np.concatenate(sums), np.concatenate(distances)
+
+
+def ring_pairs(header: ListmodeHeader, max_ring_difference: int) -> Float[np.ndarray, " plane"]:
+    """Share of the ring pairs that each single-slice rebinned plane adds up, 1 in the plane that has the most."""
+    plane, distance = sinogram_rings(header.rings, header.max_ring_difference)
+    pairs = np.bincount(plane[distance <= max_ring_difference], minlength=2 * header.rings - 1)
+    return pairs / pairs.max()
 
 
 def rebin(

@@ -1,176 +1,264 @@
-"""Train a U-Net on labels as they are and look at every image's label while it goes on.
+"""Train a network on labels as they are, and read from its training dynamics which labels are suspect.
 
-    for moment in watch(seed, images, labels, settings):      probes, `settings.every` steps apart
-        scores.scores(moment.log, labels)["vog"]           high: suspect
-        moment.turned                                         it has stopped learning fast: now is the time to ask
+    for snapshot in watch(seed, model, images, labels, settings):      probes, `settings.every` steps apart
+        scores.evaluate(scores.built_in(), snapshot.states, labels)["vog"]       high: suspect
+        snapshot.memorization            early learning has ended: now is the time to ask
 
-Images are `(image, *space, channel)` in about 0 … 1, labels class numbers. From any moment training can go on with
-other labels and other weights of images (`go_on`), as if they had been given from then on.
+The network is any segmentation Model; none is built here. Images are `(image, *space, channel)` in about 0 … 1, labels
+class numbers. From any snapshot training can go on with other labels and other weights of images
+(`continue_training`), as if they had been given from then on.
 """
 
-from collections.abc import Iterator
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int, PyTree, Scalar
+from jaxtyping import Array, Float, Int, PyTree
 
-from medjax.errors import DataError
-from medjax.labels import scores
-from medjax.labels.probe import probe
-from medjax.labels.refurbish import turning_point
+from medjax import iterate
+from medjax.errors import ConfigError, DataError
+from medjax.labels import dynamics, scores
+from medjax.labels.dynamics import Batch, Settings
+from medjax.labels.probe import Probe, image_losses, logits, probe
+from medjax.labels.refurbish import end_of_early_learning
+from medjax.labels.scores import LabelScore, States, Trackers
 from medjax.metrics.overlap import mean_dice
-from medjax.models.unet import unet
-from medjax.training.augment import Augmentation, augment
-from medjax.training.batches import from_arrays
-from medjax.training.loop import training
-from medjax.training.losses import dice_cross_entropy
-from medjax.training.old_state import TrainState, init, make_train_step
+from medjax.models.model import Network
+from medjax.training.batches import Batches, from_arrays
+from medjax.training.checkpoint import restore, save
+from medjax.training.state import TrainState
+
+RIDING = ("loss",)  # the gradients that a training step has anyway
+Images = Float[np.ndarray, "image *space channel"]
+ImageLabels = Int[np.ndarray, "image *space"]
 
 
-class Settings(NamedTuple):
-    """Network and training. Hashable, for it decides what is compiled."""
-
-    classes: int
-    widths: tuple[int, ...] = (16, 32, 64, 96)
-    rate: float = 5e-3
-    batch: int = 16
-    steps: int = 400
-    every: int = 25  # steps between probes
-    latest: int = 200  # step by which the labels are judged at the latest
-    decay: float = 0.98  # of the parameters' average
-    pool: int = 1  # blocks of places that share a VOG, to save memory: 12 maps an image are kept
-    dtype: Any = jnp.float32  # of those maps
-    cycles: int = 0  # of the learning rate, each from `rate` to 0, as O2U-Net wants; 0: warm-up and one cosine
-
-    @property
-    def multiple(self) -> int:
-        """Sides of images must be multiples of this."""
-        return 2 ** (len(self.widths) - 1)
-
-
-class Moment(NamedTuple):
-    """A probe of all images."""
+class Snapshot(NamedTuple):
+    """The training after a probe of all images."""
 
     state: TrainState
-    log: scores.Log
-    agreement: float  # mean Dice of what the network says with the labels it was given
-    turned: bool
-
-
-class _Tools(NamedTuple):
-    initialise: Any
-    apply: Any
-    optimiser: Any
-    step: Any  # not jitted: the loop does it
-    look: Any
-    predict: Any
+    states: States  # of the scores, for `scores.evaluate`
+    agreement: float  # mean Dice of the network's predictions with the labels it was given
+    memorization: bool  # early learning has ended, or the latest step is reached
 
 
 def watch(
-    seed: int, images: Float[np.ndarray, "image *space channel"], labels: Int[np.ndarray, "image *space"], s: Settings
-) -> Iterator[Moment]:
-    """Probes of a run on `labels`, which goes on in the memory of what was yielded, state and log: copy what you keep.
+    seed: int,
+    model: Network,
+    images: Images,
+    labels: ImageLabels,
+    settings: Settings,
+    label_scores: Mapping[str, LabelScore] | None = None,
+    probe: Literal["separate", "riding"] = "separate",
+    checkpoints: Path | None = None,
+) -> Iterator[Snapshot]:
+    """Snapshots of a training on `labels`, which goes on in the memory of what was yielded: copy what you keep.
+
+    Args:
+        label_scores: what to keep track of; default: all built-in scores that `probe` allows.
+        probe: "separate" looks at every image as it is, `settings.every` steps apart, by the parameters of that step.
+            "riding" takes the training steps' own backward passes, see `dynamics`: only gradients of the loss.
+        checkpoints: a folder for this run alone. Training and scores are kept there at every snapshot; called again,
+            it yields the last of them once more and goes on to the same bits.
 
     Raises:
-        DataError: sides that the network cannot halve, fewer images than a batch, labels beyond `s.classes`, images
+        ConfigError: a score needs gradients that it does not name or that riding probes do not have.
+        DataError: images that the network does not take, fewer than a batch, labels beyond `settings.classes`, images
             outside 0 … 1 (augmentation would cut them), or a loss that is not finite.
+        WorkdirError: `checkpoints` holds another run.
     """
-    if any(side % s.multiple for side in images.shape[1:-1]):
-        raise DataError(f"images of {images.shape[1:-1]}; {len(s.widths)} levels need multiples of {s.multiple}")
+    chosen = _chosen(label_scores, probe)
+    _check_data(images, labels, settings)
+    check_network(model, images, settings.classes)
+    _check_scores(chosen, labels, settings.classes)
+    snapshots = _riding if probe == "riding" else _separate
+    train = dynamics.algorithm(model, settings).init(jax.random.key(seed), images)
+    kept: dict[str, Any] = {
+        "train": train,
+        "scores": scores.init(chosen, len(images), labels.shape[1:]),
+        "agreement": np.full(-(-settings.steps // settings.every), np.nan),
+    }
+    found = None if checkpoints is None else restore(checkpoints, kept)
+    if found is not None:
+        kept = found[1]
+        yield _snapshot(kept, settings)
+    run = snapshots(seed, model, images, labels, settings, chosen, kept["train"], kept["scores"])
+    for kept["train"], kept["scores"], predictions in run:
+        agreement = [mean_dice(one, given) for one, given in zip(predictions, labels, strict=True)]
+        kept["agreement"] = np.array(kept["agreement"])
+        kept["agreement"][np.isnan(kept["agreement"]).argmax()] = np.mean(agreement)
+        if checkpoints is not None:
+            save(checkpoints, int(kept["train"].step), kept, keep=1)
+        yield _snapshot(kept, settings)
+
+
+def continue_training(
+    seed: int,
+    model: Network,
+    state: TrainState,
+    images: Images,
+    labels: ImageLabels | Float[np.ndarray, "image *space class"],
+    weight: Float[np.ndarray, " image"],
+    settings: Settings,
+) -> TrainState:
+    """The state at the end, trained from `state` on with these labels and weights, in the batches of the first run."""
+    return iterate.last(_train(seed, model, images, labels, weight, settings, state, settings.steps), state)
+
+
+def predict(model: Network, params: PyTree, images: Images, batch: int = 32) -> ImageLabels:
+    """The class of every voxel."""
+    parts = [_classes(model, params, images[k : k + batch]) for k in range(0, len(images), batch)]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def check_network(model: Network, images: Images, classes: int) -> None:
+    """Pass a network that gives logits of these classes for these images; nothing is computed.
+
+    Raises:
+        DataError: it does not take images of that size, or gives something else.
+    """
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    try:
+        params = jax.eval_shape(model.init, jax.random.key(0), one)
+        found = jax.eval_shape(partial(logits, model), params, one)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"the network does not take images of {images.shape[1:]} (space, channel): {reason}") from error
+    if found.shape != (1, *images.shape[1:-1], classes):
+        wanted = (1, *images.shape[1:-1], classes)
+        raise DataError(f"the network gives {found.shape} for an image of {images.shape[1:]}; expected {wanted}")
+
+
+# ── the two ways to probe: (training, states of the scores, predictions) at every snapshot ──
+
+
+def _separate(
+    seed: int, model: Any, images: Any, labels: Any, s: Settings, chosen: Any, train: TrainState, states: States
+) -> Iterator[tuple[TrainState, States, np.ndarray]]:
+    trackers, readings = scores.trackers(chosen), scores.readings_of(chosen)
+    weight, size = np.ones(len(images), np.float32), 32
+    for now, _ in _train(seed, model, images, labels, weight, s, train, s.every):
+        predictions = []
+        for k in range(0, len(images), size):
+            part = slice(k, k + size)
+            index = jnp.arange(k, min(k + size, len(images)))
+            states, own = _probed(model, trackers, readings, now.params, states, index, images[part], labels[part])
+            predictions.append(np.asarray(own))
+        yield now, states, np.concatenate(predictions)
+
+
+def _riding(
+    seed: int, model: Any, images: Any, labels: Any, s: Settings, chosen: Any, train: TrainState, states: States
+) -> Iterator[tuple[TrainState, States, np.ndarray]]:
+    method = dynamics.riding_algorithm(model, s, scores.trackers(chosen))
+    weight = np.ones(len(images), np.float32)
+    batches = _batches(seed, images, labels, weight, s)
+    steps = s.steps - int(train.step)
+    start = method.init(train, states)
+    for now, _ in iterate.loop(method, start, steps, inputs=batches, every=s.every, check=_check_training, donate=True):
+        yield now.train, now.states, predict(model, now.train.params, images)
+
+
+def _check_training(state: dynamics.Tracked, info: Any, step: int) -> None:
+    """A score may start from infinity."""
+    iterate.require_finite(state.train, info, step)
+
+
+def _train(
+    seed: int, model: Any, images: Any, labels: Any, weight: Any, s: Settings, state: TrainState, every: int
+) -> Iterator[tuple[TrainState, Any]]:
+    batches = _batches(seed, images, labels, weight, s)
+    steps = s.steps - int(state.step)
+    return iterate.loop(dynamics.algorithm(model, s), state, steps, inputs=batches, every=every, donate=True)
+
+
+def _batches(seed: int, images: Any, labels: Any, weight: Any, s: Settings) -> Batches:
+    """Batch n; an image that is there twice, where epochs join, has its second number beyond all images.
+
+    JAX drops updates there, so that each update of the scores sees an image once.
+    """
+    numbers: Any = np.arange(len(images), dtype=np.int32)
+    data = Batch(images, labels, weight, numbers)
+    batches = from_arrays(data, s.batch, seed)
+
+    def unique(number: int) -> Batch:
+        batch = batches(number)
+        first = np.isin(np.arange(s.batch), np.unique(batch.index, return_index=True)[1])
+        return batch._replace(index=np.where(first, batch.index, len(images)).astype(np.int32))
+
+    return unique
+
+
+def _snapshot(kept: dict[str, Any], s: Settings) -> Snapshot:
+    known = np.asarray(kept["agreement"])
+    known = known[~np.isnan(known)]
+    late = int(kept["train"].step) >= s.latest
+    return Snapshot(kept["train"], kept["scores"], float(known[-1]), end_of_early_learning(known) or late)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _probed(
+    model: Network,
+    trackers: Trackers,
+    readings: tuple[str, ...],
+    params: PyTree,
+    states: States,
+    index: Array,
+    images: Array,
+    labels: Array,
+) -> tuple[States, Array]:
+    """The scores' states after a look at these images by the parameters as they are, and the classes predicted."""
+    seen = probe(partial(logits, model), params, images, labels, readings)
+    return scores.update(trackers, states, index, seen), jnp.argmax(seen.logits, axis=-1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _classes(model: Network, params: PyTree, images: Array) -> Array:
+    return jnp.argmax(logits(model, params, images), axis=-1)
+
+
+# ── checks ──
+
+
+def _check_data(images: np.ndarray, labels: np.ndarray, s: Settings) -> None:
     if len(images) < s.batch:
         raise DataError(f"{len(images)} images; expected at least a batch of {s.batch}")
     if labels.min() < 0 or labels.max() >= s.classes:
         raise DataError(f"labels from {labels.min()} to {labels.max()}; expected 0 to {s.classes - 1}")
     if not (images.min() >= -0.01 and images.max() <= 1.01):
         raise DataError(f"images from {images.min():.3g} to {images.max():.3g}; expected about 0 to 1")
-    log, agreement = scores.init(len(images), labels.shape[1:], s.pool, s.dtype), list[float]()
-    for state in _run(seed, images, labels, None, s, start(seed, images, s), s.every):
-        log, given = _probed(state, log, images, labels, s)
-        agreement.append(given)
-        yield Moment(state, log, given, turning_point(agreement) or int(state.step) >= s.latest)
 
 
-def go_on(
-    seed: int,
-    state: TrainState,
-    images: Float[np.ndarray, "image *space channel"],
-    labels: Int[np.ndarray, "image *space"] | Float[np.ndarray, "image *space class"],
-    weight: Float[np.ndarray, " image"],
-    s: Settings,
-) -> TrainState:
-    """The state at the end, trained from `state` on with these labels and weights, in the batches of the first run."""
-    return next(_run(seed, images, labels, weight, s, state, s.steps), state)
+def _chosen(label_scores: Mapping[str, LabelScore] | None, kind: str) -> dict[str, LabelScore]:
+    if label_scores is None:
+        return scores.built_in(readings=RIDING) if kind == "riding" else scores.built_in()
+    lacking = [name for name, score in label_scores.items() if not set(score.readings) <= set(RIDING)]
+    if kind == "riding" and lacking:
+        wanted = sorted(set(scores.readings_of({name: label_scores[name] for name in lacking})) - set(RIDING))
+        raise ConfigError(
+            f"scores {', '.join(lacking)} need the gradients {', '.join(wanted)}; riding probes have {RIDING[0]} only"
+        )
+    return dict(label_scores)
 
 
-def start(seed: int, images: Float[np.ndarray, "image *space channel"], s: Settings) -> TrainState:
-    """The state before the first step."""
-    tools = _tools(s)
-    return init(tools.initialise(jax.random.key(seed), jnp.asarray(images[:1])), tools.optimiser)
+def _check_scores(chosen: Mapping[str, LabelScore], labels: np.ndarray, classes: int) -> None:
+    """Trace every score once, with the gradients that it names."""
+    one, space = (1, *labels.shape[1:]), labels.shape[1:]
 
+    def updated(score: LabelScore) -> Any:
+        outputs, given = jnp.zeros((*one, classes)), jnp.zeros(one, jnp.int32)
+        gradients = {name: jnp.zeros(one) for name in score.readings}
+        seen = Probe(outputs, given, image_losses(outputs, given), gradients)
+        return score.update(score.init(len(labels), space), jnp.zeros(1, jnp.int32), seen)
 
-def predicted(
-    params: PyTree, images: Float[np.ndarray, "image *space channel"], s: Settings, batch: int = 32
-) -> Int[np.ndarray, "image *space"]:
-    """The class of every place."""
-    parts = [_tools(s).predict(params, jnp.asarray(images[k : k + batch])) for k in range(0, len(images), batch)]
-    return np.concatenate([np.asarray(part) for part in parts])
-
-
-def network(s: Settings) -> Any:
-    """apply(params, images) → logits."""
-    return _tools(s).apply
-
-
-def _run(
-    seed: int, images: Any, labels: Any, weight: Any, s: Settings, state: TrainState, every: int
-) -> Iterator[TrainState]:
-    weight = np.ones(len(images), np.float32) if weight is None else weight
-    batches = from_arrays((images, labels, weight), s.batch, seed)
-    steps = range(int(state.step), s.steps)
-    for now, _ in training(jax.random.key(seed), _tools(s).step, state, batches, steps, every):
-        yield now
-
-
-def _probed(state: TrainState, log: scores.Log, images: Any, labels: Any, s: Settings, batch: int = 32) -> Any:
-    """One look at every image, by the parameters as they are; and the Dice of what they say with the labels."""
-    said = []
-    for k in range(0, len(images), batch):
-        rows = jnp.arange(k, min(k + batch, len(images)))
-        log, own = _tools(s).look(state.params, log, rows, images[k : k + batch], labels[k : k + batch])
-        said.append(np.asarray(own))
-    pairs = zip(np.concatenate(said), labels, strict=True)
-    return log, float(np.mean([mean_dice(one, given) for one, given in pairs]))
-
-
-def _cyclic(rate: float, steps: int, count: Any) -> Any:
-    """From `rate` to 0 in so many steps, again and again."""
-    return rate * (1 - (count % steps) / steps)
-
-
-@lru_cache(maxsize=8)
-def _tools(s: Settings) -> _Tools:
-    """The same settings give the same functions, so that what is compiled for them is kept."""
-    model = unet(s.classes, s.widths)
-    apply = model.apply
-    cosine = optax.warmup_cosine_decay_schedule(0.0, s.rate, max(s.steps // 20, 1), s.steps, s.rate / 50)
-    cyclic = partial(_cyclic, s.rate, max(s.steps // max(s.cycles, 1), 1))
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(cyclic if s.cycles else cosine))
-
-    def loss(params: PyTree, batch: tuple[Array, Array, Array], key: Array) -> Scalar:
-        images, labels, weight = batch
-        keys = jax.random.split(key, len(images))
-        moved, named = jax.vmap(partial(augment, settings=Augmentation()))(keys, images, labels)
-        return jnp.sum(weight * dice_cross_entropy(apply(params, moved), named)) / jnp.maximum(jnp.sum(weight), 1.0)
-
-    def look(params: PyTree, log: scores.Log, rows: Array, images: Array, labels: Array) -> tuple[Any, Array]:
-        return scores.record(log, rows, probe(apply, params, images, labels)), predict(params, images)
-
-    def predict(params: PyTree, images: Array) -> Array:
-        return jnp.argmax(apply(params, images), axis=-1)
-
-    step = make_train_step(loss, optimiser, s.decay)
-    return _Tools(model.init, apply, optimiser, step, jax.jit(look, donate_argnums=1), jax.jit(predict))
+    for name, score in chosen.items():
+        try:
+            jax.eval_shape(partial(updated, score))
+        except KeyError as error:
+            raise ConfigError(
+                f"score {name} looks at {error} of a probe; expected some of its readings {score.readings}"
+            ) from error

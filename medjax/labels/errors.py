@@ -1,12 +1,12 @@
-"""Wrong labels on purpose: what annotators get wrong, at a chosen strength, in a chosen share of the images.
+"""Wrong labels on purpose: what annotators get wrong, at a chosen strength, in a chosen fraction of the images.
 
-    corrupted = corrupt(seed, labels, kind="random", fraction=0.25, target=0.65)
+    wrong = corrupt(seed, labels, kind="random", fraction=0.25, target=0.65)
 
 A kind is a function (draw, label, strength) → label, the stronger the further from the truth:
 
     random       an elastic jitter and a random over- or under-segmentation of each structure: no direction
     systematic   always the same way: the first structure too large, the last too small
-    cut          the end of a structure that is farthest from the others is missing, as an apex that was not seen
+    cut          truncation: the end of a structure that is farthest from the others is missing, as an apex not seen
     shift        the whole label moved along its long axis, as an annulus placed too high
     omission     a structure is missing
     swap         two structures have changed names
@@ -40,7 +40,7 @@ class Corrupted(NamedTuple):
 
     labels: Int[np.ndarray, "image *space"]
     clean: Int[np.ndarray, "image *space"]
-    bad: Bool[np.ndarray, " image"]
+    corrupted: Bool[np.ndarray, " image"]
 
 
 def corrupt(
@@ -61,16 +61,16 @@ def corrupt(
     if not 0 <= fraction <= 1 or not (target is None or 0 <= target < 1):
         raise ConfigError(f"label errors: fraction {fraction}, target Dice {target}; expected numbers from 0 to 1")
     order = np.random.default_rng((seed, OWN)).permutation(len(labels))
-    bad = np.zeros(len(labels), bool)
-    bad[order[: round(fraction * len(labels))]] = True
+    corrupted = np.zeros(len(labels), bool)
+    corrupted[order[: round(fraction * len(labels))]] = True
     wrong = np.array(labels)
-    for k in np.flatnonzero(bad):
+    for k in np.flatnonzero(corrupted):
         if not labels[k].any():
             raise DataError(f"labels: image {k} has no structure; expected class numbers above 0 in every image")
         wrong[k] = _to_target((seed, OWN, int(k)), labels[k], KINDS[kind], target)
         if (wrong[k] == labels[k]).all():
             raise DataError(f"labels: '{kind}' leaves image {k} as it is; expected more or larger structures")
-    return Corrupted(wrong, np.array(labels), bad)
+    return Corrupted(wrong, np.array(labels), corrupted)
 
 
 def _to_target(seed: tuple[int, ...], label: np.ndarray, kind: Kind, target: float | None) -> np.ndarray:
@@ -85,34 +85,34 @@ def _to_target(seed: tuple[int, ...], label: np.ndarray, kind: Kind, target: flo
     for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_dice(at(middle), label) > target else (low, middle)
-    wrong = [made for made in (at(low), at(high)) if (made != label).any()]
-    return min(wrong or [label], key=lambda made: abs(mean_dice(made, label) - target))
+    wrong = [one for one in (at(low), at(high)) if (one != label).any()]
+    return min(wrong or [label], key=lambda one: abs(mean_dice(one, label) - target))
 
 
 # ── the kinds; strengths go from 0 (nothing) to 1 (more than anyone would do) ──
 
 
 def random_errors(draw: np.random.Generator, label: Label, strength: float) -> Label:
-    """Elastic jitter, and every structure grown or shrunk by as much, the sign of each drawn."""
+    """Elastic jitter, and every structure dilated or eroded by as much, the sign of each drawn."""
     field = [ndimage.gaussian_filter(draw.standard_normal(label.shape), 0.4 * _radius(label > 0)) for _ in label.shape]
     largest = strength * _radius(label > 0)
     moved = [
-        place + largest * f / max(f.std(), 1e-9) / 2 for place, f in zip(np.indices(label.shape), field, strict=True)
+        voxel + largest * f / max(f.std(), 1e-9) / 2 for voxel, f in zip(np.indices(label.shape), field, strict=True)
     ]
     out = ndimage.map_coordinates(label, moved, order=0, mode="nearest")
     for structure in _structures(label):
-        out = grown(out, structure, float(draw.choice([-1, 1])) * 0.6 * strength)
+        out = dilate(out, structure, float(draw.choice([-1, 1])) * 0.6 * strength)
     return out
 
 
 def systematic_errors(draw: np.random.Generator, label: Label, strength: float) -> Label:
     """The first structure always too large, at its neighbours' cost, and the last always too small."""
     structures = _structures(label)
-    out = grown(label, structures[0], strength)
-    return grown(out, structures[-1], -strength) if len(structures) > 1 else out
+    out = dilate(label, structures[0], strength)
+    return dilate(out, structures[-1], -strength) if len(structures) > 1 else out
 
 
-def cut_errors(draw: np.random.Generator, label: Label, strength: float) -> Label:
+def truncation_errors(draw: np.random.Generator, label: Label, strength: float) -> Label:
     """The label without its end away from the last structure: at strength 1 nine tenths of its length are lost."""
     structures = _structures(label)
     cut = np.isin(label, structures[:-1] or structures)
@@ -144,17 +144,17 @@ def swap_errors(draw: np.random.Generator, label: Label, strength: float) -> Lab
 KINDS: dict[str, Kind] = {
     "random": random_errors,
     "systematic": systematic_errors,
-    "cut": cut_errors,
+    "cut": truncation_errors,
     "shift": shift_errors,
     "omission": omission_errors,
     "swap": swap_errors,
 }
 
 
-def grown(label: Label, structure: int, by: float) -> Label:
-    """The label with the outline of a structure moved outwards by `by` of its radius, or inwards.
+def dilate(label: Label, structure: int, by: float) -> Label:
+    """The label with a structure dilated by the fraction `by` of its radius, or eroded where that is negative.
 
-    What it leaves goes to the nearest other class.
+    What an eroded structure leaves goes to the nearest other class.
     """
     inside = label == structure
     if by == 0 or not inside.any():
@@ -168,7 +168,7 @@ def grown(label: Label, structure: int, by: float) -> Label:
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:
-    """Voxels from each place of the mask to its outside."""
+    """Voxels from each voxel of the mask to its outside."""
     return np.asarray(ndimage.distance_transform_edt(mask))
 
 
@@ -187,8 +187,8 @@ def _direction(label: np.ndarray, structures: list[int]) -> np.ndarray:
         ends = (np.mean(np.argwhere(np.isin(label, part)), axis=0) for part in (structures[:-1], structures[-1:]))
         away = np.subtract(*ends)
     else:
-        places = np.argwhere(label > 0)
-        away = np.linalg.eigh(np.cov(places.T))[1][:, -1]
+        voxels = np.argwhere(label > 0)
+        away = np.linalg.eigh(np.cov(voxels.T))[1][:, -1]
     return away / max(float(np.linalg.norm(away)), 1e-9)
 
 

@@ -1,7 +1,7 @@
-"""Which places of labels are suspect, by confident learning over a whole data set.
+"""Which pixels of labels are suspect, by confident learning over a whole data set.
 
-A network is *sure* of class c where its probability for c reaches the mean of that probability over all places labelled
-c. As many places as are surely of another class than their label are taken, those of the least probability of their
+A network is *sure* of class c where its probability for c reaches the mean of that probability over all pixels labelled
+c. As many pixels as are surely of another class than their label are taken, those of the least probability of their
 label, without those where the network agrees. Probabilities should come from a network that did not train on the labels
 (cross-validation): one that did has learnt their errors too.
 
@@ -17,7 +17,7 @@ MARGIN = 1e-6  # of floating-point comparison
 def confident_thresholds(
     labels: Int[np.ndarray, "image *space"], probabilities: Float[np.ndarray, "image *space class"]
 ) -> Float[np.ndarray, " class"]:
-    """Mean over the places labelled c of the probability of c; 1 for a class that no place is labelled with."""
+    """Mean over the pixels labelled c of the probability of c; 1 for a class that no pixel is labelled with."""
     classes = probabilities.shape[-1]
     chosen = [probabilities[labels == c][:, c] for c in range(classes)]
     return np.array([float(p.mean(dtype=float)) if len(p) else 1.0 for p in chosen])

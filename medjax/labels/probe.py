@@ -1,13 +1,12 @@
-"""What a network says of given labels at one moment of its training: gradient maps and scores, one an image.
+"""What a network gives for labelled images at one moment of its training: logits, losses, gradient maps.
 
-    probe(apply, params, images, labels) → Probe(maps, scores)
+    probe(apply, params, images, labels) → Probe(logits, labels, losses, gradients)
 
-Images are probed as they are, without augmentation, so that maps of different moments can be compared place by place.
+Images are probed as they are, without augmentation, so that maps of different moments can be compared voxel by voxel.
 No image may influence another's output (no batch statistics): then the gradient of a sum over the batch is each image's
-own, and one forward pass serves all readings.
+own, and one forward pass serves all readings. `medjax.labels.dynamics` makes a Probe of a training step's own passes.
 
-Source: gradients of the assigned class's pre-softmax activation as in VOG, Agarwal et al., CVPR 2022; AUM, Pleiss et
-al., NeurIPS 2020; EL2N, Paul et al., NeurIPS 2021; softmin, Lad & Mueller, 2023 (cleanlab).
+Source: gradients of the assigned class's pre-softmax activation as in VOG, Agarwal et al., CVPR 2022.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,20 +14,25 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from medjax.training.losses import cross_entropy, soft, soft_dice
-from medjax.training.spatial import mean
+from medjax.models.model import Network
+from medjax.training.losses import Labels, cross_entropy, soft, soft_dice
 
 READINGS = ("gt_logit", "own_logit", "gt_prob", "loss", "own_loss")
-SOFTMIN_TEMPERATURE = 0.1  # cleanlab's
 
 
 class Probe(NamedTuple):
-    """Maps `(batch, *space)`: gradients with respect to the image, mean of its channels. Scores: high is suspect."""
+    """What a score of labels may look at, for the images of one batch.
 
-    maps: dict[str, Float[Array, "batch *space"]]
-    scores: dict[str, Float[Array, " batch"]]
+    `losses` are "cross_entropy" and "dice_loss"; `gradients` are those of the readings that were asked for, with
+    respect to the image, mean of its channels.
+    """
+
+    logits: Float[Array, "batch *space class"]
+    labels: Int[Array, "batch *space"]  # as given
+    losses: dict[str, Float[Array, " batch"]]
+    gradients: dict[str, Float[Array, "batch *space"]]
 
 
 def probe(
@@ -38,11 +42,11 @@ def probe(
     labels: Int[Array, "batch *space"],
     readings: Sequence[str] = READINGS,
 ) -> Probe:
-    """Maps of the readings asked for, and all scores.
+    """The Probe of these images, with the gradients of the readings asked for; each costs one backward pass.
 
-    A reading is the image's gradient of a sum over all places of, with class y given and ŷ the network's own,
+    A reading is the image's gradient of a sum over all voxels of, with class y given and ŷ predicted by the network,
 
-        gt_logit    logit_y       own_logit   logit_ŷ
+        gt_logit    logit_y       own_logit   logit_ŷ, the logit of the predicted class
         loss        −log p_y      own_loss    −log p_ŷ
         gt_prob     p_y           gt_minus_own   logit_y − logit_ŷ, or gt_logit − own_logit if both are there
     """
@@ -58,24 +62,18 @@ def probe(
         "loss": p - given,
         "own_loss": p - own,
     }
-    maps = {name: jnp.mean(pull(along[name])[0], axis=-1) for name in readings}
-    return Probe(maps, _scores(logits, labels, p, given, maps.get("loss")))
+    gradients = {name: jnp.mean(pull(along[name])[0], axis=-1) for name in readings}
+    return Probe(logits, labels, image_losses(logits, labels), gradients)
 
 
-def _scores(logits: Array, labels: Array, p: Array, given: Array, loss_map: Array | None) -> dict[str, Array]:
-    of_given = jnp.sum(logits * given, axis=-1)
-    other = jnp.max(jnp.where(given > 0, -jnp.inf, logits), axis=-1)
-    scores = {
-        "cross_entropy": cross_entropy(logits, labels),
-        "dice_loss": soft_dice(logits, labels),
-        "margin": mean(other - of_given),
-        "el2n": mean(jnp.linalg.norm(p - given, axis=-1)),
-        "softmin": 1 - softmin(jnp.sum(p * given, axis=-1)),
-    }
-    return scores if loss_map is None else scores | {"gradient": mean(jnp.abs(loss_map))}
+def image_losses(logits: Float[Array, "batch *space class"], labels: Labels) -> dict[str, Float[Array, " batch"]]:
+    """The losses that a Probe carries."""
+    return {"cross_entropy": cross_entropy(logits, labels), "dice_loss": soft_dice(logits, labels)}
 
 
-def softmin(quality: Float[Array, "batch *space"], temperature: float = SOFTMIN_TEMPERATURE) -> Float[Array, " batch"]:
-    """Σ_i softmax((1 − s) / T)_i s_i over places, s the probability of the given label: near the worst places' mean."""
-    flat = quality.reshape(len(quality), -1)
-    return jnp.sum(jax.nn.softmax((1 - flat) / temperature, axis=-1) * flat, axis=-1)
+def logits(
+    model: Network, params: PyTree, images: Float[Array, "batch *space channel"], key: PRNGKeyArray | None = None
+) -> Float[Array, "batch *space class"]:
+    """The network's logits, of the finest level where it gives several; `key` turns dropout on."""
+    outputs = model.apply(params, images, key=key)
+    return outputs[0] if isinstance(outputs, tuple | list) else outputs

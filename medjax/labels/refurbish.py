@@ -1,8 +1,8 @@
-"""Repair of suspect labels with what the network itself says, and what the repair did.
+"""Repair of suspect labels with the network's own predictions, and what the repair did.
 
-    teacher = probabilities(apply, params, images)            or of averaged parameters, or over variants of the images
+    teacher = predict_proba(model, state.ema_params, images)        or with test-time augmentation
     repaired = refurbish(labels, flags, teacher, mode="replace")
-    quality(repaired.labels.argmax(-1), corrupted.clean, flags, corrupted.bad)    where the truth is known
+    quality(repaired.labels.argmax(-1), wrong.clean, flags, wrong.corrupted)    where the truth is known
 
 Only flagged images change; the caller keeps the given labels. Guards leave a label alone where the teacher would wipe
 out most of a structure.
@@ -11,7 +11,7 @@ Source: replacing pixels where the network is sure as in ADELE, Liu et al., CVPR
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy import ndimage, optimize
 
 from medjax.errors import ConfigError
+from medjax.iterate import static_partial
+from medjax.labels.probe import logits
 from medjax.metrics.overlap import mean_dice
+from medjax.models.model import Model, Network
 
 MODES = ("replace", "blend", "mask", "pixel")
 
@@ -34,23 +37,20 @@ class Repaired(NamedTuple):
     changed: Bool[np.ndarray, " image"]
 
 
-def probabilities(
-    apply: Callable[[PyTree, Array], Array],
+def predict_proba(
+    model: Network,
     params: PyTree,
     images: Float[Array | np.ndarray, "image *space channel"],
     batch: int = 32,
 ) -> Float[np.ndarray, "image *space class"]:
-    """What the network says of each image."""
-    parts = [
-        np.asarray(_softmax(apply)(params, jnp.asarray(images[k : k + batch]))) for k in range(0, len(images), batch)
-    ]
-    return np.concatenate(parts)
+    """The network's probability of every class in each voxel."""
+    parts = [_softmax(model, params, jnp.asarray(images[k : k + batch])) for k in range(0, len(images), batch)]
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
-@lru_cache(maxsize=8)
-def _softmax(apply: Callable[[PyTree, Array], Array]) -> Callable[[PyTree, Array], Array]:
-    """Compiled once for a network."""
-    return jax.jit(lambda params, x: jax.nn.softmax(apply(params, x)))
+@partial(jax.jit, static_argnums=0)
+def _softmax(model: Network, params: PyTree, images: Array) -> Array:
+    return jax.nn.softmax(logits(model, params, images))
 
 
 def mean_parameters(several: Sequence[PyTree]) -> PyTree:
@@ -58,17 +58,22 @@ def mean_parameters(several: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *several)
 
 
-def over_variants(
-    apply: Callable[[PyTree, Array], Array],
-    variants: Sequence[tuple[Callable[[Array], Array], Callable[[Array], Array]]],
-) -> Callable[[PyTree, Array], Array]:
-    """apply, as the mean log-probability over variants of the images: pairs (there, back), mirroring say."""
+Variant = tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
-    def averaged(params: PyTree, x: Array) -> Array:
-        said = [back(jax.nn.softmax(apply(params, there(x)))) for there, back in variants]
-        return jnp.log(jnp.maximum(sum(said) / len(said), 1e-12))
 
-    return averaged
+def augment_at_test_time(model: Network, variants: Sequence[Variant]) -> Model:
+    """Test-time augmentation: the Model of the mean probability over variants of the images, as log-probabilities.
+
+    A variant is a pair of functions (there, back): of the images, and of the probabilities. Mirroring is one.
+    """
+    return Model(model.init, static_partial(_mean_log_probability, model, tuple(variants)))
+
+
+def _mean_log_probability(
+    model: Network, variants: Sequence[Variant], params: PyTree, images: Array, key: Array | None = None
+) -> Array:
+    each = [back(jax.nn.softmax(logits(model, params, there(images), key))) for there, back in variants]
+    return jnp.log(jnp.maximum(sum(each) / len(each), 1e-12))
 
 
 def refurbish(
@@ -85,12 +90,12 @@ def refurbish(
 ) -> Repaired:
     """Labels in which flagged images are
 
-        replace   what the teacher says       blend   (1 − b) · given + b · teacher's probabilities, b = `blend`
+        replace   the teacher's prediction    blend   (1 − b) · given + b · teacher's probabilities, b = `blend`
         mask      given, but of no weight     pixel   given, but the teacher's class where surer than `certainty`
 
-    Guards: an image of which a structure would shrink below the share `least` keeps its label; at most the share `most`
-    of the data set is changed, what disagrees most first; with `whole` only the largest connected part of each of the
-    teacher's structures counts, except in blends: the places of the others go to what it holds for next likely.
+    Guards: an image of which a structure would shrink below the fraction `least` keeps its label; at most the fraction
+    `most` of the data set is changed, what disagrees most first; with `whole` only the largest connected component of
+    each of the teacher's structures counts, except in blends: the others' voxels go to the class that is next likely.
 
     Raises:
         ConfigError: no such mode.
@@ -103,17 +108,17 @@ def refurbish(
     if mode == "mask":
         return Repaired(soft, np.where(flags, 0, weight).astype(np.float32), changed)
     new = {int(k): _largest(teacher[k]) if whole else teacher[k].argmax(-1) for k in np.flatnonzero(flags)}
-    allowed = [k for k, said in new.items() if _keeps_structures(labels[k], said, least)]
+    allowed = [k for k, prediction in new.items() if _keeps_structures(labels[k], prediction, least)]
     apart = sorted(allowed, key=lambda k: mean_dice(new[k], labels[k]))
     for k in apart[: round(most * len(labels))]:
-        said = np.eye(classes, dtype=np.float32)[new[k]]
+        prediction = np.eye(classes, dtype=np.float32)[new[k]]
         if mode == "replace":
-            soft[k] = said
+            soft[k] = prediction
         elif mode == "blend":
             soft[k] = (1 - blend) * soft[k] + blend * teacher[k]
         else:
             sure = (teacher[k].max(-1) > certainty) & (teacher[k].argmax(-1) != labels[k])
-            soft[k][sure] = said[sure]
+            soft[k][sure] = prediction[sure]
         changed[k] = bool((soft[k].argmax(-1) != labels[k]).any()) or mode == "blend"
     return Repaired(soft, weight, changed)
 
@@ -122,16 +127,17 @@ def quality(
     labels: Int[np.ndarray, "image *space"],
     clean: Int[np.ndarray, "image *space"],
     flags: Bool[np.ndarray, " image"],
-    bad: Bool[np.ndarray, " image"],
+    corrupted: Bool[np.ndarray, " image"],
 ) -> dict[str, float]:
-    """Mean Dice of labels with the truth: of all, flagged, truly wrong and falsely flagged images (NaN: none)."""
+    """Mean Dice of labels with the truth: of all, flagged, corrupted ("bad") and falsely flagged images (NaN: none)."""
     each = np.array([mean_dice(one, true) for one, true in zip(labels, clean, strict=True)])
-    groups = {"all": np.ones(len(each), bool), "flagged": flags, "bad": bad, "falsely_flagged": flags & ~bad}
+    groups = {"all": np.ones(len(each), bool), "flagged": flags, "bad": corrupted}
+    groups["falsely_flagged"] = flags & ~corrupted
     return {name: float(each[chosen].mean()) if chosen.any() else float("nan") for name, chosen in groups.items()}
 
 
-def turning_point(agreement: Sequence[float] | np.ndarray, change: float = 0.9) -> bool:
-    """Whether a network has stopped learning fast and begins to memorise: the moment to look at labels.
+def end_of_early_learning(agreement: Sequence[float] | np.ndarray, change: float = 0.9) -> bool:
+    """Whether early learning has ended and memorization of the labels sets in: the moment to look at them.
 
     `agreement` is the overlap with the given labels after the probes 1, 2, …; a (1 − exp(−b t^c)) is fitted to it, and
     true is f′(t) < (1 − `change`) max f′ at the last t, the maximum over the probes.
@@ -152,12 +158,12 @@ def turning_point(agreement: Sequence[float] | np.ndarray, change: float = 0.9) 
     return bool(slopes[-1] < (1 - change) * slopes.max())
 
 
-def _keeps_structures(given: np.ndarray, said: np.ndarray, least: float) -> bool:
-    return all((said == c).sum() >= least * (given == c).sum() for c in np.unique(given) if c > 0)
+def _keeps_structures(given: np.ndarray, prediction: np.ndarray, least: float) -> bool:
+    return all((prediction == c).sum() >= least * (given == c).sum() for c in np.unique(given) if c > 0)
 
 
 def _largest(teacher: np.ndarray) -> np.ndarray:
-    """The teacher's classes, the smaller connected parts of each structure given to what it holds for next likely."""
+    """The teacher's classes, the smaller components of each structure given to the class that is next likely."""
     label, rest = teacher.argmax(-1), teacher.copy()
     for c in np.unique(label):
         if c > 0:

@@ -1,7 +1,7 @@
 """From scores to flags: which images are suspect, without knowing how many are wrong.
 
-Every function takes scores (high: suspect) and gives flags. Scores that do not separate have no right threshold: `otsu`
-and `mixture` cut somewhere all the same.
+Every function takes scores (high: suspect) and gives flags; any such function is a threshold. Scores that do not
+separate have no right threshold: `otsu` and `mixture` cut somewhere all the same.
 
 Raises, all of them: DataError, for no scores or scores that are not finite.
 
@@ -20,11 +20,11 @@ Scores = Float[np.ndarray, " image"]
 Flags = Bool[np.ndarray, " image"]
 
 
-def fraction(scores: Scores, share: float | int) -> Flags:
-    """The round(share · images) highest."""
+def highest(scores: Scores, fraction: float | int) -> Flags:
+    """The round(fraction · images) highest."""
     _check(scores)
     flags = np.zeros(len(scores), bool)
-    flags[np.argsort(-scores, kind="stable")[: round(share * len(scores))]] = True
+    flags[np.argsort(-scores, kind="stable")[: round(fraction * len(scores))]] = True
     return flags
 
 
@@ -67,15 +67,15 @@ def fit_mixture(scores: Scores, steps: int = 100) -> Mixture:
     """Maximum likelihood by a fixed number of EM steps, from the halves of the sorted scores."""
     s = scores.astype(float)
     floor = 1e-3 * max(float(s.std()), 1e-12)
-    share = (s > np.median(s)).astype(float) if (s > np.median(s)).any() else np.full(len(s), 0.5)
+    upper = (s > np.median(s)).astype(float) if (s > np.median(s)).any() else np.full(len(s), 0.5)
     fitted = Mixture(*np.ones((3, 2)))
     for _ in range(steps):
-        parts = np.stack([1 - share, share], axis=1)
+        parts = np.stack([1 - upper, upper], axis=1)
         total = parts.sum(axis=0) + 1e-12
         means = parts.T @ s / total
         spread = np.sqrt((parts * (s[:, None] - means) ** 2).sum(axis=0) / total)
         fitted = Mixture(total / total.sum(), means, np.maximum(spread, floor))
-        share = fitted.upper(s)
+        upper = fitted.upper(s)
     return fitted if fitted.mean[0] <= fitted.mean[1] else Mixture(*(part[::-1] for part in fitted))
 
 
@@ -87,8 +87,8 @@ def mixture(scores: Scores, certainty: float | int = 0.5) -> Flags:
     return scores >= scores[sure].min() if sure.any() else sure
 
 
-def oriented(scores: Scores, trusted: Int[np.ndarray, " some"], bad: Bool[np.ndarray, " some"]) -> Scores:
-    """The scores, negated if a few images whose labels were looked at say that low scores are the wrong labels.
+def orient(scores: Scores, trusted: Int[np.ndarray, " some"], corrupted: Bool[np.ndarray, " some"]) -> Scores:
+    """The scores, negated if low scores are the wrong labels in a trusted set: a few images whose labels were checked.
 
     When more than half of the labels are wrong in the same way, the true ones are the outliers and every score of
     training dynamics turns round: nothing but a look at some labels can tell. Look at ten from each tail.
@@ -96,9 +96,10 @@ def oriented(scores: Scores, trusted: Int[np.ndarray, " some"], bad: Bool[np.nda
     Raises:
         DataError: the trusted images are all right or all wrong.
     """
-    if bad.all() or not bad.any():
-        raise DataError(f"trusted set: {bad.sum()} of {len(bad)} labels wrong; expected some wrong and some right")
-    good, poor = scores[trusted[~bad]], scores[trusted[bad]]
+    if corrupted.all() or not corrupted.any():
+        found = f"{corrupted.sum()} of {len(corrupted)} labels wrong"
+        raise DataError(f"trusted set: {found}; expected some wrong and some right")
+    good, poor = scores[trusted[~corrupted]], scores[trusted[corrupted]]
     wins = np.mean((poor[:, None] > good).astype(float) + 0.5 * (poor[:, None] == good))
     return scores if wins >= 0.5 else -scores
 

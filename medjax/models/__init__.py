@@ -1,1 +1,6 @@
-"""Networks: Flax modules whose only variables are `params`; library code takes their `apply` as a function."""
+"""Networks: Flax modules whose only variables are `params`; the rest of medjax sees a `Model` and knows no Flax."""
+
+from medjax.models.model import Model, from_flax, require
+from medjax.models.networks import build
+
+__all__ = ["Model", "build", "from_flax", "require"]

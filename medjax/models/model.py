@@ -10,7 +10,7 @@ built equally, so what is compiled for one is found again for the other.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 from medjax.errors import ConfigError
 
 
+@runtime_checkable
 class Network(Protocol):
     """What trainers and predictors ask of a network: a `Model`, or any hashable object with these methods."""
 

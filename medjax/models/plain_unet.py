@@ -14,21 +14,31 @@ Source: Isensee et al., Nature Methods 18, 2021; PlainConvUNet of the authors' d
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from medjax.errors import ConfigError, DataError
-from medjax.models.conv3d import FORMS, Triple, conv3d, conv_transpose3d
+from medjax.models.layers import (
+    FORMS,
+    ZEROS,
+    FanIn,
+    Function,
+    Triple,
+    conv3d,
+    conv_transpose3d,
+    drop_channels,
+    instance_norm,
+)
 from medjax.models.model import Model, from_flax
-from medjax.models.unet import Function
 
-NORM = functools.partial(nn.InstanceNorm, epsilon=1e-5)
+NORM = instance_norm()
 HE = 2 / (1 + 0.01**2)  # for leaky ReLUs of slope 0.01
-CONVOLUTION = nn.initializers.variance_scaling(HE, "fan_in", "normal")
+CONVOLUTION = FanIn(HE, truncated=False)
 # PyTorch counts what a voxel of a transposed convolution gives, not what it gets, and so the authors' networks start.
-TRANSPOSED = nn.initializers.variance_scaling(HE, "fan_in", "normal", in_axis=-1, out_axis=-2)
+TRANSPOSED = FanIn(HE, truncated=False, out_axis=-2)
 
 
 class Conv3D(nn.Module):
@@ -43,23 +53,24 @@ class Conv3D(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch x y z in"]) -> Float[Array, "batch new_x new_y new_z out"]:
         """`width` channels."""
-        start = TRANSPOSED if self.transposed else CONVOLUTION
-        kernel = self.param("kernel", start, (*self.kernel, x.shape[-1], self.width))
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        initializer = TRANSPOSED if self.transposed else CONVOLUTION
+        kernel = self.param("kernel", initializer, (*self.kernel, x.shape[-1], self.width))
+        bias = self.param("bias", ZEROS, (self.width,))
         y = conv_transpose3d(x, kernel) if self.transposed else conv3d(x, kernel, self.strides, self.form)
         return y + bias.reshape(1, 1, 1, 1, -1)
 
 
 class PlainUNetFeatures(nn.Module):
-    """What the network knows of each place: features of every level of the decoder, finest first."""
+    """What the network knows of each location: features of every level of the decoder, finest first."""
 
-    widths: Sequence[int]
-    kernels: Sequence[Triple]
-    strides: Sequence[Triple]
+    widths: tuple[int, ...]
+    kernels: tuple[Triple, ...]
+    strides: tuple[Triple, ...]
     norm: Callable[[], nn.Module] = NORM
     act: Function = nn.leaky_relu
     form: str = "auto"
     convolutions: int = 2
+    dropout: float = 0.0  # of whole channels, after each block
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch x y z channel"]) -> list[Array]:
@@ -86,25 +97,36 @@ class PlainUNetFeatures(nn.Module):
             step = strides if number == 0 else (1, 1, 1)
             conv = Conv3D(self.widths[stage], self.kernels[stage], step, self.form, name=f"{name}_conv_{number}")
             x = self.act(self.norm().copy(name=f"{name}_norm_{number}")(conv(x)))
-        return x
+        return drop_channels(self, x, self.dropout)
 
 
 class PlainUNet(nn.Module):
-    """Features and a head of 1×1×1 for each level: logits of all, finest first, or of the finest alone."""
+    """Features and a head of 1×1×1 for each level: logits of all, finest first, or of the finest alone.
+
+    Parameters of the `decoder` have its name, which `plain_unet` makes "features".
+    """
 
     classes: int
-    features: nn.Module
+    decoder: nn.Module
     deep: bool = True
+    preserve_adopted_names: ClassVar[bool] = True  # the decoder's own name, not its field's
+
+    def features(self, x: Float[Array, "batch x y z channel"]) -> list[Array]:
+        """What the head is given: features of all levels, finest first."""
+        return self.decoder(x)
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch x y z channel"]) -> Array | tuple[Array, ...]:
+    def head(self, levels: list[Array]) -> Array | tuple[Array, ...]:
         """Logits `(batch, x, y, z, class)`."""
-        levels = self.features(x)
         logits = [
             Conv3D(self.classes, (1, 1, 1), name=f"head_{depth}")(level)
             for depth, level in enumerate(levels if self.deep else levels[:1])
         ]
         return tuple(logits) if self.deep else logits[0]
+
+    def __call__(self, x: Float[Array, "batch x y z channel"]) -> Array | tuple[Array, ...]:
+        """Logits `(batch, x, y, z, class)`."""
+        return self.head(self.features(x))
 
 
 def plain_unet(
@@ -117,11 +139,13 @@ def plain_unet(
     deep: bool = True,
     form: str = "auto",
     convolutions: int = 2,
+    dropout: float = 0.0,
 ) -> Model:
     """The Model: init(key, x) → params; apply(params, x) → logits, a tuple if `deep`.
 
     Stage k has `convolutions` convolutions of `widths[k]` channels and size `kernels[k]`, the first with `strides[k]`,
     and on the way up as many again. Parameters are the same for both values of `deep` and start as nnU-Net's do.
+    `apply(params, x, key=key)` drops channels with probability `dropout` after each block.
 
     Raises:
         ConfigError: stages of unequal number, strides of the first stage, even kernels, an unknown form.
@@ -129,9 +153,8 @@ def plain_unet(
     _check_plan(widths, kernels, strides)
     if form not in FORMS:
         raise ConfigError(f"form: {form!r}; expected one of {', '.join(FORMS)}")
-    features = PlainUNetFeatures(widths, kernels, strides, norm, act, form, convolutions)
-    finest = from_flax(PlainUNet(classes, features, deep))
-    return replace(finest, init=from_flax(PlainUNet(classes, features)).init)
+    decoder = PlainUNetFeatures(widths, kernels, strides, norm, act, form, convolutions, dropout, name="features")
+    return replace(from_flax(PlainUNet(classes, decoder, deep)), init=from_flax(PlainUNet(classes, decoder)).init)
 
 
 def _check_plan(widths: tuple[int, ...], kernels: tuple[Triple, ...], strides: tuple[Triple, ...]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from medjax.models.layers import ZEROS, Conv
 from medjax.models.model import Model, from_flax
 
 
@@ -21,8 +22,8 @@ class ResidualCNN(nn.Module):
         kernel = (3,) * (x.ndim - 2)
         h = x
         for number in range(self.depth - 1):
-            h = self.act(nn.Conv(self.width, kernel, name=f"conv_{number}")(h))
-        return x + nn.Conv(x.shape[-1], kernel, name="head", kernel_init=nn.initializers.zeros)(h)
+            h = self.act(Conv(self.width, kernel, name=f"conv_{number}")(h))
+        return x + Conv(x.shape[-1], kernel, name="head", kernel_init=ZEROS)(h)
 
 
 def residual_cnn(width: int = 16, depth: int = 4) -> Model:

@@ -6,16 +6,13 @@ Blocks: GroupNorm, activation, convolution, scaled and shifted by an embedding o
 coarse levels. Any number of spatial axes; sides must be multiples of 2 ** (levels − 1).
 """
 
-from collections.abc import Callable, Sequence
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from medjax.models.layers import ZEROS, Conv, Dense, Function, pool, upsample
 from medjax.models.model import Model, from_flax
-
-Activation = Callable[[Array], Array]
 
 
 class ScoreUNet(nn.Module):
@@ -24,14 +21,14 @@ class ScoreUNet(nn.Module):
     A `condition`, an MR image say, is joined to the input channels; zeros say that there is none.
     """
 
-    widths: Sequence[int] = (16, 32, 64, 96)
+    widths: tuple[int, ...] = (16, 32, 64, 96)
     blocks: int = 1  # a level and direction
-    attention: Sequence[int] = (3,)  # levels that attend, 0 the finest
+    attention: tuple[int, ...] = (3,)  # levels that attend, 0 the finest
     heads: int = 4
     embedding: int = 64
     channels: int = 1  # of the output
     groups: int = 8  # of the normalisation
-    act: Activation = nn.silu
+    act: Function = nn.silu
 
     @nn.compact
     def __call__(
@@ -43,39 +40,40 @@ class ScoreUNet(nn.Module):
     ) -> Float[Array, "batch *space out"]:
         """The network's output. `level` is any smooth measure of noise, of order one.
 
-        With an `orientation`, which way a slice lies (one-hot), the network also knows where in the slice it is.
+        With an `orientation`, which way a slice lies (one-hot), the network also knows where in the slice a voxel is.
         """
         axes = x.ndim - 2
-        code = fourier(level, self.embedding)
-        code = self.act(nn.Dense(2 * self.embedding, name="level_1")(code))
-        code = self.act(nn.Dense(2 * self.embedding, name="level_2")(code))
+        embedding = fourier(level, self.embedding)
+        embedding = self.act(Dense(2 * self.embedding, name="level_1")(embedding))
+        embedding = self.act(Dense(2 * self.embedding, name="level_2")(embedding))
         h = x if condition is None else jnp.concatenate([x, condition], axis=-1)
-        h = nn.Conv(self.widths[0], (3,) * axes, name="stem")(h)
-        h = h if orientation is None else h + Place(self.widths[0], self.act, name="place")(orientation, h.shape[1:-1])
+        h = Conv(self.widths[0], (3,) * axes, name="stem")(h)
+        if orientation is not None:
+            h = h + PositionalEncoding(self.widths[0], self.act, name="place")(orientation, h.shape[1:-1])
         skips = []
         for depth, width in enumerate(self.widths):
             h = h if depth == 0 else pool(h)
             for number in range(self.blocks):
-                h = self._block(h, code, width, f"down_{depth}_{number}", depth in self.attention)
+                h = self._block(h, embedding, width, f"down_{depth}_{number}", depth in self.attention)
             skips.append(h)
         for depth, width in reversed(list(enumerate(self.widths))):
             if depth < len(self.widths) - 1:
-                h = upsample(nn.Conv(width, (1,) * axes, name=f"narrow_{depth}")(h)) + skips[depth]
+                h = upsample(Conv(width, (1,) * axes, name=f"narrow_{depth}")(h)) + skips[depth]
             for number in range(self.blocks):
-                h = self._block(h, code, width, f"up_{depth}_{number}", False)
+                h = self._block(h, embedding, width, f"up_{depth}_{number}", False)
         h = self.act(nn.GroupNorm(self.groups, name="norm")(h))
-        return nn.Conv(self.channels, (3,) * axes, name="head", kernel_init=nn.initializers.zeros)(h)
+        return Conv(self.channels, (3,) * axes, name="head", kernel_init=ZEROS)(h)
 
-    def _block(self, h: Array, code: Array, width: int, name: str, attend: bool) -> Array:
-        h = ResBlock(width, self.groups, self.act, name=name)(h, code)
+    def _block(self, h: Array, embedding: Array, width: int, name: str, attend: bool) -> Array:
+        h = ResBlock(width, self.groups, self.act, name=name)(h, embedding)
         return Attention(self.heads, self.groups, name=f"{name}_attention")(h) if attend else h
 
 
-class Place(nn.Module):
-    """What is to be expected at each place of a slice, by its distance from the middle in units of 48 voxels."""
+class PositionalEncoding(nn.Module):
+    """What is to be expected at each location of a slice, by its distance from the middle in units of 48 voxels."""
 
     width: int
-    act: Activation
+    act: Function
 
     @nn.compact
     def __call__(self, orientation: Float[Array, "batch 3"], space: tuple[int, ...]) -> Float[Array, "batch *space c"]:
@@ -83,34 +81,34 @@ class Place(nn.Module):
         grids = jnp.meshgrid(*((jnp.arange(side) - (side - 1) / 2) / 48 for side in space), indexing="ij")
         angles = jnp.pi / 2 * jnp.stack([k * grid for grid in grids for k in (1, 2, 4, 8)], axis=-1)
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-        mixed = nn.Dense(32, name="waves")(waves)[None]
-        turned = nn.Dense(64, name="orientation")(orientation).reshape(-1, *(1,) * len(space), 64)
+        mixed = Dense(32, name="waves")(waves)[None]
+        turned = Dense(64, name="orientation")(orientation).reshape(-1, *(1,) * len(space), 64)
         scale, shift = jnp.split(turned, 2, axis=-1)
         hidden = self.act(mixed * (1 + scale) + shift)
-        return nn.Dense(self.width, name="out", kernel_init=nn.initializers.zeros)(hidden)
+        return Dense(self.width, name="out", kernel_init=ZEROS)(hidden)
 
 
 class ResBlock(nn.Module):
-    """h + conv(act(norm(conv(act(norm h))) · (1 + scale) + shift)), scale and shift from the level's code."""
+    """h + conv(act(norm(conv(act(norm h))) · (1 + scale) + shift)), scale and shift from the level's embedding."""
 
     width: int
     groups: int
-    act: Activation
+    act: Function
 
     @nn.compact
-    def __call__(self, h: Float[Array, "batch *space c"], code: Float[Array, "batch e"]) -> Float[Array, "..."]:
+    def __call__(self, h: Float[Array, "batch *space c"], embedding: Float[Array, "batch e"]) -> Float[Array, "..."]:
         """The block's output, `width` channels."""
         axes, kernel = h.ndim - 2, (3,) * (h.ndim - 2)
-        r = nn.Conv(self.width, kernel)(self.act(nn.GroupNorm(self.groups)(h)))
-        moments = nn.Dense(2 * self.width)(code).reshape(len(code), *(1,) * axes, 2 * self.width)
+        r = Conv(self.width, kernel)(self.act(nn.GroupNorm(self.groups)(h)))
+        moments = Dense(2 * self.width)(embedding).reshape(len(embedding), *(1,) * axes, 2 * self.width)
         scale, shift = jnp.split(moments, 2, axis=-1)
         r = nn.GroupNorm(self.groups)(r) * (1 + scale) + shift
-        r = nn.Conv(self.width, kernel, kernel_init=nn.initializers.zeros)(self.act(r))
-        return r + (h if h.shape[-1] == self.width else nn.Conv(self.width, (1,) * axes)(h))
+        r = Conv(self.width, kernel, kernel_init=ZEROS)(self.act(r))
+        return r + (h if h.shape[-1] == self.width else Conv(self.width, (1,) * axes)(h))
 
 
 class Attention(nn.Module):
-    """h + self-attention over all places of norm(h)."""
+    """h + self-attention over all locations of norm(h)."""
 
     heads: int
     groups: int
@@ -120,9 +118,9 @@ class Attention(nn.Module):
         """The block's output."""
         flat = nn.GroupNorm(self.groups)(h).reshape(len(h), -1, h.shape[-1])
         split = (len(h), flat.shape[1], 3, self.heads, h.shape[-1] // self.heads)
-        q, k, v = jnp.moveaxis(nn.Dense(3 * h.shape[-1])(flat).reshape(split), 2, 0)
+        q, k, v = jnp.moveaxis(Dense(3 * h.shape[-1])(flat).reshape(split), 2, 0)
         mixed = jax.nn.dot_product_attention(q, k, v).reshape(flat.shape)
-        return h + nn.Dense(h.shape[-1], kernel_init=nn.initializers.zeros)(mixed).reshape(h.shape)
+        return h + Dense(h.shape[-1], kernel_init=ZEROS)(mixed).reshape(h.shape)
 
 
 def fourier(level: Float[Array, " batch"], size: int) -> Float[Array, "batch {size}"]:
@@ -130,19 +128,6 @@ def fourier(level: Float[Array, " batch"], size: int) -> Float[Array, "batch {si
     frequencies = jnp.exp(jnp.linspace(0.0, jnp.log(30.0), size // 2))
     angles = level[:, None] * frequencies[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-
-
-def pool(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *half c"]:
-    """Means over blocks of two voxels along every axis."""
-    window = (2,) * (h.ndim - 2)
-    return nn.avg_pool(h, window, window)
-
-
-def upsample(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *double c"]:
-    """Every voxel repeated twice along every axis."""
-    for axis in range(1, h.ndim - 1):
-        h = jnp.repeat(h, 2, axis)
-    return h
 
 
 def score_unet(widths: tuple[int, ...], blocks: int = 1, attention: tuple[int, ...] = (3,), heads: int = 4) -> Model:

@@ -11,35 +11,28 @@ Source: Ronneberger et al., MICCAI 2015; instance-wise normalisation and deep su
 Nature Methods 18, 2021.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
-import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from medjax.models.layers import Conv, Function, drop_channels, group_norm, pool, upsample
 from medjax.models.model import Model, from_flax
-from medjax.models.score_unet import pool, upsample
-
-Function = Callable[[Array], Array]
-
-
-def group_norm(groups: int = 8) -> Callable[[], nn.Module]:
-    """A maker of GroupNorm layers; with as many groups as channels it is InstanceNorm."""
-    return functools.partial(nn.GroupNorm, groups)
-
 
 NORM = group_norm()
 
 
 class UNetFeatures(nn.Module):
-    """What a U-Net knows of each place: decoder features of every level, finest first."""
+    """What a U-Net knows of each location: decoder features of every level, finest first."""
 
-    widths: Sequence[int] = (16, 32, 64, 96)
+    widths: tuple[int, ...] = (16, 32, 64, 96)
     norm: Callable[[], nn.Module] = NORM
     act: Function = nn.leaky_relu
     pool: Function = pool
     up: Function = upsample
+    dropout: float = 0.0  # of whole channels, after each block
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch *space channel"]) -> list[Array]:
@@ -50,34 +43,46 @@ class UNetFeatures(nn.Module):
             skips.append(x)
         levels = [x]
         for depth, width in reversed(list(enumerate(self.widths[:-1]))):
-            wide = nn.Conv(width, (1,) * (x.ndim - 2), name=f"narrow_{depth}")(x)
-            x = self._block(jax.numpy.concatenate([self.up(wide), skips[depth]], axis=-1), width, f"up_{depth}")
+            wide = Conv(width, (1,) * (x.ndim - 2), name=f"narrow_{depth}")(x)
+            x = self._block(jnp.concatenate([self.up(wide), skips[depth]], axis=-1), width, f"up_{depth}")
             levels.append(x)
         return levels[::-1]
 
     def _block(self, x: Array, width: int, name: str) -> Array:
         for number in range(2):
-            x = nn.Conv(width, (3,) * (x.ndim - 2), use_bias=False, name=f"{name}_conv_{number}")(x)
+            x = Conv(width, (3,) * (x.ndim - 2), use_bias=False, name=f"{name}_conv_{number}")(x)
             x = self.act(self.norm().copy(name=f"{name}_norm_{number}")(x))
-        return x
+        return drop_channels(self, x, self.dropout)
 
 
 class UNet(nn.Module):
-    """Features and a head: logits of the finest level, or with `deep` of all levels but the coarsest, finest first."""
+    """Features and a head: logits of the finest level, or with `deep` of all levels but the coarsest, finest first.
+
+    Parameters of the `decoder` have its name, which `unet` makes "features".
+    """
 
     classes: int
-    features: nn.Module
+    decoder: nn.Module
     deep: bool = False
+    preserve_adopted_names: ClassVar[bool] = True  # the decoder's own name, not its field's
+
+    def features(self, x: Float[Array, "batch *space channel"]) -> list[Array]:
+        """What the head is given: features of all levels, finest first."""
+        return self.decoder(x)
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch *space channel"]) -> Array | tuple[Array, ...]:
-        """Logits `(batch, *space, class)`."""
-        levels = self.features(x)
-        heads = levels[: max(len(levels) - 1, 1)] if self.deep else levels[:1]
+    def head(self, levels: list[Array]) -> Array | tuple[Array, ...]:
+        """Logits `(batch, *space, class)`: a 1×1 convolution of each level."""
+        chosen = levels[: max(len(levels) - 1, 1)] if self.deep else levels[:1]
         logits = [
-            nn.Conv(self.classes, (1,) * (x.ndim - 2), name=f"head_{depth}")(level) for depth, level in enumerate(heads)
+            Conv(self.classes, (1,) * (level.ndim - 2), name=f"head_{depth}")(level)
+            for depth, level in enumerate(chosen)
         ]
         return tuple(logits) if self.deep else logits[0]
+
+    def __call__(self, x: Float[Array, "batch *space channel"]) -> Array | tuple[Array, ...]:
+        """Logits `(batch, *space, class)`."""
+        return self.head(self.features(x))
 
 
 def unet(
@@ -88,6 +93,11 @@ def unet(
     pool: Function = pool,
     up: Function = upsample,
     deep: bool = False,
+    dropout: float = 0.0,
 ) -> Model:
-    """The Model: init(key, x) → params; apply(params, x) → logits, of several levels if `deep`."""
-    return from_flax(UNet(classes, UNetFeatures(widths, norm, act, pool, up), deep))
+    """The Model: init(key, x) → params; apply(params, x) → logits, of several levels if `deep`.
+
+    `features(params, x)` is a list of all levels, which `head` takes. `apply(params, x, key=key)` drops channels with
+    probability `dropout` after each block.
+    """
+    return from_flax(UNet(classes, UNetFeatures(widths, norm, act, pool, up, dropout, name="features"), deep))

@@ -1,12 +1,11 @@
-"""Expectation maximisation: MLEM, OSEM and De Pierro's MAP-EM as one step.
+"""Expectation maximization: MLEM, OSEM and De Pierro's MAP-EM as Algorithms.
 
-    init(acquisition)                            → State
-    step(stacked, state, penalty, weight)        → State, Info      one subset
-    run(stacked, iterations, penalty, weight)    → State, Info      all of them, by scan
+    state, info = iterate.scan(mlem(acquisition), init(acquisition), n=30)
+    state, info = iterate.scan(osem(stacked), init(stacked), updates(stacked, iterations=3))
+    state = iterate.repeat(map_em(stacked, penalty, weight), state, n)                          n may be traced
 
-`stacked` comes from `ordered_subsets(acquisition, n)`: n = 1 is MLEM, more is OSEM. A quadratic penalty (plain or
-Bowsher, see `penalty.neighbours`) and its weight make it MAP-EM. Each subset uses its own sensitivity and 1 / n of the
-penalty.
+`stacked` comes from `ordered_subsets(acquisition, n)`; a step uses one subset, an iteration all of them. A penalty with
+a `surrogate` and its weight make it MAP-EM. Each subset uses its own sensitivity and 1 / n of the penalty.
 """
 
 from math import gcd
@@ -15,9 +14,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Scalar
 
-from medjax.penalty import Neighbours, quadratic_surrogate
+from medjax import iterate
+from medjax.iterate import Algorithm
+from medjax.penalty import Penalty, require
 from medjax.pet.acquisition import Acquisition, de_pierro, divide, em_image, select
 
 
@@ -25,13 +27,48 @@ class State(NamedTuple):
     """What the next step needs."""
 
     image: Float[Array, "x y plane"]
-    updates: Int[Array, ""]  # steps made so far; the next one uses subset `order[updates mod n]`
+    step: Int[Array, ""]  # updates made so far; the next one uses subset `order[step mod n]`
 
 
 class Info(NamedTuple):
     """What a reader wants to see."""
 
     deviance: Scalar  # of the image that entered the step, on the step's subset; costs no extra projection
+
+
+def mlem(acquisition: Acquisition) -> Algorithm:
+    """MLEM of the whole data: the Poisson likelihood never falls.
+
+    Source: Shepp & Vardi, IEEE Transactions on Medical Imaging 1(2), 1982.
+    """
+    stacked = acquisition if acquisition.counts.ndim == 4 else jax.tree.map(lambda a: a[None], acquisition)
+    return osem(stacked)
+
+
+def osem(stacked: Acquisition) -> Algorithm:
+    """Ordered-subset EM: `init() → State`, `step(State) → State, Info`, one subset a step.
+
+    Raises:
+        DataError: the acquisition is whole: expected the result of `ordered_subsets`.
+
+    Source: Hudson & Larkin, IEEE Transactions on Medical Imaging 13(4), 1994.
+    """
+    return Algorithm(Partial(init, stacked), Partial(_step, stacked, None, 0.0))
+
+
+def map_em(stacked: Acquisition, penalty: Penalty, weight: float | Scalar) -> Algorithm:
+    """MAP-EM: ascends log-likelihood − weight · R(x) by De Pierro's surrogate, which a penalty may change every step.
+
+    With one subset the objective never falls and x stays non-negative.
+
+    Raises:
+        ConfigError: the penalty has no surrogate.
+        DataError: the acquisition is whole.
+
+    Source: De Pierro, IEEE Transactions on Medical Imaging 14(1), 1995.
+    """
+    require(penalty, "MAP-EM", "surrogate")
+    return Algorithm(Partial(init, stacked), Partial(_step, stacked, penalty, weight))
 
 
 def init(acquisition: Acquisition) -> State:
@@ -45,56 +82,34 @@ def init(acquisition: Acquisition) -> State:
     return State(jnp.where(sensitivity > 0, level, 0.0).astype(sensitivity.dtype), jnp.zeros((), jnp.int32))
 
 
+def updates(stacked: Acquisition, iterations: int) -> int:
+    """Steps that `iterations` through all subsets take."""
+    return iterations * stacked.counts.shape[0]
+
+
 def subset_order(number: int) -> Int[Array, " subset"]:
     """An order in which neighbours lie far apart: multiples of the coprime stride nearest to number / golden ratio."""
     stride = min((k for k in range(1, number + 1) if gcd(k, number) == 1), key=lambda k: abs(k - number * 0.618))
     return jnp.asarray(np.arange(number) * stride % number, jnp.int32)
 
 
-def step(
-    stacked: Acquisition, state: State, penalty: Neighbours | None = None, weight: float | Scalar = 0.0
-) -> tuple[State, Info]:
-    """One EM update from one subset; with a penalty, one step of MAP-EM on log-likelihood − weight · ½ Σ w (xⱼ − xₖ)².
+def penalty_weight(stacked: Acquisition, beta: float | Scalar, state: State | None = None, steps: int = 8) -> Scalar:
+    """β / x̄²: makes the penalty ½ β Σ w ((xⱼ − xₖ) / x̄)², in which β says that neighbours differ by x̄ / √β.
 
-    With one subset the objective never falls, x stays non-negative, and without penalty and background every step
-    conserves Σ sensitivity · x = Σ counts.
-
-    Source: Shepp & Vardi 1982; Hudson & Larkin, IEEE Transactions on Medical Imaging 13(4), 1994; De Pierro 1995.
+    x̄ = Σ x² / Σ x is the mean that activity sees, air left out, after a few `steps` without penalty, when an image
+    shows its level but little noise. So β needs no tuning to units. An image that stays 0 gives weight 0.
     """
+    image = iterate.scan(osem(stacked), init(stacked) if state is None else state, steps)[0].image
+    return beta * divide(jnp.sum(image), jnp.sum(image**2)) ** 2
+
+
+def _step(stacked: Acquisition, penalty: Penalty | None, weight: float | Scalar, state: State) -> tuple[State, Info]:
+    """x ← argmax of the EM surrogate of one subset − weight · the penalty's surrogate; one update, in closed form."""
     number = stacked.counts.shape[0]
-    part = select(stacked, subset_order(number)[state.updates % number])
+    part = select(stacked, subset_order(number)[state.step % number])
     expected = part.expected(state.image)
     image = em_image(part, state.image, expected)
     if penalty is not None:
-        anchor, curvature = quadratic_surrogate(penalty, state.image)
+        anchor, curvature = penalty.surrogate(state.image)  # pyrefly: ignore[missing-attribute] (`require` saw it)
         image = de_pierro(image, part.sensitivity, anchor, weight / number * curvature)
-    return State(image, state.updates + 1), Info(part.deviance(expected))
-
-
-def run(
-    stacked: Acquisition,
-    iterations: int,
-    penalty: Neighbours | None = None,
-    weight: float | Scalar = 0.0,
-    state: State | None = None,
-) -> tuple[State, Info]:
-    """`iterations` passes through all subsets, from `state` or from a uniform image; Info has one row an update."""
-
-    def body(state: State, _: None) -> tuple[State, Info]:
-        return step(stacked, state, penalty, weight)
-
-    return jax.lax.scan(body, init(stacked) if state is None else state, length=iterations * stacked.counts.shape[0])
-
-
-def penalty_weight(stacked: Acquisition, beta: float | Scalar, state: State | None = None, updates: int = 8) -> Scalar:
-    """β / x̄²: makes the penalty ½ β Σ w ((xⱼ − xₖ) / x̄)², in which β says that neighbours differ by x̄ / √β.
-
-    x̄ = Σ x² / Σ x is the mean that activity sees, air left out, after a few `updates` without penalty, when an image
-    shows its level but little noise. So β needs no tuning to units. An image that stays 0 gives weight 0.
-    """
-
-    def body(state: State, _: None) -> tuple[State, None]:
-        return step(stacked, state)[0], None
-
-    image = jax.lax.scan(body, init(stacked) if state is None else state, length=updates)[0].image
-    return beta * divide(jnp.sum(image), jnp.sum(image**2)) ** 2
+    return State(image, state.step + 1), Info(part.deviance(expected))

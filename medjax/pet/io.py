@@ -20,6 +20,7 @@ from medjax.io import interfile, siemens_listmode
 from medjax.io.counts import read_counts
 from medjax.io.nifti import Volume
 from medjax.pet.grid import Grid
+from medjax.pet.randoms import smoothed_delayeds
 from medjax.pet.scanner import PRESETS, Scanner, coverage, preset
 
 
@@ -127,30 +128,6 @@ def sum_planes(scan: Scan, number: int) -> Scan:
     )
 
 
-def smoothed_delayeds(
-    delayeds: Float[np.ndarray, "view bin plane"],
-    seen: Float[np.ndarray, "view bin plane"],
-    fwhm: tuple[float, float, float] = (60.0, 24.0, 12.0),
-) -> Float[np.ndarray, "view bin plane"]:
-    """Expected randoms from delayed coincidences: seen · G(delayeds) / G(seen), scaled to the same total.
-
-    `seen` is the share of a bin's crystal pairs that are real (times that of ring pairs in its plane), so that gaps and
-    the ends of the scanner neither dilute the estimate nor get any of it. G is a Gaussian of `fwhm` views, bins and
-    planes; past the last view it goes on with the first one's bins reversed: the same lines after half a turn.
-    """
-    rate, share = _smooth(delayeds, fwhm), _smooth(seen, fwhm)
-    estimate = np.where(seen > 0, seen * rate / np.where(share > 0, share, 1), 0)
-    total = float(estimate.sum(dtype=float))
-    return (estimate * (float(delayeds.sum(dtype=float)) / total if total else 0.0)).astype(np.float32)
-
-
-def ring_pairs(header: siemens_listmode.ListmodeHeader, max_ring_difference: int) -> Float[np.ndarray, " plane"]:
-    """Share of the ring pairs that each single-slice rebinned plane adds up, 1 in the plane that has the most."""
-    plane, distance = siemens_listmode.sinogram_rings(header.rings, header.max_ring_difference)
-    pairs = np.bincount(plane[distance <= max_ring_difference], minlength=2 * header.rings - 1)
-    return pairs / pairs.max()
-
-
 def _kind(path: Path) -> str:
     if path.suffix == ".npz":
         return "npz"
@@ -202,22 +179,18 @@ def _from_interfile(
 
 
 def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Scan:
-    header, events = siemens_listmode.read_events(path)
+    header, prompts, delayeds, pairs, number = siemens_listmode.read_direct_planes(path, max_ring_difference)
     if (header.views, header.bins, header.rings) != (scanner.views, scanner.bins, scanner.rings):
         raise DataError(
             f"{path}: {header.views} views, {header.bins} bins, {header.rings} rings; "
             f"{scanner.name} has {scanner.views}, {scanner.bins}, {scanner.rings}"
         )
-    prompts, delayeds = (
-        np.ascontiguousarray(s[..., ::-1]) for s in siemens_listmode.rebin(header, events, max_ring_difference)
-    )
-    pairs = ring_pairs(header, max_ring_difference)  # the same from either end
-    seen = (coverage(scanner)[..., None] * pairs).astype(np.float32)
+    prompts, delayeds = (np.ascontiguousarray(planes[..., ::-1]) for planes in (prompts, delayeds))
+    seen = (coverage(scanner)[..., None] * pairs).astype(np.float32)  # pairs are the same from either end
     if stray := int(prompts[seen == 0].sum() + delayeds[seen == 0].sum()):
         warnings.warn(f"{path}: {stray} events in the gaps between the detector blocks of {scanner.name}", stacklevel=2)
-    number = int(events.prompt.sum())
     summary = (
-        f"{number:,} prompts and {events.prompt.size - number:,} delayeds; {prompts.sum(dtype=float):,.0f} and "
+        f"{number[0]:,} prompts and {number[1]:,} delayeds; {prompts.sum(dtype=float):,.0f} and "
         f"{delayeds.sum(dtype=float):,.0f} with |ring difference| ≤ {max_ring_difference}"
     )
     background = smoothed_delayeds(delayeds, seen)
@@ -256,22 +229,3 @@ def _centre(path: Path, metadata: Mapping[str, Any]) -> tuple[float, float, floa
 def _summary(counts: np.ndarray, additive: np.ndarray) -> str:
     total, background = float(counts.sum(dtype=float)), float(additive.sum(dtype=float))
     return f"{total:,.0f} counts, {background / max(total, 1):.0%} of them expected background"
-
-
-def _smooth(sinogram: np.ndarray, fwhm: tuple[float, float, float]) -> np.ndarray:
-    """G of `smoothed_delayeds`, up to a factor: a matrix an axis, and a second one for views half a turn on."""
-    views, bins, planes = (np.subtract.outer(np.arange(n), np.arange(n)) for n in sinogram.shape)
-    view, bin_, plane = fwhm
-    half_turn = len(views)
-    partner = 2 * (len(bins) // 2) - np.arange(len(bins))  # the bin of the same line half a turn on
-    there = (partner >= 0) & (partner < len(bins))
-    reversed_ = sinogram[:, np.where(there, partner, 0)] * there[None, :, None]
-    onwards = _gaussian(views - half_turn, view) + _gaussian(views + half_turn, view)
-    smooth = np.tensordot(_gaussian(views, view), sinogram, 1) + np.tensordot(onwards, reversed_, 1)
-    smooth = np.tensordot(smooth, _gaussian(planes, plane), 1)
-    return np.moveaxis(np.tensordot(smooth, _gaussian(bins, bin_), (1, 0)), 2, 1)
-
-
-def _gaussian(distance: np.ndarray, fwhm: float) -> np.ndarray:
-    weight = np.exp(-4 * math.log(2) * (distance / fwhm) ** 2)
-    return np.where(weight > 1e-6, weight, 0).astype(np.float32)  # products of longer tails are slow: denormal

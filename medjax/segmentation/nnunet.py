@@ -1,11 +1,11 @@
-"""nnU-Net's training and prediction, on arrays in memory.
+"""nnU-Net's training on arrays in memory: `nnunet_predict` has its prediction and postprocessing.
 
     p = plan(fingerprint(cases, classes=3))                 cases: [Case(volume, labels, spacing in mm), ...]
+    model = plain_unet(p.classes, p.widths, p.kernels, p.strides)           or any other Model of volumes
     ready = [prepare(case, p) for case in cases]
     for training, validation in folds(len(cases)):
-        fold = train_fold([ready[i] for i in training], [ready[i] for i in validation], p)
-        networks.append(fold.state.params)                  the last ones, as nnU-Net; fold.best has the best
-    said = predict_case(networks, volume, spacing, p)       said.labels on the volume's own grid
+        fold = train_fold(model, [ready[i] for i in training], [ready[i] for i in validation], p)
+        params.append(fold.state.params)                    the last ones, as nnU-Net; fold.best has the best
 
 A fold is a pytree of arrays: what `report` gets after an epoch can be saved, and given back as `state` it goes on, bit
 for bit. Nothing here reads or writes files.
@@ -13,29 +13,28 @@ for bit. Nothing here reads or writes files.
 Source: Isensee et al., Nature Methods 18, 2021; the values are those of nnU-Net v2's trainer.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree, Scalar
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
+from medjax import iterate
 from medjax.errors import DataError
-from medjax.metrics.overlap import overlap
-from medjax.models.plain_unet import plain_unet
-from medjax.segmentation.components import keep_largest
-from medjax.segmentation.patches import Batches, Prepared, patches, prepared_image
+from medjax.iterate import Algorithm, static_partial
+from medjax.models.model import Network
+from medjax.segmentation.patches import Batches, Prepared, patches
 from medjax.segmentation.plan import Plan
-from medjax.segmentation.resample import Spacing, logits_resampled, restored
-from medjax.segmentation.sliding_window import predict
+from medjax.training import state as training_state
 from medjax.training.augment_volumes import Augmentation, augment, for_plan, source_patch
 from medjax.training.batches import read_ahead
-from medjax.training.loop import training as train
 from medjax.training.losses import deep_supervision, dice_ce
-from medjax.training.old_state import TrainState, init, make_train_step
+from medjax.training.state import Info, TrainState, mean_loss, require_finite_loss
 
 MOMENTUM, WEIGHT_DECAY, CLIP, EXPONENT = 0.99, 3e-5, 12.0, 0.9
 VALIDATED = 5  # steps of training for one batch of validation
@@ -51,16 +50,13 @@ class Fold(NamedTuple):
     best_ema: Float[Array | np.ndarray, ""]
 
 
-class Prediction(NamedTuple):
-    """What networks say of an image, on its own grid."""
+class Settings(NamedTuple):
+    """What a compiled training step is made for, beside the network."""
 
-    labels: Int[np.ndarray, "x y z"]
-    probabilities: Float[np.ndarray, "x y z class"]
-
-
-class _Tools(NamedTuple):
-    step: Any  # not jitted: the loop does it
-    count: Any
+    epochs: int
+    iterations: int  # steps of an epoch
+    augmentation: Augmentation
+    batch_dice: bool
 
 
 def folds(
@@ -78,6 +74,7 @@ def folds(
 
 
 def train_fold(
+    model: Network,
     training: Sequence[Prepared],
     validation: Sequence[Prepared],
     plan: Plan,
@@ -93,6 +90,7 @@ def train_fold(
 ) -> Fold:
     """The fold after `epochs` of `iterations` steps, from the start or from `state` on.
 
+    `model` gives logits (batch, x, y, z, class) of patches, or a tuple of them, finest first: deep supervision.
     Stochastic gradient descent with Nesterov momentum 0.99, weight decay 3e-5, gradients clipped to a norm of 12; epoch
     e has the rate `rate` (1 − e / epochs)^0.9. After each epoch patches of the validation cases give a pseudo-Dice, the
     mean over structures of 2 TP / (2 TP + FP + FN) of all patches' voxels together, and its average (0.9 old, 0.1 new)
@@ -100,125 +98,87 @@ def train_fold(
     step, loss, pseudo_dice and ema. `progress` wraps the range of steps.
 
     Raises:
-        DataError: no case, a case of another make than the plan's, epochs or iterations below 1, or a loss that is not
-            finite: the message has the step, and what was reported last is the last good state.
+        DataError: no case, a case of another make than the plan's, epochs or iterations below 1, a model whose logits
+            are not those of the plan's classes, or a loss that is not finite: the message has the step, and what was
+            reported last is the last good state.
     """
     if epochs < 1 or iterations < 1:
         raise DataError(f"train_fold: {epochs} epochs of {iterations} iterations; expected 1 or more of each")
-    settings = for_plan(plan.patch, plan.flat_axis) if augmentation is None else augmentation
-    tools = _tools(plan, epochs, iterations, rate, settings._replace(patch=plan.patch))
-    source = source_patch(settings, plan.patch)
-    batches = patches(training, source, plan.patch, plan.batch, (seed, 0))
+    augmentation = for_plan(plan.patch, plan.flat_axis) if augmentation is None else augmentation
+    settings = Settings(epochs, iterations, augmentation._replace(patch=plan.patch), plan.batch_dice)
+    batches = patches(training, source_patch(augmentation, plan.patch), plan.patch, plan.batch, (seed, 0))
     unseen = patches(validation, plan.patch, plan.patch, plan.batch, (seed, 1))
-    fold = start(seed, plan) if state is None else jax.tree.map(jnp.asarray, state)
-    steps = range(int(fold.state.step), epochs * iterations)
+    number = max(iterations // VALIDATED, 1)
+    fold = init(model, plan, seed) if state is None else state
+    _check_logits(model, fold.state.params, plan)
+    left = epochs * iterations - int(fold.state.step)
     with read_ahead(batches) as ahead:
-        for now, values in train(jax.random.key(seed), tools.step, fold.state, ahead, progress(steps), iterations):
-            epoch = int(now.step) // iterations
-            dice = _pseudo_dice(tools, now.params, unseen, epoch - 1, max(iterations // VALIDATED, 1))
-            fold = _judged(fold, now, dice)
-            report(fold, {**values, "epoch": epoch, "pseudo_dice": dice, "ema": float(fold.ema)})
+        for now, infos in iterate.loop(
+            trainer(model, settings, rate), fold.state, left, inputs=ahead, every=iterations, progress=progress,
+            check=require_finite_loss, donate=True,
+        ):  # fmt: skip
+            step = int(now.step)
+            dice = _pseudo_dice(model, plan.classes, now.params, unseen, step // iterations - 1, number)
+            fold = _next_fold(fold, now, dice)
+            averages: dict[str, float | int] = {"pseudo_dice": dice, "ema": float(fold.ema)}
+            report(fold, {**mean_loss(infos, step), "epoch": step // iterations, **averages})
     return fold
 
 
-def start(seed: int, plan: Plan, params: PyTree | None = None) -> Fold:
+def init(model: Network, plan: Plan, seed: int, params: PyTree | None = None) -> Fold:
     """The fold before its first epoch, from random parameters or from those of another task; what to restore `like`."""
+    key = jax.random.key(seed)
     if params is None:
-        key = jax.random.fold_in(jax.random.key(seed), 1)
-        model = plain_unet(plan.classes, plan.widths, plan.kernels, plan.strides)
-        params = model.init(key, jnp.zeros((1, *plan.patch, len(plan.channels))))
+        params = model.init(jax.random.fold_in(key, 1), jnp.zeros((1, *plan.patch, len(plan.channels))))
     unknown = jnp.asarray(jnp.nan, jnp.float32)
-    return Fold(init(params, _optimiser(lambda count: 0.0)), params, unknown, unknown)
+    return Fold(training_state.init(params, _optimizer(lambda step: 0.0), key), params, unknown, unknown)
 
 
-def predict_case(
-    params: Sequence[PyTree],
-    image: Float[np.ndarray, "x y z channel"],
-    spacing: Spacing,
-    plan: Plan,
-    *,
-    step: float = 0.5,
-    mirror: tuple[int, ...] = (0, 1, 2),
-    keep: int | Mapping[int, int] | None = None,
-    batch: int = 1,
-) -> Prediction:
-    """Labels and probabilities of every voxel of the image, by one network or several of one plan.
+def trainer(model: Network, settings: Settings, rate: float | Scalar) -> Algorithm:
+    """init(params, key) → TrainState; step(state, (images, labels)) → TrainState, Info.
 
-    Cropped, scaled and resampled as in training; the mean logits of the networks in overlapping tiles, `step` tiles
-    apart, mirrored along `mirror` and averaged; interpolated back linearly, then the softmax. Outside the crop all is
-    background. `keep` says how many components of the structures stay (`keep_largest`), None all; probabilities are as
-    they were.
-
-    Raises:
-        DataError: no network, an image of other channels than planned, NaN, or every voxel 0.
+    Images are source patches, which the step augments. Compiled once for equal models and settings; `rate` is traced.
     """
-    ready, box = prepared_image(image, spacing, plan)
-    model = plain_unet(plan.classes, plan.widths, plan.kernels, plan.strides, deep=False)
-    logits = np.asarray(predict(model.apply, params, ready, plan.patch, step, mirror, batch))
-    x, y, z = image[box].shape[:3]
-    logits = logits_resampled(logits, plan.spacing, spacing, (x, y, z))
-    shares = np.asarray(jax.nn.softmax(logits))
-    background = np.eye(plan.classes, dtype=np.float32)[0]
-    probabilities = restored(shares, box, image.shape[:3], background)
-    labels = probabilities.argmax(-1).astype(np.int32)
-    return Prediction(labels if keep is None else keep_largest(labels, keep), probabilities)
+    return Algorithm(Partial(_init), Partial(static_partial(_step, model, settings), jnp.asarray(rate, jnp.float32)))
 
 
-def adopted(
-    predictions: Sequence[Int[np.ndarray, "..."]],
-    references: Sequence[Int[np.ndarray, "..."]],
-    classes: int,
-    count: int = 1,
-) -> dict[int, int]:
-    """{class: count} of each structure whose mean Dice rises where its `count` largest components alone are kept.
-
-    For a cross-validation's predictions; cases in which neither has the structure are left out. What comes back suits
-    `keep` of `predict_case`. Of paired organs the largest component is one of two: use count 2.
-    """
-    chosen = dict[int, int]()
-    for kind in range(1, classes):
-        plain = _mean_dice(predictions, references, kind)
-        kept = _mean_dice([keep_largest(one, {kind: count}) for one in predictions], references, kind)
-        if kept > plain:
-            chosen[kind] = count
-    return chosen
+def _init(params: PyTree, key: PRNGKeyArray) -> TrainState:
+    return training_state.init(params, _optimizer(lambda step: 0.0), key)
 
 
-def case_dice(
-    prediction: Int[np.ndarray, "*space"], reference: Int[np.ndarray, "*space"], classes: int
-) -> Float[np.ndarray, " structure"]:
-    """Dice of each class above 0; NaN where neither has it."""
-    return np.asarray(overlap(prediction, reference, classes).dice)[1:]
+def _step(
+    model: Network, settings: Settings, rate: Scalar, state: TrainState, batch: tuple[Array, Array]
+) -> tuple[TrainState, Info]:
+    def falling(step: Scalar) -> Scalar:
+        return rate * (1 - (step // settings.iterations) / settings.epochs) ** EXPONENT
+
+    loss = partial(_loss, model, settings)
+    return training_state.trainer(loss, _optimizer(falling)).step(state, batch)
 
 
-@lru_cache(maxsize=8)
-def _tools(plan: Plan, epochs: int, iterations: int, rate: float, settings: Augmentation) -> _Tools:
-    """The same plan and settings give the same functions, so that what is compiled for them is kept."""
-    net = (plan.classes, plan.widths, plan.kernels, plan.strides)
-    levels = plain_unet(*net).apply
-    finest = plain_unet(*net, deep=False).apply
-    dice = partial(dice_ce, batch=plan.batch_dice)
-
-    def loss(params: PyTree, batch: tuple[Array, Array], key: Array) -> Scalar:
-        images, labels = batch
-        keys = jax.random.split(key, len(images))
-        moved, named = jax.vmap(partial(augment, settings=settings))(keys, images, labels)
-        return jnp.mean(deep_supervision(levels(params, moved), named, plan.strides, dice))
-
-    def count(params: PyTree, images: Array, labels: Array) -> Array:
-        """Voxels of each structure that are right, said and true."""
-        said = jax.nn.one_hot(jnp.argmax(finest(params, images), axis=-1), plan.classes)
-        true = jax.nn.one_hot(labels, plan.classes)
-        space = tuple(range(labels.ndim))
-        return jnp.stack([jnp.sum(one, axis=space) for one in (said * true, said, true)])[:, 1:]
-
-    def rate_of(step: Array) -> Array:
-        return rate * (1 - (step // iterations) / epochs) ** EXPONENT
-
-    return _Tools(make_train_step(loss, _optimiser(rate_of)), jax.jit(count))
+def _loss(model: Network, settings: Settings, params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
+    images, labels = batch
+    keys = jax.random.split(key, len(images))
+    images, labels = jax.vmap(partial(augment, settings=settings.augmentation))(keys, images, labels)
+    logits = model.apply(params, images, key=jax.random.fold_in(key, len(images)))
+    levels = logits if isinstance(logits, tuple) else (logits,)
+    return jnp.mean(deep_supervision(levels, labels, loss=partial(dice_ce, batch=settings.batch_dice)))
 
 
-def _optimiser(rate: Callable[[Any], Any]) -> optax.GradientTransformation:
+def finest(model: Network, params: PyTree, images: Float[Array, "batch *space channel"]) -> Array:
+    """Logits (batch, *space, class) for prediction: the first of a tuple. Under `jit` the others cost nothing."""
+    logits = model.apply(params, images)
+    return logits[0] if isinstance(logits, tuple) else logits
+
+
+def _check_logits(model: Network, params: PyTree, plan: Plan) -> None:
+    image = jax.ShapeDtypeStruct((1, *plan.patch, len(plan.channels)), jnp.float32)
+    shape, wanted = jax.eval_shape(partial(finest, model), params, image).shape, (1, *plan.patch, plan.classes)
+    if shape != wanted:
+        raise DataError(f"model: logits of shape {shape} for a patch of {image.shape}; expected {wanted}")
+
+
+def _optimizer(rate: Callable[[Any], Any]) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(CLIP),
         optax.add_decayed_weights(WEIGHT_DECAY),
@@ -226,24 +186,26 @@ def _optimiser(rate: Callable[[Any], Any]) -> optax.GradientTransformation:
     )
 
 
-def _pseudo_dice(tools: _Tools, params: PyTree, batches: Batches, epoch: int, number: int) -> float:
+@partial(jax.jit, static_argnames=("model", "classes"))
+def _count(model: Network, classes: int, params: PyTree, images: Array, labels: Array) -> Array:
+    """Voxels of each structure that are right, predicted and true."""
+    predicted = jax.nn.one_hot(jnp.argmax(finest(model, params, images), axis=-1), classes)
+    true = jax.nn.one_hot(labels, classes)
+    space = tuple(range(labels.ndim))
+    return jnp.stack([jnp.sum(one, axis=space) for one in (predicted * true, predicted, true)])[:, 1:]
+
+
+def _pseudo_dice(model: Network, classes: int, params: PyTree, batches: Batches, epoch: int, number: int) -> float:
     """Mean over the structures that were met; NaN if none was. Every epoch has patches of its own."""
-    both, said, true = np.sum(
-        [jax.device_get(tools.count(params, *batches(epoch * number + k))) for k in range(number)], axis=0, dtype=float
-    )
-    met = said + true > 0
-    return float(np.mean(2 * both[met] / (said + true)[met])) if met.any() else np.nan
+    counts = [jax.device_get(_count(model, classes, params, *batches(epoch * number + k))) for k in range(number)]
+    both, predicted, true = np.sum(counts, axis=0, dtype=float)
+    met = predicted + true > 0
+    return float(np.mean(2 * both[met] / (predicted + true)[met])) if met.any() else np.nan
 
 
-def _judged(fold: Fold, now: TrainState, dice: float) -> Fold:
+def _next_fold(fold: Fold, now: TrainState, dice: float) -> Fold:
     old, best = float(fold.ema), float(fold.best_ema)
     ema = dice if np.isnan(old) else old if np.isnan(dice) else (1 - FORGETTING) * old + FORGETTING * dice
     if np.isnan(ema) or not ema <= best:
         return Fold(now, jax.tree.map(jnp.array, now.params), jnp.float32(ema), jnp.float32(ema))
     return Fold(now, fold.best, jnp.float32(ema), fold.best_ema)
-
-
-def _mean_dice(predictions: Sequence[np.ndarray], references: Sequence[np.ndarray], kind: int) -> float:
-    pairs = [(said == kind, true == kind) for said, true in zip(predictions, references, strict=True)]
-    scores = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs if a.any() or b.any()]
-    return float(np.mean(scores)) if scores else np.nan

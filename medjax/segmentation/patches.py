@@ -25,7 +25,7 @@ from medjax.segmentation.resample import (
     resampled,
     z_scored,
 )
-from medjax.training.batches import chosen
+from medjax.training.batches import batch_indices
 
 OVERSAMPLED = 0.33  # share of a batch that is centred on a structure
 REMEMBERED = 10_000  # places of a class and case that patches are centred on
@@ -107,7 +107,7 @@ def patches(
     def batches(number: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((*entropy, 1, number))
         images, labels = list[np.ndarray](), list[np.ndarray]()
-        for place, which in enumerate(chosen(number, len(ready), batch, (*entropy, 0))):
+        for place, which in enumerate(batch_indices(number, len(ready), batch, (*entropy, 0))):
             one = ready[which]
             low = _corner(rng, one, source, patch, place >= anywhere)
             images.append(_cut(one.image, low, source))

@@ -2,10 +2,14 @@
 
 import csv
 import hashlib
+import inspect
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import typer
 from jaxtyping import Bool, Float, Int
@@ -14,8 +18,12 @@ from medjax.atomic import write_csv
 from medjax.errors import ConfigError, DataError
 from medjax.io.pictures import fitted, read_labelled
 from medjax.labels import scores, thresholds
-from medjax.labels.audit import Settings, predicted, watch
+from medjax.labels.audit import check_network, predict, watch
+from medjax.labels.dynamics import Settings
+from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
+from medjax.models.model import Network
+from medjax.models.unet import unet
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table, write_report
 from medjax.running.config import did_you_mean
@@ -26,7 +34,9 @@ from medjax.training.batches import pairs
 FEWEST = 16  # images, below which there is nothing to compare with
 SHOWN = 24
 MOST_CLASSES = 64
-WIDTHS = (8, 16, 32, 48)
+WIDTHS = (8, 16, 32, 48)  # of the default network
+
+Threshold = Callable[[np.ndarray], np.ndarray]  # scores → flags
 
 
 class Data(NamedTuple):
@@ -42,37 +52,50 @@ def audit(
     masks: Path,
     output: Path,
     detector: str,
-    threshold: str,
+    threshold: str | Threshold,
     trusted: Path | None,
     size: int,
     classes: int | None,
     epochs: int,
     seed: int,
+    *,
+    network: Callable[[int], Network] | None = None,
+    label_scores: Mapping[str, LabelScore] | None = None,
 ) -> None:
     """Rank the labels in `masks` and write `output`/ranked.csv and report.html.
+
+    Args:
+        detector: the name of the score that ranks and flags.
+        threshold: a name, a fraction such as "0.1", or a function scores → flags.
+        network: makes the Model for a number of classes; default: a small U-Net.
+        label_scores: the columns of the table; default: `scores.built_in()`.
 
     Raises:
         ConfigError, DataError: something given cannot be used.
     """
-    _check(detector, threshold, size, epochs)
+    columns = scores.built_in() if label_scores is None else dict(label_scores)
+    _check(detector, threshold, size, epochs, tuple(columns), network is None)
     config: dict[str, Any] = {
         "images": str(images), "masks": str(masks), "size": size, "classes": classes or 0, "epochs": epochs,
         "seed": seed,
     }  # fmt: skip
     data = read(images, masks, size, classes)
     config["content"] = _digest(data)  # other images or corrected masks are another audit
-    looked_at = None if trusted is None else read_trusted(trusted, data.names)
+    checked = None if trusted is None else read_trusted(trusted, data.names)
+    number = int(data.labels.max()) + 1 if classes is None else classes
+    model = (network or small_unet)(number)
+    check_network(model, data.images, number)
+    config |= {"network": identity(model)} if network else {}
+    config |= {"scores": {name: identity(one) for name, one in label_scores.items()}} if label_scores else {}
     with open_workdir(output, config) as work:
-        number = int(data.labels.max()) + 1 if classes is None else classes
         typer.echo(f"{len(data.names)} images, {number - 1} structures{_empty(data.labels)}")
-        found = stage(work, "scores", lambda: _watched(data, number, epochs, seed))
+        found = _scored(work, data, number, epochs, seed, model, columns)
         score = found["scores"][detector]
-        if looked_at is not None:
-            turned = thresholds.oriented(score, *looked_at)
-            typer.echo(
-                f"{len(looked_at[0])} labels were looked at: the list is {'as it was' if turned is score else 'turned'}"
-            )
-            score = turned
+        if checked is not None:
+            oriented = thresholds.orient(score, *checked)
+            outcome = "as it was" if oriented is score else "turned"
+            typer.echo(f"{len(checked[0])} labels were looked at: the list is {outcome}")
+            score = oriented
         flags = _flags(score, threshold)
         _write(work, data, found, score, flags, detector)
     wrote = f"wrote {output / 'ranked.csv'} and report.html"
@@ -81,6 +104,24 @@ def audit(
         typer.echo(
             "if more than half are wrong in the same way the list is upside down: look at ten of each end (--trusted)"
         )
+
+
+def small_unet(classes: int) -> Network:
+    """The default network."""
+    return unet(classes, WIDTHS)
+
+
+def identity(part: Any) -> str:
+    """Eight hex digits of a user's part of an audit: its printed form and the files its functions come from.
+
+    What a function closes over, and what its file imports, are not in it.
+    """
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(part))
+    for leaf in part if isinstance(part, tuple) else vars(part).values():
+        function = getattr(leaf, "function", leaf)
+        if inspect.isfunction(function) and (file := inspect.getsourcefile(function)) and Path(file).is_file():
+            text += Path(file).read_text(encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def read(images: Path, masks: Path, size: int, classes: int | None = None) -> Data:
@@ -136,31 +177,37 @@ def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"]
         raise DataError(f"{path}: {error}; expected columns name (of an image) and wrong (0 or 1)") from error
 
 
-def _check(detector: str, threshold: str, size: int, epochs: int) -> None:
-    known = ("vog", *scores.NAMES)
+def _check(
+    detector: str, threshold: str | Threshold, size: int, epochs: int, known: tuple[str, ...], default_network: bool
+) -> None:
     if detector not in known:
         raise ConfigError(f"--detector {detector}; expected {', '.join(known)}{did_you_mean(detector, known)}")
-    if threshold not in thresholds.THRESHOLDS and not _share(threshold):
+    if isinstance(threshold, str) and threshold not in thresholds.THRESHOLDS and not _fraction(threshold):
         raise ConfigError(
-            f"--threshold {threshold}; expected {', '.join(thresholds.THRESHOLDS)} or a share such as 0.1"
+            f"--threshold {threshold}; expected {', '.join(thresholds.THRESHOLDS)} or a fraction such as 0.1"
         )
-    if size % 2 ** (len(WIDTHS) - 1) or size < 16:
+    if size < 16 or (default_network and size % 2 ** (len(WIDTHS) - 1)):
         raise ConfigError(f"--size {size}; expected a multiple of {2 ** (len(WIDTHS) - 1)}, 16 or more")
     if epochs < 4:
         raise ConfigError(f"--epochs {epochs}; expected 4 or more")
 
 
-def _share(threshold: str) -> float:
+def _fraction(threshold: str) -> float:
     try:
-        share = float(threshold)
+        fraction = float(threshold)
     except ValueError:
         return 0.0
-    return share if 0 < share < 1 else 0.0
+    return fraction if 0 < fraction < 1 else 0.0
 
 
-def _flags(score: np.ndarray, threshold: str) -> np.ndarray:
-    rule = thresholds.THRESHOLDS.get(threshold)
-    return thresholds.fraction(score, _share(threshold)) if rule is None else rule(score)
+def _flags(score: np.ndarray, threshold: str | Threshold) -> np.ndarray:
+    if isinstance(threshold, str):
+        rule = thresholds.THRESHOLDS.get(threshold)
+        return thresholds.highest(score, _fraction(threshold)) if rule is None else rule(score)
+    flags = np.asarray(threshold(score))
+    if flags.shape != score.shape or flags.dtype != bool:
+        raise ConfigError(f"threshold gave {flags.dtype} of {flags.shape}; expected bool of {score.shape}")
+    return flags
 
 
 def _empty(labels: np.ndarray) -> str:
@@ -168,18 +215,37 @@ def _empty(labels: np.ndarray) -> str:
     return f"; {empty} labels name no structure" if empty else ""
 
 
-def _watched(data: Data, classes: int, epochs: int, seed: int) -> dict[str, Any]:
-    """Scores when the network has stopped learning fast, and what it says then."""
+def _scored(
+    work: WorkDir, data: Data, classes: int, epochs: int, seed: int, model: Network, columns: dict[str, LabelScore]
+) -> dict[str, Any]:
+    """Scores at the end of early learning and the network's prediction then, as a stage; training resumes."""
+    training = work.checkpoints / "training"
+    like = {"scores": dict.fromkeys(columns, 0.0), "prediction": 0}
+    compute = partial(_watched, data, classes, epochs, seed, model, columns, training)
+    found = stage(work, "scores", compute, like)
+    shutil.rmtree(training, ignore_errors=True)  # the maps of VOG are large
+    return found
+
+
+def _watched(
+    data: Data,
+    classes: int,
+    epochs: int,
+    seed: int,
+    model: Network,
+    columns: dict[str, LabelScore],
+    checkpoints: Path,
+) -> dict[str, Any]:
     batch = min(8, len(data.images))
-    a_pass = len(data.images) // batch
-    every = max(epochs // 8, 1) * a_pass
-    settings = Settings(classes, WIDTHS, 8e-3, batch, epochs * a_pass, every, epochs * a_pass // 2)
-    moments = watch(seed, data.images, data.labels, settings)
-    for moment in track(moments, "training"):
-        if moment.turned:
+    an_epoch = len(data.images) // batch
+    every = max(epochs // 8, 1) * an_epoch
+    settings = Settings(classes, 8e-3, batch, epochs * an_epoch, every, epochs * an_epoch // 2)
+    snapshots = watch(seed, model, data.images, data.labels, settings, columns, checkpoints=checkpoints)
+    for snapshot in track(snapshots, "training"):
+        if snapshot.memorization:
             return {
-                "scores": scores.scores(moment.log, jnp.asarray(data.labels)),
-                "said": predicted(moment.state.average, data.images, settings),
+                "scores": scores.evaluate(columns, snapshot.states, data.labels),
+                "prediction": predict(model, snapshot.state.ema_params, data.images),
             }
     raise DataError("training ended before the labels were judged")
 
@@ -188,7 +254,9 @@ def _write(
     work: WorkDir, data: Data, found: dict[str, Any], score: np.ndarray, flags: np.ndarray, detector: str
 ) -> None:
     order = np.argsort(-score, kind="stable")
-    agreement = [mean_dice(said, given) for said, given in zip(found["said"], data.labels, strict=True)]
+    agreement = [
+        mean_dice(prediction, given) for prediction, given in zip(found["prediction"], data.labels, strict=True)
+    ]
     rows = [
         [rank + 1, data.names[k], int(flags[k]), f"{agreement[k]:.4f}"]
         + [f"{float(values[k]):.6g}" for values in found["scores"].values()]
@@ -196,7 +264,7 @@ def _write(
     ]
     write_csv(work.path / "ranked.csv", ["rank", "name", "flagged", "agreement", *found["scores"]], rows)
     ends = {"suspect": order[:SHOWN], "least_suspect": order[::-1][:SHOWN]}
-    figures = {name: Figure(_thumbnails(work, name, data, found["said"], rows)) for name, rows in ends.items()}
+    figures = {name: Figure(_thumbnails(work, name, data, found["prediction"], rows)) for name, rows in ends.items()}
     head = [
         [rank + 1, data.names[k], round(agreement[k], 3), round(float(score[k]), 4)] for rank, k in enumerate(order)
     ]
@@ -204,22 +272,22 @@ def _write(
     text = (
         f"{int(flags.sum())} of {len(flags)} labels are flagged by {detector}; the other pictures follow in order of "
         "the list. ranked.csv holds all images and scores: high is suspect in every column but agreement, the Dice of "
-        "the label with what the network says. Where the cut should be is yours to see: --threshold."
+        "the label with the network's prediction. The threshold is yours to choose: --threshold."
     )
     sections = [
-        Section("Most suspect", "Pairs: the label given, then what the network says.", [figures["suspect"]], table),
+        Section("Most suspect", "Pairs: the label given, then the network's prediction.", [figures["suspect"]], table),
         Section("Least suspect", "If these are the wrong ones, give --trusted.", [figures["least_suspect"]]),
     ]
     write_report(work.path / "report.html", Report("Label audit", [text], sections))
 
 
-def _thumbnails(work: WorkDir, name: str, data: Data, said: np.ndarray, rows: np.ndarray) -> Path:
+def _thumbnails(work: WorkDir, name: str, data: Data, prediction: np.ndarray, rows: np.ndarray) -> Path:
     """Two pictures of each image, with the label given and with the network's; of volumes the middle slice."""
 
     def flat(array: np.ndarray) -> np.ndarray:
         return array if array.ndim == 2 else array[..., array.shape[-1] // 2]
 
     images = np.stack([flat(data.images[k, ..., 0]) for k in rows for _ in range(2)])
-    labels = np.stack([flat(one[k]) for k in rows for one in (data.labels, said)])
+    labels = np.stack([flat(one[k]) for k in rows for one in (data.labels, prediction)])
     names = [text for k in rows for text in (data.names[k][:22], "network")]
     return save_figure(work, name, gallery(images, labels, names, 8))

@@ -10,20 +10,24 @@ import numpy as np
 import typer
 from jaxtyping import Float, PyTree
 
-from medjax.diffusion.prior import Prior, Settings, load_prior, make_trainer, save_prior
-from medjax.diffusion.score_matching import scaled
+from medjax import iterate
+from medjax.diffusion.prior import Prior, Settings
+from medjax.diffusion.prior_file import examples, load_prior, network, save_prior
+from medjax.diffusion.prior_training import initial_params, trainer
+from medjax.diffusion.score_matching import normalize_intensity
+from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import grid_affine, read_nifti, resample
 from medjax.phantoms.heads import family
 from medjax.phantoms.mni import tissue_shares
-from medjax.running.arrays import load_arrays, save_arrays
 from medjax.running.config import config_hash
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, append_jsonl, open_workdir, stage
-from medjax.training.loop import fit
-from medjax.training.old_state import TrainState
+from medjax.training import checkpoint
+from medjax.training.state import TrainState
 
-LEAST_EMISSION = 0.02  # share of a slice's voxels that must emit for it to be trained on
+LEAST_EMISSION = 0.02  # fraction of a slice's voxels that must emit for it to be trained on
+SAVE_EVERY = 5  # reports: how often a checkpoint is kept
 HELD_BACK = 10_000  # seeds of phantoms from here on are never trained on
 
 
@@ -79,34 +83,34 @@ def _train(
     first: PyTree | None,
     every: int,
 ) -> Path:
+    """Train from the last checkpoint on, and write the prior: from the state, whether or not a step was left to do."""
     slices, axes = data["slices"], data["axes"]
-    spread = float(np.sqrt(np.mean([np.mean(one[..., 0].astype(np.float32) ** 2) for one in slices])))
-    key = jax.random.key(seed)
-    state, step = make_trainer(jax.random.fold_in(key, 1), settings, spread, steps, rate, first)
-    kept, file = work.checkpoints / "state.npz", work.path / "prior.npz"
-    if kept.is_file():
-        state = TrainState(*jax.tree.map(jnp.asarray, load_arrays(kept, state)))
+    sigma_data = float(np.sqrt(np.mean([np.mean(one[..., 0].astype(np.float32) ** 2) for one in slices])))
+    key, model = jax.random.key(seed), network(settings)
+    algorithm = trainer(model, settings, sigma_data, steps, rate)
+    params = initial_params(model, jax.random.fold_in(key, 1), examples(settings), first)
+    state = algorithm.init(params, jax.random.fold_in(key, 2))
+    folder = work.checkpoints / "training"
+    if (kept := checkpoint.restore(folder, state)) is not None:
+        state = kept[1]
         typer.echo(f"continuing after step {int(state.step)}")
 
     def batches(number: int) -> tuple[jax.Array, jax.Array]:
         chosen = np.random.default_rng((seed, number)).integers(len(slices), size=batch)
         return jnp.asarray(slices[chosen], jnp.float32), jnp.asarray(axes[chosen])
 
-    def report(state: TrainState, values: dict[str, float | int]) -> None:
-        append_jsonl(work, values)
-        if values["step"] % (5 * every) == 0 or values["step"] == steps:
-            save_arrays(kept, state)
-            save_prior(file, Prior(state.average, spread, settings))
+    def save(state: TrainState, made: int) -> None:
+        if made % (SAVE_EVERY * every) == 0 or made == steps:
+            checkpoint.save(folder, made, state)
 
-    fit(
-        jax.random.fold_in(key, 2),
-        step,
-        state,
-        batches,
-        track(range(int(state.step), steps), "training"),
-        report,
-        every,
-    )
+    states = iterate.loop(
+        algorithm, state, steps - int(state.step), inputs=batches, every=every, save=save, donate=True,
+        progress=lambda numbers: track(numbers, "training"),
+    )  # fmt: skip
+    for state, infos in states:
+        append_jsonl(work, {"step": int(state.step), "loss": float(np.mean(infos.loss))})
+    file = work.path / "prior.npz"
+    save_prior(file, Prior(state.ema_params, sigma_data, vp(settings.beta_min, settings.beta_max), model, settings))
     return file
 
 
@@ -117,7 +121,7 @@ def read(path: Path, settings: Settings, mr: Path | None = None) -> Float[np.nda
         DataError: a file cannot be read, or has no voxel above 0 there.
     """
     volume = read_nifti(path)
-    middle = volume.affine[:3, :3] @ (np.subtract(volume.array.shape, 1) / 2) + volume.affine[:3, 3]
+    middle = np.matmul(volume.affine[:3, :3], np.subtract(volume.array.shape, 1) / 2) + volume.affine[:3, 3]
     x, y, z = middle.tolist()
     shape = (settings.size,) * 3
     affine = grid_affine(shape, settings.voxel_mm, (x, y, z))
@@ -126,7 +130,7 @@ def read(path: Path, settings: Settings, mr: Path | None = None) -> Float[np.nda
     for file, array in zip(files, arrays, strict=True):
         if not (array > 0).any():
             raise DataError(f"{file}: no voxel is above 0 where the PET is; expected an image in the same space")
-    return np.stack([np.asarray(scaled(jnp.asarray(array))) for array in arrays], axis=-1)
+    return np.stack([np.asarray(normalize_intensity(jnp.asarray(array))) for array in arrays], axis=-1)
 
 
 def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarray, "x y z 1"]]:
@@ -136,7 +140,9 @@ def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarra
     shape = (settings.size,) * 3
     tissues, affine = tissue_shares()
     for seed in track(number, "phantoms"):
-        yield np.asarray(scaled(jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))))[..., None]
+        yield np.asarray(normalize_intensity(jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))))[
+            ..., None
+        ]
 
 
 def training_slices(volumes: Iterable[Float[np.ndarray, "x y z channel"]], settings: Settings) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,12 @@ import numpy as np
 import typer
 from jaxtyping import Array, Float
 
+from medjax import iterate
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import SUFFIXES, Volume, read_nifti, resample
-from medjax.penalty import Neighbours, bowsher, neighbours
+from medjax.penalty import Quadratic, bowsher, neighbours
 from medjax.pet import em
-from medjax.pet.acquisition import Acquisition, acquire, attenuation_factors, check_mu, ordered_subsets
+from medjax.pet.acquisition import acquire, attenuation_factors, check_mu, ordered_subsets
 from medjax.pet.grid import Grid, in_field_of_view
 from medjax.pet.io import Scan, caution, image_affine, image_grid, sum_planes
 from medjax.pet.psf import blur, gaussian_psf
@@ -28,7 +30,7 @@ from medjax.running.config import did_you_mean
 from medjax.running.progress import track
 from medjax.tools.checks import at_least, check_output, counted
 from medjax.tools.pet_output import nrmse_note, picture_path, write_reconstruction
-from medjax.tools.pet_sample import SAMPLERS, Sampling, checked_prior, sample
+from medjax.tools.pet_sample import SAMPLERS, Sampling, checked_prior, denoiser_of_volumes, sample
 
 DEFAULTS = {  # iterations, subsets
     "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "dds": (4, 1), "likelihood-schedule": (20, 1)
@@ -174,23 +176,32 @@ def run(
         raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
     if settings.method in SAMPLERS:
         prior = checked_prior(settings.sampling, grid, guided=guide is not None)
+        denoiser = denoiser_of_volumes(prior, settings.sampling, guide)
         image, spread = sample(
-            settings.method, acquisition, prior, state.image, settings.iterations, settings.sampling, guide
+            settings.method, acquisition, denoiser, state.image, settings.iterations, settings.sampling
         )
         return _filtered(grid, settings, jnp.asarray(image)), spread
-    penalty, weight = None, 0.0
+    algorithm = em.osem(stacked)
     if settings.method == "map-em":
-        penalty = _penalty(grid, guide)
         weight = float(jax.jit(em.penalty_weight)(stacked, settings.beta, state))
         if settings.beta > 0 and weight == 0:
             raise DataError("the counts are explained by the background alone; expected some activity")
-    for number in track(settings.iterations, settings.method):
-        state = _pass(stacked, state, penalty, weight)
-        if not bool(jnp.isfinite(state.image).all()):
-            raise DataError(
-                f"{settings.method}: the image is not finite after iteration {number + 1}; nothing is written"
-            )
-    return _filtered(grid, settings, state.image), None
+        algorithm = em.map_em(stacked, _penalty(grid, guide), weight)
+    states = iterate.loop(
+        algorithm,
+        state,
+        em.updates(stacked, settings.iterations),
+        every=settings.subsets,
+        progress=partial(track, description=settings.method),
+        check=partial(_require_finite_image, settings),
+    )
+    return _filtered(grid, settings, iterate.last(states, state).image), None
+
+
+def _require_finite_image(settings: Settings, state: em.State, _: em.Info, updates: int) -> None:
+    if not bool(jnp.isfinite(state.image).all()):
+        after = f"after iteration {updates // settings.subsets}"
+        raise DataError(f"{settings.method}: the image is not finite {after}; nothing is written")
 
 
 def _filtered(grid: Grid, settings: Settings, image: Array) -> np.ndarray:
@@ -202,15 +213,10 @@ def _filtered(grid: Grid, settings: Settings, image: Array) -> np.ndarray:
 _psf = jax.jit(gaussian_psf, static_argnums=0)  # under jit: one program to compile and keep, not a dozen
 
 
-@jax.jit
-def _pass(stacked: Acquisition, state: em.State, penalty: Neighbours | None, weight: float | Array) -> em.State:
-    return em.run(stacked, 1, penalty, weight, state)[0]
-
-
-def _penalty(grid: Grid, guide: Float[Array, "x y z"] | None) -> Neighbours:
-    """All neighbours; with a guide those it likes, 4 in a slice, 7 in a volume."""
+def _penalty(grid: Grid, guide: Float[Array, "x y z"] | None) -> Quadratic:
+    """Of all neighbours; with a guide of those that are alike in it, 4 in a slice, 7 in a volume."""
     plain = neighbours(grid.shape, grid.voxel_mm)
-    return plain if guide is None else bowsher(plain, guide, similar=4 if grid.shape[2] == 1 else 7)
+    return Quadratic(plain if guide is None else bowsher(plain, guide, similar=4 if grid.shape[2] == 1 else 7))
 
 
 def _grid(scan: Scan, size: int | None, voxel_mm: float | None) -> Grid:
@@ -243,7 +249,7 @@ def _resampled_mu(path: Path, grid: Grid, affine: np.ndarray) -> Float[Array, "x
 def _resampled(path: Path, grid: Grid, affine: np.ndarray, volume: Volume | None = None) -> Float[Array, "x y z"]:
     array = resample(volume or read_nifti(path), grid.shape, affine).array
     if not array.any():
-        first, last = affine[:3, 3], affine[:3, :3] @ np.subtract(grid.shape, 1) + affine[:3, 3]
+        first, last = affine[:3, 3], np.matmul(affine[:3, :3], np.subtract(grid.shape, 1)) + affine[:3, 3]
         where = ", ".join(f"{a} {low:.0f} to {high:.0f}" for a, low, high in zip("xyz", first, last, strict=True))
         raise DataError(f"{path}: 0 all over the image to make ({where} mm); expected the same space, or --centre")
     return jnp.asarray(array)

@@ -1,4 +1,4 @@
-"""The samplers of `medjax pet reconstruct`: images drawn from a score prior given the counts, their mean and spread."""
+"""The samplers of `medjax pet reconstruct`: images drawn from a prior given the counts; their mean and deviation."""
 
 from functools import partial
 from pathlib import Path
@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from medjax import iterate
 from medjax.diffusion import guidance, likelihood_schedule, sampler
-from medjax.diffusion.prior import Prior, estimator, load_prior
-from medjax.diffusion.score_matching import intensity_scale, scaled
+from medjax.diffusion.denoiser import as_denoiser
+from medjax.diffusion.prior import Prior, denoiser
+from medjax.diffusion.prior_file import load_prior
+from medjax.diffusion.score_matching import intensity_scale, normalize_intensity
 from medjax.errors import ConfigError, DataError
 from medjax.pet.acquisition import Acquisition
 from medjax.pet.grid import Grid
@@ -59,32 +62,40 @@ def checked_prior(sampling: Sampling, grid: Grid, *, guided: bool = False) -> Pr
     return prior
 
 
+def denoiser_of_volumes(prior: Prior, sampling: Sampling, mr: Float[Array, "x y plane"] | None = None) -> Any:
+    """The prior on volumes as these settings say, with the subject's MR image if there is one."""
+    mode = "alternated" if sampling.perpendicular else "transverse"
+    return denoiser(prior, mode, None if mr is None else normalize_intensity(mr), MR_WEIGHT)
+
+
 def sample(
     method: str,
     acquisition: Acquisition,
-    prior: Prior,
+    denoiser: Any,
     start: Float[Array, "x y plane"],
     iterations: int,
     sampling: Sampling,
-    guide: Float[Array, "x y plane"] | None = None,
 ) -> tuple[Float[np.ndarray, "x y plane"], Float[np.ndarray, "x y plane"] | None]:
-    """Mean of the samples, and their standard deviation where there are several. `start`: MLEM's first image.
+    """Mean of the samples, and their standard deviation where there are several.
+
+    `denoiser` is one of volumes (batch, x, y, plane), such as `denoiser_of_volumes` gives; `start` is MLEM's first
+    image.
 
     Raises:
+        ConfigError: no denoiser.
         DataError: nothing but background, or an image that is not finite.
     """
-    goal = jax.jit(partial(likelihood_schedule.targets, steps=sampling.steps, longest=LONGEST, early=EARLY))(
+    targets = jax.jit(partial(likelihood_schedule.targets, steps=sampling.steps, longest=LONGEST, early=EARLY))(
         acquisition, start, jnp.asarray(float(iterations))
     )
-    scale = intensity_scale(goal.image)
+    scale = intensity_scale(targets.image)
     if not float(scale) > 0:
         raise DataError("the counts are explained by the background alone; expected some activity")
-    mr = None if guide is None else scaled(guide)
-    one = jax.jit(partial(_one, method, iterations=iterations, sampling=sampling))
+    one = jax.jit(partial(_one, method, iterations=iterations, steps=sampling.steps))
     images = []
     for number in track(sampling.samples, method):
         key = jax.random.fold_in(jax.random.key(sampling.seed), number)
-        images.append(np.asarray(one(key, acquisition, prior, goal, scale, mr)))
+        images.append(np.asarray(one(key, acquisition, as_denoiser(denoiser), targets, scale)))
         if not np.isfinite(images[-1]).all():
             raise DataError(f"{method}: sample {number + 1} is not finite; nothing is written")
     return np.mean(images, axis=0), np.std(images, axis=0, ddof=1) if len(images) > 1 else None
@@ -94,21 +105,19 @@ def _one(
     method: str,
     key: Array,
     acquisition: Acquisition,
-    prior: Prior,
-    goal: likelihood_schedule.Targets,
+    denoiser: Any,
+    targets: likelihood_schedule.Targets,
     scale: Array,
-    mr: Array | None,
     *,
     iterations: int,
-    sampling: Sampling,
+    steps: int,
 ) -> Array:
-    plain = estimator(prior, "alternated" if sampling.perpendicular else "transverse", mr, MR_WEIGHT)
-    guided: Any
     if method == "dds":
-        pull = ANCHOR * jnp.mean(acquisition.sensitivity) / scale
-        guided = guidance.dds(plain, guidance.whole(acquisition), pull, scale, updates=iterations)
+        anchor = ANCHOR * jnp.mean(acquisition.sensitivity) / scale
+        guided = guidance.dds(denoiser, acquisition, anchor, scale, updates=iterations)
     else:
-        guided = likelihood_schedule.likelihood_schedule(plain, acquisition, goal.deviance, scale)
-    times, first = sampler.time_grid(sampling.steps, FIRST, LAST), goal.image / scale
-    state, _ = sampler.run(key, guided, prior.sde, times, first.shape, sampler.ddim(ETA), image=first)
-    return jnp.maximum(scale * state.denoised, 0)
+        guided = likelihood_schedule.likelihood_schedule(denoiser, acquisition, targets.deviance, scale)
+    times, first = sampler.uniform_times(steps, FIRST, LAST), targets.image / scale
+    algorithm = sampler.sampler(guided, denoiser.sde, times, sampler.ddim(ETA))
+    state, _ = iterate.scan(algorithm, algorithm.init(key, first.shape, first), steps)
+    return jnp.maximum(scale * state.x0, 0)

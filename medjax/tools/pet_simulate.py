@@ -72,7 +72,7 @@ class Object:
     def middle_mm(self) -> np.ndarray:
         """The middle of the activity image's field of view."""
         affine = self.activity.affine
-        return affine[:3, :3] @ (np.subtract(self.activity.array.shape, 1) / 2) + affine[:3, 3]
+        return np.matmul(affine[:3, :3], np.subtract(self.activity.array.shape, 1) / 2) + affine[:3, 3]
 
 
 class Source(NamedTuple):
@@ -255,7 +255,7 @@ def _reach(thing: Object, centre: tuple[float, float, float]) -> list[float]:
             inside = np.flatnonzero(volume.array.any(axis=tuple({0, 1, 2} - {axis})))
             edges.append((inside[0] - 0.5, inside[-1] + 0.5))
         corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3)
-        points = corners @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+        points = np.matmul(corners, volume.affine[:3, :3].T) + volume.affine[:3, 3]
         far = np.maximum(far, np.abs(points - centre).max(axis=0))
     return far.tolist()
 

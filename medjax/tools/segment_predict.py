@@ -11,8 +11,8 @@ from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import write_nifti
 from medjax.io.nnunet_raw import cases_of, read_scan
 from medjax.running.progress import track
-from medjax.segmentation.nnunet import predict_case
-from medjax.tools.segment_model import named, read_json, read_model, read_params
+from medjax.segmentation.nnunet_predict import predict_case
+from medjax.tools.segment_model import default_model, naming, read_json, read_model, read_params
 
 
 def predict(
@@ -31,19 +31,20 @@ def predict(
         ConfigError, DataError: something given cannot be used.
     """
     design, description = read_model(model)
-    params = [read_params(model, name, design, best) for name in _trained_folds(model, which)]
+    network = default_model(design)
+    params = [read_params(model, name, network, design, best) for name in _trained_folds(model, which)]
     pieces = _keep(model, keep, description["labels"])
     cases = cases_of(images, len(design.channels), description["file_ending"])
     output.mkdir(parents=True, exist_ok=True)
     for files in track(cases, "predicting"):
         scan = read_scan(files, design.classes)
         axes = (0, 1, 2) if mirror else ()
-        with named(files.images[0]):
-            said = predict_case(params, scan.image, scan.spacing, design, mirror=axes, keep=pieces)
-        write_nifti(output / f"{files.name}{description['file_ending']}", said.labels, scan.affine)
+        with naming(files.images[0]):
+            prediction = predict_case(network, params, scan.image, scan.spacing, design, mirror=axes, keep=pieces)
+        write_nifti(output / f"{files.name}{description['file_ending']}", prediction.labels, scan.affine)
         if probabilities:
             with replacing(output / f"{files.name}.npz") as file:
-                np.savez_compressed(file, probabilities=said.probabilities)
+                np.savez_compressed(file, probabilities=prediction.probabilities)
     kept = f", {pieces} components kept" if pieces else ""
     typer.echo(f"{len(cases)} cases by {len(params)} networks{kept}; wrote {output}")
 
@@ -61,7 +62,7 @@ def _trained_folds(model: Path, which: str | None) -> list[str]:
 
 
 def _keep(model: Path, given: Sequence[str], labels: Mapping[str, int]) -> dict[int, int] | None:
-    """CLASS=N by name or number; without any, what the folds adopted."""
+    """CLASS=N by name or number; without any, what the folds determined."""
     if not given:
         file = model / "keep.json"
         return {int(k): count for k, count in read_json(file).items()} if file.is_file() else None

@@ -17,15 +17,19 @@ from jaxtyping import PyTree
 from medjax.atomic import replacing, write_csv, write_text
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.io.nnunet_raw import RawDataset, read_dataset, read_scan
+from medjax.models.model import Network
 from medjax.report.figures import curves
 from medjax.running.arrays import save_arrays
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure
-from medjax.segmentation.nnunet import Fold, adopted, case_dice, folds, predict_case, start, train_fold
+from medjax.segmentation import nnunet
+from medjax.segmentation.nnunet import Fold, folds, train_fold
+from medjax.segmentation.nnunet_predict import case_dice, determine_postprocessing, predict_case
 from medjax.segmentation.patches import Prepared, prepare
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan, to_json
 from medjax.segmentation.resample import Shape
-from medjax.tools.segment_model import named, read_arrays, read_model
+from medjax.tools.segment_model import default_model, naming, read_arrays, read_checkpoint, read_model
+from medjax.training.checkpoint import save
 
 FOLDS = 5
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
@@ -60,15 +64,16 @@ def train(
     planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch or ""}
     output.mkdir(parents=True, exist_ok=True)
     design = _plan(output, data, {**planning, **settings}, base_width, memory_gb, sides)
-    typer.echo(_said(design))
+    typer.echo(_description(design))
+    model = default_model(design)
     pending = [number for number in wanted if not (output / f"fold_{number}" / "validation.csv").is_file()]
     for number in sorted(set(wanted) - set(pending)):
         typer.echo(f"fold {number}: finished before")
     ready = [_prepared(data, k, design) for k in track(range(len(data.training)), "preparing")] if pending else []
     for number in pending:
         with open_workdir(output / f"fold_{number}", {**planning, **settings}) as work:
-            _fold(work, data, ready, parts[number], design, number, settings)
-    _adopt(output, data, design, parts)
+            _fold(work, model, data, ready, parts[number], design, number, settings)
+    _postprocessing(output, data, design, parts)
 
 
 def _plan(
@@ -110,7 +115,7 @@ def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> No
 
 def _prepared(data: RawDataset, number: int, design: Plan) -> Prepared:
     case = _case(data, number)
-    with named(data.training[number].images[0]):
+    with naming(data.training[number].images[0]):
         return prepare(case, design)
 
 
@@ -123,6 +128,7 @@ def _case(data: RawDataset, number: int) -> Case:
 
 def _fold(
     work: WorkDir,
+    model: Network,
     data: RawDataset,
     ready: Sequence[Prepared],
     parts: tuple[np.ndarray, np.ndarray],
@@ -133,44 +139,49 @@ def _fold(
     """Train a fold from where it is, then judge its validation cases."""
     training, validation = parts
     own = {**settings, "seed": settings["seed"] * FOLDS + number}  # no fold of another seed is this one again
-    folder, kept = work.path, work.checkpoints / "state.npz"
+    folder = work.path
     rows: list[dict[str, float | int]] = []
-    first = start(own["seed"], design)
-    if kept.is_file():
-        first = read_arrays(kept, first)
-        rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= int(first.state.step)]
+    first = nnunet.init(model, design, own["seed"])
+    kept = read_checkpoint(work.checkpoints, first)
+    if kept is not None:
+        step, first = kept
+        rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= step]
         typer.echo(f"fold {number}: continuing after epoch {len(rows)}")
 
     def report(fold: Fold, values: dict[str, float | int]) -> None:
         rows.append(values)
         write_csv(folder / "progress.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
-        save_arrays(kept, fold)  # last: what it says was done is on disk
+        save(work.checkpoints, int(values["step"]), fold, keep=1)  # last: what it says was done is on disk
 
     last = train_fold(
-        [ready[k] for k in training], [ready[k] for k in validation], design, state=first, report=report,
+        model, [ready[k] for k in training], [ready[k] for k in validation], design, state=first, report=report,
         progress=lambda steps: track(steps, f"fold {number}"), **own,
     )  # fmt: skip
     save_arrays(folder / "params.npz", last.state.params)
     save_arrays(folder / "best.npz", last.best)
-    save_figure(work, "progress", _drawn(rows))
-    scores = [_validated(folder, data, k, last.state.params, design) for k in track(validation.tolist(), "validating")]
+    save_figure(work, "progress", _progress_figure(rows))
+    scores = [
+        _validate(folder, model, last.state.params, data, k, design) for k in track(validation.tolist(), "validating")
+    ]
     write_csv(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
     mean = np.nanmean(np.array([row[1:] for row in scores], float))
     typer.echo(f"fold {number}: Dice {mean:.4f} of {len(scores)} cases, average pseudo-Dice {float(last.ema):.4f}")
 
 
-def _validated(folder: Path, data: RawDataset, number: int, params: PyTree, design: Plan) -> list[Any]:
+def _validate(folder: Path, model: Network, params: PyTree, data: RawDataset, number: int, design: Plan) -> list[Any]:
     """Name and Dice of each structure; the prediction is kept for the choice of components."""
     case, name = _case(data, number), data.training[number].name
-    with named(data.training[number].images[0]):
-        said = predict_case([params], case.image, case.spacing, design)
+    with naming(data.training[number].images[0]):
+        prediction = predict_case(model, [params], case.image, case.spacing, design)
     (folder / "validation").mkdir(exist_ok=True)
     with replacing(folder / "validation" / f"{name}.npz") as file:
-        np.savez_compressed(file, labels=said.labels.astype(np.uint8))
-    return [name, *case_dice(said.labels, case.labels, design.classes).tolist()]
+        np.savez_compressed(file, labels=prediction.labels.astype(np.uint8))
+    return [name, *case_dice(prediction.labels, case.labels, design.classes).tolist()]
 
 
-def _adopt(model: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+def _postprocessing(
+    model: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> None:
     """Once all folds are there: the structures of which one component is better than all."""
     if not all((model / f"fold_{k}" / "validation.csv").is_file() for k in range(len(parts))):
         return
@@ -180,7 +191,7 @@ def _adopt(model: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np
             kept = model / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
             predictions.append(read_arrays(kept, {"labels": 0})["labels"].astype(np.int32))
             references.append(_case(data, number).labels)
-    chosen = adopted(predictions, references, design.classes)
+    chosen = determine_postprocessing(predictions, references, design.classes)
     write_text(model / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
     names = [name for name, kind in data.labels.items() if kind in chosen]
     typer.echo(f"one component is kept of: {', '.join(names) or 'none'} (by the validation cases of all folds)")
@@ -204,7 +215,7 @@ def _sides(text: str | None) -> Shape | None:
     return x, y, z
 
 
-def _said(design: Plan) -> str:
+def _description(design: Plan) -> str:
     mm = " × ".join(f"{side:g}" for side in design.spacing)
     voxels = " × ".join(map(str, design.patch))
     return f"patches of {voxels} voxels of {mm} mm, {design.batch} a batch; widths {', '.join(map(str, design.widths))}"
@@ -218,8 +229,8 @@ def _rows(file: Path) -> list[dict[str, float | int]]:
         ]
 
 
-def _drawn(rows: Sequence[Mapping[str, float | int]]) -> Any:
+def _progress_figure(rows: Sequence[Mapping[str, float | int]]) -> Any:
     epochs = np.array([row["epoch"] for row in rows], float)
-    named = {"loss": "loss", "pseudo-Dice": "pseudo_dice", "its average": "ema"}
-    series = {name: np.array([row[key] for row in rows], float) for name, key in named.items()}
+    labels = {"loss": "loss", "pseudo-Dice": "pseudo_dice", "its average": "ema"}
+    series = {label: np.array([row[key] for row in rows], float) for label, key in labels.items()}
     return curves(epochs, series, "epoch", "loss, Dice", title="Training")

@@ -3,7 +3,7 @@
     images, labels = jax.vmap(partial(augment, settings=mild))(keys, images, labels)
 
 One field of coordinates holds rotation, scale, shift, mirroring and an elastic part, so an image is interpolated once
-(linearly) and its label is taken at the nearest voxel of the same places; soft labels are interpolated as images are.
+(linearly) and its label is taken at the nearest voxel there; soft labels are interpolated as images are.
 """
 
 from typing import NamedTuple
@@ -19,8 +19,8 @@ class Augmentation(NamedTuple):
 
     rotation: float = 0.15  # standard deviation, radians, in the plane of the first two axes
     scale: float = 0.1  # standard deviation of the log of each axis' factor
-    shift: float = 0.04  # standard deviation, share of the side
-    elastic: float = 0.015  # standard deviation, share of the side; varies over a quarter of it
+    shift: float = 0.04  # standard deviation, fraction of the side
+    elastic: float = 0.015  # standard deviation, fraction of the side; varies over a quarter of it
     gain: float = 0.1  # standard deviation of the log of the factor
     gamma: float = 0.15  # standard deviation of the log of the exponent
     noise: float = 0.02  # standard deviation
@@ -35,26 +35,26 @@ def augment(
 ) -> tuple[Float[Array, "*space channel"], Array]:
     """One example's random variant; outside the image is what its edge is. Values are expected in 0 … 1."""
     warp, grey = jax.random.split(key)
-    places = _places(warp, image.shape[:-1], settings)
-    return _greyed(grey, interpolated(image, places), settings), labelled(label, places)
+    coordinates = _coordinates(warp, image.shape[:-1], settings)
+    return _change_intensities(grey, interpolate(image, coordinates), settings), warp_labels(label, coordinates)
 
 
-def interpolated(
-    image: Float[Array, "*space channel"], places: list[Float[Array, "*new"]], mode: str = "nearest"
+def interpolate(
+    image: Float[Array, "*space channel"], coordinates: list[Float[Array, "*new"]], mode: str = "nearest"
 ) -> Float[Array, "*new channel"]:
-    """Each channel at `places`, voxel indices of each axis, linearly; outside as SciPy's `mode`, "constant" being 0."""
-    channels = [map_coordinates(channel, places, order=1, mode=mode) for channel in jnp.moveaxis(image, -1, 0)]
+    """Each channel linearly at voxel `coordinates` of each axis; outside as SciPy's `mode`, "constant" being 0."""
+    channels = [map_coordinates(channel, coordinates, order=1, mode=mode) for channel in jnp.moveaxis(image, -1, 0)]
     return jnp.stack(channels, axis=-1)
 
 
-def labelled(label: Array, places: list[Float[Array, "*new"]], mode: str = "nearest") -> Array:
-    """Labels at `places`: class numbers those of the nearest voxel, shares (floating, a last axis) interpolated."""
+def warp_labels(label: Array, coordinates: list[Float[Array, "*new"]], mode: str = "nearest") -> Array:
+    """Labels at `coordinates`: class numbers of the nearest voxel; soft labels (floating, a last axis) interpolated."""
     if jnp.issubdtype(label.dtype, jnp.floating):
-        return interpolated(label, places, mode)
-    return map_coordinates(label, places, order=0, mode=mode)
+        return interpolate(label, coordinates, mode)
+    return map_coordinates(label, coordinates, order=0, mode=mode)
 
 
-def _places(key: Array, space: tuple[int, ...], a: Augmentation) -> list[Array]:
+def _coordinates(key: Array, space: tuple[int, ...], a: Augmentation) -> list[Array]:
     """Voxel of the original that each voxel of the variant takes its value from."""
     turn, stretch, move, bend, flip = jax.random.split(key, 5)
     axes, middle = len(space), (jnp.array(space) - 1) / 2
@@ -74,7 +74,7 @@ def _places(key: Array, space: tuple[int, ...], a: Augmentation) -> list[Array]:
     return [row.reshape(space) for row in source]
 
 
-def _greyed(key: Array, image: Array, a: Augmentation) -> Array:
+def _change_intensities(key: Array, image: Array, a: Augmentation) -> Array:
     gain, gamma, noise = jax.random.split(key, 3)
     powered = jnp.clip(image, 1e-6, None) ** jnp.exp(a.gamma * jax.random.normal(gamma))
     brighter = powered * jnp.exp(a.gain * jax.random.normal(gain))

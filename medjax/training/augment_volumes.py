@@ -1,11 +1,11 @@
-"""nnU-Net's augmentation of volumes on the device: one warp moves image and labels, then grey values change.
+"""Augmentation of volumes as in nnU-Net, on the device: one warp moves image and labels, then grey values change.
 
     settings = for_plan(plan.patch, plan.flat_axis)
     images, labels = jax.vmap(partial(augment, settings=settings))(keys, images, labels)
 
 Rotation, scaling and mirroring are one affine map, so that an image is interpolated once: linearly, where nnU-Net uses
-cubic splines; labels are taken at the nearest voxel (class numbers) or interpolated too (shares), where nnU-Net takes
-the largest interpolated share. Images come larger than the patch (`source_patch`), so that what turns in is seldom
+cubic splines; class numbers are taken at the nearest voxel and soft labels interpolated too, where nnU-Net takes the
+class of the largest. Images come larger than the patch (`source_patch`), so that what turns in is seldom
 empty; beyond them lies 0, the mean of z-scores, and background. Each part happens with a probability, drawn anew for
 each example and, where nnU-Net does so, for each channel. Axes are (x, y, z, channel).
 
@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
-from medjax.training.augment import interpolated, labelled
+from medjax.training.augment import interpolate, warp_labels
 
 Shape = tuple[int, int, int]
 Channel = Float[Array, "x y z"]
 Range = tuple[float, float]
-PER_CHANNEL = 0.5  # share of the channels of a blurred or coarsened image that are
+PER_CHANNEL = 0.5  # fraction of the channels of a blurred or coarsened image that are
 PARTS = 7  # that change grey values
 LEAST_ZOOM = 0.85  # that a source patch has room for
 
@@ -45,7 +45,7 @@ class Augmentation(NamedTuple):
     contrast: float = 0.15
     factors: Range = (0.75, 1.25)  # of brightness and contrast
     coarse: float = 0.25
-    resolutions: Range = (0.5, 1.0)  # share of the voxels along each axis
+    resolutions: Range = (0.5, 1.0)  # fraction of the voxels along each axis
     inverted_gamma: float = 0.1
     gamma: float = 0.3
     gammas: Range = (0.7, 1.5)
@@ -75,7 +75,7 @@ def source_patch(settings: Augmentation, patch: Shape) -> Shape:
         angle = min(settings.most_angle, np.pi / 2)
         for axis in range(3) if settings.flat_axis is None else [settings.flat_axis]:
             turned = np.abs(np.asarray(_turn(jnp.asarray(angle, jnp.float32), axis)))
-            sides = np.maximum(sides, np.matmul(turned, patch))
+            sides = np.maximum(sides, np.matmul(turned, np.array(patch)))
     if settings.scaling or settings.rotation:
         sides = sides / LEAST_ZOOM
     if settings.flat_axis is not None:
@@ -90,15 +90,15 @@ def augment(
     labels: Int[Array, "x y z"] | Float[Array, "x y z class"],
     settings: Augmentation,
 ) -> tuple[Float[Array, "u v w channel"], Array]:
-    """One example's random variant; its labels are class numbers or shares, as they came."""
+    """One example's random variant; its labels are class numbers or soft, as they came."""
     warp, grey, noise = jax.random.split(key, 3)
-    places = _places(warp, image.shape[:-1], settings)
-    named = labelled(labels, places, "constant")
+    coordinates = _coordinates(warp, image.shape[:-1], settings)
+    named = warp_labels(labels, coordinates, "constant")
     uniform = jax.random.uniform(grey, (PARTS, 1 + image.shape[-1], 4))
-    return _greyed(uniform, noise, interpolated(image, places, "constant"), settings), named
+    return _change_intensities(uniform, noise, interpolate(image, coordinates, "constant"), settings), named
 
 
-def blurred(image: Channel, sigmas: Float[Array, "3"], most: float = 1.0) -> Channel:
+def gaussian_blur(image: Channel, sigmas: Float[Array, "3"], most: float = 1.0) -> Channel:
     """Gaussian of so many voxels along each axis, over 3 `most` voxels either way; mirrored beyond the faces."""
     radius = int(np.ceil(3 * most))
     offsets = jnp.arange(-radius, radius + 1)
@@ -113,38 +113,38 @@ def blurred(image: Channel, sigmas: Float[Array, "3"], most: float = 1.0) -> Cha
     return image
 
 
-def coarsened(image: Channel, resolution: Scalar, axes: tuple[int, ...] = (0, 1, 2)) -> Channel:
+def simulate_low_resolution(image: Channel, resolution: Scalar, axes: tuple[int, ...] = (0, 1, 2)) -> Channel:
     """Along `axes` the nearest of round(side · resolution) voxels, then linear interpolation back to all of them."""
     for axis in axes:
         side = image.shape[axis]
         kept = jnp.maximum(jnp.round(side * resolution), 1)
         place = jnp.clip((jnp.arange(side) + 0.5) * kept / side - 0.5, 0, kept - 1)
         before = jnp.floor(place)
-        share = (place - before).reshape([-1 if k == axis else 1 for k in range(3)])
+        fraction = (place - before).reshape([-1 if k == axis else 1 for k in range(3)])
         low, high = (
             jnp.take(image, jnp.floor((one + 0.5) * side / kept).astype(int), axis=axis, mode="clip")
             for one in (before, jnp.minimum(before + 1, kept - 1))
         )
-        image = low + share * (high - low)
+        image = low + fraction * (high - low)
     return image
 
 
-def contrasted(image: Channel, factor: Scalar) -> Channel:
+def adjust_contrast(image: Channel, factor: Scalar) -> Channel:
     """mean + factor · (x − mean), within the range that the image had."""
     return jnp.clip(image.mean() + factor * (image - image.mean()), image.min(), image.max())
 
 
-def gamma_corrected(image: Channel, exponent: Scalar, sign: float = 1.0) -> Channel:
+def gamma_correction(image: Channel, exponent: Scalar, sign: float = 1.0) -> Channel:
     """range · ((x − min) / range)^exponent of sign · x, brought back to the mean and deviation that it had."""
     signed = sign * image
     low, span = signed.min(), signed.max() - signed.min()
-    share = jnp.clip((signed - low) / jnp.maximum(span, 1e-7), 1e-7, 1.0)
-    powered = span * share**exponent + low
+    fraction = jnp.clip((signed - low) / jnp.maximum(span, 1e-7), 1e-7, 1.0)
+    powered = span * fraction**exponent + low
     scaled = (powered - powered.mean()) * signed.std() / jnp.maximum(powered.std(), 1e-7)
     return sign * (scaled + signed.mean())
 
 
-def _places(key: Array, space: tuple[int, ...], s: Augmentation) -> list[Array]:
+def _coordinates(key: Array, space: tuple[int, ...], s: Augmentation) -> list[Array]:
     """Voxel of the original that each voxel of the variant takes its value from."""
     turned, stretched, place, *rest = jax.random.uniform(key, (9,))  # one draw compiles faster than five
     patch = space if s.patch is None else s.patch
@@ -178,7 +178,7 @@ def _turn(angle: Array, axis: int) -> Array:
     )  # fmt: skip
 
 
-def _greyed(uniform: Array, noise: Array, image: Array, s: Augmentation) -> Array:
+def _change_intensities(uniform: Array, noise: Array, image: Array, s: Augmentation) -> Array:
     """Noise, blur, brightness, contrast, coarse voxels, gamma of the negative, gamma: nnU-Net's order.
 
     `uniform` (part, 1 + channel, 4) says for each part whether, for the example and each channel, and how in 3 numbers.
@@ -191,19 +191,19 @@ def _greyed(uniform: Array, noise: Array, image: Array, s: Augmentation) -> Arra
         return x + s.most_noise * u[:, 0, None, None, None] * jax.random.normal(noise, x.shape)
 
     def soft(x: Array, u: Array) -> Array:
-        return jax.vmap(partial(blurred, most=width))(x, _between(u[:, :3], s.sigmas))
+        return jax.vmap(partial(gaussian_blur, most=width))(x, _between(u[:, :3], s.sigmas))
 
     def brighter(x: Array, u: Array) -> Array:
         return x * _about_one(u, s.factors)[:, None, None, None]
 
     def contrasty(x: Array, u: Array) -> Array:
-        return jax.vmap(contrasted)(x, _about_one(u, s.factors))
+        return jax.vmap(adjust_contrast)(x, _about_one(u, s.factors))
 
     def coarse(x: Array, u: Array) -> Array:
-        return jax.vmap(partial(coarsened, axes=across))(x, _between(u[:, 0], s.resolutions))
+        return jax.vmap(partial(simulate_low_resolution, axes=across))(x, _between(u[:, 0], s.resolutions))
 
     def curved(sign: float, x: Array, u: Array) -> Array:
-        return jax.vmap(partial(gamma_corrected, sign=sign))(x, _about_one(u, s.gammas))
+        return jax.vmap(partial(gamma_correction, sign=sign))(x, _about_one(u, s.gammas))
 
     parts = (
         (s.noise, 1.0, noisy),
@@ -214,15 +214,15 @@ def _greyed(uniform: Array, noise: Array, image: Array, s: Augmentation) -> Arra
         (s.inverted_gamma, 1.0, partial(curved, -1.0)),
         (s.gamma, 1.0, partial(curved, 1.0)),
     )
-    for u, (probability, share, change) in zip(uniform, parts, strict=True):
+    for u, (probability, channels, change) in zip(uniform, parts, strict=True):
         if probability:
-            chosen = (u[0, 0] < probability) & (u[1:, 0] < share)
+            chosen = (u[0, 0] < probability) & (u[1:, 0] < channels)
             values = jnp.where(chosen[:, None, None, None], change(values, u[1:, 1:]), values)
     return jnp.moveaxis(values, 0, -1)
 
 
-def _between(share: Array, ends: Range) -> Array:
-    return ends[0] + share * (ends[1] - ends[0])
+def _between(fraction: Array, ends: Range) -> Array:
+    return ends[0] + fraction * (ends[1] - ends[0])
 
 
 def _about_one(u: Array, ends: Range) -> Array:

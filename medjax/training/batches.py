@@ -21,18 +21,18 @@ from medjax.errors import DataError
 Batches = Callable[[int], PyTree]
 
 
-def chosen(number: int, count: int, batch: int, seed: int | tuple[int, ...]) -> Int[np.ndarray, " batch"]:
-    """Which of `count` examples batch `number` holds: places number·batch … of the shuffled epochs in a row."""
+def batch_indices(number: int, count: int, batch: int, seed: int | tuple[int, ...]) -> Int[np.ndarray, " batch"]:
+    """Which of `count` examples batch `number` holds: positions number·batch … of the shuffled epochs in a row."""
     epochs, places = np.divmod(number * batch + np.arange(batch), count)
     return np.array(
         [_shuffled(count, seed, epoch)[place] for epoch, place in zip(epochs.tolist(), places, strict=True)]
     )
 
 
-def chosen_evenly(
+def balanced_indices(
     number: int, groups: Shaped[np.ndarray, " example"], batch: int, seed: int
 ) -> Int[np.ndarray, " batch"]:
-    """As `chosen`, with equally many examples of every group, each group in epochs of its own.
+    """As `batch_indices`, with equally many examples of every group, each group in epochs of its own.
 
     Raises:
         DataError: `batch` is no multiple of the number of groups.
@@ -40,9 +40,9 @@ def chosen_evenly(
     names = np.unique(groups)
     if batch % len(names):
         raise DataError(f"a batch of {batch} cannot hold equally many of {len(names)} groups; expected a multiple")
-    share = batch // len(names)
+    each = batch // len(names)
     members = [np.flatnonzero(groups == name) for name in names]
-    return np.concatenate([one[chosen(number, len(one), share, (seed, 1 + i))] for i, one in enumerate(members)])
+    return np.concatenate([one[batch_indices(number, len(one), each, (seed, 1 + i))] for i, one in enumerate(members)])
 
 
 def from_arrays(data: PyTree, batch: int, seed: int, groups: Shaped[np.ndarray, " example"] | None = None) -> Batches:
@@ -128,11 +128,11 @@ def _selection(
     if not count:
         raise DataError("there is no example to train on")
     if groups is None:
-        return lambda number: chosen(number, count, batch, seed)
+        return lambda number: batch_indices(number, count, batch, seed)
     if len(groups) != count:
         raise DataError(f"groups has {len(groups)} labels for {count} examples")
-    chosen_evenly(0, groups, batch, seed)  # complains now rather than at the first step
-    return lambda number: chosen_evenly(number, groups, batch, seed)
+    balanced_indices(0, groups, batch, seed)  # complains now rather than at the first step
+    return lambda number: balanced_indices(number, groups, batch, seed)
 
 
 @functools.lru_cache(maxsize=16)  # an epoch is asked for once a batch

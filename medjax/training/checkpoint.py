@@ -35,7 +35,7 @@ def restore(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
     `like` is a tree of that structure, its leaves arrays (their devices and shardings are used) or numbers.
 
     Raises:
-        WorkdirError: the checkpoint has another structure or other shapes than `like`.
+        WorkdirError: the checkpoint is damaged, or has another structure or other shapes than `like`.
     """
     if not folder.is_dir():
         return None
@@ -48,7 +48,10 @@ def restore(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
         try:
             return step, manager.restore(step, args=ocp.args.StandardRestore(like))
         except ValueError as error:
-            raise WorkdirError(f"{folder}/{step} holds other arrays than this code expects: {error}") from error
+            reason = " ".join(str(error).split())[:200]
+            raise WorkdirError(
+                f"{folder}/{step} is damaged or holds other arrays than this code expects: {reason}"
+            ) from error
 
 
 def _manager(folder: Path, keep: int | None) -> Any:

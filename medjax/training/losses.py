@@ -1,4 +1,4 @@
-"""Segmentation losses, one number an image: means over a batch are the caller's, and so are weights of images.
+"""Losses of pixel-wise classification, one number an image: means over a batch and weights of images are the caller's.
 
 Labels are class numbers `(batch, *space)`, or soft ones `(batch, *space, class)` that sum to 1: a blend of opinions.
 """
@@ -20,17 +20,17 @@ Loss = Callable[[Array, Array], Array]
 
 
 def soft(labels: Labels, classes: int) -> Float[Array, "batch *space class"]:
-    """Shares of the classes: one-hot class numbers, or what is soft already."""
+    """Fractions of the classes: one-hot class numbers, or what is soft already."""
     return labels if jnp.issubdtype(labels.dtype, jnp.floating) else jax.nn.one_hot(labels, classes)
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerImage:
-    """−Σ_c q_c log p_c, mean over places."""
+    """−Σ_c q_c log p_c, mean over pixels."""
     return -mean(jnp.sum(soft(labels, logits.shape[-1]) * jax.nn.log_softmax(logits), axis=-1))
 
 
 def focal(logits: Logits, labels: Labels, gamma: float = 2.0) -> PerImage:
-    """−Σ_c q_c (1 − p_c)^γ log p_c, mean over places. Source: Lin et al., ICCV 2017."""
+    """−Σ_c q_c (1 − p_c)^γ log p_c, mean over pixels. Source: Lin et al., ICCV 2017."""
     log_p = jax.nn.log_softmax(logits)
     return -mean(jnp.sum(soft(labels, logits.shape[-1]) * (1 - jnp.exp(log_p)) ** gamma * log_p, axis=-1))
 
@@ -38,7 +38,7 @@ def focal(logits: Logits, labels: Labels, gamma: float = 2.0) -> PerImage:
 def soft_dice(logits: Logits, labels: Labels, smooth: float = 1.0, batch: bool = False) -> PerImage:
     """1 − mean over foreground classes of (2 Σ p q + s) / (Σ p + Σ q + s), s in voxels: an absent class costs little.
 
-    With `batch`, sums go over the places of all images, as if they were one, and every image has the same loss.
+    With `batch`, sums go over the pixels of all images, as if they were one, and every image has the same loss.
 
     Source: Milletari et al., 3DV 2016, with sums instead of squares as in nnU-Net.
     """

@@ -1,36 +1,51 @@
-"""A population: members that differ in seeds and traced numbers (learning rate, weights, strengths), trained at once.
+"""A population: one Algorithm under vmap, its members differing in traced settings (learning rate, strength, seed).
 
-    hyper = grid(rate=(1e-3, 3e-3), seed=range(4))               eight members, one compilation
-    keys = jax.vmap(jax.random.key)(hyper["seed"])
-    step = make_member_step(loss, lambda hyper: optax.adam(hyper["rate"]))
-    state = init_population(keys, initialise, optimiser, hyper)
-    state = fit_population(keys, step, state, hyper, batches, range(1000), report)
+    def make(settings):                                              module-level, or an iterate.static_partial
+        return trainer(partial(loss, weight=settings["weight"]), optax.adam(settings["rate"]))
 
-A strategy says how many devices work and how many members each of them vmaps at a time; the program is the same:
+    settings = grid(rate=(1e-3, 3e-3), weight=(0.1, 1.0))            four members, one compilation
+    state = init(make, settings, params, keys)                       make(settings).init(params, key) of each member
+    for state, infos in loop(make, settings, state, 1000, inputs=batches): …
+
+`algorithm(make, settings)` is the population as an Algorithm, for the drivers of `iterate`; `loop` is `iterate.loop` by
+a strategy, which says how many devices work and how many members each of them vmaps at a time:
 
     loop    1 device,  1 member         fastest on one CPU: vmapped kernels make grouped convolutions, slow there
     vmap    1 device,  all members      for one accelerator
     shard   n devices, all members / n  for several accelerators; CPU devices take 1 member at a time
+
+A member whose Info is not finite stops there: it keeps its last good state, whose `step` says when, its Info is NaN
+from then on, and the others go on. Devices are those of this process: with several processes, each has members of its
+own.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, Scalar
+from jax.tree_util import Partial
+from jaxtyping import Array, Bool, Int, PyTree
 
+from medjax import iterate
 from medjax.errors import DataError
-from medjax.training.old_state import Info, TrainState, init, make_train_step
+from medjax.iterate import Algorithm, static_partial
 
-Hyper = dict[str, Array]  # name → the member's number; in a population (member,) numbers
+Make = Callable[[PyTree], Algorithm]  # settings of a member → its Algorithm
 Strategy = Literal["loop", "vmap", "shard"]
-MemberLoss = Callable[[PyTree, PyTree, PRNGKeyArray, Hyper], Scalar]
-MemberStep = Callable[[Hyper, PRNGKeyArray, TrainState, PyTree], tuple[TrainState, Info]]
-MEMBER, ALL = PartitionSpec("population"), PartitionSpec()
+Inputs = Callable[[int], PyTree]
+MEMBER: Any = PartitionSpec("population")
+ALL: Any = PartitionSpec()
+
+
+class State(NamedTuple):
+    """The members' states, every leaf with a first axis of members, and the number of steps of those that go on."""
+
+    members: PyTree
+    step: Int[Array | np.ndarray, ""]
 
 
 class Layout(NamedTuple):
@@ -40,46 +55,15 @@ class Layout(NamedTuple):
     width: int
 
 
-class Values(NamedTuple):
-    """What is reported: steps made, and each member's mean loss since the last report, NaN if it has stopped."""
-
-    step: int
-    loss: Float[np.ndarray, " member"]
-
-
-def grid(**axes: Sequence[float | int]) -> Hyper:
+def grid(**axes: Sequence[float | int]) -> dict[str, Array]:
     """Every combination of the values of each axis, as arrays (member,); the last axis varies fastest."""
     mesh = np.meshgrid(*axes.values(), indexing="ij")
     return {name: jnp.asarray(values.ravel()) for name, values in zip(axes, mesh, strict=True)}
 
 
-def make_member_step(
-    loss: MemberLoss, optimiser: Callable[[Hyper], optax.GradientTransformation], decay: float = 0.999
-) -> MemberStep:
-    """step(hyper, key, state, batch): `make_train_step` of loss(params, batch, key, hyper) and optimiser(hyper)."""
-
-    def step(hyper: Hyper, key: PRNGKeyArray, state: TrainState, batch: PyTree) -> tuple[TrainState, Info]:
-        def own(params: PyTree, batch: PyTree, key: PRNGKeyArray) -> Scalar:
-            return loss(params, batch, key, hyper)
-
-        return make_train_step(own, optimiser(hyper), decay)(key, state, batch)
-
-    return step
-
-
-def init_population(
-    keys: Key[Array, " member"],
-    initialise: Callable[[PRNGKeyArray], PyTree],
-    optimiser: Callable[[Hyper], optax.GradientTransformation],
-    hyper: Hyper,
-) -> TrainState:
-    """The members' states before the first step, every leaf with a first axis of members; initialise(key) → params."""
-    return jax.jit(jax.vmap(lambda key, one: init(initialise(key), optimiser(one))))(keys, hyper)
-
-
 def layout(members: int, strategy: Strategy | None = None) -> Layout:
     """Devices and members a device at a time, for `strategy` or else the backend's default."""
-    devices, cpu = len(jax.devices()), jax.default_backend() == "cpu"
+    devices, cpu = len(jax.local_devices()), jax.default_backend() == "cpu"
     match strategy or ("shard" if devices > 1 else "loop" if cpu else "vmap"):
         case "loop":
             return Layout(1, 1)
@@ -90,66 +74,121 @@ def layout(members: int, strategy: Strategy | None = None) -> Layout:
             return Layout(devices, 1 if cpu else -(-members // devices))
 
 
-def fit_population(
-    keys: Key[Array, " member"],
-    step: MemberStep,
-    state: TrainState,
-    hyper: Hyper,
-    batches: Callable[[int], PyTree] | Sequence[Callable[[int], PyTree]],
-    steps: Iterable[int],
-    report: Callable[[TrainState, Values], Any],
+def init(make: Make, settings: PyTree, *arguments: PyTree) -> State:
+    """The population before its first step: make(settings).init(*arguments) of each member.
+
+    Settings and arguments have a first axis of members.
+    """
+    return _init(make, settings, *arguments)
+
+
+def algorithm(make: Make, settings: PyTree, shared: bool = True) -> Algorithm:
+    """The population as an Algorithm, all members vmapped: init(*arguments) as `init`, step(State, *inputs).
+
+    Inputs are the same for all members if `shared`, else they have a first axis of members. A jitted step is compiled
+    once for equal `make`, settings being traced.
+    """
+    return Algorithm(
+        Partial(static_partial(init, make), settings), Partial(static_partial(_step, make, shared), settings)
+    )
+
+
+def loop(
+    make: Make,
+    settings: PyTree,
+    state: State,
+    n: int,
+    *,
+    inputs: Inputs | Sequence[Inputs],
     every: int = 100,
     strategy: Strategy | None = None,
-) -> TrainState:
-    """Train every member through `steps`; `batches` is for all members, or a sequence of one a member.
+    progress: Callable[[range], Iterable[int]] = iter,
+    save: Callable[[State, int], Any] | None = None,
+) -> Iterator[tuple[State, PyTree]]:
+    """Yield states and Infos (step, member), both NumPy, of each `every` steps and after the last of `n` more.
 
-    A member whose loss or gradient is not finite stops there: it keeps its last good state, whose `step` says when, and
-    the others go on. States are reported and returned as NumPy arrays, first axis the member; to resume, pass the one
-    reported last and the steps that are left.
+    Args:
+        inputs: what step number k is given, a function of k for all members, or a sequence of one a member.
+        strategy: see the module; the backend's best if None. Results are equal up to rounding.
+        progress: wraps the range of step numbers.
+        save: is called with state and number of steps before they are yielded, to keep a checkpoint: a run that goes on
+            from it is the run that was not interrupted.
 
     Raises:
-        DataError: keys, hyper, state and batches are not of equally many members.
+        DataError: settings, state and inputs are not of equally many members.
     """
-    _check(len(keys), hyper, state, batches)
-    devices, width = layout(len(keys), strategy)
-    mesh = Mesh(np.array(jax.devices()[:devices]), ("population",))
-    chunks = _chunks(len(keys), devices * width)
-    compiled = _compiled(step, mesh, shared=callable(batches))
-    fixed, states = _dealt((hyper, keys), chunks, mesh), _dealt(state, chunks, mesh)
-    losses: list[list[Array]] = []
-    number = -1
+    members = len(state.members.step)
+    _check(members, settings, inputs)
+    devices, width = layout(members, strategy)
+    mesh = Mesh(np.array(jax.local_devices()[:devices]), ("population",))
+    chunks = _chunks(members, devices * width)
+    step = static_partial(_sharded_step, make, mesh, callable(inputs))
+    loops = [
+        iterate.loop(
+            Algorithm(init, Partial(step, _place(settings, chunk, mesh))),
+            State(_place(state.members, chunk, mesh), jax.device_put(state.step, NamedSharding(mesh, ALL))),
+            n,
+            inputs=_inputs_of(inputs, chunk),
+            every=every,
+            progress=progress if chunk is chunks[-1] else iter,
+            check=_no_check,
+            donate=True,
+        )
+        for chunk in chunks
+    ]
+    for parts in zip(*loops, strict=True):
+        states, infos = zip(*parts, strict=True)
+        made = np.asarray(states[0].step)
+        now = State(_gather([one.members for one in states], members), made)
+        if save is not None:
+            save(now, int(made))
+        yield now, jax.tree.map(lambda *each: np.concatenate(each, axis=1)[:, :members], *infos)
 
-    def told() -> TrainState:
-        now = _gathered(states, len(keys))
-        mean = np.mean([np.concatenate(one) for one in jax.device_get(losses)], axis=0)[: len(keys)]
-        report(now, Values(number + 1, mean))
-        losses.clear()
-        return now
 
-    for number in steps:
-        given = _batch(batches, number, chunks)
-        losses.append([])
-        for i, batch in enumerate(given):
-            states[i], info = compiled(*fixed[i], states[i], number, batch)
-            losses[-1].append(info.loss)
-        if (number + 1) % every == 0:
-            told()
-    return told() if losses else _gathered(states, len(keys))
+@partial(jax.jit, static_argnums=0)
+def _init(make: Make, settings: PyTree, *arguments: PyTree) -> State:
+    members = jax.vmap(lambda mine, *own: make(mine).init(*own))(settings, *arguments)
+    return State(members, jnp.zeros((), jnp.int32))
 
 
-def _compiled(step: MemberStep, mesh: Mesh, shared: bool) -> Callable[..., tuple[TrainState, Info]]:
-    def guarded(
-        hyper: Hyper, key: PRNGKeyArray, state: TrainState, number: Int[Array, ""], batch: PyTree
-    ) -> tuple[TrainState, Info]:
-        new, info = step(hyper, key, state, batch)
-        good = (state.step == number) & jnp.isfinite(info.loss) & jnp.isfinite(info.gradient_norm)
-        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
-        return kept, info._replace(loss=jnp.where(good, info.loss, jnp.nan))
+def _step(make: Make, shared: bool, settings: PyTree, state: State, *inputs: PyTree) -> tuple[State, PyTree]:
+    def guarded(settings: PyTree, member: PyTree, *inputs: PyTree) -> tuple[PyTree, PyTree]:
+        new, info = make(settings).step(member, *inputs)
+        good = (member.step == state.step) & _finite(info)
+        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, member)
+        return kept, jax.tree.map(lambda x: jnp.where(good, x, jnp.nan) if _is_real(x) else x, info)
 
-    members = jax.vmap(guarded, in_axes=(0, 0, 0, None, None if shared else 0))
-    specs = (MEMBER, MEMBER, MEMBER, ALL, ALL if shared else MEMBER)
-    program = jax.shard_map(members, mesh=mesh, in_specs=specs, out_specs=MEMBER)
-    return jax.jit(program, donate_argnums=2)
+    axes = (0, 0, *(None if shared else 0 for _ in inputs))
+    members, infos = jax.vmap(guarded, in_axes=axes)(settings, state.members, *inputs)
+    return State(members, jnp.asarray(state.step + 1)), infos
+
+
+def _sharded_step(
+    make: Make, mesh: Mesh, shared: bool, settings: PyTree, state: State, inputs: PyTree
+) -> tuple[State, PyTree]:
+    """`_step` with the members divided among the devices of the mesh, which need nothing of each other."""
+    held = State(MEMBER, ALL)
+    return jax.shard_map(
+        static_partial(_step, make, shared),
+        mesh=mesh,
+        in_specs=(MEMBER, held, ALL if shared else MEMBER),
+        out_specs=(held, MEMBER),
+    )(settings, state, inputs)
+
+
+def _is_real(values: Array) -> bool:
+    return jnp.issubdtype(values.dtype, jnp.inexact)
+
+
+def _finite(info: PyTree) -> Bool[Array, ""]:
+    good = jnp.array(True)
+    for values in filter(_is_real, jax.tree.leaves(info)):
+        good &= jnp.all(jnp.isfinite(values))
+    return good
+
+
+def _no_check(state: PyTree, infos: PyTree, step: int) -> None:
+    """Members that are not finite have stopped already."""
 
 
 def _chunks(members: int, size: int) -> list[Int[np.ndarray, " size"]]:
@@ -158,30 +197,39 @@ def _chunks(members: int, size: int) -> list[Int[np.ndarray, " size"]]:
     return list(np.minimum(filled, members - 1))
 
 
-def _dealt(tree: PyTree, chunks: list[np.ndarray], mesh: Mesh) -> list[PyTree]:
-    """Copies of the members of each chunk, placed where they are stepped."""
-    place = NamedSharding(mesh, MEMBER)
-    return [jax.device_put(jax.tree.map(lambda leaf, chunk=chunk: leaf[chunk], tree), place) for chunk in chunks]
+def _place(tree: PyTree, chunk: np.ndarray, mesh: Mesh) -> PyTree:
+    """Copies of the members of a chunk, where they are stepped."""
+    return jax.device_put(jax.tree.map(lambda leaf: leaf[chunk], tree), NamedSharding(mesh, MEMBER))
 
 
-def _gathered(parts: list[PyTree], members: int) -> PyTree:
+def _gather(parts: list[PyTree], members: int) -> PyTree:
     """All members on the host: joining them on the devices would take collectives, on which XLA:CPU can block."""
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:members], *jax.device_get(parts))
+
+    def joined(*leaves: Any) -> Any:
+        if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+            data = np.concatenate([jax.device_get(jax.random.key_data(leaf)) for leaf in leaves])
+            return jax.random.wrap_key_data(jnp.asarray(data[:members]), impl=jax.random.key_impl(leaves[0]))
+        return np.concatenate(jax.device_get(leaves))[:members]
+
+    return jax.tree.map(joined, *parts)
 
 
-def _batch(
-    batches: Callable[[int], PyTree] | Sequence[Callable[[int], PyTree]], number: int, chunks: list[np.ndarray]
-) -> list[PyTree]:
-    """What each chunk is given: the one batch of all, or its members' batches stacked."""
-    if callable(batches):
-        return [batches(number)] * len(chunks)
-    own = [one(number) for one in batches]
-    return [jax.tree.map(lambda *leaves: np.stack(leaves), *(own[member] for member in chunk)) for chunk in chunks]
+def _inputs_of(inputs: Inputs | Sequence[Inputs], chunk: np.ndarray) -> Inputs:
+    """What a chunk is given: the one input of all, or its members' inputs stacked."""
+    if callable(inputs):
+        return inputs
+    own = [inputs[member] for member in chunk]
+
+    def stacked(number: int) -> PyTree:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(one(number) for one in own))
+
+    return stacked
 
 
-def _check(members: int, hyper: Hyper, state: TrainState, batches: Any) -> None:
-    found = {f"hyper['{name}']": len(values) for name, values in hyper.items()} | {"state": len(state.step)}
-    found |= {} if callable(batches) else {"batches": len(batches)}
+def _check(members: int, settings: PyTree, inputs: Any) -> None:
+    named = jax.tree_util.tree_leaves_with_path(settings)
+    found = {f"settings{jax.tree_util.keystr(path)}": len(values) for path, values in named}
+    found |= {} if callable(inputs) else {"inputs": len(inputs)}
     for name, count in found.items():
         if count != members:
-            raise DataError(f"population: {name} has {count} members and keys has {members}; expected equally many")
+            raise DataError(f"population: {name} has {count} members and state has {members}; expected equally many")

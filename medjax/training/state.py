@@ -2,9 +2,9 @@
 
     algorithm = trainer(loss, optax.adam(1e-3))
     state = algorithm.init(model.init(key, images), key)
-    for state, info in iterate.loop(algorithm, state, steps, inputs=batches, every=100, donate=True): …
+    for state, infos in iterate.loop(algorithm, state, steps, inputs=batches, check=require_finite_loss, donate=True): …
 
-A sweep builds loss and optimiser from traced settings: see `population`.
+A sweep builds loss and optimizer from traced settings: see `population`. `early_stopping` keeps the best state.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, Scalar
 
+from medjax.errors import DataError
 from medjax.iterate import Algorithm
 
 Loss = Callable[[PyTree, PyTree, PRNGKeyArray], Scalar]
@@ -33,8 +35,8 @@ class TrainState(NamedTuple):
 class Info(NamedTuple):
     """What a reader wants to see of a step."""
 
-    loss: Scalar
-    gradient_norm: Scalar
+    loss: Scalar | Float[np.ndarray, "..."]
+    gradient_norm: Scalar | Float[np.ndarray, "..."]
 
 
 def trainer(loss: Loss, optimizer: optax.GradientTransformation, decay: float = 0.999) -> Algorithm:
@@ -72,3 +74,19 @@ def apply_gradients(
     keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
     average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema_params, params)
     return TrainState(params, average, inner, state.step + 1, state.key)
+
+
+def require_finite_loss(state: PyTree, infos: Info, step: int) -> None:
+    """Pass steps whose losses and gradients are finite: the `check` of training for `iterate.loop`.
+
+    Raises:
+        DataError: one is not; the state that was yielded before is the last good one.
+    """
+    for name, values in (("loss", infos.loss), ("gradient", infos.gradient_norm)):
+        if not np.isfinite(values).all():  # a finite loss may leave parameters that are not
+            raise DataError(f"training: the {name} is not finite by step {step}; try a smaller learning rate")
+
+
+def mean_loss(infos: Info, step: int) -> dict[str, float | int]:
+    """What is reported of the steps since the last report: the number of steps made and their mean loss."""
+    return {"step": step, "loss": float(np.mean(infos.loss))}

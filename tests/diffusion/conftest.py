@@ -1,11 +1,14 @@
 """A small PET scan, and a prior that is a Gaussian around a blob: exact and without a network."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax import iterate
 from medjax.diffusion import sampler
-from medjax.diffusion.sde import vp
+from medjax.diffusion.denoiser import Denoiser, from_score
+from medjax.diffusion.sde import Sde, vp
 from medjax.pet.acquisition import Acquisition, acquire
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
@@ -16,15 +19,21 @@ SIDE = 16
 BLOB = np.exp(-((np.indices((SIDE, SIDE)) - 7.5) ** 2).sum(axis=0) / 20)[..., None].astype(np.float32)
 
 
-def gaussian_prior(mean, spread):
-    """The estimator of voxels ~ N(mean, spread²)."""
-    sde = vp()
+def gaussian_denoiser(mean, deviation, sde: Sde | None = None) -> Denoiser:
+    """The denoiser of voxels ~ N(mean, deviation²), of the exact score."""
+    sde = vp() if sde is None else sde
 
     def score(x, t):
-        gamma, nu = sde.marginal(t)
-        return -(x - gamma * mean) / (gamma**2 * spread**2 + nu**2)
+        gamma, nu = (value.reshape(-1, *(1,) * (x.ndim - 1)) for value in jax.vmap(sde.marginal)(t))
+        return -(x - gamma * jnp.broadcast_to(mean, x.shape)) / (gamma**2 * deviation**2 + nu**2)
 
-    return sampler.unconditional(sde, score)
+    return from_score(score, sde)
+
+
+def sample(key, guided, times, shape, solver=None, image=0.0, sde: Sde | None = None):
+    """State and Info of all steps by scan."""
+    algorithm = sampler.sampler(guided, vp() if sde is None else sde, times, solver)
+    return iterate.scan(algorithm, algorithm.init(key, shape, image), len(times) - 1)
 
 
 def pet_scan(level: float = 30.0, background: float = 1.0, seed: int = 0) -> Acquisition:
@@ -43,5 +52,5 @@ def scan() -> Acquisition:
 
 
 @pytest.fixture(scope="module")
-def prior() -> sampler.Estimator:
-    return gaussian_prior(jnp.asarray(BLOB), 0.3)
+def prior() -> Denoiser:
+    return gaussian_denoiser(BLOB, 0.3)

@@ -1,4 +1,4 @@
-"""Targets, the landing on them, and the rules at the limits."""
+"""Targets, steps that reach them, and the rules at the limits."""
 
 from dataclasses import replace
 
@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.diffusion import likelihood_schedule, sampler
-from medjax.diffusion.sde import vp
+from medjax.diffusion import guidance, likelihood_schedule, sampler
 from medjax.pet import em
 
-from .conftest import BLOB
+from .conftest import BLOB, sample
 
 SHAPE = (16, 16, 1)
 
@@ -22,8 +21,12 @@ def goal(scan, iterations=15.0, steps=12):
 
 def sampled(scan, prior, deviances, scale=30.0, **options):
     guided = likelihood_schedule.likelihood_schedule(prior, scan, deviances, scale, **options)
-    times = sampler.time_grid(len(deviances), 1.0, 0.01)
-    return jax.jit(lambda key: sampler.run(key, guided, vp(), times, SHAPE, sampler.ddim(1.0)))(jax.random.key(0))
+    return drawn(guided, sampler.uniform_times(len(deviances), 1.0, 0.01))
+
+
+@jax.jit
+def drawn(guided, times):
+    return sample(jax.random.key(0), guided, times, SHAPE, sampler.ddim(1.0))
 
 
 def test_targets_are_the_deviances_of_mlem(scan):
@@ -35,59 +38,58 @@ def test_targets_are_the_deviances_of_mlem(scan):
         image = scan.update(image, expected)
 
 
-def test_targets_never_rise_and_end_at_the_knob(scan):
+def test_targets_never_rise_and_end_at_the_iterations_asked_for(scan):
     found = goal(scan)
     assert (jnp.diff(found.deviance) <= 0).all() and (jnp.diff(found.path) <= 0).all()
     assert found.deviance[0] == found.path[0] and found.deviance[-1] == found.path[15]
     np.testing.assert_allclose(goal(scan, 2.5).deviance[-1], (found.path[2] + found.path[3]) / 2, rtol=1e-6)
 
 
-def test_every_step_that_updates_lands_on_its_target(scan, prior):
+def test_every_step_that_updates_reaches_its_target(scan, prior):
     deviances = goal(scan).deviance
     _, info = sampled(scan, prior, deviances)
     reached = jnp.abs(info.deviance - info.target) / (deviances[0] - deviances[-1])
-    assert info.landed.any()
-    assert (reached[np.asarray(info.landed)] <= 1e-3).all()
+    assert info.reached_target.any()
+    assert (reached[np.asarray(info.reached_target)] <= 1e-3).all()
     assert (info.deviance <= info.target + 1e-3 * (deviances[0] - deviances[-1])).all()
-    np.testing.assert_array_equal(info.projections, 1 + 2 * info.updates)
+    np.testing.assert_array_equal(info.projector_calls, 1 + 2 * info.updates)
 
 
 def test_an_image_that_fits_is_left_alone(scan, prior):
     easy = jnp.full(5, 1e9)
     state, info = sampled(scan, prior, easy)
-    assert (info.updates == 0).all() and not info.landed.any()
-    times = sampler.time_grid(5, 1.0, 0.01)
-    floor = likelihood_schedule.FLOOR
+    assert (info.updates == 0).all() and not info.reached_target.any()
 
     def plain(x, t, index):
-        estimate, _ = prior(x, t, index)
-        return estimate._replace(denoised=jnp.maximum(estimate.denoised, floor)), ()
+        estimate, _ = guidance.unguided(prior)(x, t, index)
+        return estimate._replace(x0=jnp.maximum(estimate.x0, likelihood_schedule.FLOOR)), ()
 
-    alone, _ = sampler.run(jax.random.key(0), plain, vp(), times, SHAPE, sampler.ddim(1.0))
-    np.testing.assert_allclose(state.denoised, alone.denoised, atol=1e-4)
+    times = sampler.uniform_times(5, 1.0, 0.01)
+    alone, _ = sample(jax.random.key(0), plain, times, SHAPE, sampler.ddim(1.0))
+    np.testing.assert_allclose(state.x0, alone.x0, atol=1e-4)
 
 
 def test_a_target_out_of_reach_stops_at_the_limit(scan, prior):
     state, info = sampled(scan, prior, jnp.full(4, 1.0), most=3)
-    assert (info.updates == 3).all() and not info.landed.any()
-    assert jnp.isfinite(state.denoised).all()
+    assert (info.updates == 3).all() and not info.reached_target.any()
+    assert jnp.isfinite(state.x0).all()
 
 
 def test_the_image_follows_the_data(scan, prior):
     state, _ = sampled(scan, prior, goal(scan).deviance)
     truth = 30.0 * BLOB
-    error = np.linalg.norm(30 * state.denoised - truth) / np.linalg.norm(truth)
+    error = np.linalg.norm(30 * state.x0 - truth) / np.linalg.norm(truth)
     unguided = sampled(scan, prior, jnp.full(12, 1e9))[0]
-    assert error < 0.95 * np.linalg.norm(30 * unguided.denoised - truth) / np.linalg.norm(truth)
+    assert error < 0.95 * np.linalg.norm(30 * unguided.x0 - truth) / np.linalg.norm(truth)
 
 
-def test_one_sample_costs_no_second_compilation_for_another_knob(scan, prior):
+def test_other_iterations_cost_no_second_compilation(scan, prior):
     calls = []
 
     @jax.jit
     def run(iterations):
         calls.append(1)
-        return sampled(scan, prior, goal(scan, iterations).deviance)[0].denoised
+        return sampled(scan, prior, goal(scan, iterations).deviance)[0].x0
 
     run(jnp.asarray(5.0)), run(jnp.asarray(12.0))
     assert len(calls) == 1
@@ -98,8 +100,8 @@ def test_the_proximal_variant_is_held_by_its_anchor(scan, prior):
     deviances = goal(scan).deviance
     held, info = sampled(scan, prior, deviances, anchor=1e6, most=4)
     plain, _ = sampled(scan, prior, jnp.full(12, 1e9))
-    np.testing.assert_allclose(held.denoised, plain.denoised, atol=2e-3)
-    assert not info.landed.any()
+    np.testing.assert_allclose(held.x0, plain.x0, atol=2e-3)
+    assert not info.reached_target.any()
 
 
 def test_gain_rule_asks_for_more_iterations_with_more_counts(scan):
@@ -113,10 +115,10 @@ def test_gain_rule_asks_for_more_iterations_with_more_counts(scan):
 def test_zero_counts_leave_nothing_to_reach(scan, prior, level):
     silent = replace(scan, counts=level * 0 * scan.counts)
     state, _ = sampled(silent, prior, goal(silent).deviance)
-    assert jnp.isfinite(state.denoised).all()
+    assert jnp.isfinite(state.x0).all()
 
 
-def test_fit_is_where_the_path_falls_to_a_deviance():
+def test_discrepancy_principle_is_where_the_path_falls_to_a_deviance():
     path = jnp.asarray([100.0, 50.0, 30.0, 25.0])
     for deviance, iterate in ((200.0, 0.0), (75.0, 0.5), (50.0, 1.0), (40.0, 1.5), (25.0, 3.0), (1.0, 3.0)):
-        np.testing.assert_allclose(likelihood_schedule.iterations_of_fit(path, deviance), iterate, atol=1e-6)
+        np.testing.assert_allclose(likelihood_schedule.discrepancy_principle(path, deviance), iterate, atol=1e-6)

@@ -7,24 +7,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.diffusion.prior import SHIPPED, Prior, Settings, estimator, load_prior, make_trainer, save_prior, score
-from medjax.diffusion.sde import tweedie
+from medjax import iterate
+from medjax.diffusion.denoiser import denoise
+from medjax.diffusion.prior import Prior, Settings, denoiser, slices
+from medjax.diffusion.prior_file import SHIPPED, examples, load_prior, network, save_prior
+from medjax.diffusion.prior_training import initial_params, trainer
+from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 
 SMALL = Settings(widths=(8, 16), attention=(1,), size=16)
+HALF = jnp.full(2, 0.5)
+
+
+def training(key, settings, sigma_data, steps, rate, start=None):
+    """The Algorithm, and its first state."""
+    model = network(settings)
+    algorithm = trainer(model, settings, sigma_data, steps, rate)
+    return algorithm, algorithm.init(initial_params(model, key, examples(settings), start), jax.random.key(1))
+
+
+def prior_of(params, sigma_data, settings):
+    return Prior(params, sigma_data, vp(), network(settings), settings)
 
 
 @pytest.fixture(scope="module")
 def trained():
     """A few steps on one image, and the losses."""
-    state, step = make_trainer(jax.random.key(0), SMALL, 0.7, 60, 3e-3)
+    algorithm, state = training(jax.random.key(0), SMALL, 0.7, 60, 3e-3)
     image = jnp.zeros((16, 16)).at[4:12, 5:11].set(1.0)
     batch = jnp.tile(image[None, ..., None], (8, 1, 1, 1)), jnp.arange(8) % 3
-    compiled, losses = jax.jit(step), []
-    for _ in range(60):
-        state, info = compiled(jax.random.key(1), state, batch)
-        losses.append(float(info.loss))
-    return Prior(state.average, 0.7, SMALL), losses
+    ((state, infos),) = iterate.loop(algorithm, state, 60, inputs=lambda n: batch, every=60, donate=True)
+    return prior_of(state.ema_params, 0.7, SMALL), infos.loss
 
 
 def test_training_lowers_the_loss(trained):
@@ -32,85 +45,94 @@ def test_training_lowers_the_loss(trained):
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
+def test_equal_trainings_are_compiled_once():
+    first, second = (training(jax.random.key(0), SMALL, 0.7, 60, 3e-3)[0] for _ in range(2))
+    assert first == second and hash(first.step) == hash(second.step)
+
+
 def test_what_is_saved_comes_back(trained, tmp_path):
     prior, _ = trained
     save_prior(tmp_path / "p.npz", prior)
     back = load_prior(tmp_path / "p.npz")
-    assert back.settings == prior.settings and back.spread == prior.spread
+    assert back.settings == prior.settings and back.sigma_data == prior.sigma_data and back.model == prior.model
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), back.params, prior.params)
     x = jax.random.normal(jax.random.key(0), (2, 16, 24))
-    np.testing.assert_allclose(score(back, x, 0.5), score(prior, x, 0.5), atol=0.03)
+    np.testing.assert_allclose(slices(back)(x, HALF), slices(prior)(x, HALF), atol=0.01)
 
 
 def test_other_sides_and_files_are_refused(trained, tmp_path):
     prior, _ = trained
     with pytest.raises(DataError, match="multiples of 2"):
-        score(prior, jnp.zeros((1, 15, 16)), 0.5)
+        slices(prior)(jnp.zeros((1, 15, 16)), HALF[:1])
     (tmp_path / "no.npz").write_bytes(b"no prior")
     with pytest.raises(DataError, match="no score prior"):
         load_prior(tmp_path / "no.npz")
     with pytest.raises(FileNotFoundError):
         load_prior(tmp_path / "absent.npz")
+    save_prior(tmp_path / "p.npz", prior_of(prior.params, 0.7, SMALL._replace(widths=(8, 32))))
+    with pytest.raises(DataError, match=r"shape .*; expected"):
+        load_prior(tmp_path / "p.npz")
+    with pytest.raises(ConfigError, match="mode diagonal"):
+        denoiser(prior, "diagonal")
 
 
 def test_training_can_start_from_a_prior(trained):
     prior, _ = trained
-    state, _ = make_trainer(jax.random.key(5), SMALL, 0.7, 10, start=prior.params)
+    _, state = training(jax.random.key(5), SMALL, 0.7, 10, 1e-3, start=prior.params)
     jax.tree.map(np.testing.assert_array_equal, state.params, prior.params)
 
 
-def test_a_guided_prior_starts_from_an_unguided_one_and_learns_what_the_mr_tells(trained):
+def test_an_mr_guided_prior_starts_from_another_and_learns_what_the_mr_tells(trained):
     """Blocks that lie anywhere, and an MR that shows where: at much noise only the MR can tell."""
     plain, _ = trained
     settings = SMALL._replace(guided=True)
-    state, step = make_trainer(jax.random.key(5), settings, 0.5, 250, 5e-3, start=plain.params)
+    algorithm, state = training(jax.random.key(5), settings, 0.5, 250, 5e-3, start=plain.params)
     x = jax.random.normal(jax.random.key(0), (2, 16, 16))
-    first = Prior(state.params, 0.7, settings)
-    np.testing.assert_allclose(score(first, x, 0.5, x), score(plain, x, 0.5), atol=1e-4)
+    first = prior_of(state.params, 0.7, settings)
+    np.testing.assert_allclose(slices(first)(x, HALF, x), slices(plain)(x, HALF), atol=1e-4)
 
     def blocks(seed: int, number: int) -> np.ndarray:
         corners = np.random.default_rng(seed).integers(0, 10, (number, 2))
         return np.stack([np.pad(np.ones((6, 6)), ((a, 10 - a), (b, 10 - b))) for a, b in corners])
 
-    compiled = jax.jit(step)
-    for n in range(250):
-        images = jnp.asarray(blocks(n, 8), jnp.float32)
-        batch = jnp.stack([images, 2 * images], axis=-1), jnp.full(8, 2)
-        state, _ = compiled(jax.random.key(1), state, batch)
-    prior = Prior(state.params, 0.5, settings)
-    truth = jnp.asarray(blocks(10_000, 16), jnp.float32)
+    def batches(number: int):
+        images = jnp.asarray(blocks(number, 8), jnp.float32)
+        return jnp.stack([images, 2 * images], axis=-1), jnp.full(8, 2)
+
+    state = iterate.last(iterate.loop(algorithm, state, 250, inputs=batches, every=250), state)
+    prior = prior_of(state.ema_params, 0.5, settings)
+    truth, t = jnp.asarray(blocks(10_000, 16), jnp.float32), jnp.full(16, 0.9)
     gamma, nu = prior.sde.marginal(0.9)
     noisy = gamma * truth + nu * jax.random.normal(jax.random.key(2), truth.shape)
 
-    def error(**guide) -> float:
-        denoised = tweedie(prior.sde, noisy, score(prior, noisy, 0.9, **guide), jnp.asarray(0.9))
-        return float(jnp.linalg.norm(denoised - truth) / jnp.linalg.norm(truth))
+    def error(*mr) -> float:
+        return float(jnp.linalg.norm(slices(prior)(noisy, t, *mr) - truth) / jnp.linalg.norm(truth))
 
-    assert error(guide=2 * truth) < 0.7 * error()
-    volume = jnp.moveaxis(noisy, 0, 2)
-    estimate, _ = estimator(prior, guide=jnp.moveaxis(2 * truth, 0, 2))(volume, jnp.asarray(0.9), jnp.asarray(0))
-    slices = tweedie(prior.sde, noisy, score(prior, noisy, 0.9, 2 * truth), jnp.asarray(0.9))
-    np.testing.assert_allclose(jnp.moveaxis(estimate.denoised, 2, 0), slices, atol=1e-4)
+    assert error(2 * truth) < 0.7 * error()
+    volume, mr = jnp.moveaxis(noisy, 0, 2), jnp.moveaxis(2 * truth, 0, 2)
+    x0 = denoise(denoiser(prior, mr=mr), volume, 0.9)
+    np.testing.assert_allclose(jnp.moveaxis(x0, 2, 0), slices(prior)(noisy, t, 2 * truth), atol=1e-4)
     with pytest.raises(ConfigError, match="without MR"):
-        estimator(plain, guide=volume)
+        denoiser(plain, mr=volume)
 
 
 def test_the_shipped_prior_denoises_a_head_it_has_not_seen():
     """Tweedie's image is nearer to the truth than the noisy one scaled, by far, at every noise level."""
     pytest.importorskip("nilearn")
-    from medjax.diffusion.score_matching import scaled
+    from medjax.diffusion.score_matching import normalize_intensity
     from medjax.phantoms.heads import family
     from medjax.phantoms.mni import tissue_shares
 
     prior = load_prior()
     assert len(files("medjax.diffusion").joinpath(SHIPPED).read_bytes()) < 4e6
-    volume = scaled(jnp.asarray(family(20_001, *tissue_shares(), prior.settings.voxel_mm, (96, 96, 96))))
+    head = family(20_001, *tissue_shares(), prior.settings.voxel_mm, (96, 96, 96))
+    volume, run = normalize_intensity(jnp.asarray(head)), jax.jit(lambda denoiser, x, t: denoiser(x, t))
     for axis in range(3):
         clean = jnp.moveaxis(volume, axis, 0)[46:50]
         for t, most in ((0.1, 0.12), (0.3, 0.3), (0.6, 0.55)):
             gamma, nu = prior.sde.marginal(t)
             x = gamma * clean + nu * jax.random.normal(jax.random.key(3), clean.shape)
-            denoised = tweedie(prior.sde, x, score(prior, x, t, axis=axis), jnp.asarray(t))
+            denoised = run(slices(prior, axis), x, jnp.full(4, t))
             error = float(jnp.linalg.norm(denoised - clean) / jnp.linalg.norm(clean))
             noisy = float(jnp.linalg.norm(x / gamma - clean) / jnp.linalg.norm(clean))
             assert error < most and error < 0.6 * noisy, (axis, t, error, noisy)

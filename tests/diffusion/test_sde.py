@@ -5,7 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.diffusion.sde import coefficients, perturb, sample_prior, score_from_denoised, tweedie, ve, vp
+from medjax.diffusion.sde import (
+    Sde,
+    coefficients,
+    noise_from_x0,
+    perturb,
+    sample_prior,
+    score_from_x0,
+    time_of_sigma,
+    tweedie,
+    ve,
+    vp,
+)
 
 TIMES = (1e-3, 0.1, 0.5, 1.0)
 
@@ -48,7 +59,8 @@ def test_tweedie_is_exact_for_gaussians(sde):
     score = -(x - gamma * mean) / (gamma**2 * variance + nu**2)
     expected = mean + variance * gamma * (x - gamma * mean) / (gamma**2 * variance + nu**2)
     np.testing.assert_allclose(tweedie(sde, x, score, t), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(score_from_denoised(sde, x, expected, t), score, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(score_from_x0(sde, x, expected, t), score, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(noise_from_x0(sde, x, expected, t), -nu * score, rtol=1e-3, atol=1e-4)
 
 
 def test_perturbed_samples_have_the_marginal():
@@ -58,3 +70,12 @@ def test_perturbed_samples_have_the_marginal():
     np.testing.assert_allclose(x, gamma * image + nu * noise, rtol=1e-5)
     np.testing.assert_allclose([x.mean(), x.std()], [2 * gamma, nu], rtol=0.01)
     np.testing.assert_allclose(sample_prior(ve(), jax.random.key(0), (200_000,)).std(), 40.0, rtol=0.01)
+
+
+def test_noise_levels_have_their_time():
+    """A schedule of one's own, σ = p t, γ = 1; beyond the ends the nearer one."""
+    sde = Sde((3.0,), lambda t, parameters: (0 * t, (parameters[0] * t) ** 2))
+    assert sde.log_mean_coefficient(0.3) == 0
+    np.testing.assert_allclose(sde.sigma(0.3), 0.9, rtol=1e-6)
+    for sigma, t in ((0.9, 0.3), (3e-3, 1e-3), (9.0, 1.0)):
+        np.testing.assert_allclose(time_of_sigma(sde, sigma), t, rtol=1e-5)

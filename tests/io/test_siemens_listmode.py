@@ -48,7 +48,7 @@ def test_chunks_join_up(tmp_path, monkeypatch):
     words = np.random.default_rng(0).integers(0, 56, 1000) | np.random.default_rng(1).choice([PROMPT, 0, TAG], 1000)
     path = save(tmp_path, HEADER.replace("counts:=5", "counts:=1000"), words)
     whole = siemens_listmode.read_events(path)[1]
-    monkeypatch.setattr(listmode, "CHUNK", 7)
+    monkeypatch.setattr(siemens_listmode, "CHUNK", 7)
     header, chunked = siemens_listmode.read_events(path)
     np.testing.assert_array_equal(whole.address, chunked.address)
     np.testing.assert_array_equal(whole.prompt, chunked.prompt)

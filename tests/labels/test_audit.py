@@ -1,96 +1,294 @@
-"""A watched run: what is logged of it, going on from any moment, and that wrong names are found."""
+"""A watched training: its snapshots, any network, a user's score, two ways to probe, resuming, wrong names found."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
+from medjax.iterate import static_partial
 from medjax.labels import scores
-from medjax.labels.audit import Settings, _cyclic, go_on, network, predicted, watch
+from medjax.labels.audit import check_network, continue_training, predict, watch
+from medjax.labels.dynamics import Batch, Settings, algorithm, cyclic_rate, riding_algorithm
 from medjax.labels.errors import corrupt
 from medjax.labels.probe import probe
+from medjax.labels.scores import LabelScore
 from medjax.metrics.detection import auroc
+from medjax.models.model import Model
+from medjax.models.unet import unet
 from medjax.phantoms.echo import echo
+from medjax.training.augment import Augmentation, augment
+from medjax.training.batches import chosen
+from medjax.training.losses import cross_entropy, dice_cross_entropy
 
-SETTINGS = Settings(4, (8, 16), rate=1e-2, batch=8, steps=60, every=15, latest=30)
+SETTINGS = Settings(4, learning_rate=1e-2, batch=8, steps=60, every=15, latest=30)
+MODEL = unet(4, (8, 16))
+
+
+def init_two_layers(width, classes, key, images):
+    """A network that is no Flax module: two convolutions, no bias."""
+    one, two = jax.random.split(key)
+    shapes = (3, 3, images.shape[-1], width), (3, 3, width, classes)
+    return [0.3 * jax.random.normal(k, shape) for k, shape in zip((one, two), shapes, strict=True)]
+
+
+def apply_two_layers(params, x, key=None):
+    for number, kernel in enumerate(params):
+        x = jax.lax.conv_general_dilated(
+            jax.nn.relu(x) if number else x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    return x
+
+
+TWO_LAYERS = Model(static_partial(init_two_layers, 6, 4), apply_two_layers)
+
+
+def copies(snapshots):
+    return [jax.tree.map(jnp.array, snapshot) for snapshot in snapshots]
+
+
+def same(one, other):
+    def numbers(leaf):
+        return jax.random.key_data(leaf) if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key) else leaf
+
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(numbers(a), numbers(b)), one, other)
+
+
+# ── one run of the built-in scores ──
 
 
 @pytest.fixture(scope="module")
 def run():
-    """Data of which a quarter has two structures' names changed, and copies of all moments."""
+    """Data of which a quarter has two structures' names changed, and copies of all snapshots."""
     data = echo(0, 20, 32, hard=0.0)
     wrong = corrupt(1, data.labels, "swap", 0.25)
-    moments = [jax.tree.map(jnp.array, moment) for moment in watch(0, data.images, wrong.labels, SETTINGS)]
-    return data, wrong, moments
+    return data, wrong, copies(watch(0, MODEL, data.images, wrong.labels, SETTINGS))
 
 
 def test_probes_come_as_asked_and_the_network_learns(run):
-    _, _, moments = run
-    assert [int(moment.state.step) for moment in moments] == [15, 30, 45, 60]
-    assert [int(moment.log.vog.count[0]) for moment in moments] == [1, 2, 3, 4]
-    assert moments[1].turned and float(moments[-1].agreement) > 0.4
+    _, _, snapshots = run
+    assert [int(snapshot.state.step) for snapshot in snapshots] == [15, 30, 45, 60]
+    assert [int(snapshot.states[0].count[0]) for snapshot in snapshots] == [1, 2, 3, 4]
+    assert bool(snapshots[1].memorization) and float(snapshots[-1].agreement) > 0.4
 
 
-def test_the_log_holds_what_probes_said(run):
-    data, wrong, moments = run
-    seen = [
-        probe(network(SETTINGS), moment.state.params, jnp.asarray(data.images), jnp.asarray(wrong.labels))
-        for moment in moments
-    ]
-    found = scores.scores(moments[-1].log, jnp.asarray(wrong.labels))
-    assert set(found) == {"vog", *scores.NAMES}
-    mean = {name: np.mean([one.scores[name] for one in seen], axis=0) for name in scores.SCORES}
-    np.testing.assert_allclose(found["dice_mean"], mean["dice_loss"], rtol=1e-4)
-    np.testing.assert_allclose(found["aum"], mean["margin"], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found["softmin"], seen[-1].scores["softmin"], rtol=1e-4)
-    maps = np.stack([one.maps["gt_logit"] for one in seen]).astype(np.float64)
+def test_the_scores_are_those_of_the_probes(run):
+    data, wrong, snapshots = run
+    labels = jnp.asarray(wrong.labels)
+    look = jax.jit(partial(probe, MODEL.apply))
+    seen = [look(one.state.params, jnp.asarray(data.images), labels) for one in snapshots]
+    found = scores.evaluate(scores.built_in(), snapshots[-1].states, wrong.labels)
+    assert found.keys() == {*scores.built_in(), "vog"} and len(found) == 20
+    np.testing.assert_allclose(found["dice_mean"], np.mean([s.losses["dice_loss"] for s in seen], axis=0), rtol=1e-4)
+    margins = np.mean([scores.negative_margin(s) for s in seen], axis=0)
+    np.testing.assert_allclose(found["aum"], margins, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["softmin"], scores.one_minus_softmin(seen[-1]), rtol=1e-4)
+    maps = np.stack([one.gradients["gt_logit"] for one in seen]).astype(np.float64)
     np.testing.assert_allclose(found["vog_published"], maps.std(0).mean((1, 2)), rtol=1e-4)
 
 
+def test_scores_of_one_kind_share_their_state(run):
+    _, _, snapshots = run
+    pairs = scores.trackers(scores.built_in())
+    assert len(pairs) == len(snapshots[0].states) == 7  # six numbers of each image, and VOG's maps once
+    assert scores.trackers(scores.built_in()) == pairs  # equal when built equally: nothing is compiled again
+
+
 def test_wrong_names_are_found(run):
-    _, wrong, moments = run
-    found = scores.scores(moments[-1].log, jnp.asarray(wrong.labels))
-    assert min(float(auroc(found[name], wrong.bad)) for name in ("dice_mean", "loss_mean", "aum")) > 0.8
+    _, wrong, snapshots = run
+    found = scores.evaluate(scores.built_in(), snapshots[-1].states, wrong.labels)
+    assert min(float(auroc(found[name], wrong.corrupted)) for name in ("dice_mean", "loss_mean", "aum")) > 0.8
 
 
 def test_going_on_with_the_same_labels_is_the_same_run(run):
-    data, wrong, moments = run
+    data, wrong, snapshots = run
     weight = np.ones(len(data.images), np.float32)
-    end = go_on(0, moments[1].state, data.images, wrong.labels, weight, SETTINGS)
-    jax.tree.map(np.testing.assert_array_equal, end, moments[-1].state)
-    other = go_on(0, moments[1].state, data.images, wrong.clean, weight, SETTINGS)
+    end = continue_training(0, MODEL, snapshots[1].state, data.images, wrong.labels, weight, SETTINGS)
+    same(end, snapshots[-1].state)
+    other = continue_training(0, MODEL, snapshots[1].state, data.images, wrong.clean, weight, SETTINGS)
     assert not np.array_equal(jax.tree.leaves(other.params)[0], jax.tree.leaves(end.params)[0])
-    assert predicted(end.average, data.images, SETTINGS, batch=7).shape == data.labels.shape
+    assert predict(MODEL, end.ema_params, data.images, batch=7).shape == data.labels.shape
 
 
 def test_images_of_no_weight_do_not_count(run):
     """What becomes of an ignored image's label does not change a bit."""
-    data, wrong, moments = run
-    weight = np.where(wrong.bad, 0, 1).astype(np.float32)
-    ends = [go_on(0, moments[2].state, data.images, labels, weight, SETTINGS) for labels in (wrong.labels, wrong.clean)]
-    jax.tree.map(np.testing.assert_array_equal, *(end.params for end in ends))
+    data, wrong, snapshots = run
+    weight = np.where(wrong.corrupted, 0, 1).astype(np.float32)
+    ends = [
+        continue_training(0, MODEL, snapshots[2].state, data.images, labels, weight, SETTINGS)
+        for labels in (wrong.labels, wrong.clean)
+    ]
+    same(*(end.params for end in ends))
 
 
 def test_the_learning_rate_may_go_round():
-    rates = [float(_cyclic(0.01, 4, count)) for count in range(9)]
+    rates = [float(cyclic_rate(0.01, 4, count)) for count in range(9)]
     np.testing.assert_allclose(rates, 0.01 * np.array([1, 0.75, 0.5, 0.25, 1, 0.75, 0.5, 0.25, 1]))
     data = echo(0, 8, 16, hard=0.0)
-    moments = list(watch(0, data.images, data.labels, SETTINGS._replace(steps=8, every=4, cycles=2)))
-    assert len(moments) == 2 and np.isfinite(moments[-1].agreement)
+    settings = SETTINGS._replace(steps=8, every=4, cycles=2)
+    snapshots = list(watch(0, TWO_LAYERS, data.images, data.labels, settings))
+    assert len(snapshots) == 2 and np.isfinite(snapshots[-1].agreement)
+
+
+# ── parts of a user's own, and resuming: with a network that is no Flax module ──
+
+
+@pytest.fixture(scope="module")
+def small():
+    return echo(0, 12, 16, hard=0.0)
+
+
+QUICK = Settings(4, learning_rate=1e-2, batch=8, steps=20, every=5, latest=10)
+WORST = LabelScore(
+    lambda images, space: jnp.full(images, -jnp.inf),
+    lambda state, index, probe: state.at[index].max(probe.losses["cross_entropy"]),
+    lambda state, labels: state,
+)
+
+
+@pytest.mark.parametrize("kind", ["separate", "riding"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(kind, small, tmp_path):
+    asked = {"worst": WORST, **scores.built_in(readings=("loss",))}
+    start = partial(watch, 3, TWO_LAYERS, small.images, small.labels, QUICK, asked, kind)
+    whole = copies(start())
+    first = start(checkpoints=tmp_path / "c")
+    for expected in whole[:2]:
+        same(next(first), expected)
+    first.close()
+    rest = copies(start(checkpoints=tmp_path / "c"))
+    assert [int(snapshot.state.step) for snapshot in rest] == [10, 15, 20]  # the last one once more
+    for one, expected in zip(rest, whole[1:], strict=True):
+        same(one, expected)
+    again = copies(start(checkpoints=tmp_path / "c"))
+    assert len(again) == 1
+    same(again[0], whole[-1])
+
+
+def test_a_score_of_ones_own(small):
+    *_, last = watch(0, TWO_LAYERS, small.images, small.labels, QUICK, {"worst": WORST, "loss": LOSS})
+    seen = [
+        probe(apply_two_layers, one.state.params, jnp.asarray(small.images), jnp.asarray(small.labels), ())
+        for one in copies(watch(0, TWO_LAYERS, small.images, small.labels, QUICK, {"loss": LOSS}))
+    ]
+    found = scores.evaluate({"worst": WORST, "loss": LOSS}, last.states, small.labels)
+    worst = np.max([one.losses["cross_entropy"] for one in seen], axis=0)
+    np.testing.assert_allclose(found["worst"], worst, rtol=1e-5)
+
+
+LOSS = scores.built_in()["loss"]
+
+
+def test_scores_that_cannot_be_had_are_named(small):
+    start = partial(watch, 0, TWO_LAYERS, small.images, small.labels, QUICK)
+    built_in = scores.built_in()
+    with pytest.raises(ConfigError, match=r"scores vog_peak need the gradients gt_logit.*own_loss; riding probes have"):
+        next(start({"vog_peak": built_in["vog_peak"]}, "riding"))
+    careless = WORST._replace(update=lambda state, index, probe: state.at[index].set(probe.gradients["loss"]))
+    with pytest.raises(ConfigError, match="score mine looks at 'loss' of a probe"):
+        next(start({"mine": careless}))
+    scalar = WORST._replace(score=lambda state, labels: state.max())
+    *_, last = start({"mine": scalar})
+    with pytest.raises(ConfigError, match=r"score mine gave an array of \(\); expected \(12,\)"):
+        scores.evaluate({"mine": scalar}, last.states, small.labels)
+
+
+# ── riding probes ──
+
+
+def one_step(augmentation, loss, weight=None, size=8):
+    """The riding Probe of one step, and what it was made of."""
+    data = echo(2, size, 16, hard=0.0)
+    images = jnp.asarray(0.3 + data.images / 2)
+    settings = QUICK._replace(augmentation=augmentation, loss=loss, batch=size)
+    seen = LabelScore(
+        lambda images, space: (jnp.zeros((images, *space)), jnp.zeros(images)),
+        lambda state, index, probe: (
+            state[0].at[index].set(probe.gradients["loss"]), state[1].at[index].set(probe.losses["cross_entropy"]),
+        ),
+        lambda state, labels: state[1],
+        ("loss",),
+    )  # fmt: skip
+    train = algorithm(TWO_LAYERS, settings).init(jax.random.key(5), images)
+    method = riding_algorithm(TWO_LAYERS, settings, scores.trackers({"seen": seen}))
+    weight = np.ones(size, np.float32) if weight is None else weight
+    batch = Batch(images, jnp.asarray(data.labels), jnp.asarray(weight), jnp.arange(size))
+    after, info = jax.jit(method.step)(method.init(train, scores.init({"seen": seen}, size, (16, 16))), batch)
+    plain, expected = jax.jit(algorithm(TWO_LAYERS, settings).step)(train, batch)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), after.train.params, plain.params)
+    np.testing.assert_allclose(info.loss, expected.loss, rtol=1e-6)
+    return after.states[0][0], train, batch
+
+
+def test_a_riding_map_is_the_separate_probes_where_nothing_is_augmented():
+    maps, train, batch = one_step(None, cross_entropy)
+    expected = probe(apply_two_layers, train.params, batch.images, batch.labels, ("loss",)).gradients["loss"]
+    np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-6)
+    assert float(jnp.abs(expected).max()) > 1e-3
+
+
+def test_weights_do_not_change_a_riding_map_and_an_image_of_no_weight_has_none():
+    weight = np.array([1, 2, 0.5, 0, 1, 1, 3, 1], np.float32)
+    maps, train, batch = one_step(None, dice_cross_entropy, weight)
+
+    def total(images):
+        return 256 * jnp.sum(dice_cross_entropy(apply_two_layers(train.params, images), batch.labels))
+
+    expected = jax.grad(total)(batch.images).mean(-1)
+    np.testing.assert_allclose(maps[weight > 0], expected[weight > 0], rtol=1e-4, atol=1e-6)
+    assert not maps[3].any()
+
+
+def test_a_riding_map_is_in_register_with_the_image_as_it_is():
+    """By finite differences of the loss through the augmentation, in the direction of a few voxels."""
+    settings = Augmentation(noise=0.0)
+    maps, train, batch = one_step(settings, cross_entropy, size=2)
+    keys = jax.random.split(jax.random.fold_in(train.key, 0), 2)
+
+    @jax.jit
+    def loss(images):
+        moved, labels = jax.vmap(partial(augment, settings=settings))(keys, images, batch.labels)
+        return 256 * cross_entropy(apply_two_layers(train.params, moved), labels)
+
+    for row, column in ((8, 8), (3, 11), (12, 5)):
+        step = jnp.zeros_like(batch.images).at[:, row, column].set(0.01)
+        slope = (loss(batch.images + step) - loss(batch.images - step)) / 0.02
+        np.testing.assert_allclose(maps[:, row, column], slope, rtol=0.05, atol=0.02)
+
+
+def test_riding_probes_count_every_image_once_a_step(small):
+    """Twelve images in batches of eight: a batch where epochs join may hold an image twice."""
+    counted = scores.mean_value(scores.cross_entropy)
+    settings = QUICK._replace(steps=6, every=6)
+    (snapshot,) = watch(1, TWO_LAYERS, small.images, small.labels, settings, {"loss_mean": counted}, "riding")
+    batches = [np.unique(chosen(number, 12, 8, 1)) for number in range(6)]
+    np.testing.assert_array_equal(snapshot.states[0].count, np.bincount(np.concatenate(batches)))
+    assert min(len(batch) for batch in batches) < 8
+    values = scores.evaluate({"loss_mean": counted}, snapshot.states, small.labels)["loss_mean"]
+    assert np.isfinite(values).all() and (values > 0).all()
+
+
+# ── what cannot be ──
 
 
 def test_images_that_cannot_be_trained_on_are_refused():
-    images, labels = np.zeros((4, 16, 16, 1), np.float32), np.zeros((4, 16, 16), np.int32)
-    with pytest.raises(DataError, match="at least a batch of 8"):
-        next(watch(0, images, labels, SETTINGS))
-    with pytest.raises(DataError, match="labels from 0 to 7; expected 0 to 3"):
-        next(
-            watch(
-                0, np.tile(images, (2, 1, 1, 1)), np.tile(labels, (2, 1, 1)) + 7 * np.eye(16, dtype=np.int32), SETTINGS
-            )
-        )
-    with pytest.raises(DataError, match="images from -3 to -3"):
-        next(watch(0, np.tile(images, (2, 1, 1, 1)) - 3, np.tile(labels, (2, 1, 1)), SETTINGS))
-    with pytest.raises(DataError, match="2 levels need multiples of 2"):
-        next(watch(0, images[:, :15], labels[:, :15], SETTINGS))
+    images, labels = np.zeros((8, 16, 16, 1), np.float32), np.zeros((8, 16, 16), np.int32)
+
+    def refused(message, images, labels, model=MODEL):
+        with pytest.raises(DataError, match=message):
+            next(watch(0, model, images, labels, SETTINGS))
+
+    refused("at least a batch of 8", images[:4], labels[:4])
+    refused("labels from 0 to 7; expected 0 to 3", images, labels + 7 * np.eye(16, dtype=np.int32))
+    refused("images from -3 to -3", images - 3, labels)
+    refused(r"network does not take images of \(15, 16, 1\)", images[:, :15], labels[:, :15])
+    refused(r"network gives \(1, 16, 16, 3\) .* expected \(1, 16, 16, 4\)", images, labels, unet(3, (8,)))
+
+
+def test_a_network_of_several_levels_is_judged_by_its_finest():
+    deep = Model(TWO_LAYERS.init, lambda params, x, key=None: (apply_two_layers(params, x), x[:, ::2, ::2]))
+    images = np.random.default_rng(0).uniform(size=(2, 16, 16, 1)).astype(np.float32)
+    check_network(deep, images, 4)
+    params = deep.init(jax.random.key(0), images)
+    np.testing.assert_array_equal(predict(deep, params, images), predict(TWO_LAYERS, params, images))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medjax.errors import ConfigError, DataError
-from medjax.labels.errors import KINDS, corrupt, grown
+from medjax.labels.errors import KINDS, corrupt, dilate
 from medjax.metrics.overlap import mean_dice
 from medjax.phantoms.echo import ATRIUM, LV, echo
 
@@ -13,11 +13,11 @@ LABELS = echo(0, 12, 64, hard=0.0).labels
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
-def test_exactly_the_share_is_wrong_and_the_truth_is_kept(kind, fraction):
+def test_exactly_the_fraction_is_wrong_and_the_truth_is_kept(kind, fraction):
     found = corrupt(3, LABELS, kind, fraction, 0.75)
-    assert found.bad.sum() == round(fraction * len(LABELS))
+    assert found.corrupted.sum() == round(fraction * len(LABELS))
     np.testing.assert_array_equal(found.clean, LABELS)
-    np.testing.assert_array_equal((found.labels != LABELS).any((1, 2)), found.bad)
+    np.testing.assert_array_equal((found.labels != LABELS).any((1, 2)), found.corrupted)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_omission_and_swap_change_names_only():
 
 
 def test_the_same_seed_is_the_same_and_more_is_more_of_it():
-    few, many = (corrupt(5, LABELS, "random", share, 0.7) for share in (0.25, 0.5))
-    assert (many.bad >= few.bad).all()
-    np.testing.assert_array_equal(few.labels[few.bad], many.labels[few.bad])
+    few, many = (corrupt(5, LABELS, "random", fraction, 0.7) for fraction in (0.25, 0.5))
+    assert (many.corrupted >= few.corrupted).all()
+    np.testing.assert_array_equal(few.labels[few.corrupted], many.labels[few.corrupted])
 
 
 def test_growing_is_by_the_radius_whatever_the_size_or_dimension():
@@ -68,7 +68,7 @@ def test_growing_is_by_the_radius_whatever_the_size_or_dimension():
         places = np.indices(shape) - (np.array(shape) / 2 - 0.5).reshape(-1, *(1,) * len(shape))
         ball = (np.linalg.norm(places, axis=0) < radius).astype(np.int32)
         for by in (0.25, -0.25):
-            ratio = (grown(ball, 1, by).sum() / ball.sum()) ** (1 / len(shape))
+            ratio = (dilate(ball, 1, by).sum() / ball.sum()) ** (1 / len(shape))
             assert ratio == pytest.approx(1 + by, abs=0.07)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from medjax.errors import ConfigError
 from medjax.labels import vog
-from medjax.labels.probe import READINGS, probe, softmin
+from medjax.labels.probe import READINGS, probe
+from medjax.labels.scores import cross_entropy, el2n, negative_margin, softmin
 from medjax.models.unet import group_norm, unet
 from medjax.running.arrays import load_arrays, save_arrays
 
@@ -32,7 +33,7 @@ def scalar(reading, apply, params, x, y):
 
 def test_a_batch_gives_every_images_own_gradient(net):
     apply, params, x, y = net
-    maps = probe(apply, params, x, y).maps
+    maps = probe(apply, params, x, y).gradients
     for reading in READINGS:
         alone = jax.vmap(jax.grad(lambda one, label, r=reading: scalar(r, apply, params, one, label)))(x, y)
         np.testing.assert_allclose(maps[reading], alone.mean(-1), rtol=1e-5, atol=1e-6, err_msg=reading)
@@ -41,23 +42,23 @@ def test_a_batch_gives_every_images_own_gradient(net):
 def test_a_linear_network_has_its_weights_as_gradient(net):
     _, _, x, y = net
     weights = jnp.array([[1.0, 3.0, -2.0], [0.0, 2.0, 5.0]])
-    maps = probe(lambda w, x: x @ w, weights, x, y, ("gt_logit",)).maps
+    maps = probe(lambda w, x: x @ w, weights, x, y, ("gt_logit",)).gradients
     np.testing.assert_allclose(maps["gt_logit"], weights.mean(0)[y], rtol=1e-6)
 
 
 def test_scores_say_what_their_equations_say(net):
     apply, params, x, y = net
-    scores = probe(apply, params, x, y).scores
+    seen = probe(apply, params, x, y, ())
     logits = np.asarray(apply(params, x), np.float64)
     p, q = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), np.eye(3)[np.asarray(y)]
     other = np.where(q > 0, -np.inf, logits).max(-1)
     expected = {
-        "cross_entropy": -np.log((p * q).sum(-1)).mean((1, 2)),
-        "margin": (other - (logits * q).sum(-1)).mean((1, 2)),
-        "el2n": np.sqrt(((p - q) ** 2).sum(-1)).mean((1, 2)),
+        cross_entropy: -np.log((p * q).sum(-1)).mean((1, 2)),
+        negative_margin: (other - (logits * q).sum(-1)).mean((1, 2)),
+        el2n: np.sqrt(((p - q) ** 2).sum(-1)).mean((1, 2)),
     }
-    for name, value in expected.items():
-        np.testing.assert_allclose(scores[name], value, rtol=1e-5, err_msg=name)
+    for quantity, value in expected.items():
+        np.testing.assert_allclose(quantity(seen), value, rtol=1e-5, err_msg=quantity.__name__)
 
 
 def test_softmin_is_cleanlabs():
@@ -146,21 +147,21 @@ def test_scores_by_region_and_relative_scores(probes):
     wide[2:6, 2:6] = True
     second, below = np.sqrt((difference**2).mean(0)), np.sqrt((maps["own_loss"] ** 2).mean(0))
     inside = given[:, 3:5, 3:5].mean((1, 2))
-    for reading, region, about, expected in (
-        ("gt_logit", "image", "mean", given.mean((1, 2))),
-        ("gt_logit", "foreground", "mean", given[:, wide].mean(1)),
-        ("gt_logit", "class", "mean", (inside - inside.mean()) / inside.std()),
-        ("gt_logit", "peak", "mean", np.quantile(given.reshape(IMAGES, -1), 0.95, axis=1)),
-        ("logit_over_own", "image", "mean", given.mean((1, 2)) / own.mean((1, 2))),
-        ("difference_over_own", "image", "mean", difference.std(0).mean((1, 2)) / own_loss.mean((1, 2))),
-        ("difference_over_own", "image", "zero", second.mean((1, 2)) / below.mean((1, 2))),
+    for reading, region, centered, expected in (
+        ("gt_logit", "image", True, given.mean((1, 2))),
+        ("gt_logit", "foreground", True, given[:, wide].mean(1)),
+        ("gt_logit", "class", True, (inside - inside.mean()) / inside.std()),
+        ("gt_logit", "peak", True, np.quantile(given.reshape(IMAGES, -1), 0.95, axis=1)),
+        ("logit_over_own", "image", True, given.mean((1, 2)) / own.mean((1, 2))),
+        ("difference_over_own", "image", True, difference.std(0).mean((1, 2)) / own_loss.mean((1, 2))),
+        ("difference_over_own", "image", False, second.mean((1, 2)) / below.mean((1, 2))),
         (
-            "difference_over_own", "peak", "zero",
+            "difference_over_own", "peak", False,
             np.quantile((second / (below + 0.1 * np.median(below))).reshape(IMAGES, -1), 0.95, axis=1),
         ),
     ):  # fmt: skip
-        found = vog.score(state, reading, jnp.asarray(labels), region, about)
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=f"{reading} {region} {about}")
+        found = vog.score(state, reading, jnp.asarray(labels), region, centered)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=f"{reading} {region} {centered}")
     empty = jnp.asarray(np.where(np.arange(IMAGES)[:, None, None] == 2, 0, labels))
     by_class, by_foreground = (np.asarray(vog.score(state, "gt_logit", empty, r)) for r in ("class", "foreground"))
     others = np.delete(inside, 2)

@@ -30,9 +30,9 @@ def test_the_mixture_is_the_maximum_likelihood_one():
     assert thresholds.mixture(SCORES).sum() == 50
 
 
-def test_a_share_and_robust_deviations():
-    assert thresholds.fraction(SCORES, 0.1).sum() == 20
-    assert SCORES[thresholds.fraction(SCORES, 0.1)].min() >= np.sort(SCORES)[-20]
+def test_a_fraction_and_robust_deviations():
+    assert thresholds.highest(SCORES, 0.1).sum() == 20
+    assert SCORES[thresholds.highest(SCORES, 0.1)].min() >= np.sort(SCORES)[-20]
     normal = DRAW.normal(5, 2, 20_000)
     assert thresholds.mad(normal, 2).mean() == pytest.approx(0.0228, abs=0.005)
 
@@ -42,7 +42,7 @@ def test_equal_scores_flag_nothing(rule):
     assert not rule(np.full(20, 0.3)).any()
 
 
-@pytest.mark.parametrize("rule", [*thresholds.THRESHOLDS.values(), lambda s: thresholds.fraction(s, 0.5)])
+@pytest.mark.parametrize("rule", [*thresholds.THRESHOLDS.values(), lambda s: thresholds.highest(s, 0.5)])
 @pytest.mark.parametrize("scores", [np.array([1.0, np.nan, 3.0]), np.array([1.0, np.inf]), np.zeros(0)])
 def test_scores_that_are_none_are_refused(rule, scores):
     with pytest.raises(DataError, match="not finite; expected numbers"):
@@ -57,9 +57,9 @@ def test_a_narrow_upper_part_leaves_nothing_above_it_unflagged():
 
 
 def test_a_few_trusted_labels_turn_inverted_scores_round():
-    bad = SCORES > 3
-    trusted = np.concatenate([np.flatnonzero(bad)[:3], np.flatnonzero(~bad)[:3]])
+    corrupted = SCORES > 3
+    trusted = np.concatenate([np.flatnonzero(corrupted)[:3], np.flatnonzero(~corrupted)[:3]])
     for scores in (SCORES, -SCORES):
-        np.testing.assert_array_equal(thresholds.oriented(scores, trusted, bad[trusted]), SCORES)
+        np.testing.assert_array_equal(thresholds.orient(scores, trusted, corrupted[trusted]), SCORES)
     with pytest.raises(DataError, match="0 of 3 labels wrong"):
-        thresholds.oriented(SCORES, trusted[3:], bad[trusted[3:]])
+        thresholds.orient(SCORES, trusted[3:], corrupted[trusted[3:]])

@@ -1,13 +1,16 @@
 """3-D convolutions: both forms against SciPy and each other, gradients too; up-sampling against JAX's own."""
 
+import re
+
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from medjax.errors import ConfigError, DataError
-from medjax.models.conv3d import conv3d, conv_transpose3d
+from medjax.models.layers import conv3d, conv_transpose3d
 
 
 def drawn(seed: int, *shape: int) -> jax.Array:
@@ -38,18 +41,71 @@ def test_folded_is_native_and_so_are_its_gradients(kernel, strides):
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_auto_is_folded_on_the_cpu_and_native_elsewhere(monkeypatch):
-    x, w = drawn(0, 1, 4, 4, 4, 1), drawn(1, 3, 3, 3, 1, 1)
+def of_two_sums(form):
+    """A loss with a convolution in each of two places, as a network has, by x and kernel."""
 
-    def axes() -> int:
-        jaxpr = jax.make_jaxpr(lambda: conv3d(x, w))()
-        [equation] = [e for e in jaxpr.eqns if e.primitive.name == "conv_general_dilated"]
-        return len(equation.params["window_strides"])
+    def loss(x, w):
+        return jnp.sum(jnp.cos(conv3d(jnp.tanh(conv3d(x, w, form=form)), w, (2, 1, 2), form)))
 
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert axes() == 2
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert axes() == 3
+    return loss
+
+
+def convolution_ranks(f, arguments, platform):
+    """The number of spatial axes of each convolution in the program for a platform, which need not be here."""
+    text = jax.export.export(jax.jit(f), platforms=[platform])(*arguments).mlir_module()
+    inputs = re.findall(r"stablehlo.convolution.*?dim_numbers = \[([^\]]*)\]x", text)  # as in [b, 0, 1, f]
+    return [len(axes.split(",")) - 2 for axes in inputs]
+
+
+@pytest.mark.parametrize(("platform", "axes"), [("cpu", 2), ("cuda", 3), ("tpu", 3)])
+def test_auto_is_folded_in_programs_for_cpus_and_native_in_others(platform, axes):
+    arguments = drawn(0, 1, 6, 4, 4, 2), drawn(1, 3, 3, 3, 2, 2)
+    loss = of_two_sums("auto")
+    both = jax.grad(loss, (0, 1))
+    assert convolution_ranks(loss, arguments, platform) == [axes] * 2
+    assert convolution_ranks(both, arguments, platform) == [axes] * 6  # forward, of x and of the kernel, of two layers
+    many = jax.vmap(both, (None, 0))
+    assert set(convolution_ranks(many, (arguments[0], arguments[1][None]), platform)) == {axes}
+
+
+def test_auto_is_the_same_numbers_as_the_form_it_takes_and_so_are_its_derivatives():
+    """Gradients by x, kernel and both; forward mode; forward over reverse, as for products with Hessians."""
+    x, w = drawn(0, 1, 6, 4, 4, 2), drawn(1, 3, 3, 3, 2, 2)
+    dx, dw = drawn(2, *x.shape), drawn(3, *w.shape)
+
+    def derivatives(form):
+        loss = of_two_sums(form)
+        both = jax.grad(loss, (0, 1))
+        return jax.jit(
+            lambda x, w: [
+                (loss(x, w), jax.grad(loss)(x, w), jax.grad(loss, 1)(x, w), *both(x, w)),
+                (
+                    jax.jvp(loss, (x, w), (dx, dw)),
+                    jax.jvp(lambda w: loss(x, w), (w,), (dw,)),
+                    jax.jvp(both, (x, w), (dx, dw)),
+                ),
+            ]
+        )(x, w)
+
+    (same, near), (auto_same, auto_near) = derivatives("folded"), derivatives("auto")
+    jax.tree.map(np.testing.assert_array_equal, auto_same, same)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), auto_near, near)
+
+
+def test_vmap_over_images_and_kernels_is_a_loop():
+    x, w = drawn(0, 3, 1, 4, 4, 4, 2), drawn(1, 3, 3, 3, 3, 2, 2)
+    gradient = jax.jit(jax.grad(of_two_sums("auto"), (0, 1)))
+    together = jax.jit(jax.vmap(gradient))(x, w)
+    each = [gradient(one, kernel) for one, kernel in zip(x, w, strict=True)]
+    for one, other in zip(together, map(jnp.stack, zip(*each, strict=True)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gradient_keeps_nothing_but_what_it_was_given():
+    """Neither the folded planes nor a branch for another platform."""
+    x, w = drawn(0, 1, 6, 4, 4, 2), drawn(1, 3, 3, 3, 2, 2)
+    kept = jax.tree.leaves(jax.eval_shape(lambda x, w: jax.vjp(conv3d, x, w)[1], x, w))
+    assert sorted(leaf.shape for leaf in kept) == sorted([x.shape, w.shape])
 
 
 @pytest.mark.parametrize("strides", [(2, 2, 2), (1, 2, 3)])

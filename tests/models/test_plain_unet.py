@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medjax.errors import ConfigError, DataError
-from medjax.models.conv3d import conv3d, conv_transpose3d
+from medjax.models.layers import conv3d, conv_transpose3d
 from medjax.models.plain_unet import NORM, plain_unet
 
 KERNELS = ((1, 3, 3), (3, 3, 3), (3, 3, 3))

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax.models.layers import pool, upsample
 from medjax.models.residual import residual_cnn
-from medjax.models.score_unet import ScoreUNet, fourier, pool, score_unet, upsample
+from medjax.models.score_unet import ScoreUNet, fourier, score_unet
 
 KEY = jax.random.key(0)
 

@@ -7,17 +7,16 @@ from scipy.ndimage import gaussian_filter1d
 from medjax.errors import ConfigError, DataError
 from medjax.io.counts import Counts, write_counts
 from medjax.io.interfile import write_sinogram
-from medjax.io.siemens_listmode import ListmodeHeader, sinogram_rings
+from medjax.io.siemens_listmode import ListmodeHeader, ring_pairs, sinogram_rings
 from medjax.pet.io import (
     Scan,
     caution,
     image_affine,
     image_grid,
     load_scan,
-    ring_pairs,
-    smoothed_delayeds,
     sum_planes,
 )
+from medjax.pet.randoms import smoothed_delayeds
 from medjax.pet.scanner import coverage, crystal_pairs, preset
 
 MMR, RING = preset("mmr"), preset("ring_2d")

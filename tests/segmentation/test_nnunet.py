@@ -1,5 +1,6 @@
-"""Training that learns, goes on bit for bit and stops at NaN; prediction on the image's own grid; what is adopted."""
+"""nnU-Net's training learns, goes on bit for bit and stops at NaN; predictions are on the image's own grid."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,16 +8,8 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.models.plain_unet import plain_unet
-from medjax.segmentation.nnunet import (
-    _judged,
-    _optimiser,
-    adopted,
-    case_dice,
-    folds,
-    predict_case,
-    start,
-    train_fold,
-)
+from medjax.segmentation.nnunet import _next_fold, _optimizer, folds, init, train_fold
+from medjax.segmentation.nnunet_predict import case_dice, determine_postprocessing, predict_case
 from medjax.segmentation.patches import prepare
 from medjax.segmentation.plan import fingerprint, plan
 from medjax.training.augment_volumes import OFF
@@ -27,10 +20,13 @@ PLAN = plan(fingerprint(CASES, 3), base_width=4, patch=(12, 12, 12), batch=2)
 EPOCHS, ITERATIONS = 4, 40
 
 
+def network():
+    return plain_unet(PLAN.classes, PLAN.widths, PLAN.kernels, PLAN.strides)
+
+
 def first():
     """Parameters drawn by NumPy: initialising a network takes longer to compile than all else here."""
-    model = plain_unet(PLAN.classes, PLAN.widths, PLAN.kernels, PLAN.strides)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 12, 12, 12, 1)))
+    shapes = jax.eval_shape(network().init, jax.random.key(0), jnp.zeros((1, 12, 12, 12, 1)))
     rng = np.random.default_rng(0)
 
     def drawn(path, leaf):
@@ -39,19 +35,24 @@ def first():
             return jnp.ones(leaf.shape) if "scale" in name else jnp.zeros(leaf.shape)
         return jnp.asarray(rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1])), jnp.float32)
 
-    return start(0, PLAN, jax.tree_util.tree_map_with_path(drawn, shapes))
+    return init(network(), PLAN, 0, jax.tree_util.tree_map_with_path(drawn, shapes))
+
+
+def copied(fold):
+    """The next step reuses the memory of what is reported."""
+    return jax.tree.map(jnp.array, fold)
 
 
 def trained(state, report=lambda fold, values: None):
     ready = [prepare(case, PLAN) for case in CASES]
     settings = {"epochs": EPOCHS, "iterations": ITERATIONS, "rate": 0.1, "augmentation": OFF}
-    return train_fold(ready[:4], ready[4:], PLAN, state=state, report=report, **settings)
+    return train_fold(network(), ready[:4], ready[4:], PLAN, state=state, report=report, **settings)
 
 
 @pytest.fixture(scope="module")
 def run():
     reports = []
-    last = trained(first(), lambda fold, values: reports.append((jax.tree.map(np.array, fold), values)))
+    last = trained(first(), lambda fold, values: reports.append((copied(fold), values)))
     return last, reports
 
 
@@ -61,23 +62,23 @@ def test_it_learns_far_beyond_a_constant_guess(run):
     assert [values["step"] for _, values in reports] == [40, 80, 120, 160]
     assert reports[-1][1]["loss"] < 0.6 * reports[0][1]["loss"]
     for case in CASES[4:]:
-        said = predict_case([fold.state.params], case.image, case.spacing, PLAN, mirror=())
-        # all of one class: Dice 2 f / (1 + f) of its share f
-        share = np.array([(case.labels == kind).mean() for kind in (1, 2)])
-        assert (case_dice(said.labels, case.labels, 3) > 0.5 + 2 * share / (1 + share)).all()
-        assert said.probabilities.shape == (16, 16, 16, 3)
-        np.testing.assert_allclose(said.probabilities.sum(-1), 1, atol=1e-5)
-        np.testing.assert_array_equal(said.labels, said.probabilities.argmax(-1))
+        predicted = predict_case(network(), [fold.state.params], case.image, case.spacing, PLAN, mirror=())
+        # all of one class: Dice 2 f / (1 + f) of its fraction f
+        fraction = np.array([(case.labels == kind).mean() for kind in (1, 2)])
+        assert (case_dice(predicted.labels, case.labels, 3) > 0.5 + 2 * fraction / (1 + fraction)).all()
+        assert predicted.probabilities.shape == (16, 16, 16, 3)
+        np.testing.assert_allclose(predicted.probabilities.sum(-1), 1, atol=1e-5)
+        np.testing.assert_array_equal(predicted.labels, predicted.probabilities.argmax(-1))
 
 
 def test_a_killed_run_goes_on_bit_for_bit(run):
     whole, reports = run
     more = []
     again = trained(reports[1][0], lambda fold, values: more.append(values))
-    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    chex.assert_trees_all_equal(again, whole)
     assert more == [values for _, values in reports[2:]]
-    done = trained(jax.tree.map(np.array, whole))
-    jax.tree.map(np.testing.assert_array_equal, done, whole)
+    done = trained(copied(whole))
+    chex.assert_trees_all_equal(done, whole)
 
 
 def test_the_best_is_that_of_the_average_pseudo_dice(run):
@@ -89,22 +90,22 @@ def test_the_best_is_that_of_the_average_pseudo_dice(run):
         assert values["ema"] == pytest.approx(average, abs=1e-6) and float(kept.ema) == values["ema"]
     assert float(fold.best_ema) == max(values["ema"] for _, values in reports)
     best = int(np.argmax([values["ema"] for _, values in reports]))
-    jax.tree.map(np.testing.assert_array_equal, fold.best, reports[best][0].state.params)
+    chex.assert_trees_all_equal(fold.best, reports[best][0].state.params)
 
 
 def test_what_is_not_better_is_not_best():
     fold = first()
     other = fold.state._replace(params=jax.tree.map(lambda leaf: leaf + 1, fold.state.params))
-    one = _judged(fold, fold.state, 0.5)
+    one = _next_fold(fold, fold.state, 0.5)
     assert (float(one.ema), float(one.best_ema)) == (0.5, 0.5)
-    worse = _judged(one, other, 0.4)
+    worse = _next_fold(one, other, 0.4)
     assert float(worse.ema) == pytest.approx(0.49) and float(worse.best_ema) == 0.5
-    jax.tree.map(np.testing.assert_array_equal, worse.best, fold.state.params)
-    unknown = _judged(worse, other, float("nan"))
+    chex.assert_trees_all_equal(worse.best, fold.state.params)
+    unknown = _next_fold(worse, other, float("nan"))
     assert float(unknown.ema) == float(worse.ema)
-    better = _judged(unknown, other, 1.0)
+    better = _next_fold(unknown, other, 1.0)
     assert float(better.best_ema) == pytest.approx(0.541)
-    jax.tree.map(np.testing.assert_array_equal, better.best, other.params)
+    chex.assert_trees_all_equal(better.best, other.params)
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step():
@@ -114,9 +115,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_step():
         trained(broken)
 
 
-def test_the_optimiser_is_pytorchs_nesterov_with_decay_after_the_clip():
+def test_the_optimizer_is_pytorchs_nesterov_with_decay_after_the_clip():
     """b ← 0.99 b + g, p ← p − r (g + 0.99 b), with g clipped to a norm of 12 and then + 3e-5 p."""
-    tool = _optimiser(lambda count: 0.1)
+    tool = _optimizer(lambda count: 0.1)
     params, buffer = np.array([1.0, -2.0]), np.zeros(2)
     moved = jnp.asarray(params, jnp.float32)
     state = tool.init(moved)
@@ -146,12 +147,12 @@ def test_prediction_comes_back_on_the_images_own_grid(run):
     case = CASES[4]
     wide = np.zeros((20, 16, 16, 1), np.float32)
     wide[3:19] = case.image
-    said = predict_case([params], wide[:, :, ::2], (1.0, 1.0, 2.0), PLAN, mirror=())
-    assert said.labels.shape == (20, 16, 8) and said.labels.dtype == np.int32
-    assert not said.labels[:3].any() and (said.probabilities[:3, ..., 0] == 1).all()
-    assert (case_dice(said.labels[3:19], case.labels[:, :, ::2], 3) > 0.5).all()
+    predicted = predict_case(network(), [params], wide[:, :, ::2], (1.0, 1.0, 2.0), PLAN, mirror=())
+    assert predicted.labels.shape == (20, 16, 8) and predicted.labels.dtype == np.int32
+    assert not predicted.labels[:3].any() and (predicted.probabilities[:3, ..., 0] == 1).all()
+    assert (case_dice(predicted.labels[3:19], case.labels[:, :, ::2], 3) > 0.5).all()
     one, two = (
-        np.asarray(predict_case(which, case.image, case.spacing, PLAN, mirror=()).probabilities)
+        np.asarray(predict_case(network(), which, case.image, case.spacing, PLAN, mirror=()).probabilities)
         for which in ([params], [params, jax.tree.map(lambda x: 0 * x, params)])
     )
     logits = np.log(one) / 2  # the other network says 0 of everything
@@ -162,20 +163,22 @@ def specks():
     truth = np.zeros((12, 12, 12), np.int32)
     truth[1:5, 1:5, 1:5], truth[7:11, 7:11, 7:11] = 1, 2
     truth[1:5, 7:11, 1:5] = 2
-    said = truth.copy()
-    said[10, 1, 1] = 1
-    return said, truth
+    predicted = truth.copy()
+    predicted[10, 1, 1] = 1
+    return predicted, truth
 
 
-def test_only_what_helps_is_adopted(run):
-    said, truth = specks()
-    assert adopted([said, truth], [truth, truth], 3) == {1: 1}
-    assert adopted([said], [truth], 3, count=2) == {1: 2}  # two pieces of 2 are right, a speck is none of them
-    assert adopted([truth], [truth], 3) == {}
-    absent = np.where(said == 1, 0, said)
-    assert adopted([absent], [np.where(truth == 1, 0, truth)], 3) == {}
+def test_only_what_helps_is_postprocessing(run):
+    predicted, truth = specks()
+    assert determine_postprocessing([predicted, truth], [truth, truth], 3) == {1: 1}
+    assert determine_postprocessing([predicted], [truth], 3, count=2) == {
+        1: 2
+    }  # two pieces of 2 are right, a speck is none of them
+    assert determine_postprocessing([truth], [truth], 3) == {}
+    absent = np.where(predicted == 1, 0, predicted)
+    assert determine_postprocessing([absent], [np.where(truth == 1, 0, truth)], 3) == {}
     case = CASES[4]
-    whole = predict_case([run[0].state.params], case.image, case.spacing, PLAN, mirror=(), keep={1: 1, 2: 1})
+    whole = predict_case(network(), [run[0].state.params], case.image, case.spacing, PLAN, mirror=(), keep={1: 1, 2: 1})
     from scipy import ndimage
 
     assert all(ndimage.label(whole.labels == kind, np.ones((3, 3, 3)))[1] == 1 for kind in (1, 2))
@@ -183,4 +186,4 @@ def test_only_what_helps_is_adopted(run):
 
 def test_epochs_and_iterations_are_checked():
     with pytest.raises(DataError, match="0 epochs of 5 iterations"):
-        train_fold([], [], PLAN, epochs=0, iterations=5)
+        train_fold(network(), [], [], PLAN, epochs=0, iterations=5)

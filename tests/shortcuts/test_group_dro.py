@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from medjax import iterate
 from medjax.shortcuts import group_dro
-from medjax.training import old_state as state
-from medjax.training.loop import fit
+from medjax.training.state import trainer
 
 KEY = jax.random.key(0)
 
@@ -21,7 +21,7 @@ def batch_of(seed, groups=4, images=8, among=None):
 
 def raised(log_weights, loss, group, rate):
     means = group_dro.group_losses(jnp.asarray(loss), jnp.asarray(group), len(log_weights))
-    return jax.nn.log_softmax(group_dro.ascend(log_weights, means, rate))
+    return group_dro.exponentiated_gradient_step(log_weights, means, rate)
 
 
 def test_means_are_those_of_the_groups():
@@ -49,9 +49,11 @@ def test_an_absent_group_keeps_its_weight_before_the_division():
     start = jax.nn.log_softmax(jnp.array([0.0, 1.0, -3.0, 2.0]))
     loss, group = batch_of(1, among=[0, 3])
     means = group_dro.group_losses(jnp.asarray(loss), jnp.asarray(group), 4)
-    ascended = group_dro.ascend(start, means, 0.5)
-    np.testing.assert_array_equal(ascended[jnp.array([1, 2])], start[jnp.array([1, 2])])
-    np.testing.assert_allclose(ascended[0], start[0] + 0.5 * loss[group == 0].mean(), rtol=1e-5)
+    after = group_dro.exponentiated_gradient_step(start, means, 0.5)
+    np.testing.assert_allclose(np.exp(after).sum(), 1, rtol=1e-5)
+    np.testing.assert_allclose(after[1] - after[2], start[1] - start[2], rtol=1e-5)
+    raised_by = 0.5 * loss[group == 0].mean()
+    np.testing.assert_allclose(after[0] - after[1], start[0] - start[1] + raised_by, rtol=1e-5)
 
 
 def test_ten_thousand_batches_without_the_rare_groups():
@@ -75,6 +77,10 @@ def losses(params, batch, key):
     return (params["w"] * x - y) ** 2, group
 
 
+def mean_loss(params, batch, key):
+    return jnp.mean(losses(params, batch, key)[0])
+
+
 def linear_batch(seed=0, among=None):
     y, group = batch_of(seed, 2, among=among)
     return (
@@ -88,15 +94,14 @@ def test_a_step_descends_in_the_raised_weights():
     batch = linear_batch()
     x, y, group = (np.asarray(one, np.float64) for one in batch)
     rate, w = 0.3, 0.7
-    begun = group_dro.init({"w": jnp.asarray(w)}, optax.sgd(0.1), 2)
-    step = group_dro.make_train_step(losses, optax.sgd(0.1), rate)
-    after, info = jax.jit(step)(KEY, begun, batch)
+    algorithm = group_dro.trainer(losses, optax.sgd(0.1), 2, rate)
+    after, info = jax.jit(algorithm.step)(algorithm.init({"w": jnp.asarray(w)}, KEY), batch)
     error = w * x - y
     q = np.exp([rate * (error[group == g] ** 2).mean() for g in (0, 1)])
     q /= q.sum()
     slope = sum(q[g] * (2 * error * x)[group == g].mean() for g in (0, 1))
     np.testing.assert_allclose(after.params["w"], w - 0.1 * slope, rtol=1e-5)
-    np.testing.assert_allclose(np.exp(after.optimiser[1]), q, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(after.opt_state[1]), q, rtol=1e-5)
     np.testing.assert_allclose(info.loss, sum(q[g] * (error[group == g] ** 2).mean() for g in (0, 1)), rtol=1e-5)
     np.testing.assert_allclose(info.gradient_norm, abs(slope), rtol=1e-5)
     assert int(after.step) == 1
@@ -105,18 +110,15 @@ def test_a_step_descends_in_the_raised_weights():
 def test_the_average_is_that_of_plain_training():
     """With one group the weights are 1, and every part of the state is that of an ordinary step."""
     batch = linear_batch(among=[0])
-    plain = state.make_train_step(lambda p, b, k: jnp.mean(losses(p, b, k)[0]), optax.adam(0.1))
-    robust = group_dro.make_train_step(losses, optax.adam(0.1))
-    one, other = (
-        state.init({"w": jnp.zeros(())}, optax.adam(0.1)),
-        group_dro.init({"w": jnp.zeros(())}, optax.adam(0.1), 1),
-    )
+    plain = trainer(mean_loss, optax.adam(0.1))
+    robust = group_dro.trainer(losses, optax.adam(0.1), 1)
+    one, other = (algorithm.init({"w": jnp.zeros(())}, KEY) for algorithm in (plain, robust))
     for _ in range(5):
-        one, other = plain(KEY, one, batch)[0], robust(KEY, other, batch)[0]
+        one, other = plain.step(one, batch)[0], robust.step(other, batch)[0]
     for wanted, found in (
         (one.params, other.params),
-        (one.average, other.average),
-        (one.optimiser, other.optimiser[0]),
+        (one.ema_params, other.ema_params),
+        (one.opt_state, other.opt_state[0]),
     ):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), wanted, found)
 
@@ -126,14 +128,8 @@ def test_training_finds_the_minimax_solution(robust, solution):
     """Nine images want 0, one wants 1: the mean loss is least at 0.1, the greater of the two groups' at 0.5."""
     y = jnp.zeros(10).at[0].set(1.0)
     batch = (jnp.ones(10), y, y.astype(jnp.int32))
-    params = {"w": jnp.zeros(())}
-    if robust:
-        step, begun = (
-            group_dro.make_train_step(losses, optax.sgd(0.05), 0.05),
-            group_dro.init(params, optax.sgd(0.05), 2),
-        )
-    else:
-        step = state.make_train_step(lambda p, b, k: jnp.mean(losses(p, b, k)[0]), optax.sgd(0.05))
-        begun = state.init(params, optax.sgd(0.05))
-    found = fit(KEY, step, begun, lambda number: batch, range(1500), lambda now, values: None)
+    optimizer = optax.sgd(0.05)
+    algorithm = group_dro.trainer(losses, optimizer, 2, 0.05) if robust else trainer(mean_loss, optimizer)
+    state = algorithm.init({"w": jnp.zeros(())}, KEY)
+    found = iterate.last(iterate.loop(algorithm, state, 1500, inputs=lambda number: batch, every=500), state)
     assert float(found.params["w"]) == pytest.approx(solution, abs=0.02)

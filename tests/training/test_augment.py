@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medjax.training.augment import Augmentation, _places, augment
+from medjax.training.augment import Augmentation, _coordinates, augment
 
 OFF = Augmentation(*[0.0] * 7)
 GREYS = OFF._replace(gain=0.3, gamma=0.3, noise=0.1)
@@ -34,7 +34,7 @@ def test_places_are_interpolated_as_scipy_does():
     image, label = example((24, 30))
     settings = Augmentation()._replace(gain=0.0, gamma=0.0, noise=0.0)
     key = jax.random.key(5)
-    places = np.asarray(_places(jax.random.split(key)[0], (24, 30), settings))
+    places = np.asarray(_coordinates(jax.random.split(key)[0], (24, 30), settings))
     moved, _ = augment(key, image, label, settings)
     np.testing.assert_allclose(
         moved[..., 0], ndimage.map_coordinates(np.asarray(image[..., 0]), places, order=1, mode="nearest"), atol=1e-5

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from medjax.errors import DataError
-from medjax.training.batches import chosen, chosen_evenly, from_arrays, from_files, pairs, read_ahead
+from medjax.training.batches import balanced_indices, batch_indices, from_arrays, from_files, pairs, read_ahead
 
 DATA = {"image": np.arange(20.0).reshape(10, 2), "label": np.arange(10)}
 
@@ -19,27 +19,27 @@ DATA = {"image": np.arange(20.0).reshape(10, 2), "label": np.arange(10)}
 def test_batches_in_a_row_are_shuffled_epochs(count, batch, seed):
     epochs = 3
     numbers = range(-(-epochs * count // batch))
-    row = np.concatenate([chosen(n, count, batch, seed) for n in numbers])
+    row = np.concatenate([batch_indices(n, count, batch, seed) for n in numbers])
     for epoch in range(epochs):
         assert sorted(row[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
 def test_shuffles_differ_between_epochs_and_seeds_and_any_batch_can_be_asked_for_first():
-    first, second = (np.stack([chosen(n, 100, 50, seed) for n in range(4)]) for seed in (0, 1))
+    first, second = (np.stack([batch_indices(n, 100, 50, seed) for n in range(4)]) for seed in (0, 1))
     assert len({tuple(epoch) for rows in (first, second) for epoch in rows.reshape(2, 100)}) == 4
-    np.testing.assert_array_equal(chosen(3, 100, 50, 0), first[3])
+    np.testing.assert_array_equal(batch_indices(3, 100, 50, 0), first[3])
 
 
 def test_every_batch_holds_equally_many_of_each_group_and_groups_have_epochs():
     groups = np.array(["common"] * 90 + ["rare"] * 6)
-    rows = [chosen_evenly(n, groups, 8, 3) for n in range(45)]
+    rows = [balanced_indices(n, groups, 8, 3) for n in range(45)]
     assert all(Counter(groups[row]) == {"common": 4, "rare": 4} for row in rows)
     seen = Counter(np.concatenate(rows).tolist())
     assert {seen[i] for i in range(90)} == {2} and {seen[i] for i in range(90, 96)} == {30}
     common = np.concatenate([row[groups[row] == "common"] for row in rows])
     assert common[:90].tolist() != common[90:].tolist()
     with pytest.raises(DataError, match="a batch of 7 cannot hold equally many of 2 groups"):
-        chosen_evenly(0, groups, 7, 3)
+        balanced_indices(0, groups, 7, 3)
 
 
 def test_arrays_in_memory_stay_together():

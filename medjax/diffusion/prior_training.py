@@ -1,0 +1,95 @@
+"""Training of a prior's network on slices, as an Algorithm for `iterate.loop`.
+
+algorithm = trainer(model, settings, sigma_data, steps)
+state = algorithm.init(initial_params(model, key, examples), key)
+prior = Prior(state.ema_params, sigma_data, …)          the average of the parameters is what is kept
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
+
+from medjax.diffusion.denoiser import from_model
+from medjax.diffusion.prior import Settings
+from medjax.diffusion.score_matching import denoising_loss, drop_condition, edm_weight
+from medjax.diffusion.sde import vp
+from medjax.iterate import Algorithm, static_partial
+from medjax.models.model import Network
+from medjax.training import state as training
+from medjax.training.state import Info, TrainState
+
+DECAY, CLIP = 0.999, 1.0  # of the parameters' moving average; largest norm of a gradient
+MOVE = 3  # voxels that a slice is moved by at most
+
+
+def trainer(model: Network, settings: Settings, sigma_data: float, steps: int, rate: float = 1e-3) -> Algorithm:
+    """init(params, key) → TrainState; step(state, batch): Adam, warm-up over 5 %, cosine to 0, gradients clipped at 1.
+
+    A batch is slices `(batch, a, b, 1)` of mean emission 1 and the axes they are perpendicular to; of an MR-guided
+    prior `(batch, a, b, 2)`, the second channel the MR. On the device they are mirrored (left and right), moved by up
+    to 3 voxels and the PET is scaled by U(0.5, 1.5); one MR in ten is taken away.
+    """
+    given = (model, settings, sigma_data, steps, rate)
+    return Algorithm(static_partial(_init, *given), static_partial(_step, *given))
+
+
+def initial_params(
+    model: Network, key: PRNGKeyArray, examples: tuple[Array, ...], start: PyTree | None = None
+) -> PyTree:
+    """The model's first parameters; `start` holds some to begin with, and what it lacks begins as usual.
+
+    Inputs that `start` does not know, an MR image say, get weights of 0.
+    """
+    return _merge(model.init(key, *examples), start or {})
+
+
+def _trainer(model: Network, settings: Settings, sigma_data: float, steps: int, rate: float) -> Algorithm:
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(steps // 20, 1), steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(schedule))
+    sde = vp(settings.beta_min, settings.beta_max)
+
+    def loss(params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
+        key, own = jax.random.split(key)
+        slices, axes = batch
+        images = _augment(own, slices, axes)
+        inputs = [jax.nn.one_hot(axes, 3)]
+        if settings.guided:
+            inputs.append(drop_condition(jax.random.fold_in(own, 1), images[..., 1:]))
+        denoiser = from_model(model, params, sde, *inputs, sigma_data=sigma_data)
+        return denoising_loss(key, denoiser, images[..., :1], edm_weight(sde, sigma_data))
+
+    return training.trainer(loss, optimizer, DECAY)
+
+
+def _init(*given: Any) -> TrainState:
+    *settings, params, key = given
+    return _trainer(*settings).init(params, key)
+
+
+def _step(*given: Any) -> tuple[TrainState, Info]:
+    *settings, state, batch = given
+    return _trainer(*settings).step(state, batch)
+
+
+def _augment(key: PRNGKeyArray, slices: Array, axes: Array) -> Array:
+    """Sagittal slices (axis 0) have no left and right to mirror."""
+    flip, move, scale = jax.random.split(key, 3)
+    chosen = jax.random.bernoulli(flip, 0.5, axes.shape) & (axes > 0)
+    mirrored = jnp.where(chosen[:, None, None, None], slices[:, ::-1], slices)
+    moved = jax.vmap(lambda one, by: jnp.roll(one, by, (0, 1)))(
+        mirrored, jax.random.randint(move, (len(axes), 2), -MOVE, MOVE + 1)
+    )
+    factor = jax.random.uniform(scale, (len(axes), 1, 1, 1), minval=0.5, maxval=1.5)
+    return jnp.concatenate([moved[..., :1] * factor, moved[..., 1:]], axis=-1)
+
+
+def _merge(params: PyTree, start: PyTree) -> PyTree:
+    """`params`, with the leaves of `start` where it has them."""
+    if not isinstance(params, dict):
+        known = tuple(slice(side) for side in np.shape(start))
+        return params if isinstance(start, dict) else jnp.zeros_like(params).at[known].set(start)
+    return {name: _merge(value, start.get(name, {})) for name, value in params.items()}

@@ -1,0 +1,137 @@
+"""The training whose dynamics are read: any segmentation network, augmented images, weights of images.
+
+    separate = algorithm(model, settings)               step(TrainState, Batch)
+    riding = riding_algorithm(model, settings, trackers(scores))      step(Tracked, Batch)
+
+A riding step is the same step, and its one backward pass goes on through the augmentation to the images as they are in
+the data set. From that it makes a `Probe` of the batch and updates the scores' states, so that a probe costs next to
+nothing: `scripts/bench_probe.py` measures it. It has the gradient of the loss alone, each image's at the step that it
+is trained on. Logits, labels and losses of that probe are those of the augmented image.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree, Scalar
+
+from medjax.iterate import Algorithm, static_partial
+from medjax.labels.probe import Probe, image_losses, logits
+from medjax.labels.scores import States, Trackers, update
+from medjax.models.model import Network
+from medjax.training.augment import Augmentation, augment
+from medjax.training.losses import dice_cross_entropy
+from medjax.training.state import Info, TrainState, apply_gradients, init, trainer
+
+DROPOUT = 2**31 - 1  # folded into a step's key, apart from the keys of the images
+
+
+class Settings(NamedTuple):
+    """How to train. Hashable, for it decides what is compiled."""
+
+    classes: int
+    learning_rate: float = 5e-3
+    batch: int = 16
+    steps: int = 400
+    every: int = 25  # steps between probes
+    latest: int = 200  # step by which the labels are judged at the latest
+    decay: float = 0.98  # of the parameters' moving average
+    cycles: int = 0  # of the learning rate, each from its start to 0, as O2U-Net wants; 0: warm-up and one cosine
+    loss: Callable[[Array, Array], Array] = dice_cross_entropy  # (logits, labels) → (batch,)
+    augmentation: Augmentation | None = Augmentation()
+
+
+class Batch(NamedTuple):
+    """Examples, their weights in the loss, and their numbers in the data set."""
+
+    images: Float[Array, "batch *space channel"]
+    labels: Int[Array, "batch *space"] | Float[Array, "batch *space class"]
+    weight: Float[Array, " batch"]
+    index: Int[Array, " batch"]
+
+
+class Tracked(NamedTuple):
+    """Training and the states of the scores that ride on it."""
+
+    train: TrainState
+    states: States
+
+    @property
+    def step(self) -> Int[Array, ""]:
+        """Steps made."""
+        return self.train.step
+
+
+def algorithm(model: Network, settings: Settings) -> Algorithm:
+    """init(key, images) → TrainState, step(TrainState, Batch) → TrainState, Info; equal arguments compile once."""
+    return Algorithm(static_partial(_init, model, settings), static_partial(_step, model, settings))
+
+
+def riding_algorithm(model: Network, settings: Settings, trackers: Trackers) -> Algorithm:
+    """init(train, states) → Tracked, step(Tracked, Batch) → Tracked, Info: trains as `algorithm` does."""
+    return Algorithm(Tracked, static_partial(_riding_step, model, settings, trackers))
+
+
+def _init(model: Network, s: Settings, key: Array, images: Array | np.ndarray) -> TrainState:
+    return init(model.init(key, jnp.asarray(images[:1])), _optimizer(s), key)
+
+
+def _step(model: Network, s: Settings, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
+    def loss(params: PyTree, batch: Batch, key: Array) -> Scalar:
+        return _loss(model, s, params, batch.images, batch, key)[0]
+
+    return trainer(loss, _optimizer(s), s.decay).step(state, batch)
+
+
+def _riding_step(model: Network, s: Settings, trackers: Trackers, state: Tracked, batch: Batch) -> tuple[Tracked, Info]:
+    train = state.train
+    loss = jax.value_and_grad(partial(_loss, model, s), argnums=(0, 1), has_aux=True)
+    now = jax.random.fold_in(train.key, train.step)
+    (value, (outputs, labels)), (gradient, pulled) = loss(train.params, batch.images, batch, now)
+    losses = image_losses(outputs, labels)
+    probe = Probe(outputs, labels, losses, {"loss": loss_maps(pulled, batch.weight)})
+    info = Info(value, optax.tree.norm(gradient))
+    train = apply_gradients(train, gradient, _optimizer(s), s.decay)
+    return Tracked(train, update(trackers, state.states, batch.index, probe)), info
+
+
+def loss_maps(
+    gradient: Float[Array, "batch *space channel"], weight: Float[Array, " batch"]
+) -> Float[Array, "batch *space"]:
+    """Each image's map from ∂ (Σ_i w_i ℓ_i / Σ_i w_i) / ∂ image, mean of channels: N ∂ℓ / ∂ image, N voxels.
+
+    The factor makes it the gradient of a sum over voxels, as a probe's; an image of weight 0 has a map of zeros.
+    """
+    maps = jnp.mean(gradient, axis=-1)
+    factor = jnp.where(weight > 0, jnp.maximum(jnp.sum(weight), 1.0) / jnp.where(weight > 0, weight, 1.0), 0.0)
+    return maps * (factor * maps[0].size).reshape(-1, *(1,) * (maps.ndim - 1))
+
+
+def _loss(
+    model: Network, s: Settings, params: PyTree, images: Array, batch: Batch, key: Array
+) -> tuple[Scalar, tuple[Array, Array]]:
+    """Of a batch with these images; and logits and labels as augmented."""
+    moved, labels = images, batch.labels
+    if s.augmentation is not None:
+        keys = jax.random.split(key, len(images))
+        moved, labels = jax.vmap(partial(augment, settings=s.augmentation))(keys, images, labels)
+    outputs = logits(model, params, moved, jax.random.fold_in(key, DROPOUT))
+    value = jnp.sum(batch.weight * s.loss(outputs, labels)) / jnp.maximum(jnp.sum(batch.weight), 1.0)
+    return value, (outputs, labels)
+
+
+def _optimizer(s: Settings) -> optax.GradientTransformation:
+    cosine = optax.warmup_cosine_decay_schedule(
+        0.0, s.learning_rate, max(s.steps // 20, 1), s.steps, s.learning_rate / 50
+    )
+    cyclic = partial(cyclic_rate, s.learning_rate, max(s.steps // max(s.cycles, 1), 1))
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(cyclic if s.cycles else cosine))
+
+
+def cyclic_rate(highest: float, steps: int, count: Any) -> Any:
+    """From `highest` to 0 in so many steps, again and again."""
+    return highest * (1 - (count % steps) / steps)

@@ -1,0 +1,164 @@
+"""What networks share: how weights start, Flax's layers started so, norms, resampling, dropout, 3-D convolutions.
+
+    Conv(width, (3, 3))(x), Dense(width)(x)      Flax's layers and parameter names; they start as Flax's do
+    group_norm(8)                                a maker of layers that equals another one made equally
+    y = conv3d(x, kernel, strides=(2, 2, 2))     x (batch, x, y, z, channel), kernel (kx, ky, kz, in, out)
+    y = conv_transpose3d(x, kernel)              every voxel becomes a block of the kernel's size
+
+XLA has no fast 3-D convolution for CPUs. Done as one of 2-D ("folded") the same work takes a fraction of the time, its
+gradient too (`scripts/bench_conv3d.py`). The axis that is folded is x: it lies beside the batch, so that nothing is
+transposed. Which form runs is decided when a program is lowered, for the platform that it is lowered for.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from medjax.errors import ConfigError, DataError
+from medjax.iterate import static_partial
+
+Function = Callable[[Array], Array]
+Triple = tuple[int, int, int]
+FORMS = ("auto", "native", "folded")
+
+
+@dataclass(frozen=True)
+class FanIn:
+    """Initializer of weights: normal of mean 0 and variance `scale` / fan in, fan in = elements / those of `out_axis`.
+
+    The numbers of `jax.nn.initializers.variance_scaling(scale, "fan_in")`, bit for bit, but drawn flat and reshaped:
+    XLA compiles a draw of four or five axes for CPUs many times more slowly. `truncated` at two standard deviations,
+    and scaled so that the variance is as said.
+    """
+
+    scale: float = 1.0
+    truncated: bool = True
+    out_axis: int = -1
+
+    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        """Weights of this shape."""
+        size = math.prod(shape)
+        deviation = jnp.sqrt(jnp.array(self.scale * shape[self.out_axis] / size, dtype))
+        if not self.truncated:
+            return jax.random.normal(key, (size,), dtype).reshape(shape) * deviation
+        deviation = deviation / jnp.array(TRUNCATED, dtype)
+        return jax.random.truncated_normal(key, -2, 2, (size,), dtype).reshape(shape) * deviation
+
+
+TRUNCATED = 0.87962566103423978  # the standard deviation of a standard normal truncated at ±2
+LECUN = FanIn()  # Flax's default
+ZEROS = nn.initializers.zeros
+
+Conv = functools.partial(nn.Conv, kernel_init=LECUN)
+Dense = functools.partial(nn.Dense, kernel_init=LECUN)
+
+
+def group_norm(groups: int = 8) -> Callable[[], nn.Module]:
+    """A maker of GroupNorm layers; with as many groups as channels it is InstanceNorm."""
+    return static_partial(nn.GroupNorm, groups)
+
+
+def instance_norm(epsilon: float = 1e-5) -> Callable[[], nn.Module]:
+    """A maker of InstanceNorm layers."""
+    return static_partial(nn.InstanceNorm, epsilon=epsilon)
+
+
+def drop_channels(module: nn.Module, x: Float[Array, "batch *space c"], rate: float) -> Float[Array, "batch *space c"]:
+    """x with whole channels of an example set to 0, each with probability `rate`, and the others divided by 1 − rate.
+
+    x itself where `rate` is 0 or `module` is applied without a `dropout` key. Neighbouring voxels are alike, so that
+    one that is dropped alone is no loss.
+
+    Source: Tompson et al., CVPR 2015.
+    """
+    if rate == 0 or not module.has_rng("dropout"):
+        return x
+    return nn.Dropout(rate, broadcast_dims=tuple(range(1, x.ndim - 1)), deterministic=False)(x)
+
+
+def pool(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *half c"]:
+    """Means over blocks of two voxels along every axis."""
+    window = (2,) * (h.ndim - 2)
+    return nn.avg_pool(h, window, window)
+
+
+def upsample(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *double c"]:
+    """Every voxel repeated twice along every axis."""
+    for axis in range(1, h.ndim - 1):
+        h = jnp.repeat(h, 2, axis)
+    return h
+
+
+def conv3d(
+    x: Float[Array, "batch x y z in"],
+    kernel: Float[Array, "kx ky kz in out"],
+    strides: Triple = (1, 1, 1),
+    form: str = "auto",
+) -> Float[Array, "batch new_x new_y new_z out"]:
+    """y[n] = Σ_k x[s n + k − (K − 1) / 2] · kernel[k], with zeros outside: PyTorch's convolution, padding (K − 1) / 2.
+
+    A side of n voxels becomes ⌈n / s⌉. `form` "native" is XLA's convolution; "folded" is a 2-D convolution of planes
+    across x, whose batch is (batch, x) and whose channels are those of the planes under the kernel's x taps: equal up
+    to the order of summation; "auto" is folded in programs for CPUs. Differentiable forwards and backwards.
+
+    Raises:
+        ConfigError: an unknown form, or a stride below 1.
+        DataError: a kernel with an even side.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"form: {form!r}; expected one of {', '.join(FORMS)}")
+    if min(strides) < 1:
+        raise ConfigError(f"strides: {strides}; expected whole numbers of at least 1")
+    if any(side % 2 == 0 for side in kernel.shape[:3]):
+        raise DataError(f"kernel: sides {kernel.shape[:3]}; expected odd ones")
+    return {"auto": _auto, "folded": _folded, "native": _native}[form](x, kernel, strides)
+
+
+@functools.partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
+def _auto(x: Array, kernel: Array, strides: Triple) -> Array:
+    """A checkpoint, so that a gradient keeps x and kernel and not what each form needs of them."""
+    cpu, others = (functools.partial(form, strides=strides) for form in (_folded, _native))
+    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=others)
+
+
+def _native(x: Array, kernel: Array, strides: Triple) -> Array:
+    return _convolved(x, kernel, strides, "XYZ")
+
+
+def _folded(x: Array, kernel: Array, strides: Triple) -> Array:
+    """Σ_i conv2d(x[:, i::stride], kernel[i]), summed by the convolution itself: planes i are its channels."""
+    taps, pad, stride = len(kernel), (len(kernel) - 1) // 2, strides[0]
+    batch, side = x.shape[0], (x.shape[1] - 1) // stride + 1
+    padded = jnp.pad(x, ((0, 0), (pad, pad), (0, 0), (0, 0), (0, 0)))
+    planes = [padded[:, i : i + (side - 1) * stride + 1 : stride] for i in range(taps)]
+    together = jnp.concatenate(planes, axis=-1).reshape(batch * side, *x.shape[2:4], -1)
+    weights = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
+    y = _convolved(together, weights, strides[1:], "YZ")
+    return y.reshape(batch, side, *y.shape[1:])
+
+
+def _convolved(x: Array, kernel: Array, strides: tuple[int, ...], space: str) -> Array:
+    padding = [((side - 1) // 2,) * 2 for side in kernel.shape[:-2]]
+    numbers = (f"N{space}C", f"{space}IO", f"N{space}C")
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers)
+
+
+def conv_transpose3d(
+    x: Float[Array, "batch x y z in"], kernel: Float[Array, "kx ky kz in out"]
+) -> Float[Array, "batch new_x new_y new_z out"]:
+    """y[K n + k] = x[n] · kernel[k], 0 ≤ k < K: the transposed convolution whose stride K is its kernel's size.
+
+    One matrix product and a rearrangement. PyTorch's ConvTranspose3d; `jax.lax.conv_transpose` and Flax turn the kernel
+    round, so theirs is this one of `kernel[::-1, ::-1, ::-1]`.
+    """
+    sides = kernel.shape[:3]
+    blocks = jnp.einsum("bxyzi,pqrio->bxpyqzro", x, kernel)
+    space = [side * k for side, k in zip(x.shape[1:4], sides, strict=True)]
+    return blocks.reshape(len(x), *space, kernel.shape[-1])

@@ -1,0 +1,109 @@
+"""A trained model's weights as one small file: an npz with a JSON header, read without pickle.
+
+    save_weights(path, params, {"widths": (16, 32)}, np.float16)
+    params, header = load_weights(path, like=jax.eval_shape(model.init, key, *examples))
+
+An array's name is its way through nested dicts, such as `head/kernel`; the header is the entry `settings`.
+"""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from medjax.atomic import replacing
+from medjax.errors import DataError
+
+HEADER = "settings"
+
+
+def save_weights(path: Path, params: PyTree, header: dict[str, Any], dtype: Any = None) -> None:
+    """Write nested dicts of arrays, and a header of what JSON can hold (tuples become lists).
+
+    With a `dtype`, float16 say (a rounding of 5e-4), floating-point arrays are stored as that.
+
+    Raises:
+        DataError: a value is not finite, as it is or as that dtype; nothing is written.
+        OSError: it cannot be written.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for name, leaf in _named(params).items():
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = np.asarray(leaf, dtype if floating and dtype is not None else None)
+            stored = stored if stored.dtype.kind != "V" else np.asarray(leaf, np.float32)  # bfloat16: NumPy has none
+        if floating and not np.isfinite(stored).all():
+            raise DataError(f"{path}: weights {name} are not finite; nothing is written")
+        arrays[name] = stored
+    buffer = io.BytesIO()
+    entries: dict[str, Any] = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)} | arrays
+    np.savez_compressed(buffer, **entries)
+    with replacing(path) as file:
+        file.write(buffer.getvalue())
+
+
+def load_weights(path: Path, like: PyTree = None) -> tuple[PyTree, dict[str, Any]]:
+    """(params, header): nested dicts of arrays, of float32 where they were stored as less, or a tree like `like`.
+
+    `like` is what `jax.eval_shape` gives of a model's init: names and shapes must be those, and types become those.
+
+    Raises:
+        DataError: the file is no such file, or holds other arrays than `like`, or values that are not finite.
+        FileNotFoundError: there is none.
+    """
+    header, arrays = _read(path)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"{path}: weights {name} are not finite")
+    if like is None:
+        return _nested(arrays), header
+    expected = _named(like)
+    _check(path, arrays, expected)
+    leaves = [jnp.asarray(arrays[name], one.dtype) for name, one in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), header
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = json.loads(archive[HEADER].tobytes())
+            arrays = {name: archive[name] for name in archive.files if name != HEADER}
+    except FileNotFoundError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: no weights; expected an npz of arrays with an entry `{HEADER}`") from error
+    if not isinstance(header, dict):
+        raise DataError(f"{path}: the header is no JSON object")
+    small = {name: array.dtype.kind == "f" and array.dtype.itemsize < 4 for name, array in arrays.items()}
+    return header, {name: array.astype(np.float32) if small[name] else array for name, array in arrays.items()}
+
+
+def _check(path: Path, arrays: dict[str, np.ndarray], expected: dict[str, Any]) -> None:
+    if wrong := sorted(arrays.keys() ^ expected.keys()):
+        lacking = wrong[0] in expected
+        raise DataError(f"{path}: weights {wrong[0]} are {'missing' if lacking else 'none of this network'}")
+    for name, one in expected.items():
+        if arrays[name].shape != one.shape:
+            raise DataError(f"{path}: weights {name} have shape {arrays[name].shape}; expected {one.shape}")
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *parents, last = name.split("/")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = jnp.asarray(array)
+    return tree

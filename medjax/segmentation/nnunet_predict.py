@@ -1,0 +1,99 @@
+"""nnU-Net's prediction by one network or several, and its postprocessing: which structures are one component.
+
+    prediction = predict_case(model, [fold.state.params], volume, spacing, plan)        on the volume's own grid
+    keep = determine_postprocessing(labels_of_validation_cases, references, classes=3)
+    predict_case(model, params, volume, spacing, plan, keep=keep)
+
+Source: Isensee et al., Nature Methods 18, 2021; nnU-Net v2.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, PyTree
+
+from medjax.iterate import static_partial
+from medjax.metrics.overlap import overlap
+from medjax.models.model import Network
+from medjax.segmentation.components import keep_largest
+from medjax.segmentation.nnunet import finest
+from medjax.segmentation.patches import prepared_image
+from medjax.segmentation.plan import Plan
+from medjax.segmentation.resample import Spacing, logits_resampled, restored
+from medjax.segmentation.sliding_window import predict
+
+
+class Prediction(NamedTuple):
+    """What networks predict of an image, on its own grid."""
+
+    labels: Int[np.ndarray, "x y z"]
+    probabilities: Float[np.ndarray, "x y z class"]
+
+
+def predict_case(
+    model: Network,
+    params: Sequence[PyTree],
+    image: Float[np.ndarray, "x y z channel"],
+    spacing: Spacing,
+    plan: Plan,
+    *,
+    step: float = 0.5,
+    mirror: tuple[int, ...] = (0, 1, 2),
+    keep: int | Mapping[int, int] | None = None,
+    batch: int = 1,
+) -> Prediction:
+    """Labels and probabilities of every voxel of the image, by the model with one set of parameters or several.
+
+    Cropped, scaled and resampled as in training; the mean logits of the networks in overlapping tiles, `step` tiles
+    apart, mirrored along `mirror` and averaged; interpolated back linearly, then the softmax. Of a tuple of logits the
+    finest count. Outside the crop all is background. `keep` says how many components of the structures stay
+    (`keep_largest`), None all; probabilities are as they were.
+
+    Raises:
+        DataError: no parameters, an image of other channels than planned, NaN, or every voxel 0.
+    """
+    ready, box = prepared_image(image, spacing, plan)
+    apply = static_partial(finest, model)
+    logits = np.asarray(predict(apply, params, ready, plan.patch, step, mirror, batch))
+    x, y, z = image[box].shape[:3]
+    logits = logits_resampled(logits, plan.spacing, spacing, (x, y, z))
+    inside = np.asarray(jax.nn.softmax(logits))
+    background = np.eye(plan.classes, dtype=np.float32)[0]
+    probabilities = restored(inside, box, image.shape[:3], background)
+    labels = probabilities.argmax(-1).astype(np.int32)
+    return Prediction(labels if keep is None else keep_largest(labels, keep), probabilities)
+
+
+def determine_postprocessing(
+    predictions: Sequence[Int[np.ndarray, "..."]],
+    references: Sequence[Int[np.ndarray, "..."]],
+    classes: int,
+    count: int = 1,
+) -> dict[int, int]:
+    """{class: count} of each structure whose mean Dice rises where its `count` largest components alone are kept.
+
+    For a cross-validation's predictions; cases in which neither has the structure are left out. What comes back suits
+    `keep` of `predict_case`. Of paired organs the largest component is one of two: use count 2.
+    """
+    chosen = dict[int, int]()
+    for kind in range(1, classes):
+        plain = _mean_dice(predictions, references, kind)
+        kept = _mean_dice([keep_largest(one, {kind: count}) for one in predictions], references, kind)
+        if kept > plain:
+            chosen[kind] = count
+    return chosen
+
+
+def case_dice(
+    prediction: Int[np.ndarray, "*space"], reference: Int[np.ndarray, "*space"], classes: int
+) -> Float[np.ndarray, " structure"]:
+    """Dice of each class above 0; NaN where neither has it."""
+    return np.asarray(overlap(prediction, reference, classes).dice)[1:]
+
+
+def _mean_dice(predictions: Sequence[np.ndarray], references: Sequence[np.ndarray], kind: int) -> float:
+    pairs = [(one == kind, true == kind) for one, true in zip(predictions, references, strict=True)]
+    scores = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs if a.any() or b.any()]
+    return float(np.mean(scores)) if scores else np.nan
