@@ -47,7 +47,7 @@ CACHES = {
 PRODUCTS = {"dot", "matmul", "vdot", "inner", "tensordot", "einsum", "dot_general", "conv", "conv_general_dilated"}
 
 MAX_FILE, MAX_FUNCTION = 300, 60
-TOO_LONG_YET = {"experiments/_pet_methods.py", "tests/pet/test_em.py"}  # until they are rewritten
+TOO_LONG_YET = {"experiments/_pet_methods.py"}  # until it is rewritten
 LONGER = "Longer than 300 lines because "  # starts a sentence of a module's docstring that gives a reason
 
 # Written so that no pattern matches itself.
