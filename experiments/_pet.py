@@ -23,8 +23,9 @@ from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, grid, lines, preset
 from medjax.pet.simulate import draw, emission_volume_mm3, expected_trues, factors
 from medjax.pet.system import build_system
-from medjax.phantoms.brain import Brain, Lesion, Tissues, brain, mix, tissue_shares
+from medjax.phantoms.brain import Brain, Lesion, brain
 from medjax.phantoms.heads import FAMILY, deform, deformation, generator, source_voxels
+from medjax.phantoms.mni import Tissues, mix, tissue_shares
 
 HELD_OUT = 20_000  # the first seed of a head shape that is tested on; training ends below 10 000
 LESION_MM, LESION_CONTRAST = 6.0, 4.0  # in white matter: as hot as, or hotter than, the cortex

@@ -9,7 +9,8 @@ from experiments._pet import FINE_MM, Bench, Subject, simulated
 from medjax.errors import DataError
 from medjax.io.nifti import Volume, grid_affine, read_nifti, resample
 from medjax.pet.grid import Grid
-from medjax.phantoms.brain import ACTIVITY, MU_SOFT, Brain, mix
+from medjax.phantoms.brain import ACTIVITY, MU_SOFT, Brain
+from medjax.phantoms.mni import mix
 
 # FreeSurfer's numbers (aseg); what is not named is fluid
 GREY = (3, 42, 8, 47, 11, 12, 13, 17, 18, 26, 50, 51, 52, 53, 54, 58)

@@ -14,6 +14,17 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from experiments._fetal import KEPT, MAIN, PARAMETERS, networks, studied
+from experiments._fetal_tables import (
+    AGREEMENT,
+    CLEANED,
+    MASKS,
+    agreement_table,
+    boundary_table,
+    cell,
+    dice_table,
+    reading_table,
+    regression_table,
+)
 from medjax.atomic import write_csv
 from medjax.cli import run_module
 from medjax.metrics.agreement import (
@@ -26,15 +37,12 @@ from medjax.metrics.agreement import (
 )
 from medjax.metrics.regression import Regression, regress
 from medjax.report.gallery import gallery
-from medjax.report.html import Figure, Report, Section, Table
+from medjax.report.html import Figure, Report, Section
 from medjax.report.points import Line, points
 from medjax.running.experiment import Result
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, save_figure, stage
 
-MASKS = ("manual", "automatic")
-AGREEMENT = ("bias", "lower", "upper", "icc", "tost_p", "tost_power", "paired_p", "detectable", "power_of_a_tenth")
-CLEANED = "automatic, frames left out"
 COLUMNS = (
     *("cohort", "weeks", "restricted", "dice", "ml_true", "ml_automatic"),
     *("f_true", "f_manual", "f_automatic", "f_automatic_frames_left_out"),
@@ -49,13 +57,13 @@ def run(config: ConfigDict, work: WorkDir) -> Result:
         planned, params = networks(config, seed, work)
         found.append(stage(work, f"studied_{seed}", partial(studied, config, seed, planned, params)))
     metrics = _mean_sd([_metrics(config, one) for one in found])
-    agreement = _agreement_table(metrics)
+    agreement = agreement_table(metrics)
     sections = [
-        Section("Segmentation", "", [_pictures(found[0], work), _dice(found, work)], _dice_table(found)),
+        Section("Segmentation", "", [_pictures(found[0], work), _dice(found, work)], dice_table(found)),
         Section("Manual against automatic", "", _bland_altman(found[0], work), agreement),
-        Section("Maturity", "", _courses(config, found[0], work), _regression_table(metrics)),
-        Section("What a reading is worth", "", table=_reading_table(metrics, found[0])),
-        Section("The outline", "", table=_boundary_table(config, metrics)),
+        Section("Maturity", "", _courses(config, found[0], work), regression_table(metrics)),
+        Section("What a reading is worth", "", table=reading_table(metrics, found[0])),
+        Section("The outline", "", table=boundary_table(config, metrics)),
     ]
     return Result(metrics, Report("Fetal lung maturity", _summary(config, metrics), sections), agreement)
 
@@ -145,83 +153,6 @@ def _mean_sd(cohorts: list[dict[str, float]]) -> dict[str, float]:
     return means | {f"sd/{name}": float(values.std(ddof=1)) for name, values in rest.items() if len(values) > 1}
 
 
-# ── tables ──
-
-
-def _said(metrics: dict[str, float], name: str, digits: int = 3, percent: bool = False) -> str:
-    if f"least/{name}" in metrics:
-        least, most = (f"{metrics[f'{end}/{name}']:.2g}" for end in ("least", "most"))
-        return least if least == most else f"{least} to {most}"
-    factor, unit = (100, " %") if percent else (1, "")
-    sd = f" ± {factor * metrics[f'sd/{name}']:.{digits}f}" if f"sd/{name}" in metrics else ""
-    return f"{factor * metrics[name]:.{digits}f}{sd}{unit}"
-
-
-def _dice_table(found: list[dict[str, Any]]) -> Table:
-    rows = [
-        [k, f"{one['dice'].mean():.3f} ± {one['dice'].std(ddof=1):.3f}", f"{one['dice'].min():.3f}", _volume_error(one)]
-        for k, one in enumerate(found)
-    ]
-    return Table(["cohort", "Dice, mean ± SD over fetuses", "least", "volume, automatic − true"], rows)
-
-
-def _volume_error(one: dict[str, Any]) -> str:
-    return f"{np.mean(one['volume'][:, 1] / one['volume'][:, 0] - 1):+.1%}"
-
-
-def _agreement_table(metrics: dict[str, float]) -> Table:
-    shares = ("bias", "lower", "upper", "detectable")
-    rows = [
-        [name, *(_said(metrics, f"{key}/{name}", 1 if key in shares else 3, key in shares) for key in AGREEMENT)]
-        for name in PARAMETERS
-    ]
-    head = ["median", "bias", "lower limit", "upper limit", "ICC(2,1)", "p of TOST", "its power", "p of paired t"]
-    caption = (
-        "Automatic − manual, as shares of the manual mean; p: least to most of the cohorts. TOST: a small p says "
-        "equivalent within the margin. Detectable: the difference that a paired t test would find four times in five; "
-        "last column: its power to find a difference of a tenth of the margin."
-    )
-    return Table([*head, "detectable", "power at a tenth"], rows, caption)
-
-
-def _regression_table(metrics: dict[str, float]) -> Table:
-    rows = []
-    for mask in ("truth", *MASKS, CLEANED):
-        for term in ("intercept", "age", "hinge", "group"):
-            name = f"regression/{mask}/{term}"
-            rows.append([mask, term, _said(metrics, name, 4), _said(metrics, f"{name}_p")])
-        rows.append([mask, "R²", _said(metrics, f"regression/{mask}/r_squared"), ""])
-    caption = (
-        "f on age in weeks: two pieces that meet at the knot, and a growth-restricted group. Mean ± SD over cohorts; "
-        "p: least to most of them."
-    )
-    return Table(["f from", "term", "coefficient", "p"], rows, caption)
-
-
-def _reading_table(metrics: dict[str, float], one: dict[str, Any]) -> Table:
-    rows = []
-    for reading in one["read"]:
-        cells = [reading]
-        for name in PARAMETERS[:3]:
-            whole = [_said(metrics, f"{key}/{reading}/{name}", 1, True) for key in ("bias", "spread")]
-            cells += [*whole, _said(metrics, f"correlation/{reading}/{name}", 2)]
-        rows.append(cells)
-    head = [f"{what} {name}" for name in PARAMETERS[:3] for what in ("bias of", "SD of", "correlation of")]
-    caption = (
-        "In the manual mask, against the median of the true maps where a voxel is all lung, over fetuses: noise, "
-        "motion and partial volume together. `voxels` is what the study reads."
-    )
-    return Table(["fit", *head], rows, caption)
-
-
-def _boundary_table(config: ConfigDict, metrics: dict[str, float]) -> Table:
-    rows = [
-        [f"{mm:+g} mm", *(_said(metrics, f"boundary/{mm:+g}_mm/{name}", 1, True) for name in PARAMETERS)]
-        for mm in config.boundary_mm
-    ]
-    return Table(["manual mask", *PARAMETERS], rows, "How the median changes when the mask is shrunk or grown.")
-
-
 # ── figures ──
 
 
@@ -301,7 +232,7 @@ def _summary(config: ConfigDict, metrics: dict[str, float]) -> list[str]:
     return [
         f"Simulated fetal scans, {config.seeds} cohorts: networks learnt from {d.train} fetuses each and read {d.test} "
         f"others, {d.restricted:.0%} of them growth-restricted; {len(d.bvalues)} b-values, SNR {d.snr:g}, motion.",
-        f"Dice {_said(metrics, 'dice/mean')} over cohorts; {metrics['identifiable']:.0%} of the lungs' voxels tell "
+        f"Dice {cell(metrics, 'dice/mean')} over cohorts; {metrics['identifiable']:.0%} of the lungs' voxels tell "
         "f, D and D* to half their value or better.",
         "The published study is of patients, with a protocol that its abstract does not give: its Dice of 0.8214 is of "
         "different data.",

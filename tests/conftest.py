@@ -27,6 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
+@pytest.fixture(autouse=True)
+def own_trace_counts() -> None:
+    """`chex.assert_max_traces` counts from 0 in every test."""
+    if "chex" in sys.modules:
+        sys.modules["chex"].clear_trace_counter()
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real data, MEDJAX_TEST_DATA or ../shared/data beside the checkout; skips the test without it."""

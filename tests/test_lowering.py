@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+from medjax import iterate
 from medjax.ivim.fit import fit
 from medjax.ivim.shrinkage import shrink
 from medjax.ivim.signal import Ivim
@@ -84,7 +85,8 @@ def test_the_projector_and_its_transpose_multiply_no_matrices(system):
 def test_osem_with_a_point_spread_function(system):
     def reconstruct(counts: jax.Array, sensitivity: jax.Array) -> Any:
         whole = Acquisition(counts, counts, counts, sensitivity, system, gaussian_psf(GRID, 12.0))
-        return em.run(ordered_subsets(whole, 3), 2)
+        algorithm = em.osem(ordered_subsets(whole, 3))
+        return iterate.scan(algorithm, algorithm.init(), 6)
 
     count, imprecise = products(lowered(reconstruct, floats(*system.place.shape, 2), floats(12, 12, 2)))
     assert count >= 9 and imprecise == []  # three axes, in the sensitivity, forwards and backwards

@@ -1,4 +1,7 @@
-"""`medjax pet`: simulated scans come back as images in the right place; bad input is one line and changes nothing."""
+"""`medjax pet`: simulated scans come back as images in the right place; bad input is one line and changes nothing.
+
+Longer than 300 lines because one simulated scan serves all tests of the command.
+"""
 
 import errno
 import os

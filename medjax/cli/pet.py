@@ -1,4 +1,7 @@
-"""`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that."""
+"""`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that.
+
+Longer than 300 lines because every option's type and help stand here, and nothing else.
+"""
 
 import math
 import warnings

@@ -15,7 +15,8 @@ from jaxtyping import Float, PRNGKeyArray
 
 from medjax.errors import DataError
 from medjax.io.nifti import Number, grid_affine
-from medjax.phantoms.brain import Brain, Tissues, mix
+from medjax.phantoms.brain import Brain
+from medjax.phantoms.mni import Tissues, mix
 
 LATTICE_MM = 4.0  # on which displacements are drawn
 COARSE_MM, COARSE_WIDTH_MM = 3.5, 14.0  # standard deviation of the displacement, of the filter that makes it smooth

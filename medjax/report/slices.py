@@ -111,6 +111,7 @@ def _fraction(image: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def centre_of_mass(image: np.ndarray) -> np.ndarray:
+    """In voxels, of what is above 0; the middle where nothing is."""
     weights = np.clip(image, 0, None).astype(float)
     if not weights.any():
         return (np.asarray(image.shape) - 1) / 2
@@ -131,6 +132,11 @@ def layout(names: list[str], size_mm: np.ndarray, columns: bool | None) -> list[
 
 
 def check_images(images: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The images in float32.
+
+    Raises:
+        DataError: no image, shapes that differ, or values that are not finite.
+    """
     arrays = {name: np.asarray(image, np.float32) for name, image in images.items()}
     shapes = {name: image.shape for name, image in arrays.items()}
     if len(set(shapes.values())) != 1:

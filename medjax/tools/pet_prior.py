@@ -18,8 +18,8 @@ from medjax.diffusion.score_matching import normalize_intensity
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import grid_affine, read_nifti, resample
-from medjax.phantoms.brain import tissue_shares
 from medjax.phantoms.heads import family
+from medjax.phantoms.mni import tissue_shares
 from medjax.running.config import config_hash
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, append_jsonl, open_workdir, stage

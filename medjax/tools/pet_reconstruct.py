@@ -1,7 +1,6 @@
 """What `medjax pet reconstruct` does: check everything, reconstruct, write image and picture."""
 
 import math
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -17,10 +16,8 @@ import typer
 from jaxtyping import Array, Float
 
 from medjax import iterate
-from medjax.atomic import replacing
 from medjax.errors import ConfigError, DataError
-from medjax.io.nifti import SUFFIXES, Volume, read_nifti, resample, write_nifti
-from medjax.metrics.image import nrmse
+from medjax.io.nifti import SUFFIXES, Volume, read_nifti, resample
 from medjax.penalty import Quadratic, bowsher, neighbours
 from medjax.pet import em
 from medjax.pet.acquisition import acquire, attenuation_factors, check_mu, ordered_subsets
@@ -29,9 +26,10 @@ from medjax.pet.io import Scan, caution, image_affine, image_grid, sum_planes
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import lines
 from medjax.pet.system import build_system
-from medjax.report.figures import PET, montage, png
 from medjax.running.config import did_you_mean
 from medjax.running.progress import track
+from medjax.tools.checks import at_least, check_output, counted
+from medjax.tools.pet_output import nrmse_note, picture_path, write_reconstruction
 from medjax.tools.pet_sample import SAMPLERS, Sampling, checked_prior, denoiser_of_volumes, sample
 
 DEFAULTS = {  # iterations, subsets
@@ -143,10 +141,10 @@ def reconstruct(
     start = time.perf_counter()
     image, spread = run(scan, grid, settings, mu_image, guide)
     seconds = time.perf_counter() - start
-    _write(output, image, spread, affine, _title(settings), said)
+    write_reconstruction(output, image, spread, affine, _title(settings), said)
     typer.echo(
         f"{_title(settings)}: {scan.counts.sum(dtype=float):,.0f} counts, {seconds:.1f} s"
-        f"{_error(image, affine, scan.truth)}; wrote {output} and {_picture(output).name}"
+        f"{nrmse_note(image, affine, scan.truth)}; wrote {output} and {picture_path(output).name}"
     )
 
 
@@ -212,40 +210,6 @@ def _filtered(grid: Grid, settings: Settings, image: Array) -> np.ndarray:
     return np.asarray(image)
 
 
-def counted(number: int, thing: str) -> str:
-    """`1 plane`, `2 planes`."""
-    return f"{number} {thing}{'s' * (number != 1)}"
-
-
-def at_least(name: str, value: int | float, least: int | float) -> None:
-    """Pass a finite number that is not below `least`.
-
-    Raises:
-        ConfigError: it is.
-    """
-    if not (math.isfinite(value) and value >= least):
-        raise ConfigError(f"{name} {value:g}; expected {least:g} or more")
-
-
-def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
-    """See that a file can be written there, before any work is done for it.
-
-    Raises:
-        DataError: another suffix, a folder of that name, or no folder to write to.
-        OSError: the folder cannot be written to.
-    """
-    if not path.name.endswith(suffixes):
-        raise DataError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
-    if path.is_dir() or not path.parent.is_dir():
-        found = "is a folder" if path.is_dir() else f"no folder {path.parent}"
-        raise DataError(f"{path}: {found}; expected a file to write in a folder that exists")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 _psf = jax.jit(gaussian_psf, static_argnums=0)  # under jit: one program to compile and keep, not a dozen
 
 
@@ -302,32 +266,3 @@ def _title(settings: Settings) -> str:
     penalty = f", {'MR-guided, ' * settings.guided}β = {settings.beta:g}" if settings.method == "map-em" else ""
     post = f", {settings.post_filter_mm:g} mm post-filter" if settings.post_filter_mm else ""
     return f"{name}, {passes}{subsets}{penalty}{post}"
-
-
-def _picture(output: Path) -> Path:
-    return output.with_name(output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
-
-
-def _write(
-    output: Path, image: np.ndarray, spread: np.ndarray | None, affine: np.ndarray, title: str, said: str
-) -> None:
-    """Image and picture, both or neither; before them the samples' standard deviation as …_sd.nii.gz."""
-    shown = {title: image} | ({} if spread is None else {"standard deviation": spread})
-    drawn = png(montage(shown, affine, scale=PET._replace(unit="activity, arbitrary units"), note=said))
-    if spread is not None:
-        write_nifti(_picture(output).with_name(_picture(output).stem + "_sd.nii.gz"), spread, affine)
-    with replacing(_picture(output)) as picture:
-        picture.write(drawn)
-        picture.flush()
-        write_nifti(output, image, affine)
-
-
-def _error(image: np.ndarray, affine: np.ndarray, truth: Volume | None) -> str:
-    if (
-        truth is None
-        or not truth.array.any()
-        or truth.array.shape != image.shape
-        or not np.allclose(truth.affine, affine, atol=1e-3)
-    ):
-        return ""
-    return f", NRMSE {float(nrmse(image, truth.array)):.3f} against the file's truth"

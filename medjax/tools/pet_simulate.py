@@ -22,7 +22,7 @@ from medjax.pet.scanner import Scanner, lines, preset, with_rings
 from medjax.pet.system import build_system
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
-from medjax.tools.pet_reconstruct import at_least, check_output, counted
+from medjax.tools.checks import at_least, check_output, counted
 
 FINE_MM = 1.0  # voxels of the simulation along x and y
 MARGIN_MM = 10.0  # around the object, for the blur

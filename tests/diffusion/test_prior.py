@@ -120,8 +120,8 @@ def test_the_shipped_prior_denoises_a_head_it_has_not_seen():
     """Tweedie's image is nearer to the truth than the noisy one scaled, by far, at every noise level."""
     pytest.importorskip("nilearn")
     from medjax.diffusion.score_matching import normalize_intensity
-    from medjax.phantoms.brain import tissue_shares
     from medjax.phantoms.heads import family
+    from medjax.phantoms.mni import tissue_shares
 
     prior = load_prior()
     assert len(files("medjax.diffusion").joinpath(SHIPPED).read_bytes()) < 4e6

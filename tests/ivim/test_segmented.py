@@ -1,6 +1,6 @@
 """The two-step fit and the ADC, against NumPy and SciPy."""
 
-import jax
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -67,8 +67,7 @@ def test_weights_count_measurements():
     for function in (adc, segmented):
         weighted = function(jnp.asarray(y), B, weights=jnp.asarray(weights))
         repeated = function(jnp.asarray(y[times]), B[times])
-        for one, other in zip(jax.tree.leaves(weighted), jax.tree.leaves(repeated), strict=True):
-            np.testing.assert_allclose(one, other, rtol=2e-3)
+        chex.assert_trees_all_close(weighted, repeated, rtol=2e-3)
 
 
 def test_silent_and_spoilt_voxels_stay_finite():

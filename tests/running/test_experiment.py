@@ -1,4 +1,7 @@
-"""Experiments: run once, continued after any kill to the same metrics, refused or explained in one line."""
+"""Experiments: run once, continued after any kill to the same metrics, refused or explained in one line.
+
+Longer than 300 lines because one experiment, written here, serves all of them.
+"""
 
 import json
 import os

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,7 +186,7 @@ def test_a_stage_of_any_structure_needs_like(tmp_path):
     with open_workdir(tmp_path, {}) as work:
         kept = stage(work, "fit", pytest.fail, like=jax.eval_shape(lambda: fit))
     assert isinstance(kept, Fit)
-    assert [leaf.tolist() for leaf in jax.tree.leaves(kept)] == [leaf.tolist() for leaf in jax.tree.leaves(fit)]
+    chex.assert_trees_all_equal(kept, fit)
 
 
 def test_a_kept_stage_of_another_structure_is_refused(tmp_path):

@@ -1,0 +1,41 @@
+"""What commands check of their options before any work is done, and how they count in words."""
+
+import math
+import tempfile
+from pathlib import Path
+
+from medjax.errors import ConfigError, DataError
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 plane`, `2 planes`."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def at_least(name: str, value: int | float, least: int | float) -> None:
+    """Pass a finite number that is not below `least`.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if not (math.isfinite(value) and value >= least):
+        raise ConfigError(f"{name} {value:g}; expected {least:g} or more")
+
+
+def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
+    """See that a file can be written there, before any work is done for it.
+
+    Raises:
+        DataError: another suffix, a folder of that name, or no folder to write to.
+        OSError: the folder cannot be written to.
+    """
+    if not path.name.endswith(suffixes):
+        raise DataError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+    if path.is_dir() or not path.parent.is_dir():
+        found = "is a folder" if path.is_dir() else f"no folder {path.parent}"
+        raise DataError(f"{path}: {found}; expected a file to write in a folder that exists")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
