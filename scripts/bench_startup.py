@@ -91,9 +91,11 @@ def main() -> None:
     """Write the inputs, run each command once, print one row each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parent.parent, metavar="DIR")
-    parser.add_argument("names", nargs="*", choices=COMMANDS, default=list(COMMANDS), metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME")
     given = parser.parse_args()
-    checkout = given.checkout.resolve()
+    names, checkout = given.names or list(COMMANDS), given.checkout.resolve()
+    if unknown := set(names) - set(COMMANDS):
+        raise SystemExit(f"{', '.join(unknown)}: no such command here; expected some of {', '.join(COMMANDS)}")
     if not (checkout / "medjax" / "__main__.py").is_file():
         raise SystemExit(f"--checkout {checkout}: no medjax/__main__.py; expected a checkout of medjax")
     print("| command | CPU s | wall s |\n|---|---|---|", flush=True)
@@ -101,7 +103,7 @@ def main() -> None:
         folder = Path(scratch)
         write_pictures(folder)
         write_volumes(folder)
-        for name in given.names:
+        for name in names:
             took = measure(f"{name} {COMMANDS[name]}", folder, checkout)
             print(f"| medjax {name} | {took.cpu:.1f} | {took.wall:.1f} |", flush=True)
 
