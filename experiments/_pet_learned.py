@@ -15,7 +15,8 @@ import optax
 from jaxtyping import Array, PyTree, Scalar
 
 from experiments._pet import Bench, Cases, acquisition
-from experiments._pet_methods import Made, Method, batched, osem, ready
+from experiments._pet_batched import Made, Method, batched, ready
+from experiments._pet_conventional import osem
 from medjax import iterate
 from medjax.diffusion.score_matching import intensity_scale
 from medjax.models.model import Model

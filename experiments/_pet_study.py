@@ -12,8 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments._pet import MEASURES, Bench, Cases, Subject, bench, measures, scan, subject, training_subject
+from experiments._pet_batched import Method, averaged
 from experiments._pet_learned import train_unet, train_unrolled, unet_method, unrolled_method
-from experiments._pet_methods import Method, Sampling, averaged, methods
+from experiments._pet_methods import methods
+from experiments._pet_samplers import Sampling
 from experiments._pet_tuning import Tuned, knobs_for, tune
 from medjax.diffusion.prior import slices
 from medjax.diffusion.prior_file import load_prior

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments._pet import Cases, measures
-from experiments._pet_methods import Method
+from experiments._pet_batched import Method
 from medjax.running.progress import track
 
 

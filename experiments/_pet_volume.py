@@ -9,7 +9,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from experiments._pet import FINE_MM, HELD_OUT, simulated, template_head
-from experiments._pet_methods import EARLY, Sampling, sampler_of
+from experiments._pet_samplers import EARLY, Sampling, sampler_of
 from medjax import iterate
 from medjax.diffusion import likelihood_schedule, sampler
 from medjax.diffusion.prior import MODES, volumes

@@ -17,7 +17,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments._pet import Cases
-from experiments._pet_methods import ready, schedule_steps
+from experiments._pet_batched import ready
+from experiments._pet_samplers import schedule_steps
 from experiments._pet_study import (
     NAMES,
     TESTED,

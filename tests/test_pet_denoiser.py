@@ -10,7 +10,7 @@ import pytest
 
 from configs.pet_conditional_sampling import get_config
 from experiments._pet import Cases
-from experiments._pet_methods import dds
+from experiments._pet_samplers import dds
 from experiments._pet_study import prepare
 from medjax.diffusion.prior import volumes
 from medjax.diffusion.sde import vp
