@@ -13,8 +13,14 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax.tree_util import Partial
 
 from medjax import iterate
+from medjax.diffusion import guidance
+from medjax.diffusion.denoiser import Denoiser
+from medjax.diffusion.likelihood_schedule import likelihood_schedule
+from medjax.diffusion.sampler import heun, sampler, uniform_times
+from medjax.diffusion.sde import vp
 from medjax.ivim.fit import fit
 from medjax.ivim.shrinkage import shrink
 from medjax.ivim.signal import Ivim
@@ -90,6 +96,34 @@ def test_osem_with_a_point_spread_function(system):
 
     count, imprecise = products(lowered(reconstruct, floats(*system.place.shape, 2), floats(12, 12, 2)))
     assert count >= 9 and imprecise == []  # three axes, in the sensitivity, forwards and backwards
+
+
+def given_counts(guided: Any, system: Any) -> Callable[..., Any]:
+    """A Heun step of a sampler given counts, with a Gaussian in the place of a network, which may be imprecise."""
+
+    def step(counts: jax.Array, sensitivity: jax.Array, sample: jax.Array) -> Any:
+        prior = Denoiser(Partial(lambda x, t: 0.5 * x), vp())
+        whole = Acquisition(counts, counts, counts, sensitivity, system, gaussian_psf(GRID, 12.0))
+        method = sampler(guided(prior, whole), vp(), uniform_times(4), heun)
+        state = method.init(KEY, GRID.shape, sample)
+        return method.step(state)[0].sample
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "guided",
+    [
+        lambda prior, scan: guidance.dds(prior, scan, 1.0),
+        lambda prior, scan: guidance.dps(prior, scan, 1.0),
+        lambda prior, scan: likelihood_schedule(prior, scan, jnp.ones(4)),
+    ],
+    ids=["dds", "dps", "likelihood_schedule"],
+)
+def test_a_step_of_a_sampler_given_counts(guided, system):
+    step = given_counts(guided, system)
+    count, imprecise = products(lowered(step, floats(*system.place.shape, 2), floats(12, 12, 2), floats(12, 12, 2)))
+    assert count >= 6 and imprecise == []
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "rician", "student"])
