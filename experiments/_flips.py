@@ -25,6 +25,7 @@ from medjax.shortcuts import cutmix, flips, group_dro
 from medjax.training.batches import Batches, from_arrays
 from medjax.training.early_stopping import early_stopping, first
 from medjax.training.losses import dice_cross_entropy
+from medjax.training.schedules import warmup_cosine
 from medjax.training.state import Info, TrainState, mean_loss, require_finite_loss, trainer
 
 GROUPS, CLASSES, CHUNK = 4, 3, 80
@@ -61,7 +62,7 @@ def bench(config: ConfigDict) -> Bench:
     """Network, a trainer of each method, and the compiled functions that look at predictions."""
     t = config.training
     model = unet(CLASSES, tuple(config.model.widths))
-    falling = optax.warmup_cosine_decay_schedule(0.0, t.rate, max(t.steps // 20, 1), t.steps, t.rate / 10)
+    falling = warmup_cosine(t.rate, t.steps, t.rate / 10)
     optimizer = optax.adam(falling if t.cosine else t.rate)
 
     def losses(params: PyTree, batch: Scenes, key: PRNGKeyArray) -> tuple[Array, Array]:

@@ -25,6 +25,7 @@ from medjax.models.score_unet import score_unet
 from medjax.pet.acquisition import Acquisition, ordered_subsets
 from medjax.pet.unrolled import unrolled
 from medjax.running.progress import track
+from medjax.training.schedules import warmup_cosine
 from medjax.training.state import require_finite_loss, trainer
 
 UNET = score_unet((16, 32, 64), 1, (2,))  # apply(params, image, level) → what the image lacks
@@ -139,7 +140,7 @@ def _error(image: Array, truth: Array) -> Scalar:
 
 
 def _fit(loss: Callable[..., Scalar], params: PyTree, batches: Any, steps: int, seed: int, name: str) -> PyTree:
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, max(steps // 20, 1), steps)
+    schedule = warmup_cosine(2e-3, steps)
     algorithm = trainer(loss, optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)), decay=0.99)
     state = algorithm.init(params, jax.random.key(seed + 1))
     states = iterate.loop(

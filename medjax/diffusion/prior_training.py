@@ -20,6 +20,7 @@ from medjax.diffusion.sde import vp
 from medjax.iterate import Algorithm, static_partial
 from medjax.models.model import Network
 from medjax.training import state as training
+from medjax.training.schedules import warmup_cosine
 from medjax.training.state import Info, TrainState
 
 DECAY, CLIP = 0.999, 1.0  # of the parameters' moving average; largest norm of a gradient
@@ -48,7 +49,7 @@ def initial_params(
 
 
 def _trainer(model: Network, settings: Settings, sigma_data: float, steps: int, rate: float) -> Algorithm:
-    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(steps // 20, 1), steps)
+    schedule = warmup_cosine(rate, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(schedule))
     sde = vp(settings.beta_min, settings.beta_max)
 

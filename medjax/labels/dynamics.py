@@ -25,6 +25,7 @@ from medjax.labels.scores import States, Trackers, update
 from medjax.models.model import Network
 from medjax.training.augment import Augmentation, augment
 from medjax.training.losses import dice_cross_entropy
+from medjax.training.schedules import warmup_cosine
 from medjax.training.state import Info, TrainState, apply_gradients, init, trainer
 
 DROPOUT = 2**31 - 1  # folded into a step's key, apart from the keys of the images
@@ -125,9 +126,7 @@ def _loss(
 
 
 def _optimizer(s: Settings) -> optax.GradientTransformation:
-    cosine = optax.warmup_cosine_decay_schedule(
-        0.0, s.learning_rate, max(s.steps // 20, 1), s.steps, s.learning_rate / 50
-    )
+    cosine = warmup_cosine(s.learning_rate, s.steps, s.learning_rate / 50)
     cyclic = partial(cyclic_rate, s.learning_rate, max(s.steps // max(s.cycles, 1), 1))
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(cyclic if s.cycles else cosine))
 

@@ -1,0 +1,18 @@
+"""The warm-up and the cosine, written down."""
+
+import numpy as np
+import pytest
+
+from medjax.training.schedules import warmup_cosine
+
+
+@pytest.mark.parametrize(("steps", "end"), [(100, 0.0), (60, 0.2)])
+def test_it_is_written_down(steps: int, end: float):
+    schedule, warm = warmup_cosine(2.0, steps, end), steps // 20
+    n = np.arange(steps + 5)
+    down = end + (2.0 - end) * (1 + np.cos(np.pi * np.clip((n - warm) / (steps - warm), 0, 1))) / 2
+    np.testing.assert_allclose([schedule(k) for k in n], np.where(n < warm, 2.0 * n / warm, down), rtol=1e-5, atol=1e-6)
+
+
+def test_one_step_has_a_schedule_too():
+    assert float(warmup_cosine(1.0, 1)(0)) == 0.0 and float(warmup_cosine(1.0, 1)(1)) == 1.0
