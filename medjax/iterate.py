@@ -1,5 +1,6 @@
 """Iterative methods are Algorithms, and three drivers run every one of them.
 
+    step(algorithm, state)         one step, jitted: the program that `loop` runs, to the bit
     scan(algorithm, state, n)      n steps by `lax.scan`, Info stacked; n is static
     repeat(algorithm, state, n)    n steps without Info; n may be traced
     loop(algorithm, state, n)      a generator on the host: inputs read from disk, progress, finite checks, checkpoints
@@ -15,7 +16,8 @@ a pytree: it can be an argument of `jit`, and a sweep over a hyper-parameter is 
 
     jax.vmap(lambda beta: scan(em.map_em(stacked, penalty, beta), state, n))(betas)
 
-On a CPU the gradient of a convolution runs many times slower inside `scan` and `repeat` than in `loop`.
+On a CPU the gradient of a convolution runs many times slower inside `scan` and `repeat` than in `loop`. `jax.jit` of
+`algorithm.step` itself makes its data constants of the program: the same numbers, to rounding.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -61,6 +63,11 @@ def static_partial(function: Callable[..., Any], *arguments: Hashable, **keyword
     return StaticPartial(function, arguments, tuple(sorted(keywords.items())))
 
 
+def step(algorithm: Algorithm, state: PyTree, *inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """One jitted step, (State, Info); equal steps are compiled once, and their data are arguments of the program."""
+    return _jitted(_as_pytree(algorithm.step), state, *inputs)
+
+
 def scan(algorithm: Algorithm, state: PyTree, n: int, inputs: PyTree = None) -> tuple[PyTree, PyTree]:
     """The state after `n` more steps, and the Info of each, stacked.
 
@@ -86,7 +93,7 @@ def require_finite(state: PyTree, info: PyTree, step: int) -> None:
     """
     bad = [*_names_of(state, jax.device_get(_finite(state))), *_names_of(info, [~_holds_nan(x) for x in _leaves(info)])]
     if bad:
-        raise DataError(f"{', '.join(bad[:3])} not finite by step {step}; the last state before that is good")
+        raise DataError(f"{', '.join(bad[:3])} not finite by step {step}")
 
 
 def loop(
@@ -108,13 +115,16 @@ def loop(
         progress: wraps the range of step numbers, such as `running.progress.track`.
         check: is called with state, Infos and the number of steps made before they are yielded, and raises.
         save: is called with the state and the number of steps made after that, to keep a checkpoint.
-        donate: a step reuses the memory of the state before it. Copy what you keep of a yielded state.
+        donate: a step reuses the memory of the state before it: a yielded state is gone with the next step. Copy what
+            you keep of it.
 
     Raises:
-        DataError: what `check` finds; the state that was yielded last is good.
+        DataError: `every` is below 1, or what `check` finds: then the state that was yielded last, or saved, is good.
     """
+    if every < 1:
+        raise DataError(f"every: {every}; expected 1 or more steps")
     first = int(state.step)
-    step = algorithm.step if isinstance(algorithm.step, Partial) else Partial(algorithm.step)
+    step = _as_pytree(algorithm.step)
     run = _donating if donate else _jitted
     if donate:
         state = jax.tree.map(jnp.array, state)
@@ -137,6 +147,10 @@ def last(states: Iterable[tuple[PyTree, PyTree]], state: PyTree) -> PyTree:
     for reached, _ in states:
         state = reached
     return state
+
+
+def _as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function if isinstance(function, Partial | StaticPartial) else Partial(function)
 
 
 def _call(step: Callable[..., Any], state: PyTree, *inputs: PyTree) -> tuple[PyTree, PyTree]:

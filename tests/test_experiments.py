@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax import iterate
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition
 from medjax.running.experiment import run_experiment
@@ -57,6 +58,6 @@ def test_an_operator_from_outside_plugs_in():
     ones = jnp.ones_like(counts)
     scan = Acquisition(counts, ones, 0 * ones, backproject(matrix, ones), matrix, None, project, backproject)
     stacked = jax.tree.map(lambda a: a[None], scan)
-    state, info = em.run(stacked, 400)
+    state, info = iterate.scan(em.osem(stacked), em.init(stacked), 400)
     assert info.deviance[-1] < 1e-3 * info.deviance[0]
     np.testing.assert_allclose(state.image, truth, rtol=0.2)

@@ -115,6 +115,12 @@ def test_it_yields_every_so_many_steps_and_after_the_last_and_saves_then():
     assert list(iterate.loop(algorithm, algorithm.init(KEY), 0)) == []
 
 
+def test_every_is_one_step_or_more():
+    algorithm = descent(TARGET, 0.3)
+    with pytest.raises(DataError, match="every: 0; expected 1 or more steps"):
+        next(iterate.loop(algorithm, algorithm.init(KEY), 2, every=0))
+
+
 def test_progress_wraps_the_numbers_of_the_steps():
     algorithm = descent(TARGET, 0.3)
     first = iterate.last(iterate.loop(algorithm, algorithm.init(KEY), 2), None)

@@ -205,7 +205,3 @@ def _tool_exists(name: str) -> bool:
 
 def _load_tool(name: str) -> Any:
     return typer.main.get_command(importlib.import_module(f"medjax.cli.{name}").app)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,8 +25,8 @@ from medjax.pet.system import System, subsets
 class Acquisition:
     """Counts and the model that explains them. Arrays are data (traced, vmapped, sharded); functions are static.
 
-    As a likelihood it answers `expected`, `log_likelihood`, `update` and `proximal`: all that solvers and samplers ask
-    of one.
+    It is a `medjax.likelihood.Likelihood` (`expected`, `deviance`, `gradient`) with an `update`, a preconditioner and a
+    proximal step of its own.
     """
 
     counts: Float[Array, "*stack view bin plane"]
@@ -218,9 +218,18 @@ def select(stacked: Acquisition, subset: Int[Array, ""] | int) -> Acquisition:
     Raises:
         DataError: the acquisition is whole.
     """
+    require_subsets(stacked)
+    return jax.tree.map(lambda a: a[subset], stacked)
+
+
+def require_subsets(stacked: Acquisition) -> None:
+    """Pass the result of `ordered_subsets`.
+
+    Raises:
+        DataError: the acquisition is whole.
+    """
     if stacked.counts.ndim != 4:
         raise DataError("acquisition: it is whole; expected the result of ordered_subsets (1 subset for MLEM)")
-    return jax.tree.map(lambda a: a[subset], stacked)
 
 
 def attenuation_factors(system: System, mu: Float[Array, "x y plane"]) -> Float[Array, "view bin plane"]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Scalar
 from medjax.iterate import Algorithm
 from medjax.penalty import Penalty, require
 from medjax.pet import em
-from medjax.pet.acquisition import Acquisition, divide, select
+from medjax.pet.acquisition import Acquisition, divide, require_subsets, select
 
 
 class State(NamedTuple):
@@ -49,6 +49,7 @@ def bsrem(
     Source: De Pierro & Yamagishi, IEEE Transactions on Medical Imaging 20(4), 2001; Ahn & Fessler, 22(5), 2003.
     """
     require(penalty, "BSREM", "gradient")
+    require_subsets(stacked)
     return Algorithm(Partial(_init, stacked), Partial(_step, stacked, penalty, weight, relaxation, floor))
 
 

@@ -18,9 +18,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Scalar
 
 from medjax import iterate
+from medjax.errors import DataError
 from medjax.iterate import Algorithm
 from medjax.penalty import Penalty, require
-from medjax.pet.acquisition import Acquisition, de_pierro, divide, em_image, select
+from medjax.pet.acquisition import Acquisition, de_pierro, divide, em_image, require_subsets, select
 
 
 class State(NamedTuple):
@@ -39,9 +40,14 @@ class Info(NamedTuple):
 def mlem(acquisition: Acquisition) -> Algorithm:
     """MLEM of the whole data: the Poisson likelihood never falls.
 
+    Raises:
+        DataError: the acquisition is in subsets.
+
     Source: Shepp & Vardi, IEEE Transactions on Medical Imaging 1(2), 1982.
     """
     stacked = acquisition if acquisition.counts.ndim == 4 else jax.tree.map(lambda a: a[None], acquisition)
+    if len(stacked.counts) > 1:
+        raise DataError(f"MLEM: {len(stacked.counts)} subsets; expected the whole acquisition, or `osem`")
     return osem(stacked)
 
 
@@ -53,6 +59,7 @@ def osem(stacked: Acquisition) -> Algorithm:
 
     Source: Hudson & Larkin, IEEE Transactions on Medical Imaging 13(4), 1994.
     """
+    require_subsets(stacked)
     return Algorithm(Partial(init, stacked), Partial(_step, stacked, None, 0.0))
 
 
@@ -68,6 +75,7 @@ def map_em(stacked: Acquisition, penalty: Penalty, weight: float | Scalar) -> Al
     Source: De Pierro, IEEE Transactions on Medical Imaging 14(1), 1995.
     """
     require(penalty, "MAP-EM", "surrogate")
+    require_subsets(stacked)
     return Algorithm(Partial(init, stacked), Partial(_step, stacked, penalty, weight))
 
 

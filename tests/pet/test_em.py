@@ -220,6 +220,8 @@ def test_nothing_measured_is_no_nan(x64: None):
 def test_a_whole_acquisition_is_refused(x64: None):
     with pytest.raises(DataError, match="ordered_subsets"):
         run(select(scan(), 0), 1)
+    with pytest.raises(DataError, match="MLEM: 3 subsets; expected the whole"):
+        em.mlem(scan(3))
     np.testing.assert_array_equal(
         jax.jit(lambda one: em.mlem(one).step(em.init(one))[0].image)(select(scan(), 0)), run(scan(), 1)[0].image
     )

@@ -6,12 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from scipy.optimize import minimize
 
+from medjax import iterate
+from medjax.diffusion import guidance
+from medjax.diffusion.denoiser import Denoiser
+from medjax.diffusion.sampler import ddim, sampler, uniform_times
+from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError
-from medjax.penalty import Patch, Quadratic, from_function, neighbours, patch_weights
+from medjax.penalty import Patch, Quadratic, RelativeDifference, from_function, neighbours, patch_weights
 from medjax.pet import em
 from medjax.pet.acquisition import select
+from medjax.pet.bsrem import bsrem
 from tests.pet.test_em import GRID, em_step, history, objective, prior, run, scan
 
 
@@ -104,3 +111,33 @@ def test_the_patch_penalty_changes_with_the_image_and_raises_its_objective(numbe
 def test_a_penalty_without_a_surrogate_is_refused_by_name(x64: None):
     with pytest.raises(ConfigError, match="MAP-EM needs a penalty with surrogate; FunctionPenalty has no surrogate"):
         em.map_em(scan(), from_function(jnp.sum), 1.0)
+
+
+def sampled(stacked):
+    """DDS of a Gaussian prior given these counts."""
+    guided = guidance.dds(Denoiser(Partial(lambda x, t: 0.5 * x + 0.5), vp()), select(stacked, 0), 1.0)
+    method = sampler(guided, vp(), uniform_times(8), ddim(1.0))
+    return iterate.Algorithm(Partial(lambda: method.init(jax.random.key(0), GRID.shape)), method.step)
+
+
+METHODS = {
+    "map_em": lambda stacked: em.map_em(stacked, Quadratic(neighbours(GRID.shape, GRID.voxel_mm)), 0.5),
+    "bsrem": lambda stacked: bsrem(stacked, RelativeDifference(neighbours(GRID.shape, GRID.voxel_mm)), 0.5),
+    "dds": sampled,
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loop_by_hand_has_the_bits_of_the_driver(name: str):
+    with jax.enable_x64(True):
+        stacked = scan(3, background=1.0)
+    stacked = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), stacked)
+    method = METHODS[name](stacked)
+    step = jax.jit(lambda method, state: method.step(state))  # data are arguments of the program, not its constants
+    by_hand = provided = method.init()
+    for _ in range(5):
+        by_hand, _ = step(method, by_hand)
+        provided, _ = iterate.step(method, provided)
+    looped = iterate.last(iterate.loop(method, method.init(), 5), None)
+    for one in (by_hand, provided):
+        np.testing.assert_array_equal(one[0], looped[0])
