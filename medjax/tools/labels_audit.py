@@ -1,4 +1,4 @@
-"""What `medjax labels audit` does: read, train and watch, rank, write a CSV and a report."""
+"""What `medjax labels audit` does: read, train and follow the training, rank, write a CSV and a report."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ from medjax.atomic import write_csv
 from medjax.errors import ConfigError, DataError
 from medjax.io.pictures import fitted, read_labelled
 from medjax.labels import scores, thresholds
-from medjax.labels.audit import check_network, predict, watch
+from medjax.labels.audit import check_network, predict, training_dynamics
 from medjax.labels.dynamics import Settings
 from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
@@ -221,13 +221,13 @@ def _scored(
     """Scores at the end of early learning and the network's prediction then, as a stage; training resumes."""
     training = work.checkpoints / "training"
     like = {"scores": dict.fromkeys(columns, 0.0), "prediction": 0}
-    compute = partial(_watched, data, classes, epochs, seed, model, columns, training)
+    compute = partial(_dynamics, data, classes, epochs, seed, model, columns, training)
     found = stage(work, "scores", compute, like)
     shutil.rmtree(training, ignore_errors=True)  # the maps of VOG are large
     return found
 
 
-def _watched(
+def _dynamics(
     data: Data,
     classes: int,
     epochs: int,
@@ -240,7 +240,7 @@ def _watched(
     an_epoch = len(data.images) // batch
     every = max(epochs // 8, 1) * an_epoch
     settings = Settings(classes, 8e-3, batch, epochs * an_epoch, every, epochs * an_epoch // 2)
-    snapshots = watch(seed, model, data.images, data.labels, settings, columns, checkpoints=checkpoints)
+    snapshots = training_dynamics(seed, model, data.images, data.labels, settings, columns, checkpoints=checkpoints)
     for snapshot in track(snapshots, "training"):
         if snapshot.memorization:
             return {

@@ -1,4 +1,4 @@
-"""A watched training: its snapshots, any network, a user's score, two ways to probe, resuming, wrong names found."""
+"""Training dynamics: its snapshots, any network, a user's score, two ways to probe, resuming, wrong names found."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ import pytest
 from medjax.errors import ConfigError, DataError
 from medjax.iterate import static_partial
 from medjax.labels import scores
-from medjax.labels.audit import check_network, continue_training, predict, watch
+from medjax.labels.audit import check_network, continue_training, predict, training_dynamics
 from medjax.labels.dynamics import Batch, Settings, algorithm, cyclic_rate, riding_algorithm
 from medjax.labels.errors import corrupt
 from medjax.labels.probe import probe
@@ -20,7 +20,7 @@ from medjax.models.model import Model
 from medjax.models.unet import unet
 from medjax.phantoms.echo import echo
 from medjax.training.augment import Augmentation, augment
-from medjax.training.batches import chosen
+from medjax.training.batches import batch_indices
 from medjax.training.losses import cross_entropy, dice_cross_entropy
 
 SETTINGS = Settings(4, learning_rate=1e-2, batch=8, steps=60, every=15, latest=30)
@@ -64,7 +64,7 @@ def run():
     """Data of which a quarter has two structures' names changed, and copies of all snapshots."""
     data = echo(0, 20, 32, hard=0.0)
     wrong = corrupt(1, data.labels, "swap", 0.25)
-    return data, wrong, copies(watch(0, MODEL, data.images, wrong.labels, SETTINGS))
+    return data, wrong, copies(training_dynamics(0, MODEL, data.images, wrong.labels, SETTINGS))
 
 
 def test_probes_come_as_asked_and_the_network_learns(run):
@@ -128,7 +128,7 @@ def test_the_learning_rate_may_go_round():
     np.testing.assert_allclose(rates, 0.01 * np.array([1, 0.75, 0.5, 0.25, 1, 0.75, 0.5, 0.25, 1]))
     data = echo(0, 8, 16, hard=0.0)
     settings = SETTINGS._replace(steps=8, every=4, cycles=2)
-    snapshots = list(watch(0, TWO_LAYERS, data.images, data.labels, settings))
+    snapshots = list(training_dynamics(0, TWO_LAYERS, data.images, data.labels, settings))
     assert len(snapshots) == 2 and np.isfinite(snapshots[-1].agreement)
 
 
@@ -151,7 +151,7 @@ WORST = LabelScore(
 @pytest.mark.parametrize("kind", ["separate", "riding"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(kind, small, tmp_path):
     asked = {"worst": WORST, **scores.built_in(readings=("loss",))}
-    start = partial(watch, 3, TWO_LAYERS, small.images, small.labels, QUICK, asked, kind)
+    start = partial(training_dynamics, 3, TWO_LAYERS, small.images, small.labels, QUICK, asked, kind)
     whole = copies(start())
     first = start(checkpoints=tmp_path / "c")
     for expected in whole[:2]:
@@ -167,10 +167,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(kind, small, tmp_path):
 
 
 def test_a_score_of_ones_own(small):
-    *_, last = watch(0, TWO_LAYERS, small.images, small.labels, QUICK, {"worst": WORST, "loss": LOSS})
+    *_, last = training_dynamics(0, TWO_LAYERS, small.images, small.labels, QUICK, {"worst": WORST, "loss": LOSS})
     seen = [
         probe(apply_two_layers, one.state.params, jnp.asarray(small.images), jnp.asarray(small.labels), ())
-        for one in copies(watch(0, TWO_LAYERS, small.images, small.labels, QUICK, {"loss": LOSS}))
+        for one in copies(training_dynamics(0, TWO_LAYERS, small.images, small.labels, QUICK, {"loss": LOSS}))
     ]
     found = scores.evaluate({"worst": WORST, "loss": LOSS}, last.states, small.labels)
     worst = np.max([one.losses["cross_entropy"] for one in seen], axis=0)
@@ -181,7 +181,7 @@ LOSS = scores.built_in()["loss"]
 
 
 def test_scores_that_cannot_be_had_are_named(small):
-    start = partial(watch, 0, TWO_LAYERS, small.images, small.labels, QUICK)
+    start = partial(training_dynamics, 0, TWO_LAYERS, small.images, small.labels, QUICK)
     built_in = scores.built_in()
     with pytest.raises(ConfigError, match=r"scores vog_peak need the gradients gt_logit.*own_loss; riding probes have"):
         next(start({"vog_peak": built_in["vog_peak"]}, "riding"))
@@ -261,8 +261,10 @@ def test_riding_probes_count_every_image_once_a_step(small):
     """Twelve images in batches of eight: a batch where epochs join may hold an image twice."""
     counted = scores.mean_value(scores.cross_entropy)
     settings = QUICK._replace(steps=6, every=6)
-    (snapshot,) = watch(1, TWO_LAYERS, small.images, small.labels, settings, {"loss_mean": counted}, "riding")
-    batches = [np.unique(chosen(number, 12, 8, 1)) for number in range(6)]
+    (snapshot,) = training_dynamics(
+        1, TWO_LAYERS, small.images, small.labels, settings, {"loss_mean": counted}, "riding"
+    )
+    batches = [np.unique(batch_indices(number, 12, 8, 1)) for number in range(6)]
     np.testing.assert_array_equal(snapshot.states[0].count, np.bincount(np.concatenate(batches)))
     assert min(len(batch) for batch in batches) < 8
     values = scores.evaluate({"loss_mean": counted}, snapshot.states, small.labels)["loss_mean"]
@@ -277,7 +279,7 @@ def test_images_that_cannot_be_trained_on_are_refused():
 
     def refused(message, images, labels, model=MODEL):
         with pytest.raises(DataError, match=message):
-            next(watch(0, model, images, labels, SETTINGS))
+            next(training_dynamics(0, model, images, labels, SETTINGS))
 
     refused("at least a batch of 8", images[:4], labels[:4])
     refused("labels from 0 to 7; expected 0 to 3", images, labels + 7 * np.eye(16, dtype=np.int32))
