@@ -15,7 +15,7 @@ from medjax.labels.scores import LabelScore, built_in
 from medjax.models.model import Model
 from medjax.phantoms.echo import echo
 from medjax.tools import labels_audit
-from medjax.tools.labels_audit import audit, identity
+from medjax.tools.labels_audit import audit
 
 pytest.importorskip("PIL")
 SETTINGS = ("--size", "32", "--epochs", "60")
@@ -194,9 +194,3 @@ def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):
         audited("part")
     assert audited("part") == whole
     assert seen[:3] == [4, 8, 8]  # two epochs between probes; the last snapshot comes once more
-
-
-def test_parts_belong_to_a_work_directory():
-    assert identity(WORST) == identity(WORST._replace()) != identity(WORST._replace(readings=("loss",)))
-    assert identity(two_layers(3)) == identity(two_layers(3))
-    assert len(set(map(identity, built_in().values()))) == len(built_in()) - 1  # vog is vog_peak

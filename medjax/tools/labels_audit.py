@@ -2,8 +2,6 @@
 
 import csv
 import hashlib
-import inspect
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -29,6 +27,7 @@ from medjax.report.html import Figure, Report, Section, Table, write_report
 from medjax.running.config import did_you_mean
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
+from medjax.tools.part_identity import identity
 from medjax.training.batches import pairs
 
 FEWEST = 16  # images, below which there is nothing to compare with
@@ -109,19 +108,6 @@ def audit(
 def small_unet(classes: int) -> Network:
     """The default network."""
     return unet(classes, WIDTHS)
-
-
-def identity(part: Any) -> str:
-    """Eight hex digits of a user's part of an audit: its printed form and the files its functions come from.
-
-    What a function closes over, and what its file imports, are not in it.
-    """
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(part))
-    for leaf in part if isinstance(part, tuple) else vars(part).values():
-        function = getattr(leaf, "function", leaf)
-        if inspect.isfunction(function) and (file := inspect.getsourcefile(function)) and Path(file).is_file():
-            text += Path(file).read_text(encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def read(images: Path, masks: Path, size: int, classes: int | None = None) -> Data:
