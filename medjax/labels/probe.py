@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from medjax.training.losses import Labels, cross_entropy, soft, soft_dice
 
+# `own_logit` is the logit of the predicted class; names of metrics are made of this key.
 READINGS = ("gt_logit", "own_logit", "gt_prob", "loss", "own_loss")
 
 
