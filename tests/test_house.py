@@ -165,11 +165,7 @@ def draws_of_several_axes(source: str, name: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
         text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
-        if (own := re.fullmatch(r"(?:jax\.)?nn\.initializers\.(\w+)", text)) and own[1] not in (
-            "zeros",
-            "ones",
-            "constant",
-        ):
+        if re.fullmatch(r"(jax\.)?nn\.initializers\.(?!(zeros|ones|constant)$)\w+", text):
             found.append(f"{name}:{node.lineno}: {text}; use models.layers.FanIn")
         if text in ("nn.Conv", "nn.Dense") and name != "medjax/models/layers.py":
             found.append(f"{name}:{node.lineno}: {text} starts with a draw of several axes; use models.layers")

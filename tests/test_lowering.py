@@ -208,7 +208,7 @@ def test_the_steps_of_an_audit():
 
 def test_the_step_of_nnunets_trainer():
     model, patch = NETWORKS["plain_unet"][0], (8, 8, 8)
-    augmentation = augment_volumes.for_plan(patch, None)._replace(patch=patch)
+    augmentation = augment_volumes.for_plan(patch, None)
     method = nnunet.trainer(model, nnunet.Settings(2, 3, augmentation, True), 0.01)
     params = jax.eval_shape(model.init, KEY, floats(1, *patch, 1))
     source = augment_volumes.source_patch(augmentation, patch)
