@@ -169,10 +169,10 @@ def draws_of_several_axes(source: str, name: str) -> list[str]:
             found.append(f"{name}:{node.lineno}: {text}; use models.layers.FanIn")
         if text in ("nn.Conv", "nn.Dense") and name != "medjax/models/layers.py":
             found.append(f"{name}:{node.lineno}: {text} starts with a draw of several axes; use models.layers")
-        if name.startswith("medjax/models/") and isinstance(node, ast.Call):
-            at = SHAPE_AT.get(ast.unparse(node.func), len(node.args))
-            shapes = [word.value for word in node.keywords if word.arg == "shape"] if at < 4 else []
-            if any(not is_flat(shape) for shape in [*shapes, *node.args[at : at + 1]]):
+        function = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if name.startswith("medjax/models/") and function in SHAPE_AT:
+            shapes = [word.value for word in node.keywords if word.arg == "shape"]
+            if not all(map(is_flat, [*shapes, *node.args[SHAPE_AT[function] :][:1]])):
                 found.append(f"{name}:{node.lineno}: a draw of several axes; draw (size,) and reshape")
     return found
 
@@ -443,7 +443,13 @@ def test_draws_of_several_axes_are_seen(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["jax.random.normal(key, (size,))", "jax.random.normal(key)", "nn.initializers.zeros", "Dense(4)(x)", "f(a, b, c)"],
+    [
+        "jax.random.normal(key, (size,))",
+        "jax.random.normal(key)",
+        "nn.initializers.zeros",
+        "Dense(4)(x)",
+        "jnp.zeros(shape=(2, 3))",
+    ],
 )
 def test_flat_draws_pass(source):
     assert draws_of_several_axes(source, "medjax/models/unet.py") == []
