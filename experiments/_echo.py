@@ -1,6 +1,6 @@
 """One cell of the study of wrong labels: a kind of error, a share of wrong labels and a seed.
 
-The training dynamics of its plain run are watched; at the end of early learning the labels are judged, and from there
+The training dynamics of its plain run are followed; at the end of early learning the labels are judged, and from there
 every strategy goes on with labels of its own. All are judged on clean labels of hearts that were not trained on.
 """
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.labels import scores
-from medjax.labels.audit import continue_training, predict, watch
+from medjax.labels.audit import continue_training, predict, training_dynamics
 from medjax.labels.dynamics import Settings
 from medjax.labels.errors import Corrupted
 from medjax.labels.refurbish import predict_proba, quality, refurbish
@@ -49,7 +49,7 @@ def plain_run(
     judgement: Judgement | None = None
     detectors = scores.built_in()
     found: dict[str, Any] = {}
-    for snapshot in watch(seed, model, data.images, wrong.labels, s, detectors):
+    for snapshot in training_dynamics(seed, model, data.images, wrong.labels, s, detectors):
         found = scores.evaluate(detectors, snapshot.states, wrong.labels)
         rows.append({name: float(auroc(score, wrong.corrupted)) for name, score in found.items()})
         dice.append(clean_dice(model, snapshot.state, test))

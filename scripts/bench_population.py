@@ -27,10 +27,9 @@ from medjax.iterate import Algorithm
 from medjax.models.unet import unet
 from medjax.training import population
 from medjax.training.batches import from_arrays
-from medjax.training.population import State, Strategy, grid, layout
+from medjax.training.population import STRATEGIES, State, grid, layout
 from medjax.training.state import TrainState, trainer
 
-STRATEGIES: tuple[Strategy, ...] = ("loop", "shard", "vmap")
 SIDE, BATCH, BLOCK = 32, 8, 5
 model = unet(classes=2, widths=(8, 16))
 AXES = {"rate": (3e-4, 1e-3, 3e-3, 1e-2), "seed": (0, 1)}
@@ -86,7 +85,7 @@ def main() -> None:
     batches = from_arrays(discs(), BATCH, seed=0)
     first = start(settings)
 
-    def trained(strategy: Strategy) -> tuple[TrainState, np.ndarray]:
+    def trained(strategy: str) -> tuple[TrainState, np.ndarray]:
         stamps, state = [clocks()], first
         for now, _ in population.loop(
             make, settings, first, given.steps, inputs=batches, every=BLOCK, strategy=strategy

@@ -34,9 +34,14 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 OUTSIDE = {"experiments", "configs", "tests", "scripts"}
 HEAVY_OR_OPTIONAL = {"matplotlib", "orbax", "nilearn", "pydicom", "PIL", "skimage", "sklearn", "petsird"}
 
-# Networks are taken as Models below tools/; these still build theirs, until they are moved.
+# Networks are taken as Models below tools/; only what reads a file of weights makes its network again.
 NETWORK_MODULES = {"unet", "plain_unet", "score_unet", "residual", "resnet", "swin"}
 BUILDERS = {"unet", "plain_unet", "score_unet", "residual_cnn", "from_flax"}
+BY_NAME = {"medjax.models.build", "medjax.models.networks.build", "models.build", "networks.build"}
+FILE_LOADERS = {"medjax/diffusion/prior_file.py"}
+
+# What draws random numbers, and where a call has its shape.
+SHAPE_AT = {"jax.random.normal": 1, "jax.random.uniform": 1, "jax.random.truncated_normal": 3}
 
 # A cache keyed by settings keeps what was compiled alive and hides it from `jit`; these are caches of something else.
 CACHES = {
@@ -139,15 +144,42 @@ def networks_built(source: str, name: str) -> list[str]:
     mine = room(name.removesuffix(".py").replace("/", "."))
     if name[:7] != "medjax/" or mine in ("models", "__init__") or FLOOR_OF.get(mine, 0) >= FLOOR_OF["tools"]:
         return []
+    by_name = set() if name in FILE_LOADERS else BY_NAME
     found = [
         f"{name}:{line}: {mine} imports {module}"
         for line, module, _ in imports(source, name)
-        if (parts := module.split("."))[:2] == ["medjax", "models"] and NETWORK_MODULES & set(parts[2:])
+        if module.startswith("medjax.models.") and (NETWORK_MODULES & set(module.split(".")) or module in by_name)
     ]
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and (called := ast.unparse(node.func).split(".")[-1]) in BUILDERS:
-            found.append(f"{name}:{node.lineno}: {mine} builds a network, {called}(…); take a Model, or models.build")
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if called.split(".")[-1] in BUILDERS or called in by_name:
+            found.append(f"{name}:{node.lineno}: {mine} builds a network, {called}(…); take a Model")
     return found
+
+
+def draws_of_several_axes(source: str, name: str) -> list[str]:
+    """Weights that are not drawn flat, as `(size,)`, and reshaped: XLA compiles such draws slowly for CPUs.
+
+    In models/ every draw is one of weights; elsewhere Flax's own layers and initializers are looked for.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        if re.fullmatch(r"(jax\.)?nn\.initializers\.(?!(zeros|ones|constant)$)\w+", text):
+            found.append(f"{name}:{node.lineno}: {text}; use models.layers.FanIn")
+        if text in ("nn.Conv", "nn.Dense") and name != "medjax/models/layers.py":
+            found.append(f"{name}:{node.lineno}: {text} starts with a draw of several axes; use models.layers")
+        function = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if name.startswith("medjax/models/") and function in SHAPE_AT:
+            shapes = [word.value for word in node.keywords if word.arg == "shape"]
+            if not all(map(is_flat, [*shapes, *node.args[SHAPE_AT[function] :][:1]])):
+                found.append(f"{name}:{node.lineno}: a draw of several axes; draw (size,) and reshape")
+    return found
+
+
+def is_flat(shape: ast.AST) -> bool:
+    """A tuple of one number, written out."""
+    return isinstance(shape, ast.Tuple) and len(shape.elts) == 1 and not isinstance(shape.elts[0], ast.Starred)
 
 
 def caches(source: str, name: str) -> list[str]:
@@ -252,6 +284,10 @@ def test_scripts_and_tests_are_short_too():
 
 def test_no_network_is_built_below_tools():
     assert_none([line for name in sources("medjax") for line in networks_built(read(name), name)])
+
+
+def test_weights_are_drawn_flat():
+    assert_none([line for name in sources("medjax") for line in draws_of_several_axes(read(name), name)])
 
 
 def test_no_function_is_cached_by_its_settings():
@@ -361,6 +397,10 @@ def test_right_arrows_pass(name, source):
         ("medjax/pet/a.py", "from ..models.score_unet import ScoreUNet"),
         ("medjax/pet/a.py", "net = somewhere.unet(3)"),
         ("medjax/diffusion/a.py", "def f(module):\n    return from_flax(module)"),
+        ("medjax/labels/a.py", "from medjax import models\nnet = models.build('unet', {})"),
+        ("medjax/labels/a.py", "from medjax.models import build"),
+        ("medjax/diffusion/prior.py", "from ..models.networks import build"),
+        ("medjax/diffusion/prior_file.py", "from medjax.models import unet"),
     ],
 )
 def test_networks_built_below_tools_are_seen(name, source):
@@ -374,12 +414,45 @@ def test_networks_built_below_tools_are_seen(name, source):
         ("medjax/cli/a.py", "from medjax.models.unet import unet"),
         ("medjax/models/b.py", "from medjax.models.unet import unet\nnet = from_flax(unet)"),
         ("experiments/a.py", "from medjax.models.unet import unet"),
-        ("medjax/labels/a.py", "from medjax import models\nnet = models.build('unet', {})"),
+        ("medjax/diffusion/prior_file.py", "from medjax.models import build\nnet = build('unet', {})"),
+        ("medjax/tools/a.py", "from medjax import models\nnet = models.build('unet', {})"),
         ("medjax/labels/a.py", "from medjax.models.model import Network, require"),
     ],
 )
 def test_networks_taken_pass(name, source):
     assert networks_built(source, name) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "jax.random.normal(key, (3, size))",
+        "jax.random.normal(key, shape)",
+        "jax.random.normal(key, (*shape,))",
+        "jax.random.uniform(key, shape=(2, 3))",
+        "jax.random.truncated_normal(key, -2, 2, x.shape)",
+        "nn.initializers.lecun_normal()",
+        "jax.nn.initializers.he_normal()",
+        "nn.Dense(4)(x)",
+    ],
+)
+def test_draws_of_several_axes_are_seen(source):
+    assert len(draws_of_several_axes(source, "medjax/models/unet.py")) == 1
+    assert len(draws_of_several_axes(source, "medjax/diffusion/a.py")) == ("random" not in source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "jax.random.normal(key, (size,))",
+        "jax.random.normal(key)",
+        "nn.initializers.zeros",
+        "Dense(4)(x)",
+        "jnp.zeros(shape=(2, 3))",
+    ],
+)
+def test_flat_draws_pass(source):
+    assert draws_of_several_axes(source, "medjax/models/unet.py") == []
 
 
 def test_caches_are_seen():

@@ -15,7 +15,7 @@ from medjax.labels.scores import LabelScore, built_in
 from medjax.models.model import Model
 from medjax.phantoms.echo import echo
 from medjax.tools import labels_audit
-from medjax.tools.labels_audit import audit, identity
+from medjax.tools.labels_audit import audit
 
 pytest.importorskip("PIL")
 SETTINGS = ("--size", "32", "--epochs", "60")
@@ -174,7 +174,7 @@ def test_a_network_a_score_and_a_threshold_of_ones_own(folders, tmp_path):
 
 def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):
     root, _ = folders
-    scores, watch, watched = built_in(readings=("loss",)), labels_audit.watch, []
+    scores, dynamics, seen = built_in(readings=("loss",)), labels_audit.training_dynamics, []
 
     def audited(output):
         where = (root / "images", root / "masks", tmp_path / output)
@@ -182,21 +182,15 @@ def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):
         return (tmp_path / output / "ranked.csv").read_text()
 
     def killed(*arguments, **keywords):
-        for snapshot in watch(*arguments, **keywords):
-            watched.append(int(snapshot.state.step))
-            if len(watched) == 2:
+        for snapshot in dynamics(*arguments, **keywords):
+            seen.append(int(snapshot.state.step))
+            if len(seen) == 2:
                 raise KeyboardInterrupt
             yield snapshot
 
     whole = audited("whole")
-    monkeypatch.setattr(labels_audit, "watch", killed)
+    monkeypatch.setattr(labels_audit, "training_dynamics", killed)
     with pytest.raises(KeyboardInterrupt):
         audited("part")
     assert audited("part") == whole
-    assert watched[:3] == [4, 8, 8]  # two epochs between probes; the last snapshot comes once more
-
-
-def test_parts_belong_to_a_work_directory():
-    assert identity(WORST) == identity(WORST._replace()) != identity(WORST._replace(readings=("loss",)))
-    assert identity(two_layers(3)) == identity(two_layers(3))
-    assert len(set(map(identity, built_in().values()))) == len(built_in()) - 1  # vog is vog_peak
+    assert seen[:3] == [4, 8, 8]  # two epochs between probes; the last snapshot comes once more

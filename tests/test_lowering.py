@@ -24,6 +24,7 @@ from medjax.diffusion.sde import vp
 from medjax.ivim.fit import fit
 from medjax.ivim.shrinkage import shrink
 from medjax.ivim.signal import Ivim
+from medjax.labels import dynamics, scores
 from medjax.labels.probe import probe
 from medjax.metrics.image import ssim
 from medjax.models.plain_unet import plain_unet
@@ -37,6 +38,8 @@ from medjax.pet.projector import backproject, project
 from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, lines
 from medjax.pet.system import build_system
+from medjax.segmentation import nnunet
+from medjax.training import augment_volumes
 from medjax.training.augment import Augmentation, augment
 from medjax.training.losses import deep_supervision, dice_cross_entropy
 from medjax.training.state import trainer
@@ -190,6 +193,27 @@ def test_a_training_step_of_every_network(name):
     params = jax.eval_shape(model.init, KEY, *inputs)
     state = jax.eval_shape(algorithm.init, params, KEY)
     assert products(lowered(algorithm.step, state, batch))[0] > 3
+
+
+def test_the_steps_of_an_audit():
+    settings, built_in = dynamics.Settings(3), scores.built_in(readings=("loss",))
+    method = dynamics.algorithm(UNET, settings)
+    train = jax.eval_shape(method.init, KEY, floats(2, 8, 8, 1))
+    batch = dynamics.Batch(floats(2, 8, 8, 1), classes(2, 8, 8), floats(2), classes(2))
+    plain, _ = products(lowered(method.step, train, batch))
+    riding = dynamics.riding_algorithm(UNET, settings, scores.trackers(built_in))
+    states = jax.eval_shape(partial(scores.init, built_in, 5, (8, 8)))
+    assert products(lowered(riding.step, riding.init(train, states), batch))[0] > plain > 3
+
+
+def test_the_step_of_nnunets_trainer():
+    model, patch = NETWORKS["plain_unet"][0], (8, 8, 8)
+    augmentation = augment_volumes.for_plan(patch, None)
+    method = nnunet.trainer(model, nnunet.Settings(2, 3, augmentation, True), 0.01)
+    params = jax.eval_shape(model.init, KEY, floats(1, *patch, 1))
+    source = augment_volumes.source_patch(augmentation, patch)
+    batch = (floats(2, *source, 1), classes(2, *source))
+    assert products(lowered(method.step, jax.eval_shape(method.init, params, KEY), batch))[0] > 3
 
 
 def test_gradient_maps_of_a_segmentation_network():

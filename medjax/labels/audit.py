@@ -1,6 +1,6 @@
 """Train a network on labels as they are, and read from its training dynamics which labels are suspect.
 
-    for snapshot in watch(seed, model, images, labels, settings):      probes, `settings.every` steps apart
+    for snapshot in training_dynamics(seed, model, images, labels, settings):       probes, `settings.every` steps apart
         scores.evaluate(scores.built_in(), snapshot.states, labels)["vog"]       high: suspect
         snapshot.memorization            early learning has ended: now is the time to ask
 
@@ -9,6 +9,8 @@ class numbers. From any snapshot training can go on with other labels and other 
 (`continue_training`), as if they had been given from then on.
 """
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,17 +22,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from medjax import iterate
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.labels import dynamics, scores
 from medjax.labels.dynamics import Batch, Settings
-from medjax.labels.probe import Probe, image_losses, logits, probe
+from medjax.labels.probe import Probe, image_losses, probe
 from medjax.labels.refurbish import end_of_early_learning
 from medjax.labels.scores import LabelScore, States, Trackers
 from medjax.metrics.overlap import mean_dice
-from medjax.models.model import Network
+from medjax.models.model import Network, finest_logits
 from medjax.training.batches import Batches, from_arrays
 from medjax.training.checkpoint import restore, save
-from medjax.training.state import TrainState
+from medjax.training.state import TrainState, require_finite_loss
 
 RIDING = ("loss",)  # the gradients that a training step has anyway
 Images = Float[np.ndarray, "image *space channel"]
@@ -46,7 +48,7 @@ class Snapshot(NamedTuple):
     memorization: bool  # early learning has ended, or the latest step is reached
 
 
-def watch(
+def training_dynamics(
     seed: int,
     model: Network,
     images: Images,
@@ -69,7 +71,7 @@ def watch(
         ConfigError: a score needs gradients that it does not name or that riding probes do not have.
         DataError: images that the network does not take, fewer than a batch, labels beyond `settings.classes`, images
             outside 0 … 1 (augmentation would cut them), or a loss that is not finite.
-        WorkdirError: `checkpoints` holds another run.
+        WorkdirError: `checkpoints` holds another run: of another seed, data, settings or scores.
     """
     chosen = _chosen(label_scores, probe)
     _check_data(images, labels, settings)
@@ -81,9 +83,10 @@ def watch(
         "train": train,
         "scores": scores.init(chosen, len(images), labels.shape[1:]),
         "agreement": np.full(-(-settings.steps // settings.every), np.nan),
+        "run": _fingerprint(seed, images, labels, settings, probe, chosen),
     }
-    found = None if checkpoints is None else restore(checkpoints, kept)
-    if found is not None:
+    if checkpoints is not None and (found := restore(checkpoints, kept)) is not None:
+        _check_run(checkpoints, found[1]["run"], kept["run"])
         kept = found[1]
         yield _snapshot(kept, settings)
     run = snapshots(seed, model, images, labels, settings, chosen, kept["train"], kept["scores"])
@@ -124,13 +127,13 @@ def check_network(model: Network, images: Images, classes: int) -> None:
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     try:
         params = jax.eval_shape(model.init, jax.random.key(0), one)
-        found = jax.eval_shape(partial(logits, model), params, one)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        found = jax.eval_shape(partial(finest_logits, model), params, one)
+    except Exception as error:  # whatever a user's network raises
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise DataError(f"the network does not take images of {images.shape[1:]} (space, channel): {reason}") from error
-    if found.shape != (1, *images.shape[1:-1], classes):
-        wanted = (1, *images.shape[1:-1], classes)
-        raise DataError(f"the network gives {found.shape} for an image of {images.shape[1:]}; expected {wanted}")
+    shape, wanted = getattr(found, "shape", f"a {type(found).__name__}"), (1, *images.shape[1:-1], classes)
+    if shape != wanted:
+        raise DataError(f"the network gives {shape} for an image of {images.shape[1:]}; expected {wanted}")
 
 
 # ── the two ways to probe: (training, states of the scores, predictions) at every snapshot ──
@@ -159,13 +162,9 @@ def _riding(
     batches = _batches(seed, images, labels, weight, s)
     steps = s.steps - int(train.step)
     start = method.init(train, states)
-    for now, _ in iterate.loop(method, start, steps, inputs=batches, every=s.every, check=_check_training, donate=True):
+    check = require_finite_loss  # not the state: a score may start from infinity
+    for now, _ in iterate.loop(method, start, steps, inputs=batches, every=s.every, check=check, donate=True):
         yield now.train, now.states, predict(model, now.train.params, images)
-
-
-def _check_training(state: dynamics.Tracked, info: Any, step: int) -> None:
-    """A score may start from infinity."""
-    iterate.require_finite(state.train, info, step)
 
 
 def _train(
@@ -173,7 +172,9 @@ def _train(
 ) -> Iterator[tuple[TrainState, Any]]:
     batches = _batches(seed, images, labels, weight, s)
     steps = s.steps - int(state.step)
-    return iterate.loop(dynamics.algorithm(model, s), state, steps, inputs=batches, every=every, donate=True)
+    return iterate.loop(
+        dynamics.algorithm(model, s), state, steps, inputs=batches, every=every, check=require_finite_loss, donate=True
+    )
 
 
 def _batches(seed: int, images: Any, labels: Any, weight: Any, s: Settings) -> Batches:
@@ -212,13 +213,13 @@ def _probed(
     labels: Array,
 ) -> tuple[States, Array]:
     """The scores' states after a look at these images by the parameters as they are, and the classes predicted."""
-    seen = probe(partial(logits, model), params, images, labels, readings)
+    seen = probe(partial(finest_logits, model), params, images, labels, readings)
     return scores.update(trackers, states, index, seen), jnp.argmax(seen.logits, axis=-1)
 
 
 @partial(jax.jit, static_argnums=0)
 def _classes(model: Network, params: PyTree, images: Array) -> Array:
-    return jnp.argmax(logits(model, params, images), axis=-1)
+    return jnp.argmax(finest_logits(model, params, images), axis=-1)
 
 
 # ── checks ──
@@ -262,3 +263,24 @@ def _check_scores(chosen: Mapping[str, LabelScore], labels: np.ndarray, classes:
             raise ConfigError(
                 f"score {name} looks at {error} of a probe; expected some of its readings {score.readings}"
             ) from error
+
+
+def _fingerprint(
+    seed: int, images: np.ndarray, labels: np.ndarray, s: Settings, kind: str, chosen: Mapping[str, LabelScore]
+) -> dict[str, np.ndarray]:
+    """Digests of what makes a run that run, by name; settings are printed, without addresses in memory."""
+    printed = re.sub(r" at 0x[0-9a-f]+", "", repr(s._replace(learning_rate=float(s.learning_rate))))
+    parts = {
+        "seed": str(seed).encode(),
+        "settings": f"{kind} {printed}".encode(),
+        "images": np.ascontiguousarray(images).tobytes(),
+        "labels": np.ascontiguousarray(labels).tobytes(),
+        "scores": repr(list(chosen)).encode(),
+    }
+    return {name: np.frombuffer(hashlib.sha256(part).digest(), np.uint32) for name, part in parts.items()}
+
+
+def _check_run(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, np.ndarray]) -> None:
+    other = [name for name, digest in wanted.items() if not np.array_equal(found[name], digest)]
+    if other:
+        raise WorkdirError(f"{folder} holds another run: other {', '.join(other)}; delete it or give another folder")

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from medjax.iterate import Algorithm, static_partial
-from medjax.labels.probe import Probe, image_losses, logits
+from medjax.labels.probe import Probe, image_losses
 from medjax.labels.scores import States, Trackers, update
-from medjax.models.model import Network
+from medjax.models.model import Network, finest_logits
 from medjax.training.augment import Augmentation, augment
 from medjax.training.losses import dice_cross_entropy
 from medjax.training.schedules import warmup_cosine
@@ -32,10 +33,10 @@ DROPOUT = 2**31 - 1  # folded into a step's key, apart from the keys of the imag
 
 
 class Settings(NamedTuple):
-    """How to train. Hashable, for it decides what is compiled."""
+    """How to train. All but the learning rate is hashed, for it decides what is compiled."""
 
     classes: int
-    learning_rate: float = 5e-3
+    learning_rate: float | Scalar = 5e-3  # of Adam; traced: another one compiles nothing anew
     batch: int = 16
     steps: int = 400
     every: int = 25  # steps between probes
@@ -68,27 +69,39 @@ class Tracked(NamedTuple):
 
 
 def algorithm(model: Network, settings: Settings) -> Algorithm:
-    """init(key, images) → TrainState, step(TrainState, Batch) → TrainState, Info; equal arguments compile once."""
-    return Algorithm(static_partial(_init, model, settings), static_partial(_step, model, settings))
+    """init(key, images) → TrainState, step(TrainState, Batch) → TrainState, Info.
+
+    Compiled once for equal models and settings; the learning rate is traced, so that it can be vmapped.
+    """
+    static, rate = _split(settings)
+    return Algorithm(static_partial(_init, model, static), Partial(static_partial(_step, model, static), rate))
 
 
 def riding_algorithm(model: Network, settings: Settings, trackers: Trackers) -> Algorithm:
     """init(train, states) → Tracked, step(Tracked, Batch) → Tracked, Info: trains as `algorithm` does."""
-    return Algorithm(Tracked, static_partial(_riding_step, model, settings, trackers))
+    static, rate = _split(settings)
+    return Algorithm(Tracked, Partial(static_partial(_riding_step, model, static, trackers), rate))
+
+
+def _split(settings: Settings) -> tuple[Settings, Scalar]:
+    """What is compiled, and the learning rate, which is traced."""
+    return settings._replace(learning_rate=0.0), jnp.asarray(settings.learning_rate, jnp.float32)
 
 
 def _init(model: Network, s: Settings, key: Array, images: Array | np.ndarray) -> TrainState:
-    return init(model.init(key, jnp.asarray(images[:1])), _optimizer(s), key)
+    return init(model.init(key, jnp.asarray(images[:1])), _optimizer(s, s.learning_rate), key)
 
 
-def _step(model: Network, s: Settings, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
+def _step(model: Network, s: Settings, rate: Scalar, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
     def loss(params: PyTree, batch: Batch, key: Array) -> Scalar:
         return _loss(model, s, params, batch.images, batch, key)[0]
 
-    return trainer(loss, _optimizer(s), s.decay).step(state, batch)
+    return trainer(loss, _optimizer(s, rate), s.decay).step(state, batch)
 
 
-def _riding_step(model: Network, s: Settings, trackers: Trackers, state: Tracked, batch: Batch) -> tuple[Tracked, Info]:
+def _riding_step(
+    model: Network, s: Settings, trackers: Trackers, rate: Scalar, state: Tracked, batch: Batch
+) -> tuple[Tracked, Info]:
     train = state.train
     loss = jax.value_and_grad(partial(_loss, model, s), argnums=(0, 1), has_aux=True)
     now = jax.random.fold_in(train.key, train.step)
@@ -96,7 +109,7 @@ def _riding_step(model: Network, s: Settings, trackers: Trackers, state: Tracked
     losses = image_losses(outputs, labels)
     probe = Probe(outputs, labels, losses, {"loss": loss_maps(pulled, batch.weight)})
     info = Info(value, optax.tree.norm(gradient))
-    train = apply_gradients(train, gradient, _optimizer(s), s.decay)
+    train = apply_gradients(train, gradient, _optimizer(s, rate), s.decay)
     return Tracked(train, update(trackers, state.states, batch.index, probe)), info
 
 
@@ -120,17 +133,17 @@ def _loss(
     if s.augmentation is not None:
         keys = jax.random.split(key, len(images))
         moved, labels = jax.vmap(partial(augment, settings=s.augmentation))(keys, images, labels)
-    outputs = logits(model, params, moved, jax.random.fold_in(key, DROPOUT))
+    outputs = finest_logits(model, params, moved, jax.random.fold_in(key, DROPOUT))
     value = jnp.sum(batch.weight * s.loss(outputs, labels)) / jnp.maximum(jnp.sum(batch.weight), 1.0)
     return value, (outputs, labels)
 
 
-def _optimizer(s: Settings) -> optax.GradientTransformation:
-    cosine = warmup_cosine(s.learning_rate, s.steps, s.learning_rate / 50)
-    cyclic = partial(cyclic_rate, s.learning_rate, max(s.steps // max(s.cycles, 1), 1))
+def _optimizer(s: Settings, rate: float | Scalar) -> optax.GradientTransformation:
+    cosine = warmup_cosine(rate, s.steps, rate / 50)
+    cyclic = partial(cyclic_rate, rate, max(s.steps // max(s.cycles, 1), 1))
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(cyclic if s.cycles else cosine))
 
 
-def cyclic_rate(highest: float, steps: int, count: Any) -> Any:
+def cyclic_rate(highest: float | Scalar, steps: int, count: Any) -> Any:
     """From `highest` to 0 in so many steps, again and again."""
     return highest * (1 - (count % steps) / steps)

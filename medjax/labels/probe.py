@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from medjax.models.model import Network
 from medjax.training.losses import Labels, cross_entropy, soft, soft_dice
 
+# `own_logit` is the logit of the predicted class; names of metrics are made of this key.
 READINGS = ("gt_logit", "own_logit", "gt_prob", "loss", "own_loss")
 
 
@@ -69,11 +69,3 @@ def probe(
 def image_losses(logits: Float[Array, "batch *space class"], labels: Labels) -> dict[str, Float[Array, " batch"]]:
     """The losses that a Probe carries."""
     return {"cross_entropy": cross_entropy(logits, labels), "dice_loss": soft_dice(logits, labels)}
-
-
-def logits(
-    model: Network, params: PyTree, images: Float[Array, "batch *space channel"], key: PRNGKeyArray | None = None
-) -> Float[Array, "batch *space class"]:
-    """The network's logits, of the finest level where it gives several; `key` turns dropout on."""
-    outputs = model.apply(params, images, key=key)
-    return outputs[0] if isinstance(outputs, tuple | list) else outputs

@@ -22,9 +22,8 @@ from scipy import ndimage, optimize
 
 from medjax.errors import ConfigError
 from medjax.iterate import static_partial
-from medjax.labels.probe import logits
 from medjax.metrics.overlap import mean_dice
-from medjax.models.model import Model, Network
+from medjax.models.model import Model, Network, finest_logits
 
 MODES = ("replace", "blend", "mask", "pixel")
 
@@ -50,7 +49,7 @@ def predict_proba(
 
 @partial(jax.jit, static_argnums=0)
 def _softmax(model: Network, params: PyTree, images: Array) -> Array:
-    return jax.nn.softmax(logits(model, params, images))
+    return jax.nn.softmax(finest_logits(model, params, images))
 
 
 def mean_parameters(several: Sequence[PyTree]) -> PyTree:
@@ -72,7 +71,7 @@ def augment_at_test_time(model: Network, variants: Sequence[Variant]) -> Model:
 def _mean_log_probability(
     model: Network, variants: Sequence[Variant], params: PyTree, images: Array, key: Array | None = None
 ) -> Array:
-    each = [back(jax.nn.softmax(logits(model, params, there(images), key))) for there, back in variants]
+    each = [back(jax.nn.softmax(finest_logits(model, params, there(images), key))) for there, back in variants]
     return jnp.log(jnp.maximum(sum(each) / len(each), 1e-12))
 
 

@@ -13,7 +13,7 @@ One of your own, the worst cross-entropy that an image ever had, for the audit's
         lambda state, index, probe: state.at[index].max(probe.losses["cross_entropy"]),
         lambda state, labels: state,
     )
-    audit.watch(…, label_scores={**built_in(), "worst": worst})
+    audit.training_dynamics(…, label_scores={**built_in(), "worst": worst})
 
 Scores with equal init and update share one state: the maps of VOG are kept once for all of its forms.
 
@@ -59,7 +59,7 @@ Trackers = tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]  # pairs (i
 class LabelScore(NamedTuple):
     """A score of labels: three pure functions, hashable. `readings` names the gradients that `update` looks at.
 
-    An update ignores an index beyond all images, as `state.at[index]` does: see `audit.watch` with riding probes.
+    An update ignores an index beyond all images, as `state.at[index]` does: see riding probes in `labels.audit`.
     """
 
     init: Callable[[int, tuple[int, ...]], Any]

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from medjax.errors import ConfigError
 
@@ -73,6 +73,17 @@ def require(model: Any, name: str, use: str) -> Callable[..., Any]:
     if function is None:
         raise ConfigError(f"{use} needs a model with `{name}`; this one has none")
     return function
+
+
+def finest_logits(
+    model: Network, params: PyTree, images: Float[Array, "batch *space channel"], key: PRNGKeyArray | None = None
+) -> Any:
+    """A segmentation network's logits (batch, *space, class), of the finest level where it gives several.
+
+    `key` turns dropout on. Under `jit` the other levels cost nothing.
+    """
+    outputs = model.apply(params, images, key=key)
+    return outputs[0] if isinstance(outputs, tuple | list) else outputs
 
 
 SPLIT = ("features", "head")

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 from medjax import iterate
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
-from medjax.models.model import Network
+from medjax.models.model import Network, finest_logits
 from medjax.segmentation.patches import Batches, Prepared, patches
 from medjax.segmentation.plan import Plan
 from medjax.training import state as training_state
@@ -165,15 +165,9 @@ def _loss(model: Network, settings: Settings, params: PyTree, batch: tuple[Array
     return jnp.mean(deep_supervision(levels, labels, loss=partial(dice_ce, batch=settings.batch_dice)))
 
 
-def finest(model: Network, params: PyTree, images: Float[Array, "batch *space channel"]) -> Array:
-    """Logits (batch, *space, class) for prediction: the first of a tuple. Under `jit` the others cost nothing."""
-    logits = model.apply(params, images)
-    return logits[0] if isinstance(logits, tuple) else logits
-
-
 def _check_logits(model: Network, params: PyTree, plan: Plan) -> None:
     image = jax.ShapeDtypeStruct((1, *plan.patch, len(plan.channels)), jnp.float32)
-    shape, wanted = jax.eval_shape(partial(finest, model), params, image).shape, (1, *plan.patch, plan.classes)
+    shape, wanted = jax.eval_shape(partial(finest_logits, model), params, image).shape, (1, *plan.patch, plan.classes)
     if shape != wanted:
         raise DataError(f"model: logits of shape {shape} for a patch of {image.shape}; expected {wanted}")
 
@@ -189,7 +183,7 @@ def _optimizer(rate: Callable[[Any], Any]) -> optax.GradientTransformation:
 @partial(jax.jit, static_argnames=("model", "classes"))
 def _count(model: Network, classes: int, params: PyTree, images: Array, labels: Array) -> Array:
     """Voxels of each structure that are right, predicted and true."""
-    predicted = jax.nn.one_hot(jnp.argmax(finest(model, params, images), axis=-1), classes)
+    predicted = jax.nn.one_hot(jnp.argmax(finest_logits(model, params, images), axis=-1), classes)
     true = jax.nn.one_hot(labels, classes)
     space = tuple(range(labels.ndim))
     return jnp.stack([jnp.sum(one, axis=space) for one in (predicted * true, predicted, true)])[:, 1:]

@@ -16,9 +16,8 @@ from jaxtyping import Float, Int, PyTree
 
 from medjax.iterate import static_partial
 from medjax.metrics.overlap import overlap
-from medjax.models.model import Network
+from medjax.models.model import Network, finest_logits
 from medjax.segmentation.components import keep_largest
-from medjax.segmentation.nnunet import finest
 from medjax.segmentation.patches import prepared_image
 from medjax.segmentation.plan import Plan
 from medjax.segmentation.resample import Spacing, logits_resampled, restored
@@ -55,7 +54,7 @@ def predict_case(
         DataError: no parameters, an image of other channels than planned, NaN, or every voxel 0.
     """
     ready, box = prepared_image(image, spacing, plan)
-    apply = static_partial(finest, model)
+    apply = static_partial(finest_logits, model)
     logits = np.asarray(predict(apply, params, ready, plan.patch, step, mirror, batch))
     x, y, z = image[box].shape[:3]
     logits = logits_resampled(logits, plan.spacing, spacing, (x, y, z))

@@ -1,9 +1,7 @@
-"""What `medjax labels audit` does: read, train and watch, rank, write a CSV and a report."""
+"""What `medjax labels audit` does: read, train and follow the training, rank, write a CSV and a report."""
 
 import csv
 import hashlib
-import inspect
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,7 +16,7 @@ from medjax.atomic import write_csv
 from medjax.errors import ConfigError, DataError
 from medjax.io.pictures import fitted, read_labelled
 from medjax.labels import scores, thresholds
-from medjax.labels.audit import check_network, predict, watch
+from medjax.labels.audit import check_network, predict, training_dynamics
 from medjax.labels.dynamics import Settings
 from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
@@ -29,6 +27,7 @@ from medjax.report.html import Figure, Report, Section, Table, write_report
 from medjax.running.config import did_you_mean
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
+from medjax.tools.part_identity import identity
 from medjax.training.batches import pairs
 
 FEWEST = 16  # images, below which there is nothing to compare with
@@ -109,19 +108,6 @@ def audit(
 def small_unet(classes: int) -> Network:
     """The default network."""
     return unet(classes, WIDTHS)
-
-
-def identity(part: Any) -> str:
-    """Eight hex digits of a user's part of an audit: its printed form and the files its functions come from.
-
-    What a function closes over, and what its file imports, are not in it.
-    """
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(part))
-    for leaf in part if isinstance(part, tuple) else vars(part).values():
-        function = getattr(leaf, "function", leaf)
-        if inspect.isfunction(function) and (file := inspect.getsourcefile(function)) and Path(file).is_file():
-            text += Path(file).read_text(encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def read(images: Path, masks: Path, size: int, classes: int | None = None) -> Data:
@@ -221,13 +207,13 @@ def _scored(
     """Scores at the end of early learning and the network's prediction then, as a stage; training resumes."""
     training = work.checkpoints / "training"
     like = {"scores": dict.fromkeys(columns, 0.0), "prediction": 0}
-    compute = partial(_watched, data, classes, epochs, seed, model, columns, training)
+    compute = partial(_dynamics, data, classes, epochs, seed, model, columns, training)
     found = stage(work, "scores", compute, like)
     shutil.rmtree(training, ignore_errors=True)  # the maps of VOG are large
     return found
 
 
-def _watched(
+def _dynamics(
     data: Data,
     classes: int,
     epochs: int,
@@ -240,7 +226,7 @@ def _watched(
     an_epoch = len(data.images) // batch
     every = max(epochs // 8, 1) * an_epoch
     settings = Settings(classes, 8e-3, batch, epochs * an_epoch, every, epochs * an_epoch // 2)
-    snapshots = watch(seed, model, data.images, data.labels, settings, columns, checkpoints=checkpoints)
+    snapshots = training_dynamics(seed, model, data.images, data.labels, settings, columns, checkpoints=checkpoints)
     for snapshot in track(snapshots, "training"):
         if snapshot.memorization:
             return {

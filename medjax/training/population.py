@@ -21,7 +21,7 @@ own.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +31,11 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Int, PyTree
 
 from medjax import iterate
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 from medjax.iterate import Algorithm, static_partial
 
 Make = Callable[[PyTree], Algorithm]  # settings of a member → its Algorithm
-Strategy = Literal["loop", "vmap", "shard"]
+STRATEGIES = ("loop", "vmap", "shard")
 Inputs = Callable[[int], PyTree]
 MEMBER: Any = PartitionSpec("population")
 ALL: Any = PartitionSpec()
@@ -61,17 +61,23 @@ def grid(**axes: Sequence[float | int]) -> dict[str, Array]:
     return {name: jnp.asarray(values.ravel()) for name, values in zip(axes, mesh, strict=True)}
 
 
-def layout(members: int, strategy: Strategy | None = None) -> Layout:
-    """Devices and members a device at a time, for `strategy` or else the backend's default."""
+def layout(members: int, strategy: str | None = None) -> Layout:
+    """Devices and members a device at a time, for `strategy` or else the backend's default.
+
+    Raises:
+        ConfigError: there is no such strategy.
+    """
     devices, cpu = len(jax.local_devices()), jax.default_backend() == "cpu"
     match strategy or ("shard" if devices > 1 else "loop" if cpu else "vmap"):
         case "loop":
             return Layout(1, 1)
         case "vmap":
             return Layout(1, members)
-        case _:
+        case "shard":
             devices = min(devices, members)
             return Layout(devices, 1 if cpu else -(-members // devices))
+        case unknown:
+            raise ConfigError(f"strategy {unknown!r} of a population; expected {', '.join(STRATEGIES)}")
 
 
 def init(make: Make, settings: PyTree, *arguments: PyTree) -> State:
@@ -101,7 +107,7 @@ def loop(
     *,
     inputs: Inputs | Sequence[Inputs],
     every: int = 100,
-    strategy: Strategy | None = None,
+    strategy: str | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
     save: Callable[[State, int], Any] | None = None,
 ) -> Iterator[tuple[State, PyTree]]:
@@ -115,6 +121,7 @@ def loop(
             from it is the run that was not interrupted.
 
     Raises:
+        ConfigError: there is no such strategy.
         DataError: settings, state and inputs are not of equally many members.
     """
     members = len(state.members.step)

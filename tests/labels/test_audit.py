@@ -1,4 +1,4 @@
-"""A watched training: its snapshots, any network, a user's score, two ways to probe, resuming, wrong names found."""
+"""Training dynamics: its snapshots, any network, a user's score, two ways to probe, resuming, wrong names found."""
 
 from functools import partial
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.iterate import static_partial
 from medjax.labels import scores
-from medjax.labels.audit import check_network, continue_training, predict, watch
-from medjax.labels.dynamics import Batch, Settings, algorithm, cyclic_rate, riding_algorithm
+from medjax.labels.audit import check_network, continue_training, predict, training_dynamics
+from medjax.labels.dynamics import Settings, cyclic_rate
 from medjax.labels.errors import corrupt
 from medjax.labels.probe import probe
 from medjax.labels.scores import LabelScore
@@ -19,9 +19,7 @@ from medjax.metrics.detection import auroc
 from medjax.models.model import Model
 from medjax.models.unet import unet
 from medjax.phantoms.echo import echo
-from medjax.training.augment import Augmentation, augment
-from medjax.training.batches import chosen
-from medjax.training.losses import cross_entropy, dice_cross_entropy
+from medjax.training.batches import batch_indices
 
 SETTINGS = Settings(4, learning_rate=1e-2, batch=8, steps=60, every=15, latest=30)
 MODEL = unet(4, (8, 16))
@@ -64,7 +62,7 @@ def run():
     """Data of which a quarter has two structures' names changed, and copies of all snapshots."""
     data = echo(0, 20, 32, hard=0.0)
     wrong = corrupt(1, data.labels, "swap", 0.25)
-    return data, wrong, copies(watch(0, MODEL, data.images, wrong.labels, SETTINGS))
+    return data, wrong, copies(training_dynamics(0, MODEL, data.images, wrong.labels, SETTINGS))
 
 
 def test_probes_come_as_asked_and_the_network_learns(run):
@@ -128,7 +126,7 @@ def test_the_learning_rate_may_go_round():
     np.testing.assert_allclose(rates, 0.01 * np.array([1, 0.75, 0.5, 0.25, 1, 0.75, 0.5, 0.25, 1]))
     data = echo(0, 8, 16, hard=0.0)
     settings = SETTINGS._replace(steps=8, every=4, cycles=2)
-    snapshots = list(watch(0, TWO_LAYERS, data.images, data.labels, settings))
+    snapshots = list(training_dynamics(0, TWO_LAYERS, data.images, data.labels, settings))
     assert len(snapshots) == 2 and np.isfinite(snapshots[-1].agreement)
 
 
@@ -151,7 +149,7 @@ WORST = LabelScore(
 @pytest.mark.parametrize("kind", ["separate", "riding"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(kind, small, tmp_path):
     asked = {"worst": WORST, **scores.built_in(readings=("loss",))}
-    start = partial(watch, 3, TWO_LAYERS, small.images, small.labels, QUICK, asked, kind)
+    start = partial(training_dynamics, 3, TWO_LAYERS, small.images, small.labels, QUICK, asked, kind)
     whole = copies(start())
     first = start(checkpoints=tmp_path / "c")
     for expected in whole[:2]:
@@ -167,10 +165,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(kind, small, tmp_path):
 
 
 def test_a_score_of_ones_own(small):
-    *_, last = watch(0, TWO_LAYERS, small.images, small.labels, QUICK, {"worst": WORST, "loss": LOSS})
+    *_, last = training_dynamics(0, TWO_LAYERS, small.images, small.labels, QUICK, {"worst": WORST, "loss": LOSS})
     seen = [
         probe(apply_two_layers, one.state.params, jnp.asarray(small.images), jnp.asarray(small.labels), ())
-        for one in copies(watch(0, TWO_LAYERS, small.images, small.labels, QUICK, {"loss": LOSS}))
+        for one in copies(training_dynamics(0, TWO_LAYERS, small.images, small.labels, QUICK, {"loss": LOSS}))
     ]
     found = scores.evaluate({"worst": WORST, "loss": LOSS}, last.states, small.labels)
     worst = np.max([one.losses["cross_entropy"] for one in seen], axis=0)
@@ -181,7 +179,7 @@ LOSS = scores.built_in()["loss"]
 
 
 def test_scores_that_cannot_be_had_are_named(small):
-    start = partial(watch, 0, TWO_LAYERS, small.images, small.labels, QUICK)
+    start = partial(training_dynamics, 0, TWO_LAYERS, small.images, small.labels, QUICK)
     built_in = scores.built_in()
     with pytest.raises(ConfigError, match=r"scores vog_peak need the gradients gt_logit.*own_loss; riding probes have"):
         next(start({"vog_peak": built_in["vog_peak"]}, "riding"))
@@ -194,75 +192,14 @@ def test_scores_that_cannot_be_had_are_named(small):
         scores.evaluate({"mine": scalar}, last.states, small.labels)
 
 
-# ── riding probes ──
-
-
-def one_step(augmentation, loss, weight=None, size=8):
-    """The riding Probe of one step, and what it was made of."""
-    data = echo(2, size, 16, hard=0.0)
-    images = jnp.asarray(0.3 + data.images / 2)
-    settings = QUICK._replace(augmentation=augmentation, loss=loss, batch=size)
-    seen = LabelScore(
-        lambda images, space: (jnp.zeros((images, *space)), jnp.zeros(images)),
-        lambda state, index, probe: (
-            state[0].at[index].set(probe.gradients["loss"]), state[1].at[index].set(probe.losses["cross_entropy"]),
-        ),
-        lambda state, labels: state[1],
-        ("loss",),
-    )  # fmt: skip
-    train = algorithm(TWO_LAYERS, settings).init(jax.random.key(5), images)
-    method = riding_algorithm(TWO_LAYERS, settings, scores.trackers({"seen": seen}))
-    weight = np.ones(size, np.float32) if weight is None else weight
-    batch = Batch(images, jnp.asarray(data.labels), jnp.asarray(weight), jnp.arange(size))
-    after, info = jax.jit(method.step)(method.init(train, scores.init({"seen": seen}, size, (16, 16))), batch)
-    plain, expected = jax.jit(algorithm(TWO_LAYERS, settings).step)(train, batch)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), after.train.params, plain.params)
-    np.testing.assert_allclose(info.loss, expected.loss, rtol=1e-6)
-    return after.states[0][0], train, batch
-
-
-def test_a_riding_map_is_the_separate_probes_where_nothing_is_augmented():
-    maps, train, batch = one_step(None, cross_entropy)
-    expected = probe(apply_two_layers, train.params, batch.images, batch.labels, ("loss",)).gradients["loss"]
-    np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-6)
-    assert float(jnp.abs(expected).max()) > 1e-3
-
-
-def test_weights_do_not_change_a_riding_map_and_an_image_of_no_weight_has_none():
-    weight = np.array([1, 2, 0.5, 0, 1, 1, 3, 1], np.float32)
-    maps, train, batch = one_step(None, dice_cross_entropy, weight)
-
-    def total(images):
-        return 256 * jnp.sum(dice_cross_entropy(apply_two_layers(train.params, images), batch.labels))
-
-    expected = jax.grad(total)(batch.images).mean(-1)
-    np.testing.assert_allclose(maps[weight > 0], expected[weight > 0], rtol=1e-4, atol=1e-6)
-    assert not maps[3].any()
-
-
-def test_a_riding_map_is_in_register_with_the_image_as_it_is():
-    """By finite differences of the loss through the augmentation, in the direction of a few voxels."""
-    settings = Augmentation(noise=0.0)
-    maps, train, batch = one_step(settings, cross_entropy, size=2)
-    keys = jax.random.split(jax.random.fold_in(train.key, 0), 2)
-
-    @jax.jit
-    def loss(images):
-        moved, labels = jax.vmap(partial(augment, settings=settings))(keys, images, batch.labels)
-        return 256 * cross_entropy(apply_two_layers(train.params, moved), labels)
-
-    for row, column in ((8, 8), (3, 11), (12, 5)):
-        step = jnp.zeros_like(batch.images).at[:, row, column].set(0.01)
-        slope = (loss(batch.images + step) - loss(batch.images - step)) / 0.02
-        np.testing.assert_allclose(maps[:, row, column], slope, rtol=0.05, atol=0.02)
-
-
 def test_riding_probes_count_every_image_once_a_step(small):
     """Twelve images in batches of eight: a batch where epochs join may hold an image twice."""
     counted = scores.mean_value(scores.cross_entropy)
     settings = QUICK._replace(steps=6, every=6)
-    (snapshot,) = watch(1, TWO_LAYERS, small.images, small.labels, settings, {"loss_mean": counted}, "riding")
-    batches = [np.unique(chosen(number, 12, 8, 1)) for number in range(6)]
+    (snapshot,) = training_dynamics(
+        1, TWO_LAYERS, small.images, small.labels, settings, {"loss_mean": counted}, "riding"
+    )
+    batches = [np.unique(batch_indices(number, 12, 8, 1)) for number in range(6)]
     np.testing.assert_array_equal(snapshot.states[0].count, np.bincount(np.concatenate(batches)))
     assert min(len(batch) for batch in batches) < 8
     values = scores.evaluate({"loss_mean": counted}, snapshot.states, small.labels)["loss_mean"]
@@ -272,12 +209,58 @@ def test_riding_probes_count_every_image_once_a_step(small):
 # ── what cannot be ──
 
 
+@pytest.mark.parametrize("kind", ["separate", "riding"])
+def test_a_loss_that_is_not_finite_says_what_to_try(kind, small):
+    wild = QUICK._replace(learning_rate=float("nan"), augmentation=None)
+    asked = scores.built_in(readings=("loss",))
+    with pytest.raises(DataError, match=r"the loss is not finite by step 5; try a smaller learning rate"):
+        next(training_dynamics(0, TWO_LAYERS, small.images, small.labels, wild, asked, kind))
+
+
+def test_a_folder_of_another_run_is_refused(small, tmp_path):
+    asked, folder = {"worst": WORST}, tmp_path / "c"
+
+    def first(seed=0, images=small.images, labels=small.labels, settings=QUICK, asked=asked, kind="separate"):
+        snapshots = training_dynamics(seed, TWO_LAYERS, images, labels, settings, asked, kind, folder)
+        return int(next(snapshots).state.step)
+
+    assert first() == first() == 5
+    others = {
+        "seed": {"seed": 1}, "settings": {"settings": QUICK._replace(learning_rate=0.02)},
+        "labels": {"labels": 3 - small.labels}, "images": {"images": 1 - small.images},
+        "scores": {"asked": {"other": WORST}},
+    }  # fmt: skip
+    for name, changed in others.items():
+        with pytest.raises(WorkdirError, match=f"holds another run: other {name}; delete it or give another folder"):
+            first(**changed)
+    with pytest.raises(WorkdirError, match="other seed, settings"):
+        first(seed=1, kind="riding")
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (lambda params, x, key=None: params["weight"], "does not take images of .*KeyError: 'weight'"),
+        (lambda params, x, key=None: x.logits, "does not take images of .*AttributeError: "),
+        (lambda params, x, key=None: (), "does not take images of .*IndexError: "),
+        (
+            lambda params, x, key=None: {"out": x},
+            r"gives a dict for an image of \(16, 16, 1\); expected \(1, 16, 16, 4\)",
+        ),
+    ],
+)
+def test_a_network_that_is_none_is_one_line(apply, message):
+    with pytest.raises(DataError, match=message) as error:
+        check_network(Model(lambda key, x: {}, apply), np.zeros((8, 16, 16, 1), np.float32), 4)
+    assert "\n" not in str(error.value)
+
+
 def test_images_that_cannot_be_trained_on_are_refused():
     images, labels = np.zeros((8, 16, 16, 1), np.float32), np.zeros((8, 16, 16), np.int32)
 
     def refused(message, images, labels, model=MODEL):
         with pytest.raises(DataError, match=message):
-            next(watch(0, model, images, labels, SETTINGS))
+            next(training_dynamics(0, model, images, labels, SETTINGS))
 
     refused("at least a batch of 8", images[:4], labels[:4])
     refused("labels from 0 to 7; expected 0 to 3", images, labels + 7 * np.eye(16, dtype=np.int32))

@@ -1,8 +1,5 @@
 """What networks share: weights that start as JAX's own do, norms that equal each other, dropout of channels."""
 
-import ast
-from pathlib import Path
-
 import chex
 import flax.linen as nn
 import jax
@@ -16,7 +13,6 @@ from medjax.models.plain_unet import CONVOLUTION, HE, TRANSPOSED
 from medjax.models.unet import unet
 
 KEY = jax.random.key(5)
-ROOM = Path(layers.__file__).parent
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (3, 3, 5, 6), (1, 3, 3, 4, 6)])
@@ -77,58 +73,3 @@ def test_dropout_takes_whole_channels_of_an_example_and_keeps_the_mean():
     assert len(np.unique(y[:, 0, 0], axis=0)) == 40
     np.testing.assert_allclose(y.mean(), 1, atol=4 * np.sqrt(1 / 3 / 2000))
     assert Dropped().apply({}, x) is x
-
-
-# ── a rule of the house ──
-
-
-def draws_of_several_axes(source: str, name: str) -> list[str]:
-    """Random draws whose shape is not flat, `(size,)`: XLA compiles them slowly. Draw flat and reshape."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"jax.random.{one}" for one in SHAPE_AT}:
-            at = SHAPE_AT[ast.unparse(node.func).split(".")[-1]]
-            given = [word.value for word in node.keywords if word.arg == "shape"] + node.args[at : at + 1]
-            if any(not isinstance(shape, ast.Tuple) or len(shape.elts) > 1 or is_starred(shape) for shape in given):
-                found.append(f"{name}:{node.lineno}: a draw of several axes; draw (size,) and reshape")
-        initializer = isinstance(node, ast.Attribute) and ast.unparse(node).startswith("nn.initializers.")
-        if initializer and node.attr not in ("zeros", "ones", "constant"):
-            found.append(f"{name}:{node.lineno}: Flax's {node.attr}; use layers.FanIn")
-        if ast.unparse(node) in ("nn.Conv", "nn.Dense") and not name.endswith("layers.py"):
-            found.append(f"{name}:{node.lineno}: {ast.unparse(node)} starts with a draw of several axes; use layers'")
-    return found
-
-
-SHAPE_AT = {"normal": 1, "uniform": 1, "truncated_normal": 3}  # where a call has its shape
-
-
-def is_starred(shape: ast.Tuple) -> bool:
-    return any(isinstance(one, ast.Starred) for one in shape.elts)
-
-
-def test_weights_are_drawn_flat():
-    found = [line for file in sorted(ROOM.glob("*.py")) for line in draws_of_several_axes(file.read_text(), file.name)]
-    assert not found, "\n" + "\n".join(found)
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "jax.random.normal(key, (3, size))",
-        "jax.random.normal(key, shape)",
-        "jax.random.normal(key, (*shape,))",
-        "jax.random.uniform(key, shape=(2, 3))",
-        "jax.random.truncated_normal(key, -2, 2, x.shape)",
-        "nn.initializers.lecun_normal()",
-        "nn.Dense(4)(x)",
-    ],
-)
-def test_draws_of_several_axes_are_seen(source):
-    assert len(draws_of_several_axes(source, "unet.py")) == 1
-
-
-@pytest.mark.parametrize(
-    "source", ["jax.random.normal(key, (size,))", "jax.random.normal(key)", "nn.initializers.zeros", "Dense(4)(x)"]
-)
-def test_flat_draws_pass(source):
-    assert draws_of_several_axes(source, "unet.py") == []

@@ -9,9 +9,9 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.iterate import static_partial
-from medjax.models.model import Model
+from medjax.models.model import Model, finest_logits
 from medjax.models.plain_unet import plain_unet
-from medjax.segmentation.nnunet import finest, init, train_fold
+from medjax.segmentation.nnunet import init, train_fold
 from medjax.segmentation.nnunet_predict import case_dice, predict_case
 from medjax.segmentation.patches import prepare
 from medjax.segmentation.plan import fingerprint, plan
@@ -80,7 +80,7 @@ def test_prediction_does_not_compute_coarse_logits():
     image = jnp.zeros((1, 8, 8, 8, 1))
 
     def floating_point_operations(model, params):
-        return jax.jit(partial(finest, model)).lower(params, image).compile().cost_analysis()["flops"]
+        return jax.jit(partial(finest_logits, model)).lower(params, image).compile().cost_analysis()["flops"]
 
     shapes = jax.eval_shape(network().init, jax.random.key(0), image)
     one, two = (floating_point_operations(network(apply), shapes) for apply in (two_convolutions, two_levels))

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from medjax import iterate
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 from medjax.training import population
 from medjax.training.checkpoint import restore, save
 from medjax.training.population import grid, layout
@@ -184,3 +184,8 @@ def test_unequal_members_are_refused():
         list(population.loop(make, SETTINGS | {"rate": jnp.ones(3)}, state, 1, inputs=batches))
     with pytest.raises(DataError, match="inputs has 2 members"):
         list(population.loop(make, SETTINGS, state, 1, inputs=[batches, batches]))
+
+
+def test_an_unknown_strategy_is_named():
+    with pytest.raises(ConfigError, match="strategy 'sharded' of a population; expected loop, vmap, shard"):
+        layout(4, "sharded")

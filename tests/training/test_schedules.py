@@ -1,6 +1,10 @@
 """The warm-up and the cosine, written down."""
 
+import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from medjax.training.schedules import warmup_cosine
@@ -16,3 +20,17 @@ def test_it_is_written_down(steps: int, end: float):
 
 def test_one_step_has_a_schedule_too():
     assert float(warmup_cosine(1.0, 1)(0)) == 0.0 and float(warmup_cosine(1.0, 1)(1)) == 1.0
+
+
+@pytest.mark.parametrize("end", [0.0, 0.02])
+def test_a_traced_rate_is_vmapped_and_compiles_once(end: float):
+    rates, n = jnp.array([0.003, 0.1]), jnp.arange(70)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def schedules(rates):
+        return jax.vmap(lambda rate: jax.vmap(warmup_cosine(rate, 60, end * rate))(n))(rates)
+
+    for given in (rates, 2 * rates):
+        optaxs = [optax.warmup_cosine_decay_schedule(0.0, rate, 3, 60, end * rate)(n) for rate in np.asarray(given)]
+        np.testing.assert_allclose(schedules(given), optaxs, rtol=1e-5, atol=1e-8)
