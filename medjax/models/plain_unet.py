@@ -131,9 +131,9 @@ class PlainUNet(nn.Module):
 
 def plain_unet(
     classes: int,
-    widths: tuple[int, ...],
-    kernels: tuple[Triple, ...],
-    strides: tuple[Triple, ...],
+    widths: Sequence[int],
+    kernels: Sequence[Triple],
+    strides: Sequence[Triple],
     norm: Callable[[], nn.Module] = NORM,
     act: Function = nn.leaky_relu,
     deep: bool = True,
@@ -150,6 +150,7 @@ def plain_unet(
     Raises:
         ConfigError: stages of unequal number, strides of the first stage, even kernels, an unknown form.
     """
+    widths, kernels, strides = tuple(widths), tuple(map(tuple, kernels)), tuple(map(tuple, strides))
     _check_plan(widths, kernels, strides)
     if form not in FORMS:
         raise ConfigError(f"form: {form!r}; expected one of {', '.join(FORMS)}")
