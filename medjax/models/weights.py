@@ -3,8 +3,8 @@
     save_weights(path, params, {"widths": (16, 32)}, np.float16)
     params, header = load_weights(path, like=jax.eval_shape(model.init, key, *examples))
 
-An array's name is its way through nested dicts, such as `head/kernel`; the header is the entry `settings`. So no name in
-these dicts may hold a `/`, and none of the outermost may be one of `TAKEN`.
+An array's name is its way through nested dicts, such as `head/kernel`; the header is the entry `settings`. So no name
+in these dicts may hold a `/`, and no array of the outermost may have one of the names `TAKEN`.
 """
 
 import io
