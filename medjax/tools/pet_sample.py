@@ -89,7 +89,8 @@ def sample(
     scale = intensity_scale(targets.image)
     if not float(scale) > 0:
         raise DataError("the counts are explained by the background alone; expected some activity")
-    prior, updates, images = as_denoiser(denoiser), jnp.asarray(iterations), []
+    prior, updates = as_denoiser(denoiser), jnp.asarray(iterations)
+    images: list[np.ndarray] = []
     for number in track(sampling.samples, method):
         key = jax.random.fold_in(jax.random.key(sampling.seed), number)
         images.append(np.asarray(_one(method, key, acquisition, prior, targets, scale, updates, sampling.steps)))
