@@ -133,6 +133,8 @@ def looped_dps(b: Bench, s: Sampling, size: int) -> Callable[..., Made]:
     def begin(key: Array, case: Cases) -> tuple[sampler.State, Array]:
         start = _start(b, case, s)
         first = start.image / start.scale
+        # By hand, not by `sampler.init`, which splits the key first: `key` itself draws the start here and every step
+        # there, as when the numbers in RESULTS.md were made.
         sample = sampler.noisy_start(start.denoiser.sde, key, b.grid.shape, first_time, first)
         return sampler.State(sample, jnp.zeros(b.grid.shape), key, jnp.zeros((), jnp.int32)), start.scale
 

@@ -91,7 +91,10 @@ def require_finite(state: PyTree, info: PyTree, step: int) -> None:
     Raises:
         DataError: there is one; the message has its name and the step.
     """
-    bad = [*_names_of(state, jax.device_get(_finite(state))), *_names_of(info, [~_holds_nan(x) for x in _leaves(info)])]
+    bad = [
+        *_names_of(state, jax.device_get(_finite(state))),
+        *_names_of(info, [not _holds_nan(x) for x in _leaves(info)]),
+    ]
     if bad:
         raise DataError(f"{', '.join(bad[:3])} not finite by step {step}")
 

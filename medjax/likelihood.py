@@ -18,6 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Scalar
 
+from medjax.errors import ConfigError
+
+METHODS = ("expected", "deviance", "gradient")
 SEARCH_STEPS = 40  # of a line search: halvings at worst
 
 
@@ -36,6 +39,21 @@ class Likelihood(Protocol):
     def gradient(self, image: Array) -> Array:
         """∂ log-likelihood / ∂ image."""
         ...
+
+
+def require(likelihood: Any, use: str) -> None:
+    """Pass a likelihood, as a pytree: what compiled programs can be given.
+
+    Raises:
+        ConfigError: it lacks a method, or is no pytree; the message names the `use`.
+    """
+    name = type(likelihood).__name__
+    if missing := [method for method in METHODS if not callable(getattr(likelihood, method, None))]:
+        raise ConfigError(f"{use} needs a likelihood with {', '.join(METHODS)}; {name} has no {missing[0]}")
+    if jax.tree_util.all_leaves([likelihood]):
+        raise ConfigError(
+            f"{use} needs a likelihood that is a pytree; {name} is none: jax.tree_util.register_dataclass makes it one"
+        )
 
 
 def update(likelihood: Likelihood, image: Array, expected: Array | None = None) -> Array:

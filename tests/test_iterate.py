@@ -142,6 +142,14 @@ def test_what_is_not_finite_stops_with_its_name_and_step_and_the_last_state_is_g
     assert len(kept) == 1 and bool(jnp.all(jnp.isfinite(kept[0].x)))
 
 
+def test_an_info_of_nan_stops_though_the_state_is_finite():
+    info = {"misfit": jnp.asarray(jnp.nan), "bound": jnp.asarray(jnp.inf)}
+    algorithm = descent(TARGET, 0.3)
+    odd = algorithm._replace(step=lambda state: (algorithm.step(state)[0], info))
+    with pytest.raises(DataError, match=r"^misfit not finite by step 1;"):
+        list(iterate.loop(odd, algorithm.init(KEY), 1))
+
+
 def test_a_sweep_over_a_hyper_parameter_is_one_line_and_one_trace():
     algorithm = descent(TARGET, 0.3)
     rates = jnp.array([0.1, 0.3, 0.5, 0.9])

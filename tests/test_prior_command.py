@@ -1,15 +1,25 @@
 """`medjax pet train-prior`, and `reconstruct` with a prior: real commands on small files; bad input is one line."""
 
 import json
+from functools import partial
+from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from medjax.diffusion.prior import Settings
 from medjax.diffusion.prior_file import load_prior
+from medjax.diffusion.score_matching import normalize_intensity
+from medjax.diffusion.sde import vp
+from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.metrics.image import nrmse
-from medjax.tools import pet_prior
+from medjax.pet.io import load_scan
+from medjax.running.workdir import append_jsonl
+from medjax.tools import pet_prior, pet_sample
+from medjax.tools.pet_reconstruct import choose_settings, reconstruct
+from medjax.tools.pet_sample import Sampling
 from tests.test_pet_command import done, medjax_command
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -44,6 +54,43 @@ def test_reconstruct_samples_the_shipped_prior(method, most, scan, tmp_path):
     assert (scan / "image.nii.gz").read_bytes() == first
 
 
+class Sure:
+    """The denoiser of a prior that is sure of one image, N(mean, 0): of no class of the library."""
+
+    sde = vp()
+
+    def __init__(self, mean):
+        self.mean = mean
+
+    def __call__(self, x, t):
+        return jnp.broadcast_to(self.mean, x.shape)
+
+
+def test_a_denoiser_of_ones_own_takes_the_priors_place(scan):
+    """One that is sure of the truth gives the truth, whatever voxels; other numbers are no other program."""
+    truth = read_nifti(scan / "truth.nii.gz").array
+    load, output = partial(load_scan, scan / "counts.npz"), scan / "image.nii.gz"
+    denoiser = Sure(normalize_intensity(jnp.asarray(truth)))
+
+    def image(method, updates, seed):
+        settings = choose_settings(method, updates, sampling=Sampling(None, steps=3, seed=seed))
+        reconstruct(load, output, settings, denoiser=denoiser)
+        return error_of(scan)
+
+    before = pet_sample._one._cache_size()
+    assert image("dds", 1, 0) < 0.15 and image("dds", 2, 1) < 0.2
+    assert pet_sample._one._cache_size() == before + 1
+    reconstruct(load, output, choose_settings("dds", 1, sampling=Sampling(None, steps=3)), denoiser=Sure(1.0))
+    assert error_of(scan) > 0.3
+    with pytest.raises(ConfigError, match="goes with dds and likelihood-schedule, not with osem"):
+        reconstruct(load, output, choose_settings("osem"), denoiser=denoiser)
+    with pytest.raises(ConfigError, match="takes the place of prior, orientations and MR"):
+        settings = choose_settings("dds", sampling=Sampling(Path("prior.npz")))
+        reconstruct(load, output, settings, denoiser=denoiser)
+    with pytest.raises(ConfigError, match="expected a callable"):
+        reconstruct(load, output, choose_settings("dds"), denoiser=3)
+
+
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
@@ -70,23 +117,30 @@ def images(folder, number=3):
     return sorted(folder.glob("subject_*.nii.gz"))
 
 
-TRAIN = ("--size", "24", "--voxel-mm", "3", "--batch", "2")
+SMALL = ((8,), 1, ())  # widths, blocks, levels that attend
+TRAIN = ("--size", "16", "--voxel-mm", "4", "--batch", "2", "--rate", "0.001")
 
 
-def test_train_prior_on_images_of_ones_own(tmp_path):
-    said = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "4")
+@pytest.fixture
+def small_network(monkeypatch):
+    """`train-prior` with a small network: the only thing of its settings that no option says."""
+    monkeypatch.setattr("medjax.diffusion.prior.Settings", partial(Settings, *SMALL))
+
+
+def test_train_prior_on_images_of_ones_own(tmp_path, small_network):
+    said = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "7")
     assert "prior.npz" in said.stdout
     prior = load_prior(tmp_path / "prior" / "prior.npz")
-    assert prior.settings.size == 24 and prior.settings.voxel_mm == 3
+    assert prior.settings.size == 16 and prior.settings.voxel_mm == 4
     (line,) = (tmp_path / "prior" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(line)["step"] == 4
-    again = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "4")
-    assert "continuing after step 4" in again.stdout
+    assert json.loads(line)["step"] == 7
+    again = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "7")
+    assert "continuing after step 7" in again.stdout
 
 
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
     """Killed between two checkpoints, then between the last checkpoint and the prior's file."""
-    files, settings = images(tmp_path), Settings((8, 16), 1, (1,), 24, 3.0)
+    files, settings = images(tmp_path), Settings(*SMALL, 16, 4.0)
 
     def train(folder):
         return pet_prior.train(tmp_path / folder, files, 0, settings, 7, 2, 1e-3, 0, every=1).read_bytes()
@@ -94,23 +148,36 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    whole, rows = train("whole"), []
+    def append(work, row):
+        append_jsonl(work, row)
+        if row["step"] == 6:
+            killed()
+
+    def steps():
+        return [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+
+    whole = train("whole")
     with monkeypatch.context() as patch:
-        patch.setattr(pet_prior, "append_jsonl", lambda work, values: rows.append(values) or len(rows) < 6 or killed())
+        patch.setattr(pet_prior, "append_jsonl", append)
         with pytest.raises(KeyboardInterrupt):
             train("killed")
-    assert not (tmp_path / "killed" / "prior.npz").exists()
+    early = (tmp_path / "killed" / "prior.npz").read_bytes()  # of the checkpoint of step 5
+    assert steps() == [1, 2, 3, 4, 5, 6] and early != whole
     with monkeypatch.context() as patch:
         patch.setattr(pet_prior, "save_prior", killed)
         with pytest.raises(KeyboardInterrupt):
             train("killed")
-    assert not (tmp_path / "killed" / "prior.npz").exists()
+    assert (tmp_path / "killed" / "prior.npz").read_bytes() == early
     assert train("killed") == whole
-    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [6, 7]  # from the checkpoint of step 5 on
+    assert steps() == [1, 2, 3, 4, 5, 6]  # each once; of step 7 the kill came first
 
 
-def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path):
+def test_a_training_that_diverges_says_what_to_try(tmp_path):
+    with pytest.raises(DataError, match=r"the .* is not finite by step \d; try a smaller learning rate"):
+        pet_prior.train(tmp_path / "p", images(tmp_path), 0, Settings(*SMALL, 16, 4.0), 7, 2, 1e30, 0, every=1)
+
+
+def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path, small_network):
     files = images(tmp_path)
     (tmp_path / "mr").mkdir()
     for file in files:
@@ -119,7 +186,7 @@ def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path):
     done("train-prior", "-o", tmp_path / "prior", *files, *train)
     assert load_prior(tmp_path / "prior" / "prior.npz").settings.guided
     prior = ("--prior", tmp_path / "prior" / "prior.npz", "--mr", scan / "truth.nii.gz")
-    size = ("--voxel-mm", "3", "--size", "32", "--steps", "3")
+    size = ("--voxel-mm", "4", "--size", "32", "--steps", "3")
     done("reconstruct", scan / "counts.npz", "--method", "dds", *prior, *size, "-o", tmp_path / "image.nii.gz")
     assert np.isfinite(read_nifti(tmp_path / "image.nii.gz").array).all()
 

@@ -15,17 +15,21 @@ the posterior exactly, even for Gaussians: RESULTS.md says by how much they miss
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
-from medjax.diffusion.denoiser import as_denoiser, denoise
+from medjax.diffusion.denoiser import as_denoiser, as_pytree, denoise
 from medjax.diffusion.sde import noise_from_x0, score_from_x0, tweedie
 from medjax.iterate import static_partial
 from medjax.likelihood import Likelihood, precondition
+from medjax.likelihood import require as require_likelihood
+from medjax.penalty import Penalty
+from medjax.penalty import require as require_penalty
 
 
 class Estimate(NamedTuple):
@@ -42,17 +46,8 @@ class Info(NamedTuple):
     projector_calls: Scalar  # forward and back-projections of the whole data
 
 
-@runtime_checkable
-class HasGradient(Protocol):
-    """What guidance asks of a penalty."""
-
-    def gradient(self, image: Array, /) -> Array:
-        """∂ penalty / ∂ image, without its weight."""
-        ...
-
-
 Guided = Callable[[Float[Array, "*space"], Scalar, Int[Array, ""]], tuple[Estimate, Any]]
-Subset = Callable[[Int[Array, ""]], Likelihood]  # update number → the data it uses
+Subset = Callable[[Int[Array, ""]], Likelihood]  # update number → the data it uses; `Ordered`, say
 
 
 def estimate(denoiser: Any, x: Float[Array, "*space"], t: Scalar, index: Int[Array, ""]) -> Estimate:
@@ -79,6 +74,7 @@ def naive(denoiser: Any, likelihood: Likelihood, weight: float | Scalar, scale: 
 
     Source: PET-Naive of Singh et al., MELBA 2024:001, whose i / N is 1 − t.
     """
+    require_likelihood(likelihood, "naive guidance")
     return Partial(_naive, as_denoiser(denoiser), likelihood, weight, scale)
 
 
@@ -107,6 +103,7 @@ def dps(
 
     Source: Chung et al., ICLR 2023; for PET Singh et al., MELBA 2024:001.
     """
+    require_likelihood(likelihood, "DPS")
     return Partial(static_partial(_dps, positive), as_denoiser(denoiser), likelihood, weight, scale)
 
 
@@ -136,8 +133,7 @@ def dds(
     anchor: float | Scalar,
     scale: float | Scalar = 1.0,
     updates: int | Int[Array, ""] = 4,
-    subsets: int = 1,
-    penalty: HasGradient | None = None,
+    penalty: Any = None,
     penalty_weight: float | Scalar = 0.0,
     positive: bool = True,
 ) -> Guided:
@@ -145,14 +141,18 @@ def dds(
 
     P preconditions (x / sensitivity in PET), λ = anchor, R the penalty of the likelihood's image and β its weight. A
     likelihood is all data in every update; `ordered` gives update n one of so many subsets, in an order that goes on
-    from step to step.
+    from step to step. Another function of the update's number is taken to give all data each time.
+
+    Raises:
+        ConfigError: the likelihood is none, or no pytree; the penalty has no gradient.
 
     Source: Chung, Lee & Ye, ICLR 2024; for PET Singh et al., MELBA 2024:001.
     """
-    function = static_partial(_dds, positive)
-    return Partial(
-        function, as_denoiser(denoiser), _subset(likelihood), anchor, scale, updates, subsets, penalty, penalty_weight
-    )
+    subset, subsets = _subset(likelihood, "DDS")
+    if penalty is not None:
+        require_penalty(penalty, "DDS", "gradient")
+    arguments = (anchor, scale, updates, subsets, penalty, penalty_weight)
+    return Partial(static_partial(_dds, positive), as_denoiser(denoiser), subset, *arguments)
 
 
 def _dds(
@@ -163,7 +163,7 @@ def _dds(
     scale: Any,
     updates: Any,
     subsets: Any,
-    penalty: HasGradient | None,
+    penalty: Penalty | None,
     penalty_weight: Any,
     x: Array,
     t: Scalar,
@@ -189,20 +189,22 @@ def dds_delta(
     anchor: float | Scalar = 1.0,
     scale: float | Scalar = 1.0,
     updates: int | Int[Array, ""] = 5,
-    subsets: int = 1,
-    penalty: HasGradient | None = None,
+    penalty: Any = None,
     penalty_weight: float | Scalar = 0.0,
 ) -> Guided:
     """x ← x + δ ∇(L_j(scale · |x|) − (β R(x) + λ ‖x − x₀‖²) / subsets), `updates` times from the denoised image x₀.
 
     Everything is in units of the network's image, as published: δ is not free of units, and R is the penalty of that
     image: the relative difference between axial neighbours in the paper. The image may be negative: clip it, or take
-    |image|.
+    |image|. Subsets and errors are those of `dds`.
 
     Source: PET-DDS-δ of Webber et al., IEEE MIC 2024 (arXiv 2412.04319).
     """
+    subset, subsets = _subset(likelihood, "DDS-δ")
+    if penalty is not None:
+        require_penalty(penalty, "DDS-δ", "gradient")
     arguments = (delta, anchor, scale, updates, subsets, penalty, penalty_weight)
-    return Partial(_dds_delta, as_denoiser(denoiser), _subset(likelihood), *arguments)
+    return Partial(_dds_delta, as_denoiser(denoiser), subset, *arguments)
 
 
 def _dds_delta(
@@ -213,7 +215,7 @@ def _dds_delta(
     scale: Any,
     updates: Any,
     subsets: Any,
-    penalty: HasGradient | None,
+    penalty: Penalty | None,
     penalty_weight: Any,
     x: Array,
     t: Scalar,
@@ -232,23 +234,45 @@ def _dds_delta(
     return prior._replace(x0=z / scale), Info(jnp.asarray(2.0 * updates / subsets, x.dtype))
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ordered:
+    """Ordered subsets of the data, one after the other: what `ordered` makes."""
+
+    stacked: PyTree
+    order: Int[Array, " subset"]
+    select: Callable[[PyTree, Any], Likelihood] = field(metadata={"static": True})
+
+    @property
+    def subsets(self) -> int:
+        """How many there are: an update sees 1 / subsets of the data."""
+        return self.order.shape[-1]
+
+    def __call__(self, number: Any) -> Likelihood:
+        """The data that update `number` uses."""
+        return self.select(self.stacked, self.order[number % self.subsets])
+
+
 def whole(likelihood: Likelihood) -> Subset:
     """Every update uses all data."""
     return Partial(_whole, likelihood)
 
 
-def ordered(select: Callable[[PyTree, Any], Likelihood], stacked: PyTree, order: Int[Array, " subset"]) -> Subset:
+def ordered(select: Callable[[PyTree, Any], Likelihood], stacked: PyTree, order: Int[Array, " subset"]) -> Ordered:
     """Update n uses select(stacked, order[n mod subsets]), ordered subsets: see `medjax.pet.acquisition.select`."""
-    return Partial(static_partial(_ordered, select), stacked, order)
+    return Ordered(stacked, order, select)
 
 
 def _whole(likelihood: Likelihood, number: Any) -> Likelihood:
     return likelihood
 
 
-def _ordered(select: Callable[[PyTree, Any], Likelihood], stacked: PyTree, order: Array, number: Any) -> Likelihood:
-    return select(stacked, order[number % len(order)])
+def _subset(likelihood: Any, use: str) -> tuple[Subset, int]:
+    """The data of each update, and into how many parts they are divided.
 
-
-def _subset(likelihood: Any) -> Subset:
-    return likelihood if callable(likelihood) else whole(likelihood)
+    A likelihood that can also be called is a likelihood.
+    """
+    if isinstance(likelihood, Likelihood) or not callable(likelihood):
+        require_likelihood(likelihood, use)
+        return whole(likelihood), 1
+    return as_pytree(likelihood), getattr(likelihood, "subsets", 1)

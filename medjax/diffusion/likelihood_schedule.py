@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from medjax.diffusion.denoiser import as_denoiser
 from medjax.diffusion.guidance import Estimate, Guided, estimate
-from medjax.likelihood import Likelihood, proximal, update
+from medjax.likelihood import Likelihood, proximal, require, update
 
 FLOOR = 1e-3  # of the intensity scale: a voxel at 0 could never rise again by EM
 NEWTON_STEPS = 12  # of the search at most; it converges from one side, in 4 or 5 as a rule
@@ -94,16 +94,6 @@ def discrepancy_principle(path: Float[Array, " iterate"], deviance: float | Scal
     return jnp.clip(jnp.where(passed > last, last, passed - 1 + part), 0, last).astype(path.dtype)
 
 
-def iterations_of_gain(path: Float[Array, " iterate"], gain: float | Scalar) -> Scalar:
-    """The iterate after which an update of MLEM gains less than `gain` in deviance: grows with the counts by itself."""
-    gains = path[:-1] - path[1:]
-    last = jnp.sum(jnp.cumprod(gains >= gain))  # the first that gains less
-    before = gains[jnp.maximum(last - 1, 0)]
-    here = gains[jnp.minimum(last, len(gains) - 1)]
-    part = jnp.where(before > here, (before - gain) / jnp.maximum(before - here, jnp.finfo(path.dtype).tiny), 0.0)
-    return jnp.clip(last - 1 + jnp.clip(part, 0, 1), 1, len(gains)).astype(path.dtype)
-
-
 def likelihood_schedule(
     denoiser: Any,
     likelihood: Likelihood,
@@ -120,6 +110,7 @@ def likelihood_schedule(
     likelihoods that are not of counts). With an `anchor` the updates are De Pierro's proximal ones, which pull towards
     the denoised image with that weight: a named variant, in which the target may lie beyond reach.
     """
+    require(likelihood, "a likelihood schedule")
     return Partial(_guided, as_denoiser(denoiser), likelihood, deviances, scale, most, floor, anchor)
 
 

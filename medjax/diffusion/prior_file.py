@@ -1,4 +1,7 @@
-"""The file of a prior: weights as float16, and its settings, from which its network is made again."""
+"""The file of a prior: weights as float16, its settings, and its network's name, by which that is made again.
+
+A network that medjax does not know is saved under a name of one's own and given again to `load_prior`.
+"""
 
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -7,21 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from medjax.diffusion.prior import Prior, Settings
 from medjax.diffusion.sde import vp
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 from medjax.models import build
 from medjax.models.model import Network
-from medjax.models.weights import load_weights, save_weights
+from medjax.models.weights import fit_weights, load_weights, save_weights
 
 SHIPPED = "weights/brain.npz"
-
-
-def network(settings: Settings) -> Network:
-    """The network of these settings: what a file of a prior, and training that makes one, are about."""
-    return build("score_unet", {name: getattr(settings, name) for name in ("widths", "blocks", "attention")})
+BUILT_IN = "score_unet"  # the network of files that name none
 
 
 def examples(settings: Settings) -> tuple[Array, ...]:
@@ -31,40 +30,62 @@ def examples(settings: Settings) -> tuple[Array, ...]:
     return small, jnp.zeros(1), jnp.zeros((1, 3)), *([small] if settings.guided else [])
 
 
-def save_prior(path: Path, prior: Prior) -> None:
-    """Write one npz file: parameters as float16 (a rounding of 5e-4), settings as JSON.
+def save_prior(path: Path, prior: Prior, network: str = BUILT_IN) -> None:
+    """Write one npz file: parameters as float16 (a rounding of 5e-4); settings and the network's name as JSON.
+
+    A prior of another network than the built-in one of its settings needs a name of its own for that.
 
     Raises:
-        DataError: a parameter is not finite.
+        ConfigError: the network is not the one of this name.
+        DataError: a parameter is not finite, or its name cannot be kept.
         OSError: it cannot be written.
     """
-    header = prior.settings._asdict() | {"sigma_data": float(prior.sigma_data)}
+    if network == BUILT_IN and prior.model != _built_in(prior.settings):
+        raise ConfigError(
+            f"{path}: the prior's network is not the {BUILT_IN} of its settings; expected another name: network=…"
+        )
+    header = prior.settings._asdict() | {"sigma_data": float(prior.sigma_data), "network": network}
     save_weights(path, prior.params, header, np.float16)
 
 
-def load_prior(path: Path | None = None) -> Prior:
+def load_prior(path: Path | None = None, model: Network | None = None) -> Prior:
     """The prior in `path`, or the brain prior that comes with medjax (its card: `weights/brain.md`).
 
+    A `model` takes the place of the network that the file names; one that medjax does not know must be given.
+
     Raises:
-        DataError: the file is no prior.
+        ConfigError: the file's network is none of medjax, and no `model` is given.
+        DataError: the file is no prior, or holds weights of another network.
         FileNotFoundError: there is none.
     """
     if path is not None:
-        return _load(path)
+        return _load(path, model)
     with as_file(files("medjax.diffusion").joinpath(SHIPPED)) as shipped:
-        return _load(shipped)
+        return _load(shipped, model)
 
 
-def _load(path: Path) -> Prior:
+def _built_in(settings: Settings) -> Network:
+    return build(BUILT_IN, {name: getattr(settings, name) for name in ("widths", "blocks", "attention")})
+
+
+def _load(path: Path, model: Network | None) -> Prior:
     no_prior = f"{path}: no score prior; expected a file that `medjax pet train-prior` wrote"
     try:
-        _, header = load_weights(path)
+        params, header = load_weights(path)
         sigma_data = float(header.pop("sigma_data") if "sigma_data" in header else header.pop("spread"))
+        network = header.pop("network", BUILT_IN)
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header.items()}
         settings = Settings(**given)
-        model = network(settings)
-        like = jax.eval_shape(model.init, jax.random.key(0), *examples(settings))
+        known = _built_in(settings) if model is None and network == BUILT_IN else None
+        like = None if known is None else _shapes(known, settings)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{no_prior}: {error}" if isinstance(error, DataError) else no_prior) from error
-    params, _ = load_weights(path, like)
-    return Prior(params, sigma_data, vp(settings.beta_min, settings.beta_max), model, settings)
+    chosen = known if model is None else model
+    if chosen is None:
+        raise ConfigError(f"{path}: its network is {network!r}, none of medjax; give it: load_prior(path, model)")
+    params = fit_weights(path, params, _shapes(chosen, settings) if like is None else like)
+    return Prior(params, sigma_data, vp(settings.beta_min, settings.beta_max), chosen, settings)
+
+
+def _shapes(model: Network, settings: Settings) -> PyTree:
+    return jax.eval_shape(model.init, jax.random.key(0), *examples(settings))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
 from medjax.diffusion.denoiser import from_model
@@ -27,15 +28,24 @@ DECAY, CLIP = 0.999, 1.0  # of the parameters' moving average; largest norm of a
 MOVE = 3  # voxels that a slice is moved by at most
 
 
-def trainer(model: Network, settings: Settings, sigma_data: float, steps: int, rate: float = 1e-3) -> Algorithm:
+def trainer(
+    model: Network,
+    settings: Settings,
+    sigma_data: float | Scalar,
+    steps: int,
+    rate: float | Scalar = 1e-3,
+    decay: float | Scalar = DECAY,
+) -> Algorithm:
     """init(params, key) → TrainState; step(state, batch): Adam, warm-up over 5 %, cosine to 0, gradients clipped at 1.
+
+    `sigma_data`, `rate` and `decay` are traced: others of them are the same program, and `vmap` takes many.
 
     A batch is slices `(batch, a, b, 1)` of mean emission 1 and the axes they are perpendicular to; of an MR-guided
     prior `(batch, a, b, 2)`, the second channel the MR. On the device they are mirrored (left and right), moved by up
     to 3 voxels and the PET is scaled by U(0.5, 1.5); one MR in ten is taken away.
     """
-    given = (model, settings, sigma_data, steps, rate)
-    return Algorithm(static_partial(_init, *given), static_partial(_step, *given))
+    given, traced = (model, settings, steps), (sigma_data, rate, decay)
+    return Algorithm(*(Partial(static_partial(function, *given), *traced) for function in (_init, _step)))
 
 
 def initial_params(
@@ -48,22 +58,23 @@ def initial_params(
     return _merge(model.init(key, *examples), start or {})
 
 
-def _trainer(model: Network, settings: Settings, sigma_data: float, steps: int, rate: float) -> Algorithm:
-    schedule = warmup_cosine(rate, steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(schedule))
+def _trainer(model: Network, settings: Settings, steps: int, sigma_data: Any, rate: Any, decay: Any) -> Algorithm:
+    shape = warmup_cosine(1.0, steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(lambda count: rate * shape(count)))
     sde = vp(settings.beta_min, settings.beta_max)
 
     def loss(params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
+        dropping = jax.random.fold_in(key, 2)  # apart from the two that follow, which are fold_in(key, 0) and (key, 1)
         key, own = jax.random.split(key)
         slices, axes = batch
         images = _augment(own, slices, axes)
         inputs = [jax.nn.one_hot(axes, 3)]
         if settings.guided:
-            inputs.append(drop_condition(jax.random.fold_in(own, 1), images[..., 1:]))
+            inputs.append(drop_condition(dropping, images[..., 1:]))
         denoiser = from_model(model, params, sde, *inputs, sigma_data=sigma_data)
         return denoising_loss(key, denoiser, images[..., :1], edm_weight(sde, sigma_data))
 
-    return training.trainer(loss, optimizer, DECAY)
+    return training.trainer(loss, optimizer, decay)
 
 
 def _init(*given: Any) -> TrainState:

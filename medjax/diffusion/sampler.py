@@ -85,7 +85,8 @@ def sampler(
     """init(key, shape, image=0) → State; step(State) → State, Info: from times[step] to times[step + 1].
 
     The solver is `euler_maruyama` unless another is given; with a `corrector` (see `langevin`) this is
-    predictor–corrector. There are len(times) − 1 steps.
+    predictor–corrector. There are len(times) − 1 steps: one more leaves the State as it is, its count of steps too, and
+    gives an Info of NaN, which `iterate.loop` refuses.
     """
     solver = as_pytree(euler_maruyama if solver is None else solver)
     corrector = None if corrector is None else as_pytree(corrector)
@@ -136,7 +137,16 @@ def _step(
     sample, estimate, info = solver(guided, sde, own, state.sample, t, after, state.step)
     if corrector is not None:
         sample = corrector(jax.random.fold_in(own, 1), sample, after, state.step)
-    return State(sample, estimate.x0, state.key, state.step + 1), info
+    past = state.step >= len(times) - 1  # `times` has no more; indexing would give the last again
+    made = jnp.where(past, state.sample, sample), jnp.where(past, state.x0, estimate.x0)
+    return State(*made, state.key, jnp.where(past, state.step, state.step + 1)), _unknown(past, info)
+
+
+def _unknown(past: Array, info: PyTree) -> PyTree:
+    """`info`, its floating-point numbers NaN where the step was none."""
+    return jax.tree.map(
+        lambda x: jnp.where(past, jnp.nan, x) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, info
+    )
 
 
 # ── solvers ──

@@ -76,15 +76,6 @@ def coefficients(sde: Sde, t: Time) -> tuple[Scalar, Scalar]:
     return drift, jnp.sqrt(jnp.maximum(growth - 2 * drift * variance, 0))
 
 
-def perturb(
-    sde: Sde, key: PRNGKeyArray, image: Float[Array, "*shape"], t: Time
-) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """x(t) = γ x(0) + ν z, and z."""
-    gamma, nu = sde.marginal(t)
-    noise = jax.random.normal(key, image.shape, image.dtype)
-    return gamma * image + nu * noise, noise
-
-
 def sample_prior(sde: Sde, key: PRNGKeyArray, shape: tuple[int, ...], t: Time = 1.0) -> Float[Array, "..."]:
     """Where reverse diffusion starts: N(0, ν² I). At β_max = 10 the exact marginal still holds 8 % of the image."""
     return sde.marginal(t)[1] * jax.random.normal(key, shape)

@@ -6,7 +6,7 @@ build("unet", {"classes": 4, "widths": [8, 16, 32]})      the Model unet(4, (8, 
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from medjax.errors import ConfigError
 from medjax.models.model import Model
@@ -29,7 +29,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
     Settings are the arguments of the network's function, without those that are functions themselves (norm, act, …).
 
     Raises:
-        ConfigError: no such network or setting, one that is missing, or one of another type.
+        ConfigError: no such network or setting, one that is missing, of another type, or out of range.
     """
     if name not in NETWORKS:
         raise ConfigError(f"network: {name!r}; {_expected(name, NETWORKS)}")
@@ -40,9 +40,11 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
         if key not in known:
             raise ConfigError(f"network {name}: no setting {key!r}; {_expected(key, known)}")
         kind = known[key].annotation
-        values[key] = float(value) if kind is float and isinstance(value, int) else _hashable(value)
-        if not isinstance(values[key], get_origin(kind) or kind):
-            raise ConfigError(f"network {name}: {key} {value!r}; expected {getattr(kind, '__name__', kind)}")
+        values[key] = float(value) if kind is float and _is(value, int) else _hashable(value)
+        if not _is(values[key], kind):
+            raise ConfigError(f"network {name}: {key} {value!r}; expected {_said(kind)}")
+        if limit := _limit(key, values[key]):
+            raise ConfigError(f"network {name}: {key} {value!r}; expected {limit}")
     missing = [key for key, one in known.items() if one.default is one.empty and key not in values]
     if missing:
         raise ConfigError(f"network {name}: no {', '.join(missing)}; expected a value")
@@ -51,6 +53,39 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
 
 def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether the value, lists as tuples, is of the annotated kind. True is no whole number here."""
+    if get_origin(kind) is None:
+        return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    kinds = _kinds(kind, len(value)) if isinstance(value, tuple) else None
+    return kinds is not None and len(kinds) == len(value) and all(map(_is, value, kinds))
+
+
+def _kinds(kind: Any, number: int) -> tuple[Any, ...]:
+    """Of each element: `tuple[int, int, int]` says how many there are, `Sequence[int]` and `tuple[int, ...]` do not."""
+    kinds = get_args(kind)
+    return kinds if get_origin(kind) is tuple and kinds[-1] is not ... else kinds[:1] * number
+
+
+def _said(kind: Any) -> str:
+    if get_origin(kind) is None:
+        return kind.__name__
+    kinds = _kinds(kind, 1)
+    return f"a list of {f'{len(kinds)} ' if len(kinds) > 1 else ''}{_said(kinds[0])}"
+
+
+def _limit(key: str, value: Any) -> str | None:
+    """What is expected of this setting, if its value is not that."""
+    if key == "dropout":
+        return None if 0 <= value < 1 else "0 or more, less than 1"
+    if isinstance(value, tuple):
+        if not value and key != "attention":
+            return "one value or more"
+        return next((limit for limit in (_limit(key, one) for one in value) if limit), None)
+    least = 0 if key == "attention" else 1  # levels are counted from 0
+    return f"{least} or more" if isinstance(value, int) and not isinstance(value, bool) and value < least else None
 
 
 def _expected(name: str, known: Iterable[str]) -> str:

@@ -131,9 +131,9 @@ class PlainUNet(nn.Module):
 
 def plain_unet(
     classes: int,
-    widths: tuple[int, ...],
-    kernels: tuple[Triple, ...],
-    strides: tuple[Triple, ...],
+    widths: Sequence[int],
+    kernels: Sequence[Triple],
+    strides: Sequence[Triple],
     norm: Callable[[], nn.Module] = NORM,
     act: Function = nn.leaky_relu,
     deep: bool = True,
@@ -150,11 +150,17 @@ def plain_unet(
     Raises:
         ConfigError: stages of unequal number, strides of the first stage, even kernels, an unknown form.
     """
+    widths, kernels, strides = tuple(widths), _triples(kernels), _triples(strides)
     _check_plan(widths, kernels, strides)
     if form not in FORMS:
         raise ConfigError(f"form: {form!r}; expected one of {', '.join(FORMS)}")
     decoder = PlainUNetFeatures(widths, kernels, strides, norm, act, form, convolutions, dropout, name="features")
     return replace(from_flax(PlainUNet(classes, decoder, deep)), init=from_flax(PlainUNet(classes, decoder)).init)
+
+
+def _triples(values: Sequence[Triple]) -> tuple[Triple, ...]:
+    """Hashable, whatever sequences they were."""
+    return tuple((a, b, c) for a, b, c in values)
 
 
 def _check_plan(widths: tuple[int, ...], kernels: tuple[Triple, ...], strides: tuple[Triple, ...]) -> None:

@@ -6,6 +6,8 @@ Blocks: GroupNorm, activation, convolution, scaled and shifted by an embedding o
 coarse levels. Any number of spatial axes; sides must be multiples of 2 ** (levels − 1).
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -130,6 +132,6 @@ def fourier(level: Float[Array, " batch"], size: int) -> Float[Array, "batch {si
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def score_unet(widths: tuple[int, ...], blocks: int = 1, attention: tuple[int, ...] = (3,), heads: int = 4) -> Model:
+def score_unet(widths: Sequence[int], blocks: int = 1, attention: Sequence[int] = (3,), heads: int = 4) -> Model:
     """The Model of a `ScoreUNet`: init(key, x, level, …) → params; apply(params, x, level, …) → output."""
-    return from_flax(ScoreUNet(widths, blocks, attention, heads))
+    return from_flax(ScoreUNet(tuple(widths), blocks, tuple(attention), heads))

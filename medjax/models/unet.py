@@ -11,7 +11,7 @@ Source: Ronneberger et al., MICCAI 2015; instance-wise normalisation and deep su
 Nature Methods 18, 2021.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import flax.linen as nn
@@ -87,7 +87,7 @@ class UNet(nn.Module):
 
 def unet(
     classes: int,
-    widths: tuple[int, ...] = (16, 32, 64, 96),
+    widths: Sequence[int] = (16, 32, 64, 96),
     norm: Callable[[], nn.Module] = NORM,
     act: Function = nn.leaky_relu,
     pool: Function = pool,
@@ -100,4 +100,4 @@ def unet(
     `features(params, x)` is a list of all levels, which `head` takes. `apply(params, x, key=key)` drops channels with
     probability `dropout` after each block.
     """
-    return from_flax(UNet(classes, UNetFeatures(widths, norm, act, pool, up, dropout, name="features"), deep))
+    return from_flax(UNet(classes, UNetFeatures(tuple(widths), norm, act, pool, up, dropout, name="features"), deep))

@@ -3,7 +3,8 @@
     save_weights(path, params, {"widths": (16, 32)}, np.float16)
     params, header = load_weights(path, like=jax.eval_shape(model.init, key, *examples))
 
-An array's name is its way through nested dicts, such as `head/kernel`; the header is the entry `settings`.
+An array's name is its way through nested dicts, such as `head/kernel`; the header is the entry `settings`. So no name
+in these dicts may hold a `/`, and no array of the outermost may have one of the names `TAKEN`.
 """
 
 import io
@@ -21,6 +22,7 @@ from medjax.atomic import replacing
 from medjax.errors import DataError
 
 HEADER = "settings"
+TAKEN = (HEADER, "file", "allow_pickle")  # the last two are arguments of NumPy's `savez`
 
 
 def save_weights(path: Path, params: PyTree, header: dict[str, Any], dtype: Any = None) -> None:
@@ -29,9 +31,10 @@ def save_weights(path: Path, params: PyTree, header: dict[str, Any], dtype: Any 
     With a `dtype`, float16 say (a rounding of 5e-4), floating-point arrays are stored as that.
 
     Raises:
-        DataError: a value is not finite, as it is or as that dtype; nothing is written.
+        DataError: a value is not finite, as it is or as that dtype, or a name cannot be kept; nothing is written.
         OSError: it cannot be written.
     """
+    _check_names(path, params)
     arrays: dict[str, np.ndarray] = {}
     for name, leaf in _named(params).items():
         floating = jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -61,12 +64,37 @@ def load_weights(path: Path, like: PyTree = None) -> tuple[PyTree, dict[str, Any
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(f"{path}: weights {name} are not finite")
-    if like is None:
-        return _nested(arrays), header
+    return (_nested(arrays) if like is None else _like(path, arrays, like)), header
+
+
+def fit_weights(path: Path, params: PyTree, like: PyTree) -> PyTree:
+    """What `load_weights(path)` gave, as a tree like `like`, for a reader that knows `like` by the header only.
+
+    Raises:
+        DataError: names or shapes are others.
+    """
+    return _like(path, _named(params), like)
+
+
+def _like(path: Path, arrays: dict[str, Any], like: PyTree) -> PyTree:
     expected = _named(like)
     _check(path, arrays, expected)
     leaves = [jnp.asarray(arrays[name], one.dtype) for name, one in expected.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves), header
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _check_names(path: Path, params: PyTree) -> None:
+    names = [
+        [jax.tree_util.keystr((key,), simple=True) for key in way]
+        for way, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
+    bad = next((part for way in names for part in way if "/" in part), None)
+    if bad is not None:
+        raise DataError(f"{path}: weights {bad!r}; expected names without '/'; nothing is written")
+    joined = ["/".join(way) for way in names]
+    if odd := next((name for name in joined if name in TAKEN or joined.count(name) > 1), None):
+        why = "is a name that the file needs itself" if odd in TAKEN else "is there twice"
+        raise DataError(f"{path}: weights {odd!r}: that {why}; nothing is written")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -84,7 +112,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, {name: array.astype(np.float32) if small[name] else array for name, array in arrays.items()}
 
 
-def _check(path: Path, arrays: dict[str, np.ndarray], expected: dict[str, Any]) -> None:
+def _check(path: Path, arrays: dict[str, Any], expected: dict[str, Any]) -> None:
     if wrong := sorted(arrays.keys() ^ expected.keys()):
         lacking = wrong[0] in expected
         raise DataError(f"{path}: weights {wrong[0]} are {'missing' if lacking else 'none of this network'}")

@@ -107,6 +107,14 @@ def append_jsonl(work: WorkDir, record: Mapping[str, Any], name: str = "metrics.
             raise OSError(error.errno, error.strerror, str(work.path / name)) from error
 
 
+def keep_jsonl(work: WorkDir, wanted: Callable[[dict[str, Any]], bool], name: str = "metrics.jsonl") -> None:
+    """Drop the lines of NAME that are not `wanted`: those that a killed run wrote after its last checkpoint."""
+    path = work.path / name
+    if path.is_file():
+        lines = path.read_text().splitlines(keepends=True)
+        write_text(path, "".join(line for line in lines if wanted(json.loads(line))))
+
+
 def record_timings(work: WorkDir, timings: Mapping[str, float]) -> None:
     """Add `timings` (say "fit.seconds", "fit.calls_per_second") to timings.json, which is kept across resumes."""
     write_json(work, "timings.json", read_json(work, "timings.json") | dict(timings))

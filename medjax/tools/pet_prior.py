@@ -12,23 +12,30 @@ from jaxtyping import Float, PyTree
 
 from medjax import iterate
 from medjax.diffusion.prior import Prior, Settings
-from medjax.diffusion.prior_file import examples, load_prior, network, save_prior
+from medjax.diffusion.prior_file import examples, load_prior, save_prior
 from medjax.diffusion.prior_training import initial_params, trainer
 from medjax.diffusion.score_matching import normalize_intensity
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import grid_affine, read_nifti, resample
+from medjax.models.model import Model
+from medjax.models.score_unet import score_unet
 from medjax.phantoms.heads import family
 from medjax.phantoms.mni import tissue_shares
 from medjax.running.config import config_hash
 from medjax.running.progress import track
-from medjax.running.workdir import WorkDir, append_jsonl, open_workdir, stage
+from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, open_workdir, stage
 from medjax.training import checkpoint
-from medjax.training.state import TrainState
+from medjax.training.state import TrainState, require_finite_loss
 
 LEAST_EMISSION = 0.02  # fraction of a slice's voxels that must emit for it to be trained on
 SAVE_EVERY = 5  # reports: how often a checkpoint is kept
 HELD_BACK = 10_000  # seeds of phantoms from here on are never trained on
+
+
+def network(settings: Settings) -> Model:
+    """The network that is trained."""
+    return score_unet(settings.widths, settings.blocks, settings.attention)
 
 
 def train(
@@ -83,7 +90,7 @@ def _train(
     first: PyTree | None,
     every: int,
 ) -> Path:
-    """Train from the last checkpoint on, and write the prior: from the state, whether or not a step was left to do."""
+    """Train from the last checkpoint on; write the prior at every checkpoint, and even if no step is left."""
     slices, axes = data["slices"], data["axes"]
     sigma_data = float(np.sqrt(np.mean([np.mean(one[..., 0].astype(np.float32) ** 2) for one in slices])))
     key, model = jax.random.key(seed), network(settings)
@@ -94,6 +101,8 @@ def _train(
     if (kept := checkpoint.restore(folder, state)) is not None:
         state = kept[1]
         typer.echo(f"continuing after step {int(state.step)}")
+    keep_jsonl(work, lambda row: row["step"] <= int(state.step))
+    file = work.path / "prior.npz"
 
     def batches(number: int) -> tuple[jax.Array, jax.Array]:
         chosen = np.random.default_rng((seed, number)).integers(len(slices), size=batch)
@@ -102,15 +111,19 @@ def _train(
     def save(state: TrainState, made: int) -> None:
         if made % (SAVE_EVERY * every) == 0 or made == steps:
             checkpoint.save(folder, made, state)
+            write(state)
+
+    def write(state: TrainState) -> None:
+        sde = vp(settings.beta_min, settings.beta_max)
+        save_prior(file, Prior(state.ema_params, sigma_data, sde, model, settings))
 
     states = iterate.loop(
-        algorithm, state, steps - int(state.step), inputs=batches, every=every, save=save, donate=True,
-        progress=lambda numbers: track(numbers, "training"),
+        algorithm, state, steps - int(state.step), inputs=batches, every=every, check=require_finite_loss, save=save,
+        donate=True, progress=lambda numbers: track(numbers, "training"),
     )  # fmt: skip
     for state, infos in states:
         append_jsonl(work, {"step": int(state.step), "loss": float(np.mean(infos.loss))})
-    file = work.path / "prior.npz"
-    save_prior(file, Prior(state.ema_params, sigma_data, vp(settings.beta_min, settings.beta_max), model, settings))
+    write(state)  # a killed run may have ended between the checkpoint and the file
     return file
 
 

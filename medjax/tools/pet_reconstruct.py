@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ import typer
 from jaxtyping import Array, Float
 
 from medjax import iterate
+from medjax.diffusion.denoiser import as_denoiser
+from medjax.diffusion.prior import Prior
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import SUFFIXES, Volume, read_nifti, resample
 from medjax.penalty import Quadratic, bowsher, neighbours
@@ -114,8 +116,11 @@ def reconstruct(
     voxel_mm: float | None = None,
     planes_to_sum: int = 1,
     centre_mm: tuple[float, float, float] | None = None,
+    denoiser: Any = None,
 ) -> None:
     """Reconstruct what `load` gives and write it to `output`, with a picture beside it.
+
+    A `denoiser` takes the place of the prior: see `run`.
 
     Raises:
         ConfigError, DataError: something given cannot be used; nothing has been written then.
@@ -129,8 +134,7 @@ def reconstruct(
     if settings.method in SAMPLERS and scan.truth is None:
         size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
     grid = _grid(scan, size, voxel_mm)
-    if settings.method in SAMPLERS:
-        checked_prior(settings.sampling, grid, guided=mr is not None)  # before any work is done
+    _prior(settings, grid, denoiser, guided=mr is not None)  # before any work is done
     affine = image_affine(grid, scan.centre_mm)
     mu_image = None if mu is None else _resampled_mu(mu, grid, affine)
     guide = None if mr is None else _resampled(mr, grid, affine)
@@ -139,7 +143,7 @@ def reconstruct(
         typer.echo(said)
     _warn_of_few_counts(scan, settings)
     start = time.perf_counter()
-    image, spread = run(scan, grid, settings, mu_image, guide)
+    image, spread = run(scan, grid, settings, mu_image, guide, denoiser=denoiser)
     seconds = time.perf_counter() - start
     write_reconstruction(output, image, spread, affine, _title(settings), said)
     typer.echo(
@@ -154,13 +158,17 @@ def run(
     settings: Settings,
     mu: Float[Array, "x y z"] | None = None,
     guide: Float[Array, "x y z"] | None = None,
+    *,
+    denoiser: Any = None,
 ) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "x y z"] | None]:
     """The reconstructed image, and of several samples their standard deviation.
 
-    EM starts from a uniform image within the scanner's field of view.
+    EM starts from a uniform image within the scanner's field of view. Samplers take any `denoiser` of volumes
+    (batch, x, y, z) of mean emission 1 (`medjax.diffusion.denoiser`) instead of a prior's file.
 
     Raises:
-        ConfigError: the number of subsets does not divide the views.
+        ConfigError: the number of subsets does not divide the views; a denoiser where none is asked for, or one with
+            settings of a prior.
         DataError: the grid does not fit into the scanner, or nothing of it is seen.
     """
     system = build_system(lines(scan.scanner), grid)
@@ -175,10 +183,10 @@ def run(
     if not bool(jnp.any(state.image > 0)):
         raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
     if settings.method in SAMPLERS:
-        prior = checked_prior(settings.sampling, grid, guided=guide is not None)
-        denoiser = denoiser_of_volumes(prior, settings.sampling, guide)
+        prior = _prior(settings, grid, denoiser, guided=guide is not None)
+        chosen = denoiser if prior is None else denoiser_of_volumes(prior, settings.sampling, guide)
         image, spread = sample(
-            settings.method, acquisition, denoiser, state.image, settings.iterations, settings.sampling
+            settings.method, acquisition, chosen, state.image, settings.iterations, settings.sampling
         )
         return _filtered(grid, settings, jnp.asarray(image)), spread
     algorithm = em.osem(stacked)
@@ -196,6 +204,18 @@ def run(
         check=partial(_require_finite_image, settings),
     )
     return _filtered(grid, settings, iterate.last(states, state).image), None
+
+
+def _prior(settings: Settings, grid: Grid, denoiser: Any, *, guided: bool) -> Prior | None:
+    """The prior of the settings, seen to fit; None where there is a denoiser or none is asked for."""
+    if denoiser is None:
+        return checked_prior(settings.sampling, grid, guided=guided) if settings.method in SAMPLERS else None
+    as_denoiser(denoiser)
+    if settings.method not in SAMPLERS:
+        raise ConfigError(f"denoiser: it goes with {' and '.join(SAMPLERS)}, not with {settings.method}")
+    if settings.sampling.prior is not None or settings.sampling.perpendicular or guided:
+        raise ConfigError("denoiser: it takes the place of prior, orientations and MR; expected none of them beside it")
+    return None
 
 
 def _require_finite_image(settings: Settings, state: em.State, _: em.Info, updates: int) -> None:

@@ -78,29 +78,31 @@ def sample(
 ) -> tuple[Float[np.ndarray, "x y plane"], Float[np.ndarray, "x y plane"] | None]:
     """Mean of the samples, and their standard deviation where there are several.
 
-    `denoiser` is one of volumes (batch, x, y, plane), such as `denoiser_of_volumes` gives; `start` is MLEM's first
-    image.
+    `denoiser` is one of volumes (batch, x, y, plane) whose mean emission is 1, such as `denoiser_of_volumes` gives;
+    `start` is MLEM's first image.
 
     Raises:
         ConfigError: no denoiser.
         DataError: nothing but background, or an image that is not finite.
     """
-    targets = jax.jit(partial(likelihood_schedule.targets, steps=sampling.steps, longest=LONGEST, early=EARLY))(
-        acquisition, start, jnp.asarray(float(iterations))
-    )
+    targets = _targets(acquisition, start, jnp.asarray(float(iterations)), sampling.steps, LONGEST, EARLY)
     scale = intensity_scale(targets.image)
     if not float(scale) > 0:
         raise DataError("the counts are explained by the background alone; expected some activity")
-    one = jax.jit(partial(_one, method, iterations=iterations, steps=sampling.steps))
-    images = []
+    prior, updates = as_denoiser(denoiser), jnp.asarray(iterations)
+    images: list[np.ndarray] = []
     for number in track(sampling.samples, method):
         key = jax.random.fold_in(jax.random.key(sampling.seed), number)
-        images.append(np.asarray(one(key, acquisition, as_denoiser(denoiser), targets, scale)))
+        images.append(np.asarray(_one(method, key, acquisition, prior, targets, scale, updates, sampling.steps)))
         if not np.isfinite(images[-1]).all():
             raise DataError(f"{method}: sample {number + 1} is not finite; nothing is written")
     return np.mean(images, axis=0), np.std(images, axis=0, ddof=1) if len(images) > 1 else None
 
 
+_targets = jax.jit(likelihood_schedule.targets, static_argnames=("steps", "longest", "early"))
+
+
+@partial(jax.jit, static_argnames=("method", "steps"))
 def _one(
     method: str,
     key: Array,
@@ -108,10 +110,10 @@ def _one(
     denoiser: Any,
     targets: likelihood_schedule.Targets,
     scale: Array,
-    *,
-    iterations: int,
+    iterations: Array,
     steps: int,
 ) -> Array:
+    """A sample. What is compiled serves every call of a session with as many steps and a denoiser of this kind."""
     if method == "dds":
         anchor = ANCHOR * jnp.mean(acquisition.sensitivity) / scale
         guided = guidance.dds(denoiser, acquisition, anchor, scale, updates=iterations)

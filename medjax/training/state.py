@@ -39,7 +39,7 @@ class Info(NamedTuple):
     gradient_norm: Scalar | Float[np.ndarray, "..."]
 
 
-def trainer(loss: Loss, optimizer: optax.GradientTransformation, decay: float = 0.999) -> Algorithm:
+def trainer(loss: Loss, optimizer: optax.GradientTransformation, decay: float | Scalar = 0.999) -> Algorithm:
     """init(params, key) → TrainState; step(state, batch) → TrainState, Info: one update of loss(params, batch, key).
 
     Step n draws with fold_in(key, n), so that a resumed run is the same run. What is compiled is kept for this `loss`
@@ -63,7 +63,7 @@ def init(params: PyTree, optimizer: optax.GradientTransformation, key: PRNGKeyAr
 
 
 def apply_gradients(
-    state: TrainState, gradient: PyTree, optimizer: optax.GradientTransformation, decay: float = 0.999
+    state: TrainState, gradient: PyTree, optimizer: optax.GradientTransformation, decay: float | Scalar = 0.999
 ) -> TrainState:
     """The state one step down the gradient.
 

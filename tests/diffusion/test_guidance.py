@@ -9,6 +9,7 @@ from medjax.diffusion import guidance, likelihood_schedule, sampler
 from medjax.diffusion.denoiser import denoise
 from medjax.diffusion.score_matching import intensity_scale
 from medjax.diffusion.sde import vp
+from medjax.errors import ConfigError
 from medjax.likelihood import Gaussian
 
 from .conftest import BLOB, gaussian_denoiser, pet_scan, sample
@@ -41,7 +42,10 @@ def test_dps_differentiates_through_the_denoiser():
 
 @jax.tree_util.register_static
 class Quadratic:
-    """½ ‖x‖², of which only the gradient is asked for."""
+    """½ ‖x‖²."""
+
+    def value(self, image):
+        return jnp.sum(image**2) / 2
 
     def gradient(self, image):
         return image
@@ -86,8 +90,76 @@ def test_ordered_subsets_are_taken_in_their_order():
     stacked = jnp.asarray([[1.0], [2.0], [5.0]])
     subset = guidance.ordered(lambda data, k: Gaussian(data[k], 1.0), stacked, jnp.asarray([2, 0, 1]))
     assert [float(subset(jnp.asarray(n)).data[0]) for n in range(5)] == [5, 1, 2, 5, 1]
-    estimate, info = guidance.dds(PLAIN, subset, 0.0, updates=6, subsets=3)(X[:1], T, INDEX)
+    estimate, info = guidance.dds(PLAIN, subset, 0.0, updates=6)(X[:1], T, INDEX)
     assert info.projector_calls == 4 and estimate.x0[0] == 2  # each update goes all the way to its datum
+
+
+def test_anchor_and_penalty_are_divided_among_ordered_subsets():
+    """Three subsets of one datum each, written out; δ of DDS-δ likewise."""
+    stacked, order = jnp.asarray([[1.0], [2.0], [5.0]]), [2, 0, 1]
+    subset = guidance.ordered(lambda data, k: Gaussian(data[k], 1.0), stacked, jnp.asarray(order))
+    penalty = {"penalty": Quadratic(), "penalty_weight": 0.6}
+    made = guidance.dds(PLAIN, subset, 0.9, updates=4, positive=False, **penalty)(X[:1], T, INDEX)[0]
+    z0 = z = denoise(PLAIN, X[:1], T)
+    for n in range(4):
+        z = z + (stacked[order[n % 3]] - z) - (0.9 * (z - z0) + 0.6 * z) / 3
+    np.testing.assert_allclose(made.x0, z, rtol=1e-5)
+    made, info = guidance.dds_delta(PLAIN, subset, 0.1, 0.9, updates=4, **penalty)(X[:1], T, INDEX)
+    x = z0
+    for n in range(4):
+        ascent = jnp.sign(x) * (stacked[order[n % 3]] - jnp.abs(x))
+        x = x + 0.1 * (ascent - (2 * 0.9 * (x - z0) + 0.6 * x) / 3)
+    np.testing.assert_allclose(made.x0, x, rtol=1e-5)
+    np.testing.assert_allclose(info.projector_calls, 8 / 3, rtol=1e-6)
+
+
+class Called:
+    """A likelihood that can be called too, and, as it is here, no pytree."""
+
+    def expected(self, image):
+        return image
+
+    def deviance(self, expected):
+        return jnp.sum((expected - 1) ** 2) / 2
+
+    def gradient(self, image):
+        return 1 - image
+
+    def __call__(self, number):
+        raise AssertionError("it is no function of the update's number")
+
+
+def test_a_likelihood_that_can_be_called_is_one():
+    called = jax.tree_util.register_static(type("Static", (Called,), {}))()
+    made = guidance.dds(PLAIN, called, 0.0, updates=1)(jnp.linspace(0.5, 2, 8), T, INDEX)[0]
+    np.testing.assert_allclose(made.x0, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("message", "make"),
+    [
+        ("naive guidance needs a likelihood that is a pytree; Called", lambda: guidance.naive(PLAIN, Called(), 1.0)),
+        ("DPS needs a likelihood that is a pytree; Called", lambda: guidance.dps(PLAIN, Called(), 1.0)),
+        ("DDS needs a likelihood that is a pytree; Called", lambda: guidance.dds(PLAIN, Called(), 1.0)),
+        ("DDS-δ needs a likelihood that is a pytree; Called", lambda: guidance.dds_delta(PLAIN, Called(), 1.0)),
+        (
+            "a likelihood schedule needs a likelihood that is a pytree",
+            lambda: likelihood_schedule.likelihood_schedule(PLAIN, Called(), X),
+        ),
+        (
+            "DDS needs a penalty with gradient; int has no gradient",
+            lambda: guidance.dds(PLAIN, LIKELIHOOD, 1.0, penalty=3),
+        ),
+        (
+            "DDS-δ needs a penalty with gradient; int has no gradient",
+            lambda: guidance.dds_delta(PLAIN, LIKELIHOOD, 1.0, penalty=3),
+        ),
+    ],
+)
+def test_what_lacks_a_method_or_is_no_pytree_is_refused(message, make):
+    with pytest.raises(ConfigError, match=message) as said:
+        make()
+    assert "\n" not in str(said.value)
 
 
 def test_a_guided_denoiser_is_a_pytree_compiled_once_and_vmapped_over_its_weight():

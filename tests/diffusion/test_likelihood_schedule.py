@@ -104,13 +104,6 @@ def test_the_proximal_variant_is_held_by_its_anchor(scan, prior):
     assert not info.reached_target.any()
 
 
-def test_gain_rule_asks_for_more_iterations_with_more_counts(scan):
-    path = goal(scan, 40.0).path
-    few = likelihood_schedule.iterations_of_gain(path, 5.0)
-    many = likelihood_schedule.iterations_of_gain(10 * path, 5.0)
-    assert 1 <= few < many <= 40
-
-
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_zero_counts_leave_nothing_to_reach(scan, prior, level):
     silent = replace(scan, counts=level * 0 * scan.counts)

@@ -10,10 +10,14 @@ import pytest
 from medjax import iterate
 from medjax.diffusion.denoiser import denoise
 from medjax.diffusion.prior import Prior, Settings, denoiser, slices
-from medjax.diffusion.prior_file import SHIPPED, examples, load_prior, network, save_prior
+from medjax.diffusion.prior_file import SHIPPED, examples, load_prior, save_prior
 from medjax.diffusion.prior_training import initial_params, trainer
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
+from medjax.models.model import Model
+from medjax.models.score_unet import score_unet
+from medjax.models.weights import load_weights, save_weights
+from medjax.tools.pet_prior import network
 
 SMALL = Settings(widths=(8, 16), attention=(1,), size=16)
 HALF = jnp.full(2, 0.5)
@@ -45,11 +49,6 @@ def test_training_lowers_the_loss(trained):
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
-def test_equal_trainings_are_compiled_once():
-    first, second = (training(jax.random.key(0), SMALL, 0.7, 60, 3e-3)[0] for _ in range(2))
-    assert first == second and hash(first.step) == hash(second.step)
-
-
 def test_what_is_saved_comes_back(trained, tmp_path):
     prior, _ = trained
     save_prior(tmp_path / "p.npz", prior)
@@ -74,6 +73,62 @@ def test_other_sides_and_files_are_refused(trained, tmp_path):
         load_prior(tmp_path / "p.npz")
     with pytest.raises(ConfigError, match="mode diagonal"):
         denoiser(prior, "diagonal")
+
+
+def bias_init(key, x, level, orientation):
+    return {"bias": jnp.zeros((1, 1, 1, 1))}
+
+
+def bias_apply(params, x, level, orientation, key=None):
+    return x + params["bias"]
+
+
+def test_rate_width_of_data_and_decay_are_traced():
+    """Another learning rate is no other program, and a sweep over it is one: as many trainings by hand."""
+    batch, traces = (jnp.ones((2, 16, 16, 1)), jnp.arange(2)), []
+
+    def algorithm(r):
+        return trainer(Model(bias_init, bias_apply), SMALL, 0.7 * r, 3, 1e-2 * r, 0.5 * r)
+
+    @jax.jit
+    def step(algorithm, state):
+        traces.append(1)
+        return algorithm.step(state, batch)
+
+    def trained(r):
+        state = algorithm(r).init({"bias": jnp.zeros((1, 1, 1, 1))}, jax.random.key(1))
+        for _ in range(3):
+            state, info = step(algorithm(r), state)
+        return state.params["bias"], state.ema_params["bias"], info.loss
+
+    hand = [trained(r) for r in (1.0, 0.1)]
+    assert len(traces) == 1
+    many = jax.vmap(trained)(jnp.asarray([1.0, 0.1]))
+    for number, one in enumerate(hand):
+        for own, swept in zip(one, many, strict=True):
+            np.testing.assert_allclose(swept[number], own, rtol=1e-4)
+    assert abs(hand[0][0]) > 5 * abs(hand[1][0]) > 0 and hand[0][2] != hand[1][2]
+
+
+def test_a_foreign_network_is_saved_under_its_name_and_given_again(tmp_path, trained):
+    model, file = Model(bias_init, bias_apply), tmp_path / "p.npz"
+    prior = Prior({"bias": jnp.full((1, 1, 1, 1), 0.5)}, 0.7, vp(), model, SMALL)
+    with pytest.raises(ConfigError, match="not the score_unet of its settings; expected another name"):
+        save_prior(file, prior)
+    assert not file.exists()
+    save_prior(file, prior, network="bias")
+    with pytest.raises(ConfigError, match=r"p\.npz: its network is 'bias', none of medjax; give it: load_prior"):
+        load_prior(file)
+    with pytest.raises(DataError, match="weights bias are none of this network"):
+        load_prior(file, network(SMALL))
+    back, x = load_prior(file, model), jnp.ones((2, 16, 16))
+    assert back.model == model and back.settings == SMALL
+    np.testing.assert_array_equal(slices(back)(x, HALF), slices(prior)(x, HALF))
+    save_prior(file, trained[0])
+    params, header = load_weights(file)
+    assert header.pop("network") == "score_unet"
+    save_weights(tmp_path / "old.npz", params, header)
+    assert load_prior(tmp_path / "old.npz").model == score_unet((8, 16), 1, (1,))
 
 
 def test_training_can_start_from_a_prior(trained):

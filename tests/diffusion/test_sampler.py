@@ -9,7 +9,7 @@ from medjax import iterate
 from medjax.diffusion import guidance, sampler
 from medjax.diffusion.denoiser import from_score
 from medjax.diffusion.sde import sample_prior, ve, vp
-from medjax.errors import ConfigError
+from medjax.errors import ConfigError, DataError
 
 from .conftest import gaussian_denoiser
 
@@ -183,3 +183,20 @@ def test_times_out_of_order_are_refused(steps, first, last):
         sampler.uniform_times(steps, first, last)
     with pytest.raises(ConfigError, match="first > last"):
         sampler.karras_times(vp(), steps, 7.0, first, last)
+
+
+def test_a_step_past_the_last_time_changes_nothing_and_says_so():
+    """Also where a part of a batch is past it; `iterate.loop` stops there."""
+    algorithm = sampler.sampler(exact(vp()), vp(), sampler.uniform_times(3), sampler.ddim(1.0))
+    start = algorithm.init(jax.random.key(0), (4, 2))
+    done, infos = iterate.scan(algorithm, start, 3)
+    more, over = jax.jit(lambda state: iterate.scan(algorithm, state, 5))(start)
+    jax.tree.map(np.testing.assert_array_equal, more._replace(key=0), done._replace(key=0))
+    assert more.step == 3 and jnp.isfinite(infos.projector_calls).all()
+    np.testing.assert_array_equal(jnp.isnan(over.projector_calls), [False] * 3 + [True] * 2)
+    states = jax.tree.map(lambda a, b: jnp.stack([a, b]), start, done)
+    stepped, _ = jax.vmap(algorithm.step)(states)
+    assert stepped.step.tolist() == [1, 3]
+    np.testing.assert_array_equal(stepped.sample[1], done.sample)
+    with pytest.raises(DataError, match="projector_calls not finite by step 4"):
+        iterate.last(iterate.loop(algorithm, done, 1), done)

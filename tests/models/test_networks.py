@@ -49,12 +49,28 @@ def test_a_network_is_made_again_from_what_a_file_says(name, settings, model):
         ("unet", {"classes": 2, "norm": "group"}, "no setting 'norm'; expected one of classes, widths, deep, dropout"),
         ("unet", {"widths": [8]}, "network unet: no classes; expected a value"),
         ("unet", {"classes": "2"}, "network unet: classes '2'; expected int"),
-        ("unet", {"classes": 2, "widths": 8}, r"network unet: widths 8; expected tuple"),
+        ("unet", {"classes": 2, "widths": 8}, r"network unet: widths 8; expected a list of int"),
+        ("unet", {"classes": 2, "widths": ["a"]}, r"network unet: widths \['a'\]; expected a list of int"),
+        ("unet", {"classes": 2, "widths": []}, r"network unet: widths \[\]; expected one value or more"),
+        ("unet", {"classes": 2, "widths": [8, 0]}, r"network unet: widths \[8, 0\]; expected 1 or more"),
+        ("unet", {"classes": True}, "network unet: classes True; expected int"),
+        ("unet", {"classes": -1}, "network unet: classes -1; expected 1 or more"),
+        ("unet", {"classes": 2, "deep": 1}, "network unet: deep 1; expected bool"),
+        ("unet", {"classes": 2, "dropout": 1}, "network unet: dropout 1; expected 0 or more, less than 1"),
+        ("score_unet", {"widths": [8], "attention": [-1]}, r"attention \[-1\]; expected 0 or more"),
+        ("plain_unet", {**PLAN, "kernels": [[3, 3]] * 2}, "expected a list of a list of 3 int"),
     ],
 )
 def test_unknown_names_and_settings_are_refused(name, settings, message):
     with pytest.raises(ConfigError, match=message):
         build(name, settings)
+
+
+def test_lists_are_as_good_as_tuples():
+    assert unet(3, [8, 16]) == unet(3, (8, 16)) and hash(unet(3, [8, 16])) == hash(unet(3, (8, 16)))
+    assert score_unet([8, 16], attention=[1]) == score_unet((8, 16), attention=(1,))
+    lists = {key: list(value) if isinstance(value, tuple) else value for key, value in PLAN.items()}
+    assert hash(plain_unet(**lists)) == hash(plain_unet(**PLAN))
 
 
 MODELS = {

@@ -72,3 +72,20 @@ def test_other_files_are_refused(tmp_path):
         write()
         with pytest.raises(DataError, match="no weights; expected an npz"):
             load_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("message", "params"),
+    [
+        ("'settings': that is a name that the file needs itself", {"settings": jnp.ones(1)}),
+        ("'allow_pickle': that is a name", {"allow_pickle": jnp.ones(1)}),
+        ("'a/b'; expected names without '/'", {"a/b": jnp.ones(1), "a": {"b": jnp.zeros(1)}}),
+    ],
+)
+def test_names_that_would_be_lost_are_refused(message, params, tmp_path):
+    with pytest.raises(DataError, match=message):
+        save_weights(tmp_path / "w.npz", params, HEADER)
+    assert not list(tmp_path.iterdir())
+    save_weights(tmp_path / "w.npz", {"net": {"settings": jnp.ones(2), "file": jnp.ones(1)}}, HEADER)
+    params, header = load_weights(tmp_path / "w.npz")
+    assert header == HEADER and params["net"]["settings"].shape == (2,)
