@@ -80,6 +80,7 @@ def test_other_settings_are_another_part(tmp_path):
     different = [
         module.Slotted(3), module.Slotted(4), Holder(3), Holder(4), partial(module.apply, 3), partial(module.apply, 4),
         static_partial(module.apply, 3), static_partial(module.apply, 4), Holder(np.zeros(2000)),
+        Holder(jax.random.key(0)), Holder(jax.numpy.zeros((2, 2))), Holder(np.zeros((4, 1), np.float32)),
         Holder(np.eye(2000)[999]), unet(3, (8, 16)), unet(3, (8, 16), group_norm(4)),
     ]  # fmt: skip
     assert len(set(map(identity, different))) == len(different)

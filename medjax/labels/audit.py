@@ -83,7 +83,7 @@ def training_dynamics(
         "train": train,
         "scores": scores.init(chosen, len(images), labels.shape[1:]),
         "agreement": np.full(-(-settings.steps // settings.every), np.nan),
-        "run": _fingerprint(seed, images, labels, settings, probe, chosen),
+        "run": {} if checkpoints is None else _fingerprint(seed, images, labels, settings, probe, chosen),
     }
     if checkpoints is not None and (found := restore(checkpoints, kept)) is not None:
         _check_run(checkpoints, found[1]["run"], kept["run"])

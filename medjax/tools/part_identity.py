@@ -13,13 +13,17 @@ import hashlib
 import inspect
 import re
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
 
+import jax
 import numpy as np
+
+LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
 def identity(part: Any) -> str:
@@ -33,8 +37,8 @@ def identity(part: Any) -> str:
 
 def _describe(part: Any, texts: list[str], files: set[Path], seen: dict[int, Any]) -> None:
     """Add the texts and source files of a part and of all that it holds; `seen` keeps parts, so that ids are theirs."""
-    if hasattr(part, "__array__") and not isinstance(part, type):
-        texts.append(hashlib.sha256(np.asarray(part).tobytes()).hexdigest())
+    if isinstance(part, np.ndarray | jax.Array) and not jax.dtypes.issubdtype(part.dtype, jax.dtypes.extended):
+        texts.append(f"{part.dtype} {part.shape} {hashlib.sha256(np.asarray(part).tobytes()).hexdigest()}")
         return
     held = () if id(part) in seen else _held(part)
     name = f"{type(part).__qualname__} {getattr(part, '__qualname__', '')}"
@@ -43,7 +47,7 @@ def _describe(part: Any, texts: list[str], files: set[Path], seen: dict[int, Any
     kind = part if isinstance(part, type) else type(part)
     for one in (part, kind, *filter(inspect.isfunction, vars(kind).values())):
         with contextlib.suppress(TypeError, OSError):  # of an object, or built in: no source
-            if not _of_python(one) and (file := inspect.getsourcefile(one)) and Path(file).is_file():
+            if (file := inspect.getsourcefile(one)) and Path(file).is_file() and not _came_with_python(Path(file)):
                 files.add(Path(file))
     for each in held:
         _describe(each, texts, files, seen)
@@ -72,6 +76,10 @@ def _held(part: Any) -> Sequence[Any]:
     return [getattr(part, name) for name in dict.fromkeys(names) if name != "__dict__" and hasattr(part, name)]
 
 
-def _of_python(one: Any) -> bool:
-    """Whether it belongs to Python's own library."""
-    return (getattr(one, "__module__", None) or "").split(".")[0] in sys.stdlib_module_names
+def _of_python(kind: type) -> bool:
+    """Whether it is a type of Python's own, whose objects print what they are."""
+    return kind.__module__.split(".")[0] in sys.stdlib_module_names
+
+
+def _came_with_python(file: Path) -> bool:
+    return file.is_relative_to(LIBRARY) and "site-packages" not in file.parts
