@@ -146,7 +146,7 @@ def test_an_info_of_nan_stops_though_the_state_is_finite():
     info = {"misfit": jnp.asarray(jnp.nan), "bound": jnp.asarray(jnp.inf)}
     algorithm = descent(TARGET, 0.3)
     odd = algorithm._replace(step=lambda state: (algorithm.step(state)[0], info))
-    with pytest.raises(DataError, match=r"^misfit not finite by step 1;"):
+    with pytest.raises(DataError, match=r"^misfit not finite by step 1$"):
         list(iterate.loop(odd, algorithm.init(KEY), 1))
 
 

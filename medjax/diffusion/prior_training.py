@@ -59,8 +59,7 @@ def initial_params(
 
 
 def _trainer(model: Network, settings: Settings, steps: int, sigma_data: Any, rate: Any, decay: Any) -> Algorithm:
-    shape = warmup_cosine(1.0, steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(lambda count: rate * shape(count)))
+    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(warmup_cosine(rate, steps)))
     sde = vp(settings.beta_min, settings.beta_max)
 
     def loss(params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
