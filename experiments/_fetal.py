@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from medjax.ivim.fit import fit
 from medjax.ivim.maps import STEPS, Maps, maps, named_maps
-from medjax.ivim.outliers import spoilt
+from medjax.ivim.outliers import outlier_frames
 from medjax.ivim.signal import Ivim
 from medjax.metrics.regions import boundary_sensitivity, region_statistics
 from medjax.models.model import Model
@@ -121,7 +121,7 @@ def _read(config: ConfigDict, one: Fetal, automatic: np.ndarray) -> dict[str, An
     voxel_ml = float(np.prod(one.spacing)) / 1000
     found = {name: _fitted(one, **options) for name, options in READINGS.items()}
     parameters = {name: _volumes(one, maps.parameters) for name, maps in found.items()}
-    left_out = spoilt(one.signals[:, automatic if automatic.any() else manual], one.bvalues)
+    left_out = outlier_frames(one.signals[:, automatic if automatic.any() else manual], one.bvalues)
     parameters[KEPT] = _volumes(one, _without(one, left_out))
     pure = manual & (one.lung_share > PURE)
     z = int(np.argmax(manual.sum((0, 1))))

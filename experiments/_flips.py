@@ -49,7 +49,7 @@ class Judged(NamedTuple):
     max_probability: Array  # 1 − it, so that all three are higher where doubt is
 
 
-class Bench(NamedTuple):
+class Setup(NamedTuple):
     """What all members share, made once so that it is compiled once."""
 
     model: Model
@@ -58,7 +58,7 @@ class Bench(NamedTuple):
     judge: Callable[[PyTree, Scenes], Judged]
 
 
-def bench(config: ConfigDict) -> Bench:
+def setup(config: ConfigDict) -> Setup:
     """Network, a trainer of each method, and the compiled functions that look at predictions."""
     t = config.training
     model = unet(CLASSES, tuple(config.model.widths))
@@ -75,7 +75,7 @@ def bench(config: ConfigDict) -> Bench:
     robust = group_dro.trainer(losses, optimizer, GROUPS, t.dro_rate)
     trainers = dict.fromkeys(NAMES, trainer(loss, optimizer)) | {"group_dro": robust}
     validate = jax.jit(lambda params, data: loss(params, data, jax.random.key(0)))
-    return Bench(model, trainers, validate, jax.jit(functools.partial(_judge, model.apply)))
+    return Setup(model, trainers, validate, jax.jit(functools.partial(_judge, model.apply)))
 
 
 def splits(config: ConfigDict, correlation: float, seed: int) -> Splits:
@@ -103,7 +103,7 @@ def _published(config: ConfigDict, correlation: float) -> Splits:
     return Splits(*(flip_manifests.load([r for r in records if r.split == name], side) for name in Splits._fields))
 
 
-def train(config: ConfigDict, work: WorkDir, b: Bench, data: Splits, method: str, name: str, seed: int) -> PyTree:
+def train(config: ConfigDict, work: WorkDir, b: Setup, data: Splits, method: str, name: str, seed: int) -> PyTree:
     """The parameters that the rule `training.selection` takes, one rule for every method.
 
     `last`: those after the last step. `validation`: those with the lowest validation loss, balanced over groups, as
@@ -157,7 +157,7 @@ def _batches(config: ConfigDict, data: Scenes, method: str, key: PRNGKeyArray, s
     return mixed
 
 
-def judged(b: Bench, params: PyTree, test: Scenes) -> Judged:
+def assess(b: Setup, params: PyTree, test: Scenes) -> Judged:
     """The test set through a network."""
     parts = [b.judge(params, part) for part in chunks(test)]
     return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(one) for one in arrays]), *parts)
@@ -186,7 +186,7 @@ class Member(NamedTuple):
     judged: Judged
 
 
-def members(config: ConfigDict, work: WorkDir, b: Bench) -> dict[tuple[str, float], list[Member]]:
+def members(config: ConfigDict, work: WorkDir, b: Setup) -> dict[tuple[str, float], list[Member]]:
     """Every (method, correlation), a member for each seed; each is a stage, so that a killed run goes on after it."""
     found: dict[tuple[str, float], list[Member]] = {}
     places = [(m, r, s) for s in range(config.seeds) for r in config.correlations for m in config.methods]
@@ -196,7 +196,7 @@ def members(config: ConfigDict, work: WorkDir, b: Bench) -> dict[tuple[str, floa
         def made(method: str = method, rho: float = correlation, seed: int = seed, name: str = name) -> dict[str, Any]:
             data = splits(config, rho, seed)
             params = train(config, work, b, data, method, name, seed)
-            return {"params": params, "judged": judged(b, params, data.test)._asdict()}
+            return {"params": params, "judged": assess(b, params, data.test)._asdict()}
 
         kept = stage(work, name, made)
         found.setdefault((method, correlation), []).append(Member(kept["params"], Judged(**kept["judged"])))

@@ -1,6 +1,6 @@
 """What the PET experiments share: subjects that no prior has seen, their scans, and how images of them are judged.
 
-A *case* is one noisy scan of one subject. Cases lie along a leading axis and share the scanner, so a method handles all
+A *case* is one noisy scan of one subject. Scans lie along a leading axis and share the scanner, so a method handles all
 of them in one program; the projector folds them into one stack of slices.
 """
 
@@ -33,7 +33,7 @@ FINE_MM = 1.0
 AnyArray = Any  # of NumPy on the host, of JAX where cases are traced
 
 
-class Bench(NamedTuple):
+class Setup(NamedTuple):
     """What all cases share."""
 
     scanner: Scanner
@@ -51,7 +51,7 @@ class Subject(NamedTuple):
     volume_mm3: float
 
 
-class Cases(NamedTuple):
+class Scans(NamedTuple):
     """Scans along a leading axis, and the truth that judges them."""
 
     counts: AnyArray
@@ -67,9 +67,9 @@ class Cases(NamedTuple):
     level: AnyArray  # trues per mm³
     subject: AnyArray
 
-    def where(self, chosen: Any) -> "Cases":
+    def where(self, chosen: Any) -> "Scans":
         """The cases of a mask, an index array or a slice."""
-        return Cases(*(array[chosen] for array in self))
+        return Scans(*(array[chosen] for array in self))
 
     @property
     def number(self) -> int:
@@ -77,14 +77,14 @@ class Cases(NamedTuple):
         return len(self.level)
 
 
-def bench(scanner: str, size: int, voxel_mm: float, resolution_mm: float = 4.5, background: float = 0.5) -> Bench:
+def bench(scanner: str, size: int, voxel_mm: float, resolution_mm: float = 4.5, background: float = 0.5) -> Setup:
     """A ring and a slice of `size`² voxels."""
     ring = preset(scanner)
     coarse = grid(ring, size, voxel_mm, 1)
     system = build_system(lines(ring), coarse)
     empty = jnp.zeros((ring.views, ring.bins, 1))
     template = acquire(system, empty, 1.0, 0.0, gaussian_psf(coarse, resolution_mm))
-    return Bench(ring, coarse, template, resolution_mm, background)
+    return Setup(ring, coarse, template, resolution_mm, background)
 
 
 @lru_cache(maxsize=2)
@@ -93,7 +93,7 @@ def template_head(tracer: str, lesions: tuple[Lesion, ...] = ()) -> Brain:
     return brain(FINE_MM, tracer, lesions=lesions)
 
 
-def subject(b: Bench, seed: int, tracer: str = "fdg", lesions: int = 0, z_mm: float | None = None) -> Subject:
+def subject(b: Setup, seed: int, tracer: str = "fdg", lesions: int = 0, z_mm: float | None = None) -> Subject:
     """A slice through a held-out deformation of the MNI head, with `lesions` hot spots in its white matter."""
     change = deformation(HELD_OUT + seed)
     own = generator(HELD_OUT + seed)
@@ -109,7 +109,7 @@ def subject(b: Bench, seed: int, tracer: str = "fdg", lesions: int = 0, z_mm: fl
     return simulated(b.scanner, b.resolution_mm, truth, head, fine)
 
 
-def training_subject(b: Bench, seed: int) -> Subject:
+def training_subject(b: Setup, seed: int) -> Subject:
     """A slice of a head of the family that priors learn: shape and activities vary, no lesions. `seed` below 10 000."""
     own = generator(seed)
     tissues, affine = _tissues()
@@ -160,7 +160,7 @@ def _lesions(own: np.random.Generator, plain: Brain, change: Any, number: int) -
     return out
 
 
-def scan(b: Bench, subjects: Sequence[Subject], levels: Sequence[float], realisations: int, seed: int) -> Cases:
+def scan(b: Setup, subjects: Sequence[Subject], levels: Sequence[float], realisations: int, seed: int) -> Scans:
     """Every subject at every level, `realisations` times: levels outermost, then subjects."""
     rows = []
     pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
@@ -178,7 +178,7 @@ def scan(b: Bench, subjects: Sequence[Subject], levels: Sequence[float], realisa
                 arrays = (scan.counts, m, scan.additive, made(m), alike, np.maximum(one.truth.activity, 0))
                 rows.append((k, number, r, (*map(np.asarray, arrays), *masks, np.float32(level), np.int32(number))))
     rows.sort(key=lambda row: row[:3])
-    return Cases(*(np.stack(arrays) for arrays in zip(*(row[3] for row in rows), strict=True)))
+    return Scans(*(np.stack(arrays) for arrays in zip(*(row[3] for row in rows), strict=True)))
 
 
 def _masks(truth: Brain) -> tuple[np.ndarray, ...]:
@@ -190,7 +190,7 @@ def _masks(truth: Brain) -> tuple[np.ndarray, ...]:
     return truth.brain_mask, eroded if eroded.sum() > 20 else white, lesions, ring
 
 
-def acquisition(b: Bench, one: Cases) -> Acquisition:
+def acquisition(b: Setup, one: Scans) -> Acquisition:
     """The acquisition of one case (or, traced by vmap, of each)."""
     return replace(
         b.template,
@@ -204,7 +204,7 @@ def acquisition(b: Bench, one: Cases) -> Acquisition:
 MEASURES = ("nrmse", "ssim", "lesion_contrast", "background_sd")
 
 
-def measures(image: np.ndarray, one: Cases) -> dict[str, float]:
+def measures(image: np.ndarray, one: Scans) -> dict[str, float]:
     """Against the truth: error and similarity in the brain, recovered lesion contrast, noise in pure white matter."""
     lesion = bool(one.lesions.any() and one.ring.any())
     return {

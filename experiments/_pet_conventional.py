@@ -5,8 +5,8 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments._pet import Bench, Cases, acquisition
-from experiments._pet_batched import Made
+from experiments._pet import Scans, Setup, acquisition
+from experiments._pet_batched import Reconstruction
 from medjax import iterate
 from medjax.iterate import Algorithm
 from medjax.penalty import Patch, Quadratic, RelativeDifference, neighbours
@@ -16,7 +16,7 @@ from medjax.pet.bsrem import bsrem as bsrem_algorithm
 from medjax.pet.psf import blur, gaussian_psf
 
 
-def _filtered(b: Bench, image: Array, filter_mm: Array) -> Array:
+def _filtered(b: Setup, image: Array, filter_mm: Array) -> Array:
     return blur(gaussian_psf(b.grid, filter_mm), image)
 
 
@@ -24,24 +24,24 @@ def _reconstruct(algorithm: Algorithm, stacked: Acquisition, iterations: Array) 
     return iterate.repeat(algorithm, em.init(stacked), em.updates(stacked, 1) * iterations.astype(int)).image
 
 
-def osem(b: Bench, key: Array, case: Cases, passes: Array, filter_mm: Array, subsets: int = 14) -> Made:
+def osem(b: Setup, key: Array, case: Scans, passes: Array, filter_mm: Array, subsets: int = 14) -> Reconstruction:
     """Ordered-subset EM, then a Gaussian."""
     stacked = ordered_subsets(acquisition(b, case), subsets)
-    return Made(_filtered(b, _reconstruct(em.osem(stacked), stacked, passes), filter_mm), 2 * passes)
+    return Reconstruction(_filtered(b, _reconstruct(em.osem(stacked), stacked, passes), filter_mm), 2 * passes)
 
 
 def map_em(
-    b: Bench, key: Array, case: Cases, passes: Array, beta: Array, filter_mm: Array, guided: bool = False
-) -> Made:
+    b: Setup, key: Array, case: Scans, passes: Array, beta: Array, filter_mm: Array, guided: bool = False
+) -> Reconstruction:
     """De Pierro's MAP-EM with a quadratic penalty, all neighbours or those that the MR finds alike."""
     stacked = ordered_subsets(acquisition(b, case), 7)
     pairs = neighbours(b.grid.shape, b.grid.voxel_mm)
     pairs = replace(pairs, weights=jnp.asarray(case.alike)) if guided else pairs
     algorithm = em.map_em(stacked, Quadratic(pairs), em.penalty_weight(stacked, beta))
-    return Made(_filtered(b, _reconstruct(algorithm, stacked, passes), filter_mm), 2 * passes)
+    return Reconstruction(_filtered(b, _reconstruct(algorithm, stacked, passes), filter_mm), 2 * passes)
 
 
-def patch_map_em(b: Bench, key: Array, case: Cases, beta: Array, delta: Array, passes: int = 10) -> Made:
+def patch_map_em(b: Setup, key: Array, case: Scans, beta: Array, delta: Array, passes: int = 10) -> Reconstruction:
     """MAP-EM with the patch-based penalty of Wang & Qi; δ in units of the mean activity."""
     stacked = ordered_subsets(acquisition(b, case), 7)
     weight = em.penalty_weight(stacked, beta)
@@ -49,14 +49,14 @@ def patch_map_em(b: Bench, key: Array, case: Cases, beta: Array, delta: Array, p
     penalty = Patch(neighbours(b.grid.shape, b.grid.voxel_mm), threshold)
     start = iterate.repeat(em.osem(stacked), em.init(stacked), 7)
     state = iterate.repeat(em.map_em(stacked, penalty, weight), start, em.updates(stacked, passes))
-    return Made(state.image, 2.0 * (passes + 1) + 0 * beta)
+    return Reconstruction(state.image, 2.0 * (passes + 1) + 0 * beta)
 
 
-def bsrem(b: Bench, key: Array, case: Cases, beta: Array, filter_mm: Array, passes: int = 20) -> Made:
+def bsrem(b: Setup, key: Array, case: Scans, beta: Array, filter_mm: Array, passes: int = 20) -> Reconstruction:
     """BSREM with the relative difference; β in units of the mean sensitivity."""
     stacked = ordered_subsets(acquisition(b, case), 14)
     penalty = RelativeDifference(neighbours(b.grid.shape, b.grid.voxel_mm))
     algorithm = bsrem_algorithm(stacked, penalty, beta * jnp.mean(jnp.asarray(case.sensitivity)))
     start = iterate.repeat(em.osem(stacked), em.init(stacked), em.updates(stacked, 1))
     state = iterate.repeat(algorithm, algorithm.init(start.image), em.updates(stacked, passes))
-    return Made(_filtered(b, state.image, filter_mm), 2.0 * (passes + 1) + 0 * beta)
+    return Reconstruction(_filtered(b, state.image, filter_mm), 2.0 * (passes + 1) + 0 * beta)

@@ -14,8 +14,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree, Scalar
 
-from experiments._pet import Bench, Cases, acquisition
-from experiments._pet_batched import Made, Method, batched, ready
+from experiments._pet import Scans, Setup, acquisition
+from experiments._pet_batched import Method, Reconstruction, batched, to_device
 from experiments._pet_conventional import osem
 from medjax import iterate
 from medjax.diffusion.score_matching import intensity_scale
@@ -34,7 +34,7 @@ SUBSETS, UPDATES = 7, 10  # of the unrolled network
 START = {"passes": 2.0, "filter_mm": 0.0}  # the OSEM image both begin with
 
 
-def started(b: Bench, cases: Cases) -> np.ndarray:
+def started(b: Setup, cases: Scans) -> np.ndarray:
     """The OSEM image of each case."""
     run = batched(b, osem, 10)
     return run(jax.random.key(0), cases, {name: np.full(cases.number, value) for name, value in START.items()}).image
@@ -51,7 +51,7 @@ def _clean(model: Model, params: PyTree, image: Array, level: Array) -> Array:
     return jnp.maximum(x + model.apply(params, x, level), 0) * scale
 
 
-def train_unet(b: Bench, cases: Cases, steps: int, batch: int, seed: int, model: Model = UNET) -> PyTree:
+def train_unet(b: Setup, cases: Scans, steps: int, batch: int, seed: int, model: Model = UNET) -> PyTree:
     """Parameters after `steps` of Adam on the squared error, images mirrored at random."""
     images = started(b, cases)
     levels = np.log10(cases.level).astype(np.float32)
@@ -70,14 +70,14 @@ def train_unet(b: Bench, cases: Cases, steps: int, batch: int, seed: int, model:
     return _fit(loss, params, batches, steps, seed, "training the U-Net")
 
 
-def unet_method(b: Bench, params: PyTree, model: Model = UNET) -> Method:
+def unet_method(b: Setup, params: PyTree, model: Model = UNET) -> Method:
     """The trained U-Net; it has nothing to tune."""
     clean = jax.jit(partial(_clean, model, params))
 
-    def run(key: Array, cases: Cases, knobs: Any) -> Made:
+    def run(key: Array, cases: Scans, knobs: Any) -> Reconstruction:
         level = jnp.asarray(np.log10(cases.level), jnp.float32)
         made = clean(jnp.asarray(started(b, cases)), level)
-        return Made(np.asarray(made), np.full(cases.number, 2 * START["passes"]))
+        return Reconstruction(np.asarray(made), np.full(cases.number, 2 * START["passes"]))
 
     return Method("supervised", run, {})
 
@@ -85,7 +85,7 @@ def unet_method(b: Bench, params: PyTree, model: Model = UNET) -> Method:
 # ── unrolled EM ──
 
 
-def _unrolled(b: Bench, model: Model, params: PyTree, case: Cases, image: Array, stacked: Acquisition) -> Array:
+def _unrolled(b: Setup, model: Model, params: PyTree, case: Scans, image: Array, stacked: Acquisition) -> Array:
     scale = intensity_scale(image)
     scale = jnp.where(scale > 0, scale, 1)
 
@@ -95,7 +95,7 @@ def _unrolled(b: Bench, model: Model, params: PyTree, case: Cases, image: Array,
     return unrolled(stacked, image, regularise, jnp.exp(params["log_strength"]), UPDATES)
 
 
-def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int, model: Model = CNN) -> PyTree:
+def train_unrolled(b: Setup, cases: Scans, steps: int, batch: int, seed: int, model: Model = CNN) -> PyTree:
     """Parameters of the CNN and the log of its strength; gradients go through the projector."""
     images = started(b, cases)
     split = jax.jit(jax.vmap(lambda case: _sensitivities(b, case)))
@@ -103,7 +103,7 @@ def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int, mo
     def loss(params: PyTree, data: PyTree, key: Array) -> Scalar:
         case, image, sensitivity = data
 
-        def one(case: Cases, image: Array, sensitivity: Array) -> Array:
+        def one(case: Scans, image: Array, sensitivity: Array) -> Array:
             stacked = replace(ordered_subsets(acquisition(b, case), SUBSETS), sensitivity=sensitivity)
             return _unrolled(b, model, params, case, image, stacked)
 
@@ -111,7 +111,7 @@ def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int, mo
 
     def batches(number: int) -> PyTree:
         index = np.random.default_rng((seed, number)).integers(cases.number, size=batch)
-        case = ready(cases, index)
+        case = to_device(cases, index)
         return case, jnp.asarray(images[index]), split(case)
 
     shape = jnp.zeros((1, *b.grid.shape[:2], 1))
@@ -119,18 +119,18 @@ def train_unrolled(b: Bench, cases: Cases, steps: int, batch: int, seed: int, mo
     return _fit(loss, params, batches, steps, seed, "training the unrolled EM")
 
 
-def _sensitivities(b: Bench, case: Cases) -> Array:
+def _sensitivities(b: Setup, case: Scans) -> Array:
     return ordered_subsets(acquisition(b, case), SUBSETS).sensitivity
 
 
-def unrolled_method(b: Bench, params: PyTree, size: int, model: Model = CNN) -> Method:
+def unrolled_method(b: Setup, params: PyTree, size: int, model: Model = CNN) -> Method:
     """The trained unrolled EM; it has nothing to tune."""
 
-    def one(b: Bench, key: Array, case: Cases) -> Made:
+    def one(b: Setup, key: Array, case: Scans) -> Reconstruction:
         image = osem(b, key, case, jnp.asarray(START["passes"]), jnp.asarray(START["filter_mm"])).image
         stacked = ordered_subsets(acquisition(b, case), SUBSETS)
         cost = jnp.asarray(2 * START["passes"] + 2 * UPDATES / SUBSETS)
-        return Made(_unrolled(b, model, params, case, image, stacked), cost)
+        return Reconstruction(_unrolled(b, model, params, case, image, stacked), cost)
 
     return Method("unrolled", batched(b, one, size), {})
 

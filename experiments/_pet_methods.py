@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
-from experiments._pet import Bench
-from experiments._pet_batched import Made, Method, batched
+from experiments._pet import Setup
+from experiments._pet_batched import Method, Reconstruction, batched
 from experiments._pet_conventional import bsrem, map_em, osem, patch_map_em
 from experiments._pet_samplers import (
     Sampling,
@@ -17,19 +17,19 @@ from experiments._pet_samplers import (
 )
 
 
-def methods(b: Bench, s: Sampling, size: int) -> dict[str, Method]:
+def methods(b: Setup, s: Sampling, size: int) -> dict[str, Method]:
     """Every method that is not learned, by name; `size` cases at once."""
     guided = partial(map_em, guided=True)
     passes, filters = (1.0, 2.0, 4.0, 8.0), (0.0, 3.0, 5.0, 7.0)
     beta = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-    conventional: dict[str, tuple[Callable[..., Made], dict[str, tuple[float, ...]]]] = {
+    conventional: dict[str, tuple[Callable[..., Reconstruction], dict[str, tuple[float, ...]]]] = {
         "osem": (osem, {"passes": passes, "filter_mm": filters}),
         "map_em": (map_em, {"beta": beta, "passes": (4.0, 10.0), "filter_mm": (0.0, 4.0)}),
         "mr_map_em": (guided, {"beta": (*beta[2:], 64.0, 128.0), "passes": (4.0, 10.0), "filter_mm": (0.0, 4.0)}),
         "patch_map_em": (patch_map_em, {"beta": (*beta[2:], 64.0, 128.0), "delta": (0.03, 0.1, 0.3)}),
         "bsrem": (bsrem, {"beta": (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128), "filter_mm": (0.0, 4.0)}),
     }
-    sampled: dict[str, tuple[Callable[..., Made], dict[str, tuple[float, ...]]]] = {
+    sampled: dict[str, tuple[Callable[..., Reconstruction], dict[str, tuple[float, ...]]]] = {
         "naive": (naive, {"weight": (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0)}),
         "dds": (dds, {"anchor": (0.0156, 0.0312, 0.0625, 0.125, 0.25), "updates": (1.0, 2.0, 4.0)}),
         "dds_delta": (dds_delta, {"delta": (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)}),

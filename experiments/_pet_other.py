@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from experiments._pet import FINE_MM, Bench, Subject, simulated
+from experiments._pet import FINE_MM, Setup, Subject, simulated
 from medjax.errors import DataError
 from medjax.io.nifti import Volume, grid_affine, read_nifti, resample
 from medjax.pet.grid import Grid
@@ -20,7 +20,7 @@ ROOM = 20  # voxels of air for skull and scalp
 SLICES_MM = (10.0, 30.0)  # above the brain's middle
 
 
-def other_subjects(b: Bench, folder: Path) -> list[Subject]:
+def other_subjects(b: Setup, folder: Path) -> list[Subject]:
     """Two slices of the brain in `folder`: t1.nii.gz and labels.nii.gz on one grid, skull-stripped.
 
     Raises:
@@ -59,7 +59,7 @@ def _images(t1: np.ndarray, labels: np.ndarray, folder: Path) -> dict[str, np.nd
     }
 
 
-def _slice(b: Bench, images: dict[str, np.ndarray], affine: np.ndarray, centre: tuple[float, float, float]) -> Subject:
+def _slice(b: Setup, images: dict[str, np.ndarray], affine: np.ndarray, centre: tuple[float, float, float]) -> Subject:
     fine = Grid((240, 240, 1), (FINE_MM, FINE_MM, b.grid.voxel_mm[2]))
     return simulated(
         b.scanner, b.resolution_mm, _brain(images, affine, b.grid, centre), _brain(images, affine, fine, centre), fine

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._pet import MEASURES, Bench, Cases, Subject, bench, measures, scan, subject, training_subject
+from experiments._pet import MEASURES, Scans, Setup, Subject, bench, measures, scan, subject, training_subject
 from experiments._pet_batched import Method, averaged
 from experiments._pet_learned import train_unet, train_unrolled, unet_method, unrolled_method
 from experiments._pet_methods import methods
@@ -49,16 +49,16 @@ VALIDATION, TESTED = 500, 0  # first seeds of the heads that knobs are tuned on,
 class Study(NamedTuple):
     """What was reconstructed of the test scans, and how the knobs were found."""
 
-    bench: Bench
+    bench: Setup
     sampling: Sampling
     methods: dict[str, Method]
     tuned: dict[str, Tuned]
-    cases: Cases
+    cases: Scans
     images: dict[str, np.ndarray]
     projections: dict[str, np.ndarray]
 
 
-def prepare(config: ConfigDict, denoiser: Any = None) -> tuple[Bench, Sampling]:
+def prepare(config: ConfigDict, denoiser: Any = None) -> tuple[Setup, Sampling]:
     """The scanner's slice, and the prior with how it is sampled.
 
     A `denoiser` of slices (batch, a, b) of mean emission 1, with its `sde`, takes the place of the prior that the
@@ -87,17 +87,17 @@ def _prior(config: ConfigDict) -> tuple[tuple[Any, Any, Any], int]:
 
 
 def scanned(
-    work: WorkDir, name: str, b: Bench, config: ConfigDict, subjects: Callable[[], Sequence[Subject]], realisations: int
-) -> Cases:
+    work: WorkDir, name: str, b: Setup, config: ConfigDict, subjects: Callable[[], Sequence[Subject]], realisations: int
+) -> Scans:
     """Scans of the subjects at every count level, kept as a stage."""
 
     def make() -> dict[str, np.ndarray]:
         return scan(b, subjects(), config.scan.trues_per_mm3, realisations, config.seed)._asdict()
 
-    return Cases(**stage(work, name, make))
+    return Scans(**stage(work, name, make))
 
 
-def heads(b: Bench, first: int, number: int, config: ConfigDict, tracer: str = "fdg") -> list[Subject]:
+def heads(b: Setup, first: int, number: int, config: ConfigDict, tracer: str = "fdg") -> list[Subject]:
     """Held-out heads, each with its lesions."""
     return [subject(b, first + k, tracer, config.scan.lesions) for k in track(number, f"{tracer} heads")]
 
@@ -136,7 +136,7 @@ def thinned(method: Method, values: int) -> Method:
     return method._replace(grid=grid) if values else method
 
 
-def picture(study: Study, work: WorkDir, level: float) -> Figure:
+def plot_images(study: Study, work: WorkDir, level: float) -> Figure:
     """The first test scan of a count level by every method."""
     first = int(np.flatnonzero(study.cases.level == np.float32(level))[0])
     shown = {"Truth": study.cases.truth[first]} | {NAMES[name]: images[first] for name, images in study.images.items()}
@@ -145,7 +145,7 @@ def picture(study: Study, work: WorkDir, level: float) -> Figure:
 
 
 def reconstructed(
-    work: WorkDir, name: str, method: Method, cases: Cases, tuned: Mapping[float, Mapping[str, float]], seed: int
+    work: WorkDir, name: str, method: Method, cases: Scans, tuned: Mapping[float, Mapping[str, float]], seed: int
 ) -> dict[str, np.ndarray]:
     """Image and projections of every case, kept as a stage."""
 
@@ -155,7 +155,7 @@ def reconstructed(
     return stage(work, name, make)
 
 
-def _learned(config: ConfigDict, work: WorkDir, b: Bench, wanted: Sequence[str]) -> dict[str, Method]:
+def _learned(config: ConfigDict, work: WorkDir, b: Setup, wanted: Sequence[str]) -> dict[str, Method]:
     t = config.training
     if not {"supervised", "unrolled"} & set(wanted):
         return {}
@@ -167,7 +167,7 @@ def _learned(config: ConfigDict, work: WorkDir, b: Bench, wanted: Sequence[str])
     return {"supervised": unet_method(b, unet), "unrolled": unrolled_method(b, em, config.chunk)}
 
 
-def _tuned(work: WorkDir, method: Method, cases: Cases, seed: int) -> Tuned:
+def _tuned(work: WorkDir, method: Method, cases: Scans, seed: int) -> Tuned:
     kept = stage(work, f"tuned_{method.name}", lambda: tune(method, cases, jax.random.key(seed))._asdict())
     return Tuned(**kept)
 
@@ -175,13 +175,13 @@ def _tuned(work: WorkDir, method: Method, cases: Cases, seed: int) -> Tuned:
 # ── what comes of it ──
 
 
-def judged(images: np.ndarray, cases: Cases) -> dict[str, np.ndarray]:
+def assess(images: np.ndarray, cases: Scans) -> dict[str, np.ndarray]:
     """Each measure of each case."""
     rows = [measures(image, cases.where(i)) for i, image in enumerate(images)]
     return {name: np.array([row[name] for row in rows]) for name in MEASURES}
 
 
-def by_level(values: np.ndarray, cases: Cases) -> dict[float, tuple[float, float]]:
+def by_level(values: np.ndarray, cases: Scans) -> dict[float, tuple[float, float]]:
     """Mean and standard deviation over the cases of each count level; NaN left out."""
     out = {}
     for level in np.unique(cases.level):
@@ -195,7 +195,7 @@ def study_metrics(study: Study) -> dict[str, float]:
     """`MEASURE/METHOD/COUNTS`, its standard deviation as `MEASURE_sd/…`, costs, knobs found and sensitivity to them."""
     out: dict[str, float] = {}
     for name, images in study.images.items():
-        values = judged(images, study.cases) | {"projector_calls": study.projections[name]}
+        values = assess(images, study.cases) | {"projector_calls": study.projections[name]}
         for measure, each in values.items():
             for level, (mean, deviation) in by_level(each, study.cases).items():
                 out[f"{measure}/{name}/{level:g}"] = mean

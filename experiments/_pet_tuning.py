@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array
 
-from experiments._pet import Cases, measures
+from experiments._pet import Scans, measures
 from experiments._pet_batched import Method
 from medjax.running.progress import track
 
@@ -64,7 +64,7 @@ class Tuned(NamedTuple):
         return {str(name): float(value) for name, value in zip(self.names, self.settings[row], strict=True)}
 
 
-def tune(method: Method, cases: Cases, key: Array) -> Tuned:
+def tune(method: Method, cases: Scans, key: Array) -> Tuned:
     """NRMSE of every setting on validation cases; a setting whose image is not finite counts as NRMSE 10."""
     names, levels = np.array(list(method.grid), "U32"), np.unique(cases.level)
     settings = np.array(list(product(*method.grid.values())), float)
@@ -79,7 +79,7 @@ def tune(method: Method, cases: Cases, key: Array) -> Tuned:
     return Tuned(names, settings, levels, errors, cost, np.array(number))
 
 
-def knobs_for(cases: Cases, tuned: Mapping[float, Mapping[str, float]]) -> dict[str, np.ndarray]:
+def knobs_for(cases: Scans, tuned: Mapping[float, Mapping[str, float]]) -> dict[str, np.ndarray]:
     """Each case's knobs, by its level."""
     names = next(iter(tuned.values()))
     return {name: np.array([tuned[float(level)][name] for level in cases.level]) for name in names}

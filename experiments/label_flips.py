@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._flips import GROUPS, NAMES, Bench, Judged, Member, bench, members, splits
+from experiments._flips import GROUPS, NAMES, Judged, Member, Setup, members, setup, splits
 from medjax.cli import run_module
 from medjax.metrics.detection import auroc
 from medjax.metrics.overlap import overlap_of
@@ -32,7 +32,7 @@ Members = dict[tuple[str, float], list[Member]]
 
 def run(config: ConfigDict, work: WorkDir) -> Result:
     """Train every member, measure, average over seeds, draw."""
-    b = bench(config)
+    b = setup(config)
     found = members(config, work, b)
     test = splits(config, config.correlations[0], 0).test
     group = np.asarray(test.group)
@@ -128,7 +128,7 @@ def _deciles(config: ConfigDict, work: WorkDir, found: Members) -> Figure:
     return Figure(save_figure(work, "deciles", figure), f"Images in order of their flip-risk, ρ = {correlation:g}.")
 
 
-def _picture(config: ConfigDict, work: WorkDir, b: Bench, found: Members, test: Scenes) -> Figure:
+def _picture(config: ConfigDict, work: WorkDir, b: Setup, found: Members, test: Scenes) -> Figure:
     """Flipped images of the first ERM member: image, truth, prediction, and how unsure it is of the name."""
     method, correlation, count = config.methods[0], config.shown.correlation, config.shown.images
     member = found[method, correlation][0]

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._pet import Cases
+from experiments._pet import Scans
 from experiments._pet_study import (
     NAMES,
     TESTED,
     Study,
     heads,
-    picture,
+    plot_images,
     reconstructed,
     run_study,
     scanned,
@@ -51,7 +51,7 @@ def run(config: ConfigDict, work: WorkDir, denoiser: Any = None) -> Result:
     levels = config.scan.trues_per_mm3
     merit = study_table(metrics, tuple(study.images), levels)
     sections = [
-        Section("Images", "", [picture(study, work, level) for level in levels]),
+        Section("Images", "", [plot_images(study, work, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=merit),
         Section("Tuning", "", table=tuning_table(study)),
         Section("Bias and deviation", "Along each method's first knob, at the lowest counts.", [noise_figure]),
@@ -99,7 +99,7 @@ def _posterior(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[st
     """Mean, deviation and coverage over seeds, on the first scan of the lowest level."""
     lowest, seeds = float(min(config.scan.trues_per_mm3)), config.posterior.seeds
     one = study.cases.where(np.flatnonzero(study.cases.level == np.float32(lowest))[:1])
-    repeated = Cases(*(np.repeat(array, seeds, axis=0) for array in one))
+    repeated = Scans(*(np.repeat(array, seeds, axis=0) for array in one))
     truth, mask = jnp.asarray(one.truth[0]), jnp.asarray(one.mask[0])
     affine = np.diag([*study.bench.grid.voxel_mm, 1.0])
     metrics: dict[str, float] = {}

@@ -16,17 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._pet import Cases
-from experiments._pet_batched import ready
+from experiments._pet import Scans
+from experiments._pet_batched import to_device
 from experiments._pet_samplers import schedule_steps
 from experiments._pet_study import (
     NAMES,
     TESTED,
     Study,
+    assess,
     by_level,
     heads,
-    judged,
-    picture,
+    plot_images,
     reconstructed,
     run_study,
     scanned,
@@ -60,7 +60,7 @@ def run(config: ConfigDict, work: WorkDir, denoiser: Any = None) -> Result:
     metrics |= other | volume
     table = study_table(metrics, tuple(study.images), levels)
     sections = [
-        Section("Images", "", [picture(study, work, level) for level in levels]),
+        Section("Images", "", [plot_images(study, work, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),
         Section("Tuning", "", table=tuning_table(study)),
         Section("The schedule", "What each reverse step aimed at, and what it took.", _step_figures(steps, work)),
@@ -89,7 +89,7 @@ def _steps(config: ConfigDict, work: WorkDir, study: Study) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for level, knobs in study.tuned["likelihood_schedule"].knobs.items():
             first = int(np.flatnonzero(study.cases.level == np.float32(level))[0])
-            case = Cases(*(array[0] for array in ready(study.cases, np.array([first]))))
+            case = Scans(*(array[0] for array in to_device(study.cases, np.array([first]))))
             info = run(jax.random.key(config.seed), case, iterations=jnp.asarray(knobs["iterations"]))
             span = info.target[0] - info.target[-1]
             missed = jnp.where(info.reached_target, jnp.abs(info.deviance - info.target), 0).max() / span
@@ -131,7 +131,7 @@ def _elsewhere(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[st
         for method in ELSEWHERE:
             tuned = study.tuned[method].knobs
             done = reconstructed(work, f"{name}_{method}", study.methods[method], cases, tuned, seed)
-            values = judged(done["image"], cases)
+            values = assess(done["image"], cases)
             for measure in ("nrmse", "ssim", "lesion_contrast"):
                 for level, (mean, _) in by_level(values[measure], cases).items():
                     metrics[f"{measure}_{name}/{method}/{level:g}"] = mean

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs.pet_conditional_sampling import get_config
-from experiments._pet import Cases
+from experiments._pet import Scans
 from experiments._pet_samplers import dds
 from experiments._pet_study import prepare
 from medjax.diffusion.prior import volumes
@@ -46,9 +46,9 @@ def test_a_foreign_denoiser_takes_the_priors_place():
     scan = replace(b.template, multiplicative=jnp.full(shape, 0.2), additive=jnp.ones(shape))
     sensitivity = scan.adjoint(jnp.ones(shape))
     counts = jax.random.poisson(jax.random.key(0), scan.expected(square)).astype(jnp.float32)
-    unused = dict.fromkeys(Cases._fields, jnp.zeros(()))
+    unused = dict.fromkeys(Scans._fields, jnp.zeros(()))
     seen = {"counts": counts, "multiplicative": scan.multiplicative, "additive": scan.additive}
-    case = Cases(**unused | seen | {"sensitivity": sensitivity})
+    case = Scans(**unused | seen | {"sensitivity": sensitivity})
 
     def images(value):
         run = jax.jit(partial(dds, b, s=s._replace(denoisers=(Constant(value),) * 3)))

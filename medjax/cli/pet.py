@@ -1,17 +1,13 @@
-"""`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that.
-
-Longer than 300 lines because every option's type and help stand here, and nothing else.
-"""
+"""`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that."""
 
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from medjax.cli import pet_options as options
 from medjax.errors import ConfigError
 
 app = typer.Typer(
@@ -20,184 +16,32 @@ app = typer.Typer(
     help="Simulate PET counts, reconstruct images from counts, train a prior for that.",
 )
 
-SCANNERS = "mmr, mct or ring_2d (one ring)"
-
-# Of reconstruct
-CountsFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="COUNTS", show_default=False, help="A counts file (.npz), an Interfile header (.hs), or list mode (.l)."
-    ),
-]
-ImageFile = Annotated[
-    Path,
-    typer.Option("-o", "--output", metavar="IMAGE", help="NIfTI to write; a picture goes beside it as .png."),
-]
-Scanner = Annotated[str | None, typer.Option(help=f"{SCANNERS}; a counts file names its own.", show_default=False)]
-Method = Annotated[str, typer.Option(help="osem, mlem, map-em, dds or likelihood-schedule.")]
-Iterations = Annotated[
-    int | None,
-    typer.Option(
-        help="Passes through the data. likelihood-schedule: of MLEM, whose likelihood it ends with, its one knob; dds: "
-        "updates a step.",
-        show_default="osem 3, mlem 30, map-em 10, likelihood-schedule 20, dds 4",
-    ),
-]
-Subsets = Annotated[
-    int | None, typer.Option(help="Subsets of the views in a pass.", show_default="osem 21, mlem 1, map-em 7")
-]
-MuMap = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="NIFTI",
-        help="Attenuation map in mm⁻¹. Its factors come on top of those in COUNTS: leave it out where a counts file "
-        "holds attenuation already, as those of `medjax pet simulate` do.",
-    ),
-]
-Guide = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="NIFTI", help="MR image in the same space, for map-em (Bowsher), and samplers whose prior knows MR."
-    ),
-]
-Beta = Annotated[
-    float | None,
-    typer.Option(
-        help="Strength of map-em's penalty ½ β Σ w ((xⱼ − xₖ) / m)²: pairs of neighbours, weights w that add up to 1 "
-        "around a voxel, m the mean of what is active. So β needs no tuning to units or counts: neighbours are taken "
-        "to differ by about 1/√β of m.",
-        show_default="5; 30 with --mr",
-    ),
-]
-PsfMm = Annotated[float, typer.Option(help="Resolution (FWHM) that the model knows of; 0: none.")]
-PostFilter = Annotated[float, typer.Option(help="FWHM of a Gaussian over the finished image; 0: none.")]
-Size = Annotated[
-    int | None,
-    typer.Option(help="Voxels along x and y; what emits must fit in.", show_default="the file's truth's, or 128"),
-]
-VoxelMm = Annotated[float | None, typer.Option(help="Voxel size along x and y.", show_default="the scanner's")]
-SumPlanes = Annotated[int, typer.Option(help="Neighbouring planes to add up, where counts are few.")]
-MaxRingDifference = Annotated[int, typer.Option(help="Of the list-mode events to use.")]
-Additive = Annotated[
-    Path | None,
-    typer.Option(metavar="HEADER", help="Interfile: expected randoms and scatter.", show_default="none"),
-]
-Multiplicative = Annotated[
-    Path | None,
-    typer.Option(metavar="HEADER", help="Interfile: attenuation × normalisation.", show_default="the detector gaps"),
-]
-Centre = Annotated[
-    str | None,
-    typer.Option(
-        metavar="X,Y,Z", help="Where the scanner's centre lies, RAS+ mm.", show_default="the file's, or 0,0,0"
-    ),
-]
-
-PriorFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PRIOR",
-        help="Score prior that dds and likelihood-schedule sample, from `medjax pet train-prior`.",
-        show_default="a brain's, FDG-like, 2.5 mm",
-    ),
-]
-Samples = Annotated[int, typer.Option(help="Samples to draw: their mean is the image, …_sd.nii.gz their spread.")]
-SamplingSteps = Annotated[int, typer.Option("--steps", help="Reverse steps of a sample.")]
-SamplingSeed = Annotated[int, typer.Option("--seed", help="Of the samples.")]
-Perpendicular = Annotated[
-    bool, typer.Option("--perpendicular", help="Use the prior in all three orientations, in turn.")
-]
-
-# Of simulate
-NewCounts = Annotated[Path, typer.Option("-o", "--output", metavar="COUNTS", help="Counts file (.npz) to write.")]
-Phantom = Annotated[str | None, typer.Option(help="fdg or dpa714: a brain.", show_default="fdg")]
-Activity = Annotated[
-    Path | None,
-    typer.Option(metavar="NIFTI", help="An image of your own instead, any unit a volume.", show_default=False),
-]
-ActivityMu = Annotated[
-    Path | None, typer.Option(metavar="NIFTI", help="Its attenuation map in mm⁻¹.", show_default="no attenuation")
-]
-Lesions = Annotated[int, typer.Option(help="Lesions to put into the phantom.")]
-LesionKind = Annotated[str, typer.Option(help="Where they show: pet, mr or both.")]
-SimulatedScanner = Annotated[str, typer.Option("--scanner", help=f"{SCANNERS}.")]
-TruesPerMm3 = Annotated[
-    float | None, typer.Option(help="Expected trues per mm³ of what emits within the planes.", show_default="10")
-]
-Trues = Annotated[float | None, typer.Option(help="Expected trues in all, instead.", show_default=False)]
-Background = Annotated[float, typer.Option(help="Share of the counts that is no trues.")]
-Planes = Annotated[
-    int | None, typer.Option(help="Direct planes, an odd number.", show_default="what covers the object")
-]
-SliceMm = Annotated[
-    float | None, typer.Option(help="Middle plane's z in the image's space.", show_default="the object's middle")
-]
-SimulatedCentre = Annotated[
-    str | None,
-    typer.Option(
-        "--centre",
-        metavar="X,Y,Z",
-        help="Where the scanner's centre lies, RAS+ mm.",
-        show_default="the middle of the image's field of view",
-    ),
-]
-ResolutionMm = Annotated[float, typer.Option("--psf-mm", help="The scanner's resolution, FWHM.")]
-TruthSize = Annotated[int, typer.Option("--size", help="Voxels along x and y of the truth.")]
-Seed = Annotated[int, typer.Option(help="Of lesions and noise.")]
-TruthDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Also write truth, mu and t1 (.nii.gz) there.", show_default=False)
-]
-
-# Of train-prior
-Images = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="IMAGE…", help="NIfTI images of PET, one a subject; none with --phantoms.", show_default=False
-    ),
-]
-PriorDir = Annotated[
-    Path, typer.Option("-o", "--output", metavar="DIR", help="Work directory; the prior is its prior.npz.")
-]
-Phantoms = Annotated[int, typer.Option(help="Train on so many random brain phantoms instead.")]
-PriorSize = Annotated[int, typer.Option("--size", help="Voxels of a training slice, each way.")]
-PriorVoxel = Annotated[float, typer.Option("--voxel-mm", help="Voxel size of the slices.")]
-Steps = Annotated[int, typer.Option(help="Training steps.")]
-Batch = Annotated[int, typer.Option(help="Slices a step.")]
-Rate = Annotated[float, typer.Option(help="Learning rate: warm-up, then a cosine to 0.")]
-TrainSeed = Annotated[int, typer.Option("--seed", help="Of start, order and noise.")]
-StartFrom = Annotated[
-    Path | None, typer.Option("--start", metavar="PRIOR", help="A prior to go on from.", show_default=False)
-]
-PriorMr = Annotated[
-    Path | None, typer.Option("--mr", metavar="DIR", help="Folder of MR images, named as the PET.", show_default=False)
-]
-
 
 @app.command("reconstruct")
 def reconstruct_command(
-    counts: CountsFile,
-    output: ImageFile,
-    scanner: Scanner = None,
-    method: Method = "osem",
-    iterations: Iterations = None,
-    subsets: Subsets = None,
-    mu: MuMap = None,
-    mr: Guide = None,
-    beta: Beta = None,
-    psf_mm: PsfMm = 4.5,
-    post_filter_mm: PostFilter = 0.0,
-    size: Size = None,
-    voxel_mm: VoxelMm = None,
-    sum_planes: SumPlanes = 1,
-    max_ring_difference: MaxRingDifference = 5,
-    additive: Additive = None,
-    multiplicative: Multiplicative = None,
-    centre: Centre = None,
-    prior: PriorFile = None,
-    samples: Samples = 1,
-    steps: SamplingSteps = 50,
-    seed: SamplingSeed = 0,
-    perpendicular: Perpendicular = False,
+    counts: options.CountsFile,
+    output: options.ImageFile,
+    scanner: options.Scanner = None,
+    method: options.Method = "osem",
+    iterations: options.Iterations = None,
+    subsets: options.Subsets = None,
+    mu: options.MuMap = None,
+    mr: options.Guide = None,
+    beta: options.Beta = None,
+    psf_mm: options.PsfMm = 4.5,
+    post_filter_mm: options.PostFilter = 0.0,
+    size: options.Size = None,
+    voxel_mm: options.VoxelMm = None,
+    sum_planes: options.SumPlanes = 1,
+    max_ring_difference: options.MaxRingDifference = 5,
+    additive: options.Additive = None,
+    multiplicative: options.Multiplicative = None,
+    centre: options.Centre = None,
+    prior: options.PriorFile = None,
+    samples: options.Samples = 1,
+    steps: options.SamplingSteps = 50,
+    seed: options.SamplingSeed = 0,
+    perpendicular: options.Perpendicular = False,
 ) -> None:
     """Reconstruct an image from counts.
 
@@ -246,24 +90,24 @@ def reconstruct_command(
 
 @app.command("simulate")
 def simulate_command(
-    output: NewCounts,
-    phantom: Phantom = None,
-    activity: Activity = None,
-    mu: ActivityMu = None,
-    lesions: Lesions = 0,
-    lesion_kind: LesionKind = "both",
-    scanner: SimulatedScanner = "mmr",
-    trues_per_mm3: TruesPerMm3 = None,
-    trues: Trues = None,
-    background: Background = 0.5,
-    planes: Planes = None,
-    slice_mm: SliceMm = None,
-    centre: SimulatedCentre = None,
-    psf_mm: ResolutionMm = 4.5,
-    size: TruthSize = 128,
-    voxel_mm: VoxelMm = None,
-    seed: Seed = 0,
-    truth_dir: TruthDir = None,
+    output: options.NewCounts,
+    phantom: options.Phantom = None,
+    activity: options.Activity = None,
+    mu: options.ActivityMu = None,
+    lesions: options.Lesions = 0,
+    lesion_kind: options.LesionKind = "both",
+    scanner: options.SimulatedScanner = "mmr",
+    trues_per_mm3: options.TruesPerMm3 = None,
+    trues: options.Trues = None,
+    background: options.Background = 0.5,
+    planes: options.Planes = None,
+    slice_mm: options.SliceMm = None,
+    centre: options.SimulatedCentre = None,
+    psf_mm: options.ResolutionMm = 4.5,
+    size: options.TruthSize = 128,
+    voxel_mm: options.VoxelMm = None,
+    seed: options.Seed = 0,
+    truth_dir: options.TruthDir = None,
 ) -> None:
     """Simulate the counts of a scan, of a brain phantom or of an image of your own.
 
@@ -294,17 +138,17 @@ def simulate_command(
 
 @app.command("train-prior")
 def train_prior_command(
-    output: PriorDir,
-    images: Images = None,
-    phantoms: Phantoms = 0,
-    size: PriorSize = 96,
-    voxel_mm: PriorVoxel = 2.5,
-    steps: Steps = 10_000,
-    batch: Batch = 8,
-    rate: Rate = 2e-3,
-    seed: TrainSeed = 0,
-    start: StartFrom = None,
-    mr: PriorMr = None,
+    output: options.PriorDir,
+    images: options.Images = None,
+    phantoms: options.Phantoms = 0,
+    size: options.PriorSize = 96,
+    voxel_mm: options.PriorVoxel = 2.5,
+    steps: options.Steps = 10_000,
+    batch: options.Batch = 8,
+    rate: options.Rate = 2e-3,
+    seed: options.TrainSeed = 0,
+    start: options.StartFrom = None,
+    mr: options.PriorMr = None,
 ) -> None:
     """Train a score prior on PET images of your own: a file that `reconstruct --prior` takes.
 

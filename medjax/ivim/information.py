@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from medjax.ivim.lm import cholesky, slopes_of
+from medjax.ivim.lm import cholesky, jacobian
 from medjax.ivim.signal import UNIT, Convention, Ivim, signal
 
 
@@ -31,7 +31,7 @@ def cramer_rao(
     def model(p: Array) -> Array:
         return signal(Ivim(*(p * units[:, None])), b, convention)
 
-    _, slopes = slopes_of(model, p)
+    _, slopes = jacobian(model, p)
     w = jnp.ones((len(b), 1)) if weights is None else jnp.asarray(weights, jnp.float32)[:, None]
     information = [[jnp.sum(w * a * c, axis=0) for c in slopes[: i + 1]] for i, a in enumerate(slopes)]
     covariance = inverse(information)

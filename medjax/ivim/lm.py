@@ -64,7 +64,7 @@ def lm(
 
     def step(_: Array, state: _State) -> _State:
         p = state.parameters
-        prediction, slopes = slopes_of(model, p)
+        prediction, slopes = jacobian(model, p)
         target, weight = noise.surrogate(measured, prediction)
         u = w * weight
         gradient = jnp.stack([jnp.sum(u * j * (target - prediction), axis=0) for j in slopes])
@@ -86,7 +86,7 @@ def lm(
     return Fit(end.parameters, end.cost, end.accepted)
 
 
-def slopes_of(model: Model, p: Float[Array, "parameter voxel"]) -> tuple[Array, list[Array]]:
+def jacobian(model: Model, p: Float[Array, "parameter voxel"]) -> tuple[Array, list[Array]]:
     """Predictions, and their derivatives with respect to each parameter: forward mode, for parameters are few."""
     prediction, push = jax.linearize(model, p)
     rows = [jnp.zeros_like(p).at[k].set(1.0) for k in range(len(p))]

@@ -19,7 +19,7 @@ from medjax.errors import ConfigError
 from medjax.ivim.fit import check, fit
 from medjax.ivim.information import cramer_rao, identifiable
 from medjax.ivim.noise import Frames, Kind, frames, sigma_of_residuals
-from medjax.ivim.outliers import LEAST, spoilt
+from medjax.ivim.outliers import LEAST, outlier_frames
 from medjax.ivim.segmented import THRESHOLD, segmented
 from medjax.ivim.shrinkage import shrink
 from medjax.ivim.signal import Convention, Ivim, converted, signal
@@ -69,7 +69,7 @@ def maps(
         raise ConfigError(f"{len(bvalues)} frames: no residual is left to take σ from; give it (--sigma)")
     y, b = jnp.asarray(signals), jnp.asarray(bvalues)
     every = np.ones(len(bvalues), np.float32) if weights is None else weights
-    left_out = spoilt(signals, bvalues, every) if len(bvalues) > LEAST else np.zeros(len(bvalues), bool)
+    left_out = outlier_frames(signals, bvalues, every) if len(bvalues) > LEAST else np.zeros(len(bvalues), bool)
     kept = jnp.asarray(np.where(left_out, 0.0, every), jnp.float32)
     w = kept if drop else jnp.asarray(every)
     clean = fit(y, b, weights=kept, steps=STEPS["gaussian"])

@@ -19,7 +19,7 @@ LEAST = 6  # frames that are kept at least: two more than parameters
 ASKED = 2048  # voxels that are asked
 
 
-def spoilt(
+def outlier_frames(
     signals: Float[np.ndarray, "b voxel"],
     bvalues: Float[np.ndarray, " b"],
     weights: Float[np.ndarray, " b"] | None = None,

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from medjax.errors import DataError
 from medjax.ivim.fit import LOWER, UPPER
 from medjax.ivim.information import inverse
-from medjax.ivim.lm import Model, lm, slopes_of
+from medjax.ivim.lm import Model, jacobian, lm
 from medjax.ivim.signal import UNIT, Ivim, signal
 
 SWEEPS, STEPS = 6, 8
@@ -114,7 +114,7 @@ def _robust_variance(values: Array) -> Array:
 
 def _mean_covariance(model: Model, p: Array) -> Array:
     """The mean over voxels of (JᵀJ)⁻¹, without S0."""
-    _, slopes = slopes_of(model, p)
+    _, slopes = jacobian(model, p)
     lower = inverse([[jnp.sum(a * c, axis=0) for c in slopes[: i + 1]] for i, a in enumerate(slopes)])
     rows = [[jnp.mean(lower[max(i, j)][min(i, j)]) for j in range(1, len(p))] for i in range(1, len(p))]
     return jnp.stack([jnp.stack(row) for row in rows])

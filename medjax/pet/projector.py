@@ -24,7 +24,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import DataError
-from medjax.pet.candidates import CELL
+from medjax.pet.lor_table import CELL
 from medjax.pet.system import AnyArray, Fan, System
 
 _ROWS_A_STEP = 4  # image rows fused in one step of the projection

@@ -25,8 +25,8 @@ from jaxtyping import Array, Float, Int
 from scipy.spatial import KDTree
 
 from medjax.errors import ConfigError, DataError
-from medjax.pet.candidates import candidate_table
 from medjax.pet.grid import Grid
+from medjax.pet.lor_table import lor_table
 
 AnyArray = Array | np.ndarray  # made by numpy on the host, then moved to the device
 
@@ -276,7 +276,7 @@ def _fan(
     """A fan from its forward `rays`, the last ones of `bins`, and all lines `bins` that the transpose looks up."""
     position, slope = _in_voxels(rays, shape, voxel_mm)
     bin_position, bin_slope = _in_voxels(bins, shape, voxel_mm)
-    table, mean_slope, first_cell = candidate_table(
+    table, mean_slope, first_cell = lor_table(
         bin_position, bin_slope, shape, 0.0 if len(turns) == 4 else -(shape[0] - 1) / 2
     )
     return Fan(position, slope, table, mean_slope, pick.astype(np.int32), turns, first_cell)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medjax.ivim.outliers import spoilt
+from medjax.ivim.outliers import outlier_frames
 from medjax.ivim.signal import Ivim, signal
 
 B = np.array([0, 10, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
@@ -15,18 +15,18 @@ def region(snr: float = 30.0, number: int = 400) -> np.ndarray:
 
 
 def test_good_frames_stay():
-    assert not spoilt(region(), B).any()
+    assert not outlier_frames(region(), B).any()
 
 
 def test_spoilt_frames_go_and_no_others():
     y = region()
     y[3] *= 0.7
-    np.testing.assert_array_equal(np.flatnonzero(spoilt(y, B)), [3])
+    np.testing.assert_array_equal(np.flatnonzero(outlier_frames(y, B)), [3])
     y[7] *= 1.6
-    np.testing.assert_array_equal(np.flatnonzero(spoilt(y, B)), [3, 7])
+    np.testing.assert_array_equal(np.flatnonzero(outlier_frames(y, B)), [3, 7])
 
 
 def test_enough_frames_are_kept():
     y = region()
     y[3], y[7] = 0.6 * y[3], 1.6 * y[7]
-    assert spoilt(y, B, least=9).sum() == 1 and not spoilt(y, B, least=10).any()
+    assert outlier_frames(y, B, least=9).sum() == 1 and not outlier_frames(y, B, least=10).any()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from medjax.errors import ConfigError, DataError, WorkdirError
-from medjax.iterate import static_partial
 from medjax.labels import scores
 from medjax.labels.audit import check_network, continue_training, predict, training_dynamics
 from medjax.labels.dynamics import Settings, cyclic_rate
@@ -20,27 +19,10 @@ from medjax.models.model import Model
 from medjax.models.unet import unet
 from medjax.phantoms.echo import echo
 from medjax.training.batches import batch_indices
+from tests.labels.two_layers import TWO_LAYERS, apply_two_layers
 
 SETTINGS = Settings(4, learning_rate=1e-2, batch=8, steps=60, every=15, latest=30)
 MODEL = unet(4, (8, 16))
-
-
-def init_two_layers(width, classes, key, images):
-    """A network that is no Flax module: two convolutions, no bias."""
-    one, two = jax.random.split(key)
-    shapes = (3, 3, images.shape[-1], width), (3, 3, width, classes)
-    return [0.3 * jax.random.normal(k, shape) for k, shape in zip((one, two), shapes, strict=True)]
-
-
-def apply_two_layers(params, x, key=None):
-    for number, kernel in enumerate(params):
-        x = jax.lax.conv_general_dilated(
-            jax.nn.relu(x) if number else x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-    return x
-
-
-TWO_LAYERS = Model(static_partial(init_two_layers, 6, 4), apply_two_layers)
 
 
 def copies(snapshots):

@@ -8,35 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.iterate import static_partial
 from medjax.labels import scores
 from medjax.labels.dynamics import Batch, Settings, algorithm, riding_algorithm
 from medjax.labels.probe import probe
 from medjax.labels.scores import LabelScore
-from medjax.models.model import Model
 from medjax.phantoms.echo import echo
 from medjax.training.augment import Augmentation, augment
 from medjax.training.losses import cross_entropy, dice_cross_entropy
+from tests.labels.two_layers import TWO_LAYERS, apply_two_layers
 
 QUICK = Settings(4, learning_rate=1e-2, batch=8, steps=20, every=5, latest=10)
-
-
-def init_two_layers(width, classes, key, images):
-    """A network that is no Flax module: two convolutions, no bias."""
-    one, two = jax.random.split(key)
-    shapes = (3, 3, images.shape[-1], width), (3, 3, width, classes)
-    return [0.3 * jax.random.normal(k, shape) for k, shape in zip((one, two), shapes, strict=True)]
-
-
-def apply_two_layers(params, x, key=None):
-    for number, kernel in enumerate(params):
-        x = jax.lax.conv_general_dilated(
-            jax.nn.relu(x) if number else x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-    return x
-
-
-TWO_LAYERS = Model(static_partial(init_two_layers, 6, 4), apply_two_layers)
 
 
 WORST = LabelScore(

@@ -12,7 +12,7 @@ CELL = 0.375  # width of a table cell in voxels: wider lists more candidates, na
 _MARGIN = 1e-3  # voxels by which a cell reaches over its edges, against rounding in float32
 
 
-def candidate_table(
+def lor_table(
     position: Float[np.ndarray, "view bin"],
     slope: Float[np.ndarray, "view bin"],
     shape: tuple[int, int],
