@@ -203,7 +203,7 @@ def _module(sweep: Sweep) -> ModuleType:
     """The experiment, which takes the parts that are given."""
     module = load_module(experiment_file(sweep.root, sweep.experiment), f"experiments.{sweep.experiment}")
     if sweep.parts:
-        check_parts(module.run, sweep.parts, sweep.experiment)
+        check_parts(module, sweep.parts, sweep.experiment)
     return module
 
 
