@@ -98,11 +98,11 @@ def check_parts(module: ModuleType, parts: Mapping[str, Any], name: str) -> None
         ConfigError: it takes no such part.
     """
     for function in (getattr(module, "run", None), getattr(module, "population", None)):
-        parameters = [] if function is None else list(signature(function).parameters.values())[2:]
-        if any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
+        if function is None:
             continue
+        parameters = list(signature(function).parameters.values())[2:]
         known = [one.name for one in parameters]
-        for part in parts if function is not None else ():
-            if part not in known:
+        for part in parts:
+            if part not in known and not any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
                 expected = f"expected {' or '.join(known)}" if known else "it takes none"
                 raise ConfigError(f"--part {part}: no part of {name}; {expected}{did_you_mean(part, known)}")
