@@ -14,13 +14,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.flips import figures
 from experiments.flips.members import CLASSES, NAMES, TRACED, Member, Trained, splits, train
-from medjax.cli import run_module
 from medjax.errors import MedjaxError
 from medjax.metrics.summary import cell, over_runs
 from medjax.models.model import Network
 from medjax.models.unet import unet
 from medjax.report.html import Report, Section, Table
-from medjax.running.experiment import Result
+from medjax.running.experiment import Result, run_module
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
 

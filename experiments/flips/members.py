@@ -20,12 +20,13 @@ from medjax.models.model import Network
 from medjax.phantoms import scenes
 from medjax.phantoms.scenes import Scenes
 from medjax.running.config import config_hash, flatten
-from medjax.running.workdir import WorkDir, append_jsonl, stages
+from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, stages
 from medjax.shortcuts import cutmix, group_dro
 from medjax.shortcuts.flip_measures import Assessment, assess
 from medjax.training import population
 from medjax.training.batches import Batches, from_arrays
 from medjax.training.fit import fit
+from medjax.training.layout import parts
 from medjax.training.losses import dice_cross_entropy
 from medjax.training.schedules import warmup_cosine
 from medjax.training.state import Info, mean_loss, trainer
@@ -183,20 +184,14 @@ def train(members: Sequence[Member]) -> list[Trained | MedjaxError]:
 
     A member whose loss is not finite gives an error.
     """
-    failed: dict[int, MedjaxError] = {}
 
     def compute(missing: list[int]) -> Iterator[tuple[int, PyTree]]:
         for part in side_by_side(members, missing):
-            for number, one in zip(part, train_together([members[number] for number in part]), strict=True):
-                if isinstance(one, MedjaxError):
-                    failed[number] = one
-                else:
-                    yield number, {"params": one.params, "judged": one.assessment._asdict()}
+            yield from zip(part, train_together([members[number] for number in part]), strict=True)
 
     kept = stages([(member.work, member.name) for member in members], compute)
     return [
-        failed[number] if number in failed else Trained(tree["params"], Assessment(**tree["judged"]))
-        for number, tree in enumerate(kept)
+        one if isinstance(one, MedjaxError) else Trained(one["params"], Assessment(**one["judged"])) for one in kept
     ]
 
 
@@ -207,40 +202,46 @@ def side_by_side(members: Sequence[Member], numbers: Iterable[int]) -> Iterator[
         populations.setdefault(members[number].structure, []).append(number)
     for several in populations.values():
         options = members[several[0]].config.population
-        for part in population.parts(len(several), options.strategy or None, options.width or None):
+        for part in parts(len(several), options.strategy or None, options.width or None):
             yield [several[i] for i in part]
 
 
-def train_together(members: Sequence[Member]) -> Iterator[Trained | MedjaxError]:
+def train_together(members: Sequence[Member]) -> Iterator[PyTree | MedjaxError]:
     """One part of a population, which goes on from its checkpoint; the parameters are those of `training.selection`.
 
     `last`: those after the last step. `validation`: those with the least validation loss, balanced over groups, as
     published; a member stops `patience` validations after that.
     """
-    first, model = members[0], members[0].model
+    first, model, data = members[0], members[0].model, shared_splits(members)
     t, options = first.config.training, first.config.population
-    data = shared_splits(members)
 
     def validate(params: PyTree, number: int) -> float:
-        parts = chunks(data[number].validation)
-        return float(np.mean([float(_validation_loss(model, params, part)) for part in parts]))
+        losses = [float(_validation_loss(model, params, some)) for some in chunks(data[number].validation)]
+        return float(np.mean(losses))
 
-    def report(number: int, infos: Info, step: int, **values: float) -> None:
-        member = members[number]
-        append_jsonl(member.work, {"member": member.name, **mean_loss(infos, step), **values})
+    def report(number: int, step: int, infos: Info, **values: float) -> None:
+        append_jsonl(members[number].work, {"member": members[number].name, **mean_loss(infos, step), **values})
 
+    def begin(steps: Sequence[int]) -> None:
+        for member, step in zip(members, steps, strict=True):
+            keep_jsonl(member.work, lambda row, m=member, last=step: row["member"] != m.name or row["step"] <= last)
+
+    rule = {"validate": validate, "patience": t.patience * t.every} if t.selection == "validation" else {}
     folder = first.work.checkpoints / f"population_{_identity(members)}"
-    state = fit(
+    done = fit(
         make_of(first), _settings(members), start(members, data), t.steps,
         inputs=[batches_of(member, own.train) for member, own in zip(members, data, strict=True)],
         every=t.every, strategy=options.strategy or None, width=options.width or None,
-        validate=validate if t.selection == "validation" else None, patience=t.patience * t.every,
-        checkpoints=folder, report=report,
+        checkpoints=folder, report=report, begin=begin, **rule,
     )  # fmt: skip
     for number, own in enumerate(data):
-        params = population.member(state.members, number).params
-        parts = [_assess(model, params, part) for part in chunks(own.test)]
-        yield Trained(params, jax.tree.map(lambda *each: np.concatenate([np.asarray(one) for one in each]), *parts))
+        if done.diverged[number]:
+            yield DataError(f"{members[number].name}: the loss is not finite; try a smaller training.rate")
+            continue
+        params = population.member(done.params, number)
+        each = [_assess(model, params, some) for some in chunks(own.test)]
+        judged = jax.tree.map(lambda *arrays: np.concatenate([np.asarray(one) for one in arrays]), *each)
+        yield {"params": params, "judged": judged._asdict()}
     shutil.rmtree(folder, ignore_errors=True)
 
 
