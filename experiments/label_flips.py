@@ -8,12 +8,13 @@ and what evenly drawn batches, GroupDRO and background CutMix do about it.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.flips import figures
-from experiments.flips.members import CLASSES, NAMES, TRACED, Member, Trained, splits, train
+from experiments.flips.members import CLASSES, NAMES, TRACED, Case, Trained, splits, train
 from medjax.errors import MedjaxError
 from medjax.metrics.summary import cell, over_runs
 from medjax.models.model import Network
@@ -33,7 +34,7 @@ SELECTION = {
 
 
 def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) -> Result:
-    """Train every member, measure, average over seeds, draw. `network` takes the place of the U-Net."""
+    """Train every network, measure, average over seeds, draw. `network` takes the place of the U-Net."""
     [result] = population([config], [work], network=network)
     if isinstance(result, MedjaxError):
         raise result
@@ -43,76 +44,74 @@ def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) ->
 def population(
     configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, network: Network | None = None
 ) -> list[Result | MedjaxError]:
-    """The same of several configs, whose members train together; an error in place of a Result that has failed."""
-    studies = [members_of(config, work, network) for config, work in zip(configs, works, strict=True)]
-    networks = iter(train([member for study in studies for member in study]))
-    return [judge(study, [next(networks) for _ in study]) for study in studies]
+    """The same of several configs, whose networks train together; an error in place of a Result that has failed."""
+    studies = [cases(config, work, network) for config, work in zip(configs, works, strict=True)]
+    trained = iter(train([case for study in studies for case in study]))
+    return [judge(study, [next(trained) for _ in study]) for study in studies]
 
 
-def members_of(config: ConfigDict, work: WorkDir, network: Network | None) -> list[Member]:
-    """A network for every method, correlation and seed."""
+def cases(config: ConfigDict, work: WorkDir, network: Network | None) -> list[Case]:
+    """A network for every seed, correlation and method."""
     frozen, model = FrozenConfigDict(config), network or unet(CLASSES, tuple(config.model.widths))
-    return [
-        Member(frozen, work, model, method, correlation, seed)
-        for seed in range(config.seeds)
-        for correlation in config.correlations
-        for method in config.methods
-    ]
+    every = product(range(config.seeds), config.correlations, config.methods)
+    return [Case(frozen, work, model, method, correlation, seed) for seed, correlation, method in every]
 
 
-def judge(study: Sequence[Member], networks: Sequence[Trained | MedjaxError]) -> Result | MedjaxError:
+def judge(study: Sequence[Case], trained: Sequence[Trained | MedjaxError]) -> Result | MedjaxError:
     """Measures of every network on the test images, averaged over seeds; figures and tables."""
-    if failed := [one for one in networks if isinstance(one, MedjaxError)]:
-        return failed[0]
-    (config, work, model, *_), test = study[0], splits(study[0]).test
-    found: dict[tuple[str, float], list[Trained]] = {}
-    for member, one in zip(study, networks, strict=True):
-        found.setdefault((member.method, member.correlation), []).append(one)
+    found: dict[tuple[str, float], list[Trained]] = {}  # of a method and a correlation, a network for each seed
+    for case, one in zip(study, trained, strict=True):
+        if isinstance(one, MedjaxError):
+            return one
+        found.setdefault((case.method, case.correlation), []).append(one)
+    config, work, model, *_ = study[0]
+    test = splits(study[0]).test
     metrics: dict[str, float] = {}
-    for place, several in found.items():
-        each = [measures(one.assessment, np.asarray(test.group), config.flip_prone) for one in several]
-        metrics |= over_runs([{name_of(name, *place): value for name, value in one.items()} for one in each])
+    for setting, networks in found.items():
+        each = [measures(one.assessment, np.asarray(test.group), config.flip_prone) for one in networks]
+        metrics |= over_runs([{metric(name, *setting): value for name, value in one.items()} for one in each])
 
-    rho, method = config.shown.correlation, config.methods[0]
-    note = f"Drawn shapes, {NAMES[method]}, ρ = {rho:g}"
-    flipped = figures.flipped(work, model, found[method, rho][0], test, config.flip_prone[0], config.shown.images, note)
+    rho, method, shown = config.shown.correlation, config.methods[0], config.shown.images
+    source = "Drawn shapes" if config.data.layout == "scenes" else config.data.layout
+    settings = [(method, rho) for method in config.methods for rho in config.correlations]
+    table = table_of_flips(metrics, settings)
+    note = f"{source}, {NAMES[method]}, ρ = {rho:g}"
+    flipped = figures.flipped(work, model, found[method, rho][0], test, config.flip_prone[0], shown, note)
     lines = figures.against_correlation(work, metrics, config.methods, config.correlations)
-    deciles = figures.deciles(work, {m: found[m, rho] for m in config.methods}, rho)
-    table = table_of_flips(metrics, found)
+    deciles = figures.deciles(work, {method: found[method, rho] for method in config.methods}, rho)
     sections = [
         Section("Flips", "", [flipped]),
         Section("Against the correlation", "Mean ± sd over seeds.", lines),
         Section("Flip, miss and gap", "", table=table),
-        Section("Which images are flipped", "", [deciles], table_of_risks(metrics, found, config.flip_prone)),
+        Section("Which images are flipped", "", [deciles], table_of_risks(metrics, settings, config.flip_prone)),
     ]
     return Result(metrics, Report("Right regions, wrong labels", summary(config), sections), table)
 
 
-def name_of(name: str, method: str, correlation: float) -> str:
-    """flip_group/1 of a network's measures → flip_group/METHOD/ρ/1 of the metrics."""
+def metric(name: str, method: str, correlation: float) -> str:
+    """flip_group/1 of a network → flip_group/METHOD/ρ/1 of the study."""
     first, *rest = name.split("/")
     return "/".join([first, method, f"{correlation:g}", *rest])
 
 
-def table_of_flips(metrics: Mapping[str, float], found: Mapping[tuple[str, float], object]) -> Table:
+def table_of_flips(metrics: Mapping[str, float], settings: Sequence[tuple[str, float]]) -> Table:
     """A row for each method and correlation."""
     columns = {"flip": "flip", "rare": "flip_rare", "miss": "miss", "gap": "gap", "foreground IoU": "foreground_iou"}
     rows = [
-        [NAMES[method], f"{rho:g}", *(cell(metrics, name_of(name, method, rho)) for name in columns.values())]
-        for method, rho in sorted(found, key=lambda place: list(NAMES).index(place[0]))
+        [NAMES[method], f"{rho:g}", *(cell(metrics, metric(name, method, rho)) for name in columns.values())]
+        for method, rho in settings
     ]
     return Table(["method", "ρ", *columns], rows, "Mean ± sd over seeds; flip and miss are means over images.")
 
 
 def table_of_risks(
-    metrics: Mapping[str, float], found: Mapping[tuple[str, float], object], flip_prone: Sequence[float]
+    metrics: Mapping[str, float], settings: Sequence[tuple[str, float]], flip_prone: Sequence[float]
 ) -> Table:
-    """AUROC of each risk for the images above each τ."""
+    """How many images have a flip above each τ, and how well each risk finds them."""
+    names = ["flip_prone", *(f"{risk}_auroc" for risk in RISKS)]
     rows = [
-        [NAMES[method], f"{rho:g}", f"{tau:g}"]
-        + [cell(metrics, name_of(f"{name}/{tau:g}", method, rho)) for name in names]
-        for names in [["flip_prone", *(f"{risk}_auroc" for risk in RISKS)]]
-        for method, rho in sorted(found, key=lambda place: list(NAMES).index(place[0]))
+        [NAMES[method], f"{rho:g}", f"{tau:g}", *(cell(metrics, metric(f"{n}/{tau:g}", method, rho)) for n in names)]
+        for method, rho in settings
         for tau in flip_prone
     ]
     header = ["method", "ρ", "τ", "images above τ", *RISKS.values()]

@@ -1,9 +1,6 @@
-"""The members of the label-flips study: their data, their four ways of training, and populations of them."""
+"""The networks of the label-flips study: their data, and their four ways of training."""
 
-import functools
-import hashlib
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,40 +12,31 @@ from ml_collections import FrozenConfigDict
 
 from medjax.datasets import flip_manifests
 from medjax.errors import MedjaxError
-from medjax.iterate import Algorithm, StaticPartial, static_partial
+from medjax.iterate import Algorithm, static_partial
 from medjax.models.model import Network
-from medjax.phantoms import scenes
-from medjax.phantoms.scenes import Scenes
-from medjax.running.config import config_hash, flatten
-from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, stages
-from medjax.shortcuts import cutmix, group_dro
+from medjax.phantoms.scenes import Scenes, Splits, draw_splits
+from medjax.running.cells import cell_name
+from medjax.running.config import flatten
+from medjax.running.workdir import WorkDir
+from medjax.shortcuts import group_dro
+from medjax.shortcuts.cutmix import mixed_batches
 from medjax.shortcuts.flip_measures import Assessment, assess
-from medjax.training import population
+from medjax.training import study
 from medjax.training.batches import Batches, from_arrays
-from medjax.training.fit import fit
-from medjax.training.layout import parts
 from medjax.training.losses import dice_cross_entropy
 from medjax.training.schedules import warmup_cosine
-from medjax.training.state import Info, mean_loss, trainer
+from medjax.training.state import trainer
 
 GROUPS, CLASSES, CHUNK = 4, 3, 80  # CHUNK images are looked at at once
 NAMES = {"erm": "ERM", "balanced": "balanced batches", "group_dro": "GroupDRO", "cutmix": "CutMix"}
-TRACED = (  # what members of one population may differ in: no program depends on it
+TRACED = (  # keys that change no program: what differs in them alone trains as one population
     "seed", "training.rate", "training.dro_rate", "cutmix.probability", "cutmix.smallest", "cutmix.largest",
     "scenes.amplitudes", "scenes.contrast", "scenes.noise",
 )  # fmt: skip
 
 
-class Splits(NamedTuple):
-    """Training data with its correlation; validation and test with equally many images a group."""
-
-    train: Scenes
-    validation: Scenes
-    test: Scenes
-
-
-class Member(NamedTuple):
-    """One network of the study: how it is trained, on what, and where it is kept."""
+class Case(NamedTuple):
+    """A network of the study: how it is trained, on what, and where it is kept."""
 
     config: FrozenConfigDict
     work: WorkDir
@@ -58,82 +46,59 @@ class Member(NamedTuple):
     seed: int
 
     @property
-    def name(self) -> str:
-        return f"{self.method}_{self.correlation:g}_{self.seed}"
-
-    @property
     def key(self) -> PRNGKeyArray:
         return jax.random.fold_in(jax.random.key(self.config.seed), self.seed)
 
-    @property
-    def structure(self) -> tuple:
-        """Members in which it is equal train side by side."""
-        rest = [(name, value) for name, value in flatten(self.config).items() if name not in TRACED]
-        return self.model, self.method == "group_dro", *rest
-
 
 class Trained(NamedTuple):
-    """A member's parameters, and what it made of the test images."""
+    """Its parameters, and what it made of the test images."""
 
     params: Any
     assessment: Assessment
 
 
-# ── data ──
+def train(cases: Sequence[Case]) -> list[Trained | MedjaxError]:
+    """Every network, as populations: GroupDRO, whose state has weights of groups, and all others."""
+
+    def load(numbers: list[int]) -> list[study.Training]:
+        data = {data_key(cases[i]): cases[i] for i in numbers}
+        shared = {key: splits(case) for key, case in data.items()}  # methods of one seed and correlation share theirs
+        return [training(cases[i], shared[data_key(cases[i])]) for i in numbers]
+
+    options = cases[0].config.population
+    kept = study.train([member(case) for case in cases], load, options.strategy or None, options.width or None)
+    return [
+        one if isinstance(one, MedjaxError) else Trained(one["params"], Assessment(**one["judged"])) for one in kept
+    ]
 
 
-def splits(member: Member) -> Splits:
-    """The data of a member. Methods of one seed share it; validation and test are the same for all members."""
-    config = member.config
-    if config.data.layout != "scenes":
-        return published(member.correlation, config.scenes.side, **config.data)
-    return drawn(jax.random.key(config.seed), member.correlation, member.seed, **config.scenes)
+def member(case: Case) -> study.Member:
+    """How a network is trained: Adam, a checkpoint's rule of selection, and what is traced."""
+    t = case.config.training
+    kind = tuple((key, value) for key, value in flatten(case.config).items() if key not in TRACED)
+    make = static_partial(make_trainer, case.model, case.method == "group_dro", t.steps, t.cosine)
+    name, settings = cell_name((case.method, case.correlation, case.seed)), {"rate": t.rate, "dro_rate": t.dro_rate}
+    patience = t.patience * t.every if t.selection == "validation" else None
+    return study.Member(case.work, name, make, settings, t.steps, t.every, patience, kind)
 
 
-def drawn(
-    key: PRNGKeyArray, correlation: float, seed: int, *, train: int, validation: int, test: int, kind: str, side: int,
-    amplitudes: tuple[float, float], contrast: float, noise: float,
-) -> Splits:  # fmt: skip
-    """Drawn shapes on textures: training images of this correlation and seed, the others with even groups."""
-    lobes = functools.partial(scenes.lobes, least=amplitudes[0], greatest=amplitudes[1])
+def make_trainer(
+    model: Network, robust: bool, steps: int, cosine: bool, settings: Mapping[str, float | Scalar]
+) -> Algorithm:
+    """Adam on Dice loss + cross-entropy: the mean over images, or, if `robust`, GroupDRO's weighted mean over groups.
 
-    def draw(number: int, group: np.ndarray, held_out: bool = False) -> Scenes:
-        shapes = lobes if kind == "lobes" else scenes.digits(held_out=held_out)
-        made = scenes.draw(jax.random.fold_in(key, number), jnp.asarray(group), side, shapes, contrast, noise)
-        return jax.tree.map(np.asarray, made)
-
-    return Splits(
-        draw(100 + seed, scenes.groups(train, correlation)),
-        draw(1, scenes.groups(validation, 0.5)),
-        draw(2, scenes.groups(test, 0.5), held_out=True),
-    )
-
-
-def published(correlation: float, side: int, *, layout: str, folder: str, annotations: str) -> Splits:
-    """Published data on disk; `{:g}` in a path stands for the correlation."""
-    records = flip_manifests.read(layout, folder.format(correlation), annotations.format(correlation))
-    return Splits(*(flip_manifests.load([r for r in records if r.split == name], side) for name in Splits._fields))
-
-
-# ── the four ways of training ──
-
-
-def empirical_risk(model: Network, steps: int, cosine: bool, settings: Mapping[str, Scalar]) -> Algorithm:
-    """The mean of Dice loss + cross-entropy. ERM, balanced batches and CutMix differ in what they are given."""
-
-    def loss(params: PyTree, batch: Scenes, key: PRNGKeyArray) -> Scalar:
-        return mean_of_losses(model, params, batch)
-
-    return trainer(loss, _optimizer(settings["rate"], steps, cosine))
-
-
-def robust(model: Network, steps: int, cosine: bool, settings: Mapping[str, Scalar]) -> Algorithm:
-    """GroupDRO: the same losses, weighted towards the group with the greatest."""
+    With `cosine` the learning rate falls to a tenth over the steps.
+    """
 
     def losses(params: PyTree, batch: Scenes, key: PRNGKeyArray) -> tuple[Array, Array]:
         return image_losses(model, params, batch), jnp.asarray(batch.group)
 
-    return group_dro.trainer(losses, _optimizer(settings["rate"], steps, cosine), GROUPS, settings["dro_rate"])
+    def loss(params: PyTree, batch: Scenes, key: PRNGKeyArray) -> Scalar:
+        return jnp.mean(image_losses(model, params, batch))
+
+    rate = settings["rate"]
+    optimizer = optax.adam(warmup_cosine(rate, steps, rate / 10) if cosine else rate)
+    return group_dro.trainer(losses, optimizer, GROUPS, settings["dro_rate"]) if robust else trainer(loss, optimizer)
 
 
 def image_losses(model: Network, params: PyTree, data: Scenes) -> Array:
@@ -141,133 +106,49 @@ def image_losses(model: Network, params: PyTree, data: Scenes) -> Array:
     return dice_cross_entropy(model.apply(params, data.image), jnp.asarray(data.label))
 
 
-def mean_of_losses(model: Network, params: PyTree, data: Scenes) -> Scalar:
-    """Their mean."""
-    return jnp.mean(image_losses(model, params, data))
+def training(case: Case, data: Splits) -> study.Training:
+    """What a network starts with and is given; methods of one seed start with the same weights.
+
+    The parameters that are kept follow one rule for every method, `training.selection`. `last`: those after the last
+    step. `validation`: those with the lowest validation loss, balanced over groups, as published.
+    """
+    params = case.model.init(jax.random.fold_in(case.key, 0), jnp.asarray(data.train.image[:2]))
+    own = member(case)
+
+    def validate(params: PyTree) -> float:
+        return float(np.mean([float(_mean_loss(case.model, params, some)) for some in chunks(data.validation)]))
+
+    def finish(params: PyTree) -> PyTree:
+        parts = [_assess(case.model, params, some) for some in chunks(data.test)]
+        judged = jax.tree.map(lambda *each: np.concatenate([np.asarray(one) for one in each]), *parts)
+        return {"params": params, "judged": judged._asdict()}
+
+    state = own.make(own.settings).init(params, jax.random.fold_in(case.key, 1))
+    return study.Training(state, batches(case, data.train), finish, None if own.patience is None else validate)
 
 
-def _optimizer(rate: Scalar, steps: int, cosine: bool) -> optax.GradientTransformation:
-    """Adam; with `cosine` its rate falls to a tenth over the steps."""
-    return optax.adam(warmup_cosine(rate, steps, rate / 10) if cosine else rate)
-
-
-def make_of(member: Member) -> StaticPartial:
-    """What makes its trainer from the settings that are traced."""
-    t = member.config.training
-    way = robust if member.method == "group_dro" else empirical_risk
-    return static_partial(way, member.model, t.steps, t.cosine)
-
-
-def batches_of(member: Member, data: Scenes) -> Batches:
+def batches(case: Case, data: Scenes) -> Batches:
     """Batches of the training set: with equally many images a group for two of the methods, mixed for CutMix."""
-    even = np.asarray(data.group) if member.method in ("balanced", "group_dro") else None
-    plain = from_arrays(data, member.config.training.batch, member.seed, even)
-    key, c = jax.random.fold_in(member.key, 2), member.config.cutmix
-
-    def mixed(number: int) -> Scenes:
-        batch, now = plain(number), jax.random.fold_in(key, number)
-        donor = cutmix.donors(jax.random.fold_in(now, 0), np.asarray(batch.group), np.asarray(data.group))
-        image = _mix(
-            jax.random.fold_in(now, 1), batch.image, batch.label, data.image[donor], data.label[donor],
-            c.probability, c.smallest, c.largest,
-        )  # fmt: skip
-        return batch._replace(image=image)
-
-    return mixed if member.method == "cutmix" else plain
+    even = np.asarray(data.group) if case.method in ("balanced", "group_dro") else None
+    plain = from_arrays(data, case.config.training.batch, case.seed, even)
+    key = jax.random.fold_in(case.key, 2)
+    return mixed_batches(key, plain, data, **case.config.cutmix) if case.method == "cutmix" else plain
 
 
-# ── populations ──
+def splits(case: Case) -> Splits:
+    """The data of a network: validation and test are the same for all. `{:g}` in a path stands for the correlation."""
+    config, rho = case.config, case.correlation
+    if config.data.layout == "scenes":
+        return draw_splits(jax.random.key(config.seed), rho, case.seed, **config.scenes)
+    where = (config.data.folder.format(rho), config.data.annotations.format(rho))
+    return flip_manifests.load_splits(flip_manifests.read(config.data.layout, *where), config.scenes.side)
 
 
-def train(members: Sequence[Member]) -> list[Trained | MedjaxError]:
-    """Every member, trained in populations; each is a stage, so that a killed run goes on after it.
-
-    A member whose loss is not finite gives an error.
-    """
-
-    def compute(missing: list[int]) -> Iterator[tuple[int, PyTree]]:
-        for part in side_by_side(members, missing):
-            yield from zip(part, train_together([members[number] for number in part]), strict=True)
-
-    kept = stages([(member.work, member.name) for member in members], compute)
-    return [
-        one if isinstance(one, MedjaxError) else Trained(one["params"], Assessment(**one["judged"])) for one in kept
-    ]
-
-
-def side_by_side(members: Sequence[Member], numbers: Iterable[int]) -> Iterator[list[int]]:
-    """The numbers of members that one step trains together, as the strategy of their config says."""
-    populations: dict[tuple, list[int]] = {}
-    for number in numbers:
-        populations.setdefault(members[number].structure, []).append(number)
-    for several in populations.values():
-        options = members[several[0]].config.population
-        for part in parts(len(several), options.strategy or None, options.width or None):
-            yield [several[i] for i in part]
-
-
-def train_together(members: Sequence[Member]) -> Iterator[PyTree | MedjaxError]:
-    """One part of a population, which goes on from its checkpoint; the parameters are those of `training.selection`.
-
-    `last`: those after the last step. `validation`: those with the least validation loss, balanced over groups, as
-    published; a member stops `patience` validations after that.
-    """
-    first, model, data = members[0], members[0].model, shared_splits(members)
-    t, options = first.config.training, first.config.population
-
-    def validate(params: PyTree, number: int) -> float:
-        losses = [float(_validation_loss(model, params, some)) for some in chunks(data[number].validation)]
-        return float(np.mean(losses))
-
-    def report(number: int, step: int, infos: Info, **values: float) -> None:
-        append_jsonl(members[number].work, {"member": members[number].name, **mean_loss(infos, step), **values})
-
-    def begin(steps: Sequence[int]) -> None:
-        for member, step in zip(members, steps, strict=True):
-            keep_jsonl(member.work, lambda row, m=member, last=step: row["member"] != m.name or row["step"] <= last)
-
-    rule = {"validate": validate, "patience": t.patience * t.every} if t.selection == "validation" else {}
-    folder = first.work.checkpoints / f"population_{_identity(members)}"
-    done = fit(
-        make_of(first), _settings(members), start(members, data), t.steps,
-        inputs=[batches_of(member, own.train) for member, own in zip(members, data, strict=True)],
-        every=t.every, strategy=options.strategy or None, width=options.width or None,
-        checkpoints=folder, report=report, begin=begin, **rule,
-    )  # fmt: skip
-    for number, own in enumerate(data):
-        if done.diverged[number]:
-            yield DataError(f"{members[number].name}: the loss is not finite; try a smaller training.rate")
-            continue
-        params = population.member(done.params, number)
-        each = [_assess(model, params, some) for some in chunks(own.test)]
-        judged = jax.tree.map(lambda *arrays: np.concatenate([np.asarray(one) for one in arrays]), *each)
-        yield {"params": params, "judged": judged._asdict()}
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def shared_splits(members: Sequence[Member]) -> list[Splits]:
-    """The data of each; what is equal is made once. Published data do not depend on the seed."""
-
-    def key(member: Member) -> tuple:
-        drawn = member.config.data.layout == "scenes"
-        return member.config.data, member.config.scenes, member.correlation, drawn and (member.config.seed, member.seed)
-
-    made = {key(member): member for member in members}
-    data = {name: splits(member) for name, member in made.items()}
-    return [data[key(member)] for member in members]
-
-
-def start(members: Sequence[Member], data: Sequence[Splits]) -> population.State:
-    """The members before the first step; methods of one seed start with the same weights."""
-
-    def one(member: Member, own: Splits, settings: PyTree) -> Any:
-        params = member.model.init(jax.random.fold_in(member.key, 0), jnp.asarray(own.train.image[:2]))
-        return make_of(member)(settings).init(params, jax.random.fold_in(member.key, 1))
-
-    settings = _settings(members)
-    return population.stack(
-        [one(m, own, population.member(settings, i)) for i, (m, own) in enumerate(zip(members, data, strict=True))]
-    )
+def data_key(case: Case) -> tuple:
+    """What `splits` depend on."""
+    config = case.config
+    seeds = (config.seed, case.seed) if config.data.layout == "scenes" else None
+    return config.data, config.scenes, case.correlation, seeds
 
 
 def chunks(data: Scenes) -> list[Scenes]:
@@ -275,17 +156,5 @@ def chunks(data: Scenes) -> list[Scenes]:
     return [Scenes(*(array[k : k + CHUNK] for array in data)) for k in range(0, len(data.group), CHUNK)]
 
 
-def _settings(members: Sequence[Member]) -> dict[str, Array]:
-    each = [member.config.training for member in members]
-    return {name: jnp.asarray([t[name] for t in each], jnp.float32) for name in ("rate", "dro_rate")}
-
-
-def _identity(members: Sequence[Member]) -> str:
-    """Of a part: the same members, and no others, go on from its checkpoint."""
-    names = [(config_hash(member.config), member.name) for member in members]
-    return hashlib.sha256(repr(names).encode()).hexdigest()[:8]
-
-
-_mix = jax.jit(cutmix.background_cutmix)
-_validation_loss = jax.jit(mean_of_losses, static_argnums=0)
+_mean_loss = jax.jit(lambda model, params, data: jnp.mean(image_losses(model, params, data)), static_argnums=0)
 _assess = jax.jit(lambda model, params, data: assess(model.apply(params, data.image), data.label), static_argnums=0)

@@ -113,10 +113,7 @@ def _train_part(
     seconds: float,
 ) -> Iterator[PyTree | MedjaxError]:
     """What the first `wanted` of members that train side by side come to; the others only fill the program up."""
-    first = members[0]
-
-    def validate(params: PyTree, number: int) -> float:
-        return training[number].validate(params)  # pyrefly: ignore[not-callable]
+    first, losses = members[0], [one.validate for one in training if one.validate is not None]
 
     def report(number: int, step: int, infos: Info, **values: float) -> None:
         if number < wanted:
@@ -130,8 +127,9 @@ def _train_part(
     done = fit(
         first.make, _settings(members), population.stack([one.state for one in training]),
         [member.steps for member in members], inputs=[one.inputs for one in training], every=first.every,
-        strategy=strategy, width=width, validate=None if training[0].validate is None else validate,
-        patience=first.patience, checkpoints=folder, seconds=seconds, report=report, begin=begin,
+        strategy=strategy, width=width,
+        validate=(lambda params, number: losses[number](params)) if losses else None, patience=first.patience,
+        checkpoints=folder, seconds=seconds, report=report, begin=begin,
     )  # fmt: skip
     for number in range(wanted):
         if done.diverged[number]:
