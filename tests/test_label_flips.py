@@ -1,5 +1,6 @@
 """Label flips as populations: members are those trained alone, a killed run goes on, one's own network plugs in."""
 
+import json
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -82,11 +83,12 @@ def equal(a, b):
 
 @pytest.fixture(scope="module", params=list(RULES))
 def whole(request, tmp_path_factory):
-    """Two methods × two seeds, with each of the two rules, and how often a training step was traced."""
+    """Two methods × two seeds, with each rule: kept members, how often a training step was traced, and the log."""
     folder, config = tmp_path_factory.mktemp(request.param), configured(request.param)
     traced.clear()
     trained(folder, config)
-    return request.param, config, kept(folder / "0"), traced.count(config.training.batch)
+    rows = [json.loads(line) for line in (folder / "0" / "metrics.jsonl").read_text().splitlines()]
+    return request.param, config, kept(folder / "0"), traced.count(config.training.batch), rows
 
 
 def test_a_step_is_compiled_once_for_erm_and_once_for_group_dro(whole):
@@ -94,7 +96,7 @@ def test_a_step_is_compiled_once_for_erm_and_once_for_group_dro(whole):
 
 
 def test_a_member_is_what_it_is_alone_to_the_bit(whole, tmp_path):
-    _, config, together, _ = whole
+    _, config, together, *_ = whole
     for case in cases(config, None, NETWORK):
         with open_workdir(tmp_path / members.member(case).name, {}) as work:
             [alone] = members.train([case._replace(work=work)])
@@ -111,7 +113,7 @@ def test_side_by_side_under_vmap_it_is_the_same_to_rounding(whole, tmp_path):
 
 def test_erm_is_the_loop_written_by_hand(whole):
     """Both rules, against early stopping of a single training."""
-    rule, config, together, _ = whole
+    rule, config, together, _, rows = whole
     t, key = config.training, jax.random.fold_in(jax.random.key(0), 1)
     data = draw_splits(jax.random.key(0), 0.9, 1, **config.scenes)
 
@@ -125,9 +127,17 @@ def test_erm_is_the_loop_written_by_hand(whole):
     if rule == "last":
         wanted = iterate.last(states, state)
     else:
-        *_, (last, _, best) = early_stopping(states, first(state), lambda s: loss(s.params, data.validation, key), 2)
+        losses = []
+
+        def validate(state):
+            losses.append(float(loss(state.params, data.validation, key)))
+            return losses[-1]
+
+        *_, (last, _, best) = early_stopping(states, first(state), validate, 2)
         wanted = best.state
         assert 0 < int(wanted.step) < int(last.step) < t.steps  # it did stop early
+        logged = [row["validation"] for row in rows if row["member"] == "erm_0.9_1"]
+        np.testing.assert_allclose(logged, losses, rtol=1e-3)
     close(together["erm_0.9_1"]["params"], wanted.params)
 
 
