@@ -23,6 +23,7 @@ from numpy import ndarray
 
 from medjax.errors import DataError, MedjaxError
 from medjax.running.config import config_hash
+from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, read_json, stages
 from medjax.training import population
 from medjax.training.fit import SECONDS, fit
@@ -73,15 +74,16 @@ def train(
     """
 
     def compute(missing: list[int]) -> Iterator[tuple[int, PyTree]]:
+        turns: list[tuple[list[int], int]] = []
         for several in _populations(members, missing):
             each = parts(len(several), strategy, width, _bytes_a_member(members, load, several[0], width))
-            for part in each:
-                numbers = [several[i] for i in part]
-                filled = numbers + numbers[-1:] * (len(each[0]) - len(part))  # one program for all parts
-                training = load(numbers)
-                training = [*training, *[training[-1]] * (len(filled) - len(numbers))]
-                done = _train_part([members[i] for i in filled], training, len(numbers), strategy, width, seconds)
-                yield from zip(numbers, done, strict=True)
+            turns += [([several[i] for i in part], len(each[0]) - len(part)) for part in each]
+        for numbers, lacking in track(turns, "training"):
+            training = load(numbers)
+            every = [*numbers, *numbers[-1:] * lacking]  # filled up, so that one program serves all parts
+            training = [*training, *[training[-1]] * lacking]
+            done = _train_part([members[i] for i in every], training, len(numbers), strategy, width, seconds)
+            yield from zip(numbers, done, strict=True)
 
     return stages([(member.work, member.name) for member in members], compute)
 
@@ -130,6 +132,7 @@ def _train_part(
         strategy=strategy, width=width,
         validate=(lambda params, number: losses[number](params)) if losses else None, patience=first.patience,
         checkpoints=folder, seconds=seconds, report=report, begin=begin,
+        progress=lambda steps: track(steps, first.name if wanted == 1 else f"{wanted} members"),
     )  # fmt: skip
     for number in range(wanted):
         if done.diverged[number]:
