@@ -78,12 +78,30 @@ Centre = Annotated[
     ),
 ]
 
+PenaltyPart = Annotated[
+    str | None,
+    typer.Option(
+        "--penalty",
+        metavar="FILE.py:NAME",
+        help="Your own penalty for map-em: an object with value, gradient and surrogate, or a function of the image's "
+        "shape and voxel size (mm) that returns one. β is its weight as it is, 1 unless given.",
+        show_default=False,
+    ),
+]
 PriorFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="PRIOR",
-        help="Score prior that dds and likelihood-schedule sample, from `medjax pet train-prior`.",
+        help="What dds and likelihood-schedule sample: a score prior from `medjax pet train-prior`, or FILE.py:NAME, "
+        "your own denoiser (x, t) → x0 of slices (batch, a, b) of mean emission 1 with its `sde`. The same one serves "
+        "all three orientations; slices of an --mr are its third argument.",
         show_default="a brain's, FDG-like, 2.5 mm",
+    ),
+]
+PriorNetwork = Annotated[
+    str | None,
+    typer.Option(
+        "--network", metavar="FILE.py:NAME", help="The network that the prior was trained with.", show_default=False
     ),
 ]
 Samples = Annotated[int, typer.Option(help="Samples to draw: their mean is the image, …_sd.nii.gz their spread.")]
@@ -155,4 +173,14 @@ StartFrom = Annotated[
 ]
 PriorMr = Annotated[
     Path | None, typer.Option("--mr", metavar="DIR", help="Folder of MR images, named as the PET.", show_default=False)
+]
+TrainedNetwork = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="FILE.py:NAME",
+        help="Your own network: a Model of (noisy slices, level, orientation[, MR]), or a function of the prior's "
+        "Settings that returns one. `reconstruct --network` takes it again.",
+        show_default="a U-Net",
+    ),
 ]

@@ -2,9 +2,11 @@
 
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, MedjaxError
 
 
 def counted(number: int, thing: str) -> str:
@@ -39,3 +41,18 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """Say in one line what a user's part raises within; `what` names it.
+
+    Raises:
+        ConfigError: anything but medjax's own errors was raised.
+    """
+    try:
+        yield
+    except MedjaxError:
+        raise
+    except Exception as error:  # whatever a user's part raises
+        raise ConfigError(f"{what}: {': '.join([type(error).__name__, *str(error).splitlines()[:1]])}") from error
