@@ -1,15 +1,13 @@
 """`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that."""
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
 from medjax.cli import pet_options as options
 from medjax.errors import ConfigError
+from medjax.running.environment import prepared
 from medjax.running.parts import Part, load_part, names_part
 from medjax.tools import pet_defaults as defaults
 
@@ -59,7 +57,7 @@ def reconstruct_command(
     List mode is rebinned to direct planes; its smoothed delayed coincidences are the background. For OSEM of so few
     counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
-    with _prepared():
+    with prepared():
         from medjax.io.nifti import SUFFIXES
         from medjax.pet.io import load_scan
         from medjax.tools.checks import check_output
@@ -111,7 +109,7 @@ def simulate_command(
     The phantom is the MNI152 atlas (it comes with nilearn, of medjax's extra `data`), with mm in its space. The
     simulation has 1 mm voxels and finer rays than a reconstruction.
     """
-    with _prepared():
+    with prepared():
         from medjax.tools.checks import counted
         from medjax.tools.pet_simulate import Counting, simulate
 
@@ -163,7 +161,7 @@ def train_prior_command(
 
     Slices of all three orientations are learnt. Killed at any moment, the same command goes on.
     """
-    with _prepared():
+    with prepared():
         from medjax.diffusion.prior import Settings
         from medjax.tools.pet_prior import train
 
@@ -172,23 +170,6 @@ def train_prior_command(
             output, images or [], phantoms, settings, steps, batch, rate, seed, start=start, mr=mr, network=part
         )
         typer.echo(f"wrote {trained.file}")
-
-
-@contextmanager
-def _prepared() -> Iterator[None]:
-    """Compiled programs are kept, and a warning is one line on stderr, said when it comes."""
-    from medjax.running.environment import prepare_process
-
-    prepare_process()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _say
-        yield
-
-
-def _say(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"medjax: {message}", err=True)
 
 
 def _part(text: str | None, option: str) -> Part | None:

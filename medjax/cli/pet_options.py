@@ -1,9 +1,15 @@
 """The options of `medjax pet`: their types and help."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def part(text: str, *names: str, default: bool | str = False) -> Any:
+    """An option that takes a part of the user's own."""
+    return typer.Option(*names, metavar="FILE.py:NAME", help=text, show_default=default)
+
 
 SCANNERS = "mmr, mct or ring_2d (one ring)"
 
@@ -80,12 +86,10 @@ Centre = Annotated[
 
 PenaltyPart = Annotated[
     str | None,
-    typer.Option(
+    part(
+        "Your own penalty for map-em: an object with value, gradient and surrogate, or a function of the image's shape "
+        "and voxel size (mm) that returns one. β is its weight as it is, 1 unless given.",
         "--penalty",
-        metavar="FILE.py:NAME",
-        help="Your own penalty for map-em: an object with value, gradient and surrogate, or a function of the image's "
-        "shape and voxel size (mm) that returns one. β is its weight as it is, 1 unless given.",
-        show_default=False,
     ),
 ]
 PriorFile = Annotated[
@@ -98,12 +102,7 @@ PriorFile = Annotated[
         show_default="a brain's, FDG-like, 2.5 mm",
     ),
 ]
-PriorNetwork = Annotated[
-    str | None,
-    typer.Option(
-        "--network", metavar="FILE.py:NAME", help="The network that the prior was trained with.", show_default=False
-    ),
-]
+PriorNetwork = Annotated[str | None, part("The network that the prior was trained with, if not medjax's.", "--network")]
 Samples = Annotated[int, typer.Option(help="Samples to draw: their mean is the image, …_sd.nii.gz their spread.")]
 SamplingSteps = Annotated[int, typer.Option("--steps", help="Reverse steps of a sample.")]
 SamplingSeed = Annotated[int, typer.Option("--seed", help="Of the samples.")]
@@ -176,11 +175,10 @@ PriorMr = Annotated[
 ]
 TrainedNetwork = Annotated[
     str | None,
-    typer.Option(
+    part(
+        "Your own network: a Model of (noisy slices, level, orientation[, MR]), or a function of the prior's Settings "
+        "that returns one. `reconstruct --network` takes it again.",
         "--network",
-        metavar="FILE.py:NAME",
-        help="Your own network: a Model of (noisy slices, level, orientation[, MR]), or a function of the prior's "
-        "Settings that returns one. `reconstruct --network` takes it again.",
-        show_default="a U-Net",
+        default="a U-Net",
     ),
 ]

@@ -32,16 +32,19 @@ def examples(settings: Settings) -> tuple[Array, ...]:
 
 
 def as_network(given: Any, settings: Settings) -> Network:
-    """A network as it is, or what a function of the prior's settings gives.
+    """A network as it is, or what a function of the prior's settings gives; seen to keep the shape of its slices.
 
     Raises:
-        ConfigError: neither is one: it lacks init or apply, or cannot be hashed.
+        ConfigError: neither is one: it lacks init or apply, or gives another shape.
     """
     made = given if isinstance(given, Network) or not callable(given) else given(settings)
-    if not isinstance(made, Network) or not callable(getattr(type(made), "__hash__", None)):
-        raise ConfigError(
-            f"network: {type(made).__name__}; expected a hashable Model(init, apply), or a function of the settings"
-        )
+    if not isinstance(made, Network):
+        raise ConfigError(f"network: {type(made).__name__}; expected a Model(init, apply), or a function giving one")
+    inputs = examples(settings)
+    output = jax.eval_shape(made.apply, _shapes(made, settings), *inputs)
+    if getattr(output, "shape", None) != inputs[0].shape:
+        found = getattr(output, "shape", type(output).__name__)
+        raise ConfigError(f"network: {found} from slices of {inputs[0].shape}; expected their shape")
     return made
 
 

@@ -83,7 +83,8 @@ def train(
             f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
         )
     part = Part(BUILT_IN, "", default_network) if network is None else as_part(network)
-    model = _checked_network(part, settings)
+    with errors_of(f"--network {part.name}"):
+        model = as_network(part.value, settings)
     config: dict[str, Any] = settings._asdict() | {
         "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate,
         "seed": seed,
@@ -97,18 +98,6 @@ def train(
         first = None if start is None else load_prior(start, model if part.sha256 else None, part.sha256).params
         prior = _train(work, data, settings, model, part, steps, batch, rate, seed, first, every)
     return Trained(prior, folder / FILE)
-
-
-def _checked_network(part: Part, settings: Settings) -> Network:
-    """The network of a part, seen to give images of its inputs' shape."""
-    slices, *inputs = examples(settings)
-    with errors_of(f"--network {part.name}"):
-        model = as_network(part.value, settings)
-        made = jax.eval_shape(lambda: model.apply(model.init(jax.random.key(0), slices, *inputs), slices, *inputs))
-    if getattr(made, "shape", None) != slices.shape:
-        found = getattr(made, "shape", type(made).__name__)
-        raise ConfigError(f"--network {part.name}: {found} of slices {slices.shape}; expected their shape")
-    return model
 
 
 def _train(

@@ -15,9 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from medjax import iterate
-from medjax.atomic import replacing
 from medjax.errors import ConfigError, DataError
-from medjax.io.nifti import SUFFIXES, Volume, read_nifti, resample, write_nifti
+from medjax.io.nifti import SUFFIXES, Volume, resample
 from medjax.metrics.image import nrmse
 from medjax.penalty import Penalty, Quadratic, bowsher, neighbours, require
 from medjax.pet import em
@@ -27,15 +26,17 @@ from medjax.pet.io import Scan, caution, image_affine, image_grid, load_scan, su
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import lines
 from medjax.pet.system import build_system
-from medjax.report.figures import PET, montage, png
+from medjax.report.figures import PET
+from medjax.report.volumes import write_volume
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
-from medjax.tools.checks import at_least, check_output, errors_of
+from medjax.tools.checks import at_least, check_output, checked_volume, errors_of
 from medjax.tools.pet_defaults import SIZE
 from medjax.tools.pet_sample import SAMPLERS, checked_prior, denoiser_of_volumes, sample
 from medjax.tools.pet_settings import Settings, complete_settings, title
 
 PRIOR_SIZE, PRIOR_VOXEL_MM = 96, 2.5  # of the prior that comes with medjax
+SCALE = PET._replace(unit="activity, arbitrary units")
 FEW_COUNTS = 100  # in a plane of a subset: ordered subsets without a penalty then make specks
 
 
@@ -99,7 +100,7 @@ def reconstruct(
     start = time.perf_counter()
     image, sd = _image(scan, grid, settings, mu_image, part)
     seconds, said = time.perf_counter() - start, title(settings)
-    files = () if output is None else _write(output, image, sd, affine, said, note)
+    files = () if output is None else write_volume(output, image, affine, SCALE, said, sd, note)
     total, error = float(scan.counts.sum(dtype=float)), _error(scan.truth, image, affine)
     return Reconstruction(image, sd, affine, said, note, total, seconds, error, files)
 
@@ -125,7 +126,7 @@ def _image(
     if settings.method in SAMPLERS:
         how = (settings.iterations, settings.sampling)
         image, sd = sample(settings.method, acquisition, part, state.image, *how)
-        return _filtered(grid, settings, jnp.asarray(image)), sd
+        return _filtered(grid, settings, jnp.asarray(image)), sd if settings.sampling.samples > 1 else None
     algorithm = em.osem(stacked)
     if settings.method == "map-em":
         weight = settings.beta
@@ -203,33 +204,13 @@ def _warn_of_few_counts(scan: Scan, settings: Settings) -> None:
 def _resampled(
     given: Path | Volume, name: str, grid: Grid, affine: Affine, check: Callable[[Any], None] | None = None
 ) -> Float[Array, "x y z"]:
-    volume, name = (read_nifti(given), str(given)) if isinstance(given, Path) else (given, name)
-    try:
-        if check is not None:
-            check(volume.array)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
+    volume, name = checked_volume(given, name, check)
     array = resample(volume, grid.shape, affine).array
     if not array.any():
         first, last = affine[:3, 3], np.matmul(affine[:3, :3], np.subtract(grid.shape, 1)) + affine[:3, 3]
         where = ", ".join(f"{a} {low:.0f} to {high:.0f}" for a, low, high in zip("xyz", first, last, strict=True))
         raise DataError(f"{name}: 0 all over the image to make ({where} mm); expected the same space, or --centre")
     return jnp.asarray(array)
-
-
-def _write(output: Path, image: Image, sd: Image | None, affine: Affine, title: str, note: str) -> tuple[Path, ...]:
-    """Image and a picture of its name, both or neither; before them the samples' standard deviation as …_sd.nii.gz."""
-    picture = output.with_name(output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
-    deviation = picture.with_name(picture.stem + "_sd.nii.gz")
-    shown = {title: image} | ({} if sd is None else {"standard deviation": sd})
-    drawn = png(montage(shown, affine, scale=PET._replace(unit="activity, arbitrary units"), note=note))
-    if sd is not None:
-        write_nifti(deviation, sd, affine)
-    with replacing(picture) as file:
-        file.write(drawn)
-        file.flush()
-        write_nifti(output, image, affine)
-    return (output, picture) if sd is None else (output, picture, deviation)
 
 
 def _error(truth: Volume | None, image: Image, affine: Affine) -> float | None:

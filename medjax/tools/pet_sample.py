@@ -99,8 +99,8 @@ def sample(
     first: Float[Array, "x y plane"],
     iterations: int,
     sampling: Sampling,
-) -> tuple[Float[np.ndarray, "x y plane"], Float[np.ndarray, "x y plane"] | None]:
-    """Mean of the samples, and their standard deviation where there are several.
+) -> tuple[Float[np.ndarray, "x y plane"], Float[np.ndarray, "x y plane"]]:
+    """Mean of the samples, and their standard deviation; 0 of a single one.
 
     `denoiser` is one of volumes (batch, x, y, plane) whose mean emission is 1, such as `denoiser_of_volumes` gives;
     `first` is MLEM's first image.
@@ -118,7 +118,7 @@ def sample(
         images.append(np.asarray(_one(key, begin, guided, reconstruct.Sampling(sampling.steps)).image))
         if not np.isfinite(images[-1]).all():
             raise DataError(f"{method}: sample {number + 1} is not finite; nothing is written")
-    return np.mean(images, axis=0), np.std(images, axis=0, ddof=1) if len(images) > 1 else None
+    return np.mean(images, axis=0), np.std(images, axis=0, ddof=min(1, len(images) - 1))
 
 
 # What is compiled serves every call of a session with as many steps and a denoiser of this kind.

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 
 from medjax.errors import ConfigError, DataError
 from medjax.io.counts import Counts, write_counts
-from medjax.io.nifti import Volume, reach_mm, read_nifti, resample, write_nifti
+from medjax.io.nifti import Volume, reach_mm, resample, write_nifti
 from medjax.pet import simulate as simulation
 from medjax.pet.acquisition import check_counts, check_mu
 from medjax.pet.grid import Grid
@@ -22,7 +21,7 @@ from medjax.pet.scanner import Scanner, lines, preset, with_rings
 from medjax.pet.system import build_system
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
-from medjax.tools.checks import at_least, check_output, counted
+from medjax.tools.checks import at_least, check_output, checked_volume, counted
 from medjax.tools.pet_defaults import BACKGROUND, PSF_MM, SCANNER, SIZE
 
 FINE_MM = 1.0  # voxels of the simulation along x and y
@@ -92,7 +91,12 @@ def simulate(
         check_output(output, (".npz",))
     if truth_dir is not None and truth_dir.exists() and not truth_dir.is_dir():
         raise DataError(f"{truth_dir}: a file; expected a folder for the truth")
-    thing = _phantom(tracer) if activity is None else _given(activity, mu)
+    if activity is None:
+        thing = _phantom(tracer)
+    else:
+        mu_map = None if mu is None else checked_volume(mu, "μ-map", check_mu)[0]
+        image, name = checked_volume(activity, "activity", _check_activity)
+        thing = Object(Path(name).name, image, mu_map)
     x, y, z = thing.activity.centre_mm if centre_mm is None else centre_mm
     centre = (x, y, z if slice_mm is None else slice_mm)
     fine, grid = _grids(ring, thing, centre, planes, size, voxel_mm)
@@ -154,21 +158,6 @@ def _scan(
     arrays = (np.asarray(drawn.counts), np.asarray(drawn.additive), np.broadcast_to(factors, drawn.counts.shape))
     truth = _on(thing.activity, grid, centre)
     return Counts(*arrays, scanner.name, metadata, truth, image_affine(grid, centre))
-
-
-def _given(activity: Path | Volume, mu: Path | Volume | None) -> Object:
-    name = activity.name if isinstance(activity, Path) else "activity"
-    mu_map = None if mu is None else _checked(mu, "μ-map", check_mu)
-    return Object(name, _checked(activity, "activity", _check_activity), mu_map)
-
-
-def _checked(given: Path | Volume, name: str, check: Callable[[np.ndarray], None]) -> Volume:
-    volume = read_nifti(given) if isinstance(given, Path) else given
-    try:
-        check(volume.array)
-    except DataError as error:
-        raise DataError(f"{given if isinstance(given, Path) else name}: {error}") from error
-    return volume
 
 
 def _check_activity(array: np.ndarray) -> None:
