@@ -58,7 +58,8 @@ def checked_prior(sampling: Sampling, grid: Grid, *, guided: bool = False) -> Pr
         if sampling.network is not None:
             raise ConfigError("--network goes with the file of a prior; a denoiser has its own")
         part = as_part(sampling.prior)
-        return part._replace(value=as_denoiser(part.value))
+        as_denoiser(part.value)  # is one
+        return part
     network = None if sampling.network is None else as_part(sampling.network)
     prior = load_prior(sampling.prior, *(() if network is None else (network.value, network.sha256)))
     own = prior.settings.voxel_mm
