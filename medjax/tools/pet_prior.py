@@ -82,13 +82,14 @@ def train(
         raise ConfigError(
             f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
         )
-    part = Part(BUILT_IN, "", default_network) if network is None else as_part(network)
-    with errors_of(f"--network {part.name}"):
-        model = as_network(part.value, settings)
+    part, model = Part(BUILT_IN, "", None), default_network(settings)
+    if network is not None:
+        part = as_part(network)
+        with errors_of(f"--network {part.name}"):
+            model = as_network(part.value, settings)
     config: dict[str, Any] = settings._asdict() | {
         "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate,
-        "seed": seed,
-        "start": str(start or ""), "mr": str(mr or ""),
+        "seed": seed, "start": str(start or ""), "mr": str(mr or ""),
     }  # fmt: skip
     own = {} if network is None else {"network": part.identity}
     with open_workdir(folder, {"train-prior": config_hash(config), **config, **own}) as work:
@@ -173,6 +174,5 @@ def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarra
     shape = (settings.size,) * 3
     tissues, affine = tissue_shares()
     for seed in track(number, "phantoms"):
-        yield np.asarray(normalize_intensity(jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))))[
-            ..., None
-        ]
+        volume = jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))
+        yield np.asarray(normalize_intensity(volume))[..., None]
