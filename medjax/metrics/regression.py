@@ -79,6 +79,22 @@ def regress(
     )
 
 
+def predict(
+    fitted: Regression, x: Real[AnyArray, " point"], group: Bool[AnyArray, " point"] | bool = False
+) -> Float[np.ndarray, " point"]:
+    """The line of the fit, E[y] at x, for subjects of the group or of the other one: `regress` has the equation."""
+    away = np.asarray(x, np.float64) - fitted.reference
+    inside = np.broadcast_to(np.asarray(group, np.float64), away.shape)
+
+    def column(term: str) -> np.ndarray:
+        if term.endswith("×group"):
+            return inside * away
+        known = {"intercept": np.ones_like(away), "hinge": np.maximum(away, 0), "group": inside}  # r is the knot
+        return known.get(term, away)
+
+    return np.stack([column(term) for term in fitted.terms], axis=1) @ fitted.coefficients
+
+
 def bootstrap_regression(
     seed: int,
     x: Real[AnyArray, " subject"],

@@ -8,13 +8,14 @@
         params.append(fold.state.params)                    the last ones, as nnU-Net; fold.best has the best
 
 A fold is a pytree of arrays: what `report` gets after an epoch can be saved, and given back as `state` it goes on, bit
-for bit. Nothing here reads or writes files.
+for bit. `train_resumable_fold` does so in a folder; nothing else here reads or writes files.
 
 Source: Isensee et al., Nature Methods 18, 2021; the values are those of nnU-Net v2's trainer.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ from medjax.segmentation.plan import Plan
 from medjax.training import state as training_state
 from medjax.training.augment_volumes import Augmentation, augment, for_plan, source_patch
 from medjax.training.batches import read_ahead
+from medjax.training.checkpoint import restore, save
 from medjax.training.losses import deep_supervision, dice_ce
 from medjax.training.state import Info, TrainState, mean_loss, require_finite_loss
 
@@ -123,6 +125,45 @@ def train_fold(
             averages: dict[str, float | int] = {"pseudo_dice": dice, "ema": float(fold.ema)}
             report(fold, {**mean_loss(infos, step), "epoch": step // iterations, **averages})
     return fold
+
+
+def train_resumable_fold(
+    checkpoints: Path,
+    model: Network,
+    training: Sequence[Prepared],
+    validation: Sequence[Prepared],
+    plan: Plan,
+    *,
+    seed: int = 0,
+    epochs: int = 1000,
+    save_every: int = 1,
+    resume: Callable[[int], Any] = lambda step: None,
+    report: Callable[[Fold, dict[str, float | int]], Any] = lambda fold, values: None,
+    **settings: Any,
+) -> Fold:
+    """`train_fold` from the last checkpoint in the folder `checkpoints`, or from the start.
+
+    One is kept after each `save_every` epochs and after the last, once `report` is done. `resume` is called with the
+    number of steps that the checkpoint has, before they go on; `settings` are the other keywords of `train_fold`.
+
+    Raises:
+        DataError: as `train_fold`.
+        WorkdirError: the last checkpoint is damaged, or of another network.
+    """
+    start = init(model, plan, seed)
+    kept = restore(checkpoints, start)
+    if kept is not None:
+        step, start = kept
+        resume(step)
+
+    def report_and_save(fold: Fold, values: dict[str, float | int]) -> None:
+        report(fold, values)
+        if values["epoch"] % save_every == 0 or values["epoch"] == epochs:
+            save(checkpoints, int(values["step"]), fold, keep=1)
+
+    return train_fold(
+        model, training, validation, plan, seed=seed, epochs=epochs, state=start, report=report_and_save, **settings
+    )
 
 
 def init(model: Network, plan: Plan, seed: int, params: PyTree | None = None) -> Fold:
