@@ -42,6 +42,24 @@ class PairedAgreement(NamedTuple):
     power: float  # of the paired t test to find a true difference of `difference`
 
 
+class Accuracy(NamedTuple):
+    """Of readings whose truth is known, over subjects: mean and SD of measured / truth − 1, and Pearson's r."""
+
+    bias: float
+    spread: float
+    correlation: float
+
+
+def accuracy(truth: Real[AnyArray, " subject"], measured: Real[AnyArray, " subject"]) -> Accuracy:
+    """Bias and spread as fractions of each subject's true value, and the correlation with it.
+
+    A correlation near 0 at a small bias says that the readings do not tell subjects apart.
+    """
+    true, found = (np.asarray(values, np.float64) for values in (truth, measured))
+    off = found / true - 1
+    return Accuracy(float(off.mean()), float(off.std(ddof=1)), float(np.corrcoef(found, true)[0, 1]))
+
+
 def paired_agreement(
     reference: Real[AnyArray, " subject"], measured: Real[AnyArray, " subject"], margin: float, difference: float
 ) -> PairedAgreement:

@@ -3,6 +3,7 @@
 All is NumPy in float64.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,12 @@ def regress(
         degrees_of_freedom=freedom,
         reference=reference,
     )
+
+
+def undefined(terms: Sequence[str]) -> Regression:
+    """What stands for a regression that too few subjects allow: NaN throughout, 0 degrees of freedom."""
+    unknown = np.full(len(terms), np.nan)
+    return Regression(tuple(terms), *[unknown] * 6, np.nan, np.nan, 0, np.nan)  # pyrefly: ignore
 
 
 def predict(

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from medjax.errors import DataError
-from medjax.metrics.paired import PairedAgreement, paired_agreement
+from medjax.metrics.paired import PairedAgreement, accuracy, paired_agreement
 
 
 def readings(bias=0.02, number=30):
@@ -46,6 +46,13 @@ def test_fractions_do_not_know_the_unit():
     np.testing.assert_allclose(
         paired_agreement(manual, automatic, 0.1, 0.01), paired_agreement(7 * manual, 7 * automatic, 0.1, 0.01)
     )
+
+
+def test_accuracy_is_relative_to_each_subjects_truth():
+    truth = np.array([1.0, 2.0, 4.0])
+    assert accuracy(truth, 1.1 * truth) == pytest.approx((0.1, 0.0, 1.0))
+    found = accuracy(truth, np.array([1.2, 2.0, 3.2]))
+    assert found == pytest.approx((0.0, 0.2, stats.pearsonr(truth, [1.2, 2.0, 3.2]).statistic))
 
 
 def test_two_subjects_say_nothing():

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from medjax.errors import DataError
-from medjax.metrics.regression import bootstrap_regression, predict, regress
+from medjax.metrics.regression import bootstrap_regression, predict, regress, undefined
 
 KNOT = 26.0  # weeks
 
@@ -145,3 +145,10 @@ def test_the_line_at_the_subjects_leaves_their_residuals(knot, interaction):
     np.testing.assert_allclose([residual @ column for column in columns], 0, atol=1e-9)
     step = predict(found, np.array([found.reference]), True) - predict(found, np.array([found.reference]))
     assert step[0] == pytest.approx(found.coefficients[found.terms.index("group")])
+
+
+def test_an_undefined_regression_has_the_shape_of_a_known_one():
+    found, nothing = regress(*cohort(), KNOT, name="age"), undefined(("intercept", "age"))
+    assert [type(value) for value in nothing] == [type(value) for value in found] and len(nothing.p) == 2
+    assert np.isnan([*nothing.coefficients, *nothing.p, nothing.r_squared]).all()
+    assert np.isnan(predict(nothing, np.array([24.0, 30.0]), True)).all()
