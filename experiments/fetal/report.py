@@ -26,14 +26,11 @@ COLUMNS = (
 )
 
 Cohort = Mapping[str, Any]  # what `read_scan` gives, as arrays over fetuses
+Metrics, Fits = Mapping[str, float], Mapping[str, Regression]
 
 
 def report(
-    cohorts: Sequence[Cohort],
-    metrics: Mapping[str, float],
-    fits: Mapping[str, Regression],
-    boundary_mm: Sequence[float],
-    work: WorkDir,
+    cohorts: Sequence[Cohort], metrics: Metrics, fits: Fits, boundary_mm: Sequence[float], work: WorkDir
 ) -> Report:
     """All of it; `fits` are the first cohort's regressions of f on age, by mask."""
     first = cohorts[0]
@@ -92,7 +89,7 @@ def plot_agreement(one: Cohort, work: WorkDir) -> list[Figure]:
     return out
 
 
-def plot_maturity(one: Cohort, fits: Mapping[str, Regression], work: WorkDir) -> list[Figure]:
+def plot_maturity(one: Cohort, fits: Fits, work: WorkDir) -> list[Figure]:
     """f against age with its regression: true, and as read with nobody in the loop."""
     out, x = list[Figure](), np.linspace(one["age"].min(), one["age"].max(), 60)
     for mask, values in lung_f(one).items():
@@ -124,7 +121,7 @@ def dice_table(cohorts: Sequence[Cohort]) -> Table:
     return Table(["cohort", "Dice, mean ± SD over fetuses", "least", "volume, automatic − true"], rows)
 
 
-def agreement_table(metrics: Mapping[str, float]) -> Table:
+def agreement_table(metrics: Metrics) -> Table:
     """What was read in both masks."""
     fractions = ("bias", "lower", "upper", "detectable")
     rows = [
@@ -140,7 +137,7 @@ def agreement_table(metrics: Mapping[str, float]) -> Table:
     return Table([*head, "detectable", "power at a tenth"], rows, caption)
 
 
-def regression_table(metrics: Mapping[str, float], fits: Mapping[str, Regression]) -> Table:
+def regression_table(metrics: Metrics, fits: Fits) -> Table:
     """f on gestational age."""
     rows = []
     for mask, fitted in fits.items():
@@ -155,7 +152,7 @@ def regression_table(metrics: Mapping[str, float], fits: Mapping[str, Regression
     return Table(["f from", "term", "coefficient", "p"], rows, caption)
 
 
-def reading_table(metrics: Mapping[str, float]) -> Table:
+def reading_table(metrics: Metrics) -> Table:
     """How far each fit is from the truth."""
     kinds = {"bias": (1, True), "spread": (1, True), "correlation": (2, False)}
     columns = [(key, name) for name in PARAMETERS[:3] for key in kinds]
@@ -170,7 +167,7 @@ def reading_table(metrics: Mapping[str, float]) -> Table:
     return Table(["fit", *(f"{key} of {name}" for key, name in columns)], rows, caption)
 
 
-def boundary_table(metrics: Mapping[str, float], boundary_mm: Sequence[float]) -> Table:
+def boundary_table(metrics: Metrics, boundary_mm: Sequence[float]) -> Table:
     """How medians depend on the outline."""
     keys = [f"boundary/{mm:+g}_mm" for mm in boundary_mm]
     rows = [[key[9:-3], *(cell(metrics, f"{key}/{name}", 1, True) for name in PARAMETERS)] for key in keys]
