@@ -21,6 +21,7 @@ from medjax.metrics.paired import paired_agreement
 from medjax.metrics.regression import Regression, regress, undefined
 from medjax.metrics.summary import over_runs, range_over_runs
 from medjax.models.model import Network
+from medjax.models.plain_unet import plain_unet
 from medjax.phantoms.fetal import LUNGS, Fetal, Motion, cohort, fetal
 from medjax.running.experiment import Result, run_module
 from medjax.running.progress import track
@@ -28,11 +29,9 @@ from medjax.running.workdir import WorkDir, stage
 from medjax.segmentation.nnunet import train_folds
 from medjax.segmentation.nnunet_predict import predict_case
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan
-from medjax.tools.segment_model import default_model
 
 TEST = 1_000_000  # seeds of cohorts that are tested on start here
 TERMS = ("intercept", "age", "hinge", "group")
-
 PlannedNetwork = Callable[[Plan], Network]
 
 
@@ -49,7 +48,7 @@ def run(config: ConfigDict, work: WorkDir, *, network: Network | PlannedNetwork 
     for seed in track(range(config.seed, config.seed + config.seeds), "cohorts"):
         scans = partial(simulate, seed, data.train), partial(simulate, TEST + seed, data.test)
         settings = {"boundary_mm": boundary_mm, "checkpoints": work.checkpoints / f"cohort_{seed}", **config.training}
-        study = partial(study_cohort, *scans, network or default_model, seed=seed, **settings)
+        study = partial(study_cohort, *scans, network, seed=seed, **settings)
         cohorts.append(stage(work, f"studied_{seed}", study))
     metrics = over_cohorts([measure(one, margin, knot, boundary_mm) for one in cohorts])
     shown = report(cohorts, metrics, regress_on_age(cohorts[0], knot), boundary_mm, work)
@@ -59,7 +58,7 @@ def run(config: ConfigDict, work: WorkDir, *, network: Network | PlannedNetwork 
 def study_cohort(
     training: Callable[[], Sequence[Fetal]],
     testing: Callable[[], Sequence[Fetal]],
-    network: Network | PlannedNetwork,
+    network: Network | PlannedNetwork | None,
     *,
     seed: int,
     boundary_mm: Sequence[float],
@@ -73,7 +72,8 @@ def study_cohort(
     """Learn the lungs on baseline frames of some fetuses; segment, fit and read others: arrays over fetuses."""
     cases = [Case(one.signals[0][..., None], (one.labels == LUNGS).astype(np.int32), one.spacing) for one in training()]
     design = plan(fingerprint(cases, 2), memory_gb=memory_gb, base_width=base_width, patch=patch or None)
-    model = network if isinstance(network, Network) else network(design)
+    unet = plain_unet(design.classes, design.widths, design.kernels, design.strides)
+    model = unet if network is None else network if isinstance(network, Network) else network(design)
     params = train_folds(
         model, cases, design, checkpoints, seed=seed, number=folds,
         progress=lambda steps, fold: track(steps, f"steps, cohort {seed} fold {fold}"), **recipe,
