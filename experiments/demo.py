@@ -138,7 +138,8 @@ def reconstruct(
         algorithm = em.map_em(stacked, Quadratic(pairs), jax.jit(em.penalty_weight)(stacked, float(beta)))
     state, errors, clock = em.init(stacked), list[float](), [time.perf_counter()]
     n, progress = em.updates(stacked, iterations), partial(track, description=name)
-    for state, _ in iterate.loop(algorithm, state, n, every=subsets, progress=progress):
+    for reached, _ in iterate.loop(algorithm, state, n, every=subsets, progress=progress):
+        state = reached
         errors.append(scan.error(state.image))
         clock.append(time.perf_counter())
     return {"image": state.image, "nrmse": np.array(errors), "seconds": np.diff(clock)}
