@@ -7,6 +7,7 @@ Every stage is kept in the work directory, so that a killed run goes on where it
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
