@@ -17,7 +17,7 @@ from medjax.errors import ConfigError, DataError
 from medjax.models.model import Model
 from medjax.models.score_unet import score_unet
 from medjax.models.weights import load_weights, save_weights
-from medjax.tools.pet_prior import network
+from medjax.tools.pet_prior import default_network
 
 SMALL = Settings(widths=(8, 16), attention=(1,), size=16)
 HALF = jnp.full(2, 0.5)
@@ -25,13 +25,13 @@ HALF = jnp.full(2, 0.5)
 
 def training(key, settings, sigma_data, steps, rate, start=None):
     """The Algorithm, and its first state."""
-    model = network(settings)
+    model = default_network(settings)
     algorithm = trainer(model, settings, sigma_data, steps, rate)
     return algorithm, algorithm.init(initial_params(model, key, examples(settings), start), jax.random.key(1))
 
 
 def prior_of(params, sigma_data, settings):
-    return Prior(params, sigma_data, vp(), network(settings), settings)
+    return Prior(params, sigma_data, vp(), default_network(settings), settings)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_foreign_network_is_saved_under_its_name_and_given_again(tmp_path, tra
     with pytest.raises(ConfigError, match=r"p\.npz: its network is 'bias', none of medjax; give it: load_prior"):
         load_prior(file)
     with pytest.raises(DataError, match="weights bias are none of this network"):
-        load_prior(file, network(SMALL))
+        load_prior(file, default_network(SMALL))
     back, x = load_prior(file, model), jnp.ones((2, 16, 16))
     assert back.model == model and back.settings == SMALL
     np.testing.assert_array_equal(slices(back)(x, HALF), slices(prior)(x, HALF))
