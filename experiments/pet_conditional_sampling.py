@@ -21,7 +21,7 @@ from medjax.diffusion.posterior import coverage, summarise
 from medjax.errors import MedjaxError
 from medjax.metrics.image import bias_and_standard_deviation, nrmse
 from medjax.report.figures import curves, montage
-from medjax.report.html import Figure, Report, Section, Table
+from medjax.report.html import Figure, Section, Table
 from medjax.running.experiment import Result, attempts, run_module
 from medjax.running.workdir import WorkDir, save_figure
 
@@ -45,13 +45,11 @@ def population(
 
 
 def _study(config: ConfigDict, session: Session) -> Result:
-    lowest, lesions, seeds = min(session.levels), config.scan.lesions, config.posterior.seeds
+    lowest, lesions, seeds, test = min(session.levels), config.scan.lesions, config.posterior.seeds, config.test
     study = comparison.run_study(config, session, METHODS)
-    found = summary.overview(study, config.test.heads, lesions, config.test.realisations)
     noise, noise_figure = _bias_and_deviation(study, lowest, config.noise.realisations, lesions)
     certain, figures, table = _posterior(study, lowest, seeds)
     sections = [
-        *found.sections,
         Section("Bias and deviation", "Along each method's first knob, at the lowest counts.", [noise_figure]),
         Section("Uncertainty", f"{seeds} seeds on one scan.", figures, table),
     ]
@@ -59,8 +57,9 @@ def _study(config: ConfigDict, session: Session) -> Result:
         "2.5 trues/mm³ are what 1 % of a full scan's counts come to. The published figures of the paper (26.1, 23.7 "
         "and 21.2 % NRMSE for OSEM, patch MAP-EM and DDS-δ) are of other data: real [18F]DPA-714 scans in 3-D."
     )
-    report = Report("Conditional diffusion sampling at low counts", [found.data, published], sections)
-    return Result(found.metrics | noise | certain, report, found.table)
+    heading = "Conditional diffusion sampling at low counts"
+    found = noise | certain
+    return summary.summarise(study, heading, published, found, sections, test.heads, lesions, test.realisations)
 
 
 def _bias_and_deviation(study: Study, level: float, realisations: int, lesions: int) -> tuple[dict[str, float], Figure]:

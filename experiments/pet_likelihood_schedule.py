@@ -25,8 +25,8 @@ from medjax.errors import MedjaxError
 from medjax.metrics.image import nrmse, roughness
 from medjax.models.model import Network
 from medjax.report.figures import curves, montage
-from medjax.report.html import Figure, Report, Section, Table
-from medjax.running.experiment import Result, attempts, run_module
+from medjax.report.html import Figure, Section, Table
+from medjax.running.experiment import Result, attempts, only, run_module
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 METHODS = (
@@ -46,10 +46,7 @@ def run(config: ConfigDict, work: WorkDir, *, denoiser: Any = None, network: Net
     `denoiser` takes the prior's place (see `sessions`), `network` that of the U-Net behind OSEM: apply(params, image,
     level), with the log10 of the trues per mm³ as level.
     """
-    [result] = population([config], [work], denoiser=denoiser, network=network)
-    if isinstance(result, MedjaxError):
-        raise result
-    return result
+    return only(population([config], [work], denoiser=denoiser, network=network))
 
 
 def population(
@@ -63,28 +60,27 @@ def population(
         learned.train, sessions=sessions, scans=data, rates=[config.training.rate for config in configs], batch=t.batch,
         strategy=p.strategy or None, width=p.width or None,
     )  # fmt: skip
-    unets = train(learned.unet_behind_osem(setup, osem, size, network or learned.UNET), steps=t.unet_steps)
+    unet = learned.unet_behind_osem(setup, osem, size, learned.UNET if network is None else network)
+    unets = train(unet, steps=t.unet_steps)
     unrolled = train(learned.unrolled_em(setup, osem, size), steps=t.unrolled_steps)
     return attempts(_study, configs, sessions, unets, unrolled)
 
 
 def _study(config: ConfigDict, session: Session, unet: Run, unrolled: Run) -> Result:
-    lesions, v = config.scan.lesions, config.volume
+    lesions, test, v = config.scan.lesions, config.test, config.volume
     study = comparison.run_study(config, session, METHODS, {"supervised": unet, "unrolled": unrolled})
-    found = summary.overview(study, config.test.heads, lesions, config.test.realisations)
     steps, step_figures = _steps(study)
     landing = {f"landing_error/likelihood_schedule/{level:g}": steps[f"{level:g}"]["error"] for level in session.levels}
     other, tables = _elsewhere(study, lesions, config.other_brain)
     stack, images, stack_table = _volume(study, v.planes, v.head, v.trues_per_mm3, v.iterations)
     sections = [
-        *found.sections,
         Section("The schedule", "What each reverse step aimed at, and what it took.", step_figures),
         *(Section(name, "", table=one) for name, one in tables.items()),
         Section("A volume", "", [images], stack_table),
     ]
     learnt = "The prior and the supervised networks learnt from deformations of the same head without lesions."
-    report = Report("Likelihood-scheduled sampling", [found.data, learnt], sections)
-    return Result(found.metrics | _equal_error(study) | landing | other | stack, report, found.table)
+    metrics, heading = _equal_error(study) | landing | other | stack, "Likelihood-scheduled sampling"
+    return summary.summarise(study, heading, learnt, metrics, sections, test.heads, lesions, test.realisations)
 
 
 def _equal_error(study: Study) -> dict[str, float]:

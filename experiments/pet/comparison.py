@@ -24,7 +24,7 @@ from medjax.diffusion.prior_file import load_prior
 from medjax.diffusion.reconstruct import Sampling
 from medjax.errors import ConfigError
 from medjax.pet.scanner import preset
-from medjax.running.tuning import Tuning, search
+from medjax.running.tuning import Tuning, search, thin
 from medjax.running.workdir import WorkDir, stage
 
 VALIDATION, TESTED = 500, 0  # first held-out heads that knobs are tuned on, and that are judged
@@ -110,7 +110,7 @@ def run_study(
     validation = session.scans("validation", partial(heads, VALIDATION, tuning.heads), 1)
     cases = session.scans("test", partial(heads, TESTED, test.heads), test.realisations)
     runs = session.runs | dict(learned or {})
-    chosen = {name: Method(name, runs[name], KNOWN[name][1]).few(tuning.per_knob) for name in wanted}
+    chosen = {name: Method(name, runs[name], thin(KNOWN[name][1], tuning.per_knob)) for name in wanted}
     tuned = {name: tune(session, method, validation) for name, method in chosen.items()}
     jobs = {name: (name, method.run) for name, method in chosen.items()}
     jobs |= {name + MEAN: (name, averaged(runs[name], test.samples)) for name in test.averaged}

@@ -50,12 +50,6 @@ class Method(NamedTuple):
     run: Run
     grid: Grid
 
-    def few(self, values: int) -> "Method":
-        """The method with at most so many values a knob, from the middle of its grid; 0: all."""
-        first = {name: max((len(grid) - values) // 2, 0) for name, grid in self.grid.items()}
-        grid = {name: grid[first[name] :][: values or None] for name, grid in self.grid.items()}
-        return self._replace(grid=grid) if values else self
-
 
 def title(name: str) -> str:
     """What a method is called in tables."""

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from experiments.pet.scans import Reconstruction, Scan, Scans, Setup, case_keys, scan_of
 from medjax import iterate
 from medjax.diffusion import likelihood_schedule as schedule
-from medjax.diffusion import planes, reconstruct, sampler
+from medjax.diffusion import reconstruct, sampler
 from medjax.diffusion.prior import volumes
 from medjax.diffusion.reconstruct import Sampling
 from medjax.pet import em
@@ -50,7 +50,7 @@ def methods(s: Sampled) -> dict[str, Callable[..., Reconstruction]]:
 def _sample(
     s: Sampled, method: Callable[..., reconstruct.Method], key: Array, scan: Scan, **knobs: Array
 ) -> Reconstruction:
-    begin = _start(scan, s)
+    begin = _start(scan.acquisition, s)
     made = reconstruct.sample(key, begin, method(begin, **knobs), s.sampling)
     return Reconstruction(made.image, made.projector_calls)
 
@@ -61,33 +61,28 @@ def _scheduled(s: Sampled, begin: reconstruct.Start, iterations: Array | float) 
 
 def noise_iterations(key: Array, scan: Scan, s: Sampled) -> Array:
     """The iterate at which MLEM fits as well as the truth is expected to: Morozov's discrepancy principle."""
-    begin = _start(scan, s)
+    begin = _start(scan.acquisition, s)
     deviance = expected_deviance(scan.acquisition.expected(begin.image))
     return reconstruct.discrepancy_iterations(begin, deviance, FITTED)
 
 
 def schedule_steps(key: Array, scan: Scan, iterations: Array, s: Sampled) -> schedule.Info:
     """What each step of a likelihood-scheduled sampling aimed at and reached."""
-    begin = _start(scan, s)
+    begin = _start(scan.acquisition, s)
     return reconstruct.sample(key, begin, _scheduled(s, begin, iterations), s.sampling).info
-
-
-def _start(scan: Scan, s: Sampled) -> reconstruct.Start:
-    acquisition = scan.acquisition
-    return reconstruct.start(acquisition, _denoiser(s), em.init(acquisition).image, acquisition.sensitivity)
-
-
-def _denoiser(s: Sampled) -> Any:
-    return planes.slice_wise(s.denoisers[2], 2)
 
 
 def sample_volume(key: Array, acquisition: Acquisition, s: Sampled, mode: str, iterations: float) -> Reconstruction:
     """A volume by likelihood-scheduled sampling, with the prior in one or in three orientations: see `prior.MODES`."""
-    denoiser, uniform = volumes(s.denoisers, mode, s.multiple), em.init(acquisition).image
-    begin = reconstruct.start(acquisition, denoiser, uniform, acquisition.sensitivity)
+    begin = _start(acquisition, s, mode)
     made = reconstruct.sample(key, begin, _scheduled(s, begin, iterations), s.sampling)
     both = 2.0 * min(iterations, reconstruct.EARLY)  # MLEM's first iterates need be made only once
     return Reconstruction(made.image, made.projector_calls - both)
+
+
+def _start(acquisition: Acquisition, s: Sampled, mode: str = "transverse") -> reconstruct.Start:
+    denoiser = volumes(s.denoisers, mode, s.multiple)
+    return reconstruct.start(acquisition, denoiser, em.init(acquisition).image, acquisition.sensitivity)
 
 
 def looped_dps(setup: Setup, s: Sampled, size: int) -> Callable[..., Reconstruction]:
@@ -101,7 +96,7 @@ def looped_dps(setup: Setup, s: Sampled, size: int) -> Callable[..., Reconstruct
     @jax.jit
     @partial(jax.vmap, out_axes=(each, 0))
     def begin(key: Array, case: Scans) -> tuple[sampler.State, Array]:
-        start = _start(scan_of(setup, case), s)
+        start = _start(scan_of(setup, case).acquisition, s)
         # By hand, not by `sampler.init`, which splits the key first: `key` itself draws the start here and every step
         # there, as when the numbers in RESULTS.md were made.
         first = start.image / start.scale
@@ -110,7 +105,8 @@ def looped_dps(setup: Setup, s: Sampled, size: int) -> Callable[..., Reconstruct
 
     @partial(jax.vmap, in_axes=(0, 0, 0, each), out_axes=(each, 0))
     def step(case: Scans, scale: Array, weight: Array, state: sampler.State) -> tuple[sampler.State, Any]:
-        start = reconstruct.Start(scan_of(setup, case).acquisition, _denoiser(s), None, None, scale)
+        acquisition, denoiser = scan_of(setup, case).acquisition, volumes(s.denoisers, "transverse", s.multiple)
+        start = reconstruct.Start(acquisition, denoiser, None, None, scale)
         return reconstruct.algorithm(start, reconstruct.dps(start, weight), s.sampling).step(state)
 
     def chunk(keys: Array, cases: Scans, weights: np.ndarray) -> Array:

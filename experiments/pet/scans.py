@@ -26,6 +26,7 @@ from medjax.phantoms.brain import Brain
 
 MEASURES = ("nrmse", "ssim", "lesion_contrast", "background_sd")
 KNOWN = ("counts", "multiplicative", "additive", "sensitivity")
+RESOLUTION_MM = 4.5  # full width at half maximum
 FINE_MM = 1.0  # voxels in plane that counts are simulated on
 AnyArray = Any  # of NumPy on the host, of JAX where cases are traced
 
@@ -36,7 +37,6 @@ class Setup(NamedTuple):
     scanner: Scanner
     grid: Grid
     template: Acquisition  # its system and resolution; the rest is replaced by a scan's
-    resolution_mm: float
     background: float  # fraction of the prompts
 
     @property
@@ -45,21 +45,19 @@ class Setup(NamedTuple):
         return Grid((240, 240, self.grid.shape[2]), (FINE_MM, FINE_MM, self.grid.voxel_mm[2]))
 
 
-def setup(
-    scanner: Scanner, size: int, voxel_mm: float, background: float = 0.5, planes: int = 1, resolution_mm: float = 4.5
-) -> Setup:
+def setup(scanner: Scanner, size: int, voxel_mm: float, background: float = 0.5, planes: int = 1) -> Setup:
     """A scanner, and `size`² voxels in as many direct planes."""
     coarse = grid(scanner, size, voxel_mm, planes)
     empty = jnp.zeros((scanner.views, scanner.bins, planes))
-    template = acquire(build_system(lines(scanner), coarse), empty, 1.0, 0.0, gaussian_psf(coarse, resolution_mm))
-    return Setup(scanner, coarse, template, resolution_mm, background)
+    template = acquire(build_system(lines(scanner), coarse), empty, 1.0, 0.0, gaussian_psf(coarse, RESOLUTION_MM))
+    return Setup(scanner, coarse, template, background)
 
 
 def stack(plane: Setup, planes: int) -> Setup:
     """Rings with direct `planes` as far apart as the voxels of one `plane`'s setup are wide."""
     voxel_mm = plane.grid.voxel_mm[0]
     rings = replace(with_rings(plane.scanner, planes), ring_spacing_mm=2 * voxel_mm)
-    return setup(rings, plane.grid.shape[0], voxel_mm, plane.background, planes, plane.resolution_mm)
+    return setup(rings, plane.grid.shape[0], voxel_mm, plane.background, planes)
 
 
 class Subject(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.pet.scans import FINE_MM, Setup, Subject
+from experiments.pet.scans import FINE_MM, RESOLUTION_MM, Setup, Subject
 from medjax.io.nifti import Volume, resample
 from medjax.pet.grid import Grid
 from medjax.pet.simulate import emission_volume_mm3, expected_trues
@@ -72,5 +72,5 @@ def _subject(setup: Setup, on_grid: Callable[[Grid], Brain]) -> Subject:
     """A subject from its images on the reconstruction's grid and on the simulation's."""
     fine = on_grid(setup.fine)
     activity, mu = np.maximum(fine.activity, 0), np.clip(fine.mu, 0, None)
-    trues = expected_trues(setup.scanner, activity, setup.fine, mu, setup.resolution_mm)
+    trues = expected_trues(setup.scanner, activity, setup.fine, mu, RESOLUTION_MM)
     return Subject(on_grid(setup.grid), np.asarray(trues), emission_volume_mm3(activity, setup.fine))

@@ -1,7 +1,7 @@
 """What comes of a comparison: its metrics, two tables and a picture."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +10,9 @@ from experiments.pet.methods import title
 from experiments.pet.scans import Scans, judge
 from medjax.metrics.summary import cell, mean_sd
 from medjax.report.figures import montage
-from medjax.report.html import Figure, Section, Table
+from medjax.report.html import Figure, Report, Section, Table
+from medjax.running.experiment import Result
+from medjax.running.tuning import tuning_table
 from medjax.running.workdir import save_figure
 
 COLUMNS = {
@@ -19,23 +21,21 @@ COLUMNS = {
 }  # fmt: skip
 
 
-class Overview(NamedTuple):
-    """What both experiments say of a comparison."""
+def summarise(
+    study: Study, heading: str, remark: str, metrics: Mapping[str, float], sections: Sequence[Section], heads: int,
+    lesions: int, realisations: int,
+) -> Result:  # fmt: skip
+    """The study's metrics, images, figures of merit and tuning, then the experiment's own metrics and sections.
 
-    metrics: dict[str, float]
-    table: Table
-    sections: list[Section]
-    data: str  # what it is of, in a sentence
-
-
-def overview(study: Study, heads: int, lesions: int, realisations: int) -> Overview:
-    """Metrics, and sections of images, figures of merit and tuning."""
-    setup, levels, metrics = study.session.setup, study.session.levels, study_metrics(study)
-    table = study_table(metrics, tuple(study.results), levels)
-    sections = [
+    `heads`, `lesions` in each and `realisations` are those of the test scans; `remark` ends the report's summary.
+    """
+    setup, levels, found = study.session.setup, study.session.levels, study_metrics(study)
+    table = study_table(found, tuple(study.results), levels)
+    tuned = {title(name): tuning for name, tuning in study.tuned.items()}
+    shared = [
         Section("Images", "", [plot_images(study, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),
-        Section("Tuning", "", table=tuning_table(study, metrics)),
+        Section("Tuning", "For each count level.", table=tuning_table(tuned, study.tuning_cases, "NRMSE", "calls")),
     ]
     data = (
         f"Simulated FDG-like scans on the {setup.scanner.name} ring, {setup.background:.0%} of the prompts background, "
@@ -43,7 +43,7 @@ def overview(study: Study, heads: int, lesions: int, realisations: int) -> Overv
         f"realisations; counts come from a 1 mm grid through finer rays, images have voxels of "
         f"{setup.grid.voxel_mm[0]:g} mm."
     )
-    return Overview(metrics, table, sections, data)
+    return Result({**found, **metrics}, Report(heading, [data, remark], [*shared, *sections]), table)
 
 
 def by_level(values: np.ndarray, cases: Scans) -> dict[float, tuple[float, float]]:
@@ -89,32 +89,6 @@ def study_table(metrics: Mapping[str, float], names: Sequence[str], levels: Sequ
             rows.append([f"{level:g}", title(name), *(cell(metrics, key, digits, sd=sd) for key, sd, digits in keys)])
     note = "Mean ± SD over realisations and heads, at the knobs tuned for each count level."
     return Table(["trues/mm³", "method", *COLUMNS.values()], rows, note)
-
-
-def tuning_table(study: Study, metrics: Mapping[str, float]) -> Table:
-    """What was found for each method, what it cost, and how much depends on it."""
-    rows: list[list[Any]] = []
-    for name, method in study.methods.items():
-        if not method.grid:
-            continue
-        tuned, knob = study.tuned[name], next(iter(method.grid))
-        best = ", ".join(f"{level:g}: {_settings(knobs)}" for level, knobs in tuned.best.items())
-        images, calls = metrics[f"tuning_reconstructions/{name}"], metrics[f"tuning_projector_calls/{name}"]
-        rise = ", ".join(f"{100 * value:.0f} %" for value in tuned.sensitivity(knob))
-        loss = ", ".join(f"{100 * value:.1f} %" for value in tuned.shared_loss())
-        rows.append([title(name), best, f"{images:.0f} images, {calls:,.0f} calls", f"{knob}: {rise}", loss])
-    header = [
-        "method",
-        "best by level",
-        "tuning cost",
-        "NRMSE's rise within ×/÷ 4 of a knob",
-        "loss by one setting for all",
-    ]
-    return Table(header, rows, "On validation scans; percentages for the count levels in rising order.")
-
-
-def _settings(knobs: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {value:g}" for name, value in knobs.items())
 
 
 def plot_images(study: Study, level: float) -> Figure:

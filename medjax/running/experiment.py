@@ -62,6 +62,14 @@ def attempts(study: Callable[..., Result], *arguments: Iterable[Any]) -> list[Re
     return [attempt(*own) for own in zip(*arguments, strict=True)]
 
 
+def only(results: Sequence[Result | MedjaxError]) -> Result:
+    """The result of a population of one; its error is raised."""
+    [result] = results
+    if isinstance(result, MedjaxError):
+        raise result
+    return result
+
+
 def run_experiment(
     name: str,
     preset: str = "small",

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from medjax.errors import DataError
+from medjax.report.html import Table
 from medjax.running.progress import track
 
 FAILED = 10.0  # the error of a setting whose own is not finite
@@ -112,3 +113,33 @@ def search(
         errors[row], costs[row] = found
     errors = np.where(np.isfinite(errors), errors, FAILED)
     return Tuning(np.array(list(grid), "U32"), settings, np.asarray(groups), errors, costs)
+
+
+def thin(grid: Mapping[str, Sequence[float]], values: int) -> dict[str, tuple[float, ...]]:
+    """The grid with at most so many values of each axis, from its middle; 0: all."""
+    first = {name: max((len(axis) - values) // 2, 0) for name, axis in grid.items()}
+    return {name: tuple(axis)[first[name] if values else 0 :][: values or None] for name, axis in grid.items()}
+
+
+def tuning_table(tunings: Mapping[str, Tuning], cases: int, error: str = "error", unit: str = "cost") -> Table:
+    """For each method what was found for each group, what it cost on so many `cases`, and how much depends on it.
+
+    The sensitivity is that to the first hyper-parameter. Methods without any are left out.
+    """
+    rows: list[list[str]] = []
+    for method, tuning in tunings.items():
+        if not len(tuning.names):
+            continue
+        made, first = len(tuning.settings) * cases, str(tuning.names[0])
+        best = {group: (f"{name} {value:g}" for name, value in own.items()) for group, own in tuning.best.items()}
+        rise = (f"{100 * value:.0f} %" for value in tuning.sensitivity(first))
+        row = [
+            method,
+            ", ".join(f"{group:g}: {' '.join(setting)}" for group, setting in best.items()),
+            f"{made} results, {made * tuning.cost:,.0f} {unit}",
+            f"{first}: {', '.join(rise)}",
+            ", ".join(f"{100 * value:.1f} %" for value in tuning.shared_loss()),
+        ]
+        rows.append(row)
+    header = ("method", "best", "tuning cost", f"rise of {error} within ×/÷ 4 of it", "loss by one setting for all")
+    return Table(header, rows, "On validation cases; percentages for the groups in order.")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medjax.errors import DataError
-from medjax.running.tuning import FAILED, Tuning, search
+from medjax.running.tuning import FAILED, Tuning, search, thin, tuning_table
 from medjax.running.workdir import open_workdir, stage
 
 GRID = {"beta": (1.0, 2.0, 4.0, 16.0), "iterations": (5, 10)}
@@ -70,3 +70,20 @@ def test_bad_input():
         search({"beta": ()}, evaluate, groups=(1,))
     with pytest.raises(DataError, match="expected one for each of 3 groups"):
         search(GRID, evaluate, groups=(1, 2, 3))
+
+
+def test_thinned_grids_keep_their_middle():
+    grid = {"beta": (1.0, 2.0, 4.0, 8.0, 16.0), "delta": (0.1, 0.2)}
+    assert thin(grid, 0) == grid
+    assert thin(grid, 1) == {"beta": (4.0,), "delta": (0.1,)}
+    assert thin(grid, 3) == {"beta": (2.0, 4.0, 8.0), "delta": (0.1, 0.2)}
+
+
+def test_the_table_says_what_was_found(tuning):
+    nothing = search({}, evaluate, groups=(2.5, 10.0))
+    table = tuning_table({"A": tuning, "B": nothing}, cases=3, error="NRMSE", unit="calls")
+    assert len(table.rows) == 1 and "NRMSE" in table.header[3]
+    assert table.rows[0] == [
+        "A", "2.5: beta 2 iterations 5, 10: beta 16 iterations 5", "24 results, 270 calls", "beta: 100 %, 100 %",
+        "50.0 %, 100.0 %",
+    ]  # fmt: skip
