@@ -164,7 +164,7 @@ def test_a_network_a_score_and_a_threshold_of_ones_own(folders, tmp_path):
         return scores >= np.sort(scores)[-2]
 
     where = (root / "images", root / "masks", tmp_path / "out")
-    audit(*where, "worst", flag_two, None, 20, None, 16, 0, network=two_layers, label_scores=columns)
+    audit(*where, detector="worst", threshold=flag_two, size=20, epochs=16, network=two_layers, label_scores=columns)
     rows = list(csv.DictReader((tmp_path / "out" / "ranked.csv").read_text().splitlines()))
     worst = [float(row["worst"]) for row in rows]
     assert worst == sorted(worst, reverse=True) and min(worst) > 0 and {"loss", "vog_loss"} < set(rows[0])
@@ -178,7 +178,7 @@ def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):
 
     def audited(output):
         where = (root / "images", root / "masks", tmp_path / output)
-        audit(*where, "loss", "otsu", None, 16, None, 16, 0, network=two_layers, label_scores=scores)
+        audit(*where, detector="loss", size=16, epochs=16, network=two_layers, label_scores=scores)
         return (tmp_path / output / "ranked.csv").read_text()
 
     def killed(*arguments, **keywords):

@@ -1,6 +1,7 @@
 """Whether a user's part (a network, a score) is still the one that an output was made with.
 
     identity(part)      eight hex digits: other settings or an edited file give others
+    as_part(part)       the same in the form of a part that was named FILE.py:NAME, which is passed as it is
 
 A part is described by what it is made of: containers, partials, methods, wrappers such as `jit`, fields, attributes and
 slots are followed, and the files that its functions and classes are written in are read. What a function closes over,
@@ -23,7 +24,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from medjax.running.parts import Part
+
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+
+
+def as_part(part: Any) -> Part:
+    """A Part as it is; an object from a notebook as a Part of its own name or its type's, with its `identity`."""
+    if isinstance(part, Part):
+        return part
+    return Part(getattr(part, "__qualname__", type(part).__qualname__), identity(part), part)
 
 
 def identity(part: Any) -> str:
