@@ -1,6 +1,6 @@
 """Images and label masks of one's own: two folders of files with equal names, PNG or NIfTI.
 
-    data = read(Path("images"), Path("masks"), size=64)         arrays on one grid of 64 voxels each way
+data = read(Path("images"), Path("masks"), size=64)         arrays on one grid of 64 voxels each way
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """What `medjax labels audit` does: read, train and follow the training, rank, write a CSV and a report.
 
-    result = audit(Path("images"), Path("masks"), Path("out"))       files of two folders; a work directory
-    result = audit(images, labels, network=mine)                     arrays, and nothing is written
-    [result.names[k] for k in result.order[:10]]                     the most suspect
+result = audit(Path("images"), Path("masks"), Path("out"))       files of two folders; a work directory
+result = audit(images, labels, network=mine)                     arrays, and nothing is written
+[result.names[k] for k in result.order[:10]]                     the most suspect
 """
 
 import csv
