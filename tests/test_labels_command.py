@@ -91,7 +91,7 @@ def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders
         ("--threshold much; expected otsu", ("--threshold", "much")),
         ("--size 30; expected a multiple of 8", ("--size", "30")),
         ("label 3; expected 0 to 1", ("--classes", "2")),
-        ("expected columns name (of an image) and wrong", ("--trusted", "no.csv")),
+        ("no.csv: 1 rows, no column name, wrong; expected a CSV", ("--trusted", "no.csv")),
     ],
 )
 def test_options_that_cannot_be_are_one_line(message, arguments, folders, tmp_path, monkeypatch):

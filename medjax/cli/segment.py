@@ -115,7 +115,13 @@ def predict_command(
     from medjax.tools.segment_predict import predict
 
     prepare_process()
-    pieces = None if not keep else {} if "none" in keep else dict(text.partition("=")[::2] for text in keep)
+    pieces = (
+        None
+        if not keep
+        else {}
+        if "none" in keep
+        else {name: count for name, _, count in (text.partition("=") for text in keep)}
+    )
     result = predict(
         model, images, output, folds=whole_numbers("--folds", folds, "numbers of folds, as in --folds 0,2"),
         mirror=mirror, keep=pieces, probabilities=probabilities, best=best,

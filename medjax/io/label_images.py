@@ -1,8 +1,10 @@
-"""Label images and a network's scores of them, read from files to be compared: equal names in two folders, or two files.
+"""Label images, and a network's scores of them, from files to be compared: two files, or folders of equal names.
 
-for name, (predicted, truth) in pair_files(Path("pred"), Path("gt")).items():
-    read_classes(truth, [0, 85, 170])        classes 0, 1, 2 of these label values, and the affine
-read_scores(Path("logits/case_1.npy"), (64, 64, 3), softmax=False)
+    for name, (predicted, truth) in pair_files(Path("pred"), Path("gt")).items():
+        read_classes(truth, [0, 85, 170])        classes 0, 1, 2 of these label values, and the affine
+    read_scores(Path("logits/case_1.npy"), (64, 64, 3), softmax=False)
+
+Endings that are read: `ENDINGS` of label images, `SCORE_ENDINGS` of scores.
 """
 
 from pathlib import Path

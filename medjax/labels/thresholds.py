@@ -114,8 +114,8 @@ def _check(scores: Scores) -> None:
 THRESHOLDS = {"otsu": otsu, "mixture": mixture, "mad": mad}
 
 
-def by_name(text: str) -> Callable[[Scores], Flags]:
-    """The threshold of that name, or `highest` of a fraction such as "0.1".
+def by_name(text: str, option: str = "threshold") -> Callable[[Scores], Flags]:
+    """The threshold of that name, or `highest` of a fraction such as "0.1"; `option` is what a message calls it.
 
     Raises:
         ConfigError: it is neither.
@@ -125,5 +125,5 @@ def by_name(text: str) -> Callable[[Scores], Flags]:
     except ValueError:
         fraction = 0.0
     if text not in THRESHOLDS and not 0 < fraction < 1:
-        raise ConfigError(f"threshold {text}; expected {', '.join(THRESHOLDS)} or a fraction such as 0.1")
+        raise ConfigError(f"{option} {text}; expected {', '.join(THRESHOLDS)} or a fraction such as 0.1")
     return THRESHOLDS.get(text) or partial(highest, fraction=fraction)

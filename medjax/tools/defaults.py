@@ -1,4 +1,4 @@
-"""Defaults of commands and of the functions behind them; they load nothing, so that a command's help answers at once."""
+"""Defaults of commands and of the functions behind them; this loads nothing, so that help answers at once."""
 
 # labels audit
 DETECTOR, THRESHOLD, SIZE, AUDIT_EPOCHS = "dice_mean", "otsu", 64, 24

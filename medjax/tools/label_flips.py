@@ -5,7 +5,6 @@ the true foreground are correct, flipped to another class and missed, and writes
 no files: `medjax.shortcuts.flips`.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from jaxtyping import Float, Int
 from medjax.atomic import write_csv
 from medjax.errors import ConfigError, DataError
 from medjax.io.label_images import SCORE_ENDINGS, list_files, pair_files, read_classes, read_labels, read_scores
+from medjax.io.tables import read_table
 from medjax.metrics.overlap import confusion_matrix
 from medjax.shortcuts import flips
 
@@ -56,11 +56,11 @@ def label_flips(
     """
     if logits is not None and probabilities is not None:
         raise ConfigError("--logits and --probabilities: expected one of them")
-    group_of = {} if groups is None else _read_groups(groups)
+    table = read_table(groups, ("image", "group")) if groups else ()
+    group_of = {row["image"]: row["group"] for row in table}
     pairs = pair_files(pred, gt)
-    known = list(
-        labels or sorted({0}.union(*(np.unique(read_labels(truth)[0]).tolist() for _, truth in pairs.values())))
-    )
+    found = {0}.union(*(np.unique(read_labels(truth)[0]).tolist() for _, truth in pairs.values() if not labels))
+    known = list(labels or sorted(found))
     confusion, risk = _compare(pairs, known, probabilities or logits, probabilities is not None)
     group = np.array([group_of.get(name, "") for name in pairs])
     fractions = {"all pixels": flips.decompose(confusion.sum(0)), "mean of images": flips.image_mean(confusion)}
@@ -68,15 +68,13 @@ def label_flips(
         fractions[f"group {one}"] = flips.decompose(confusion[group == one].sum(0))
     each, number = flips.decompose(confusion), 2 * (len(known) - 1)
     scenes = set(group) == {str(one) for one in range(number)}
-    gaps = flips.gaps(flips.by_group(confusion, group.astype(int), number)) if scenes else None
+    gaps = np.asarray(flips.gaps(flips.by_group(confusion, group.astype(int), number))) if scenes else None
     judged = np.isfinite(risk) & np.isfinite(each.flip)
-    empty = [name for name, inside in zip(pairs, confusion[:, 1:].any((1, 2)), strict=True) if not inside]
     deciles = flips.deciles(risk, np.asarray(each.flip)) if judged.sum() >= 10 else None
+    empty = [name for name, total in zip(pairs, confusion[:, 1:].sum((1, 2)).tolist(), strict=True) if not total]
     if output is not None:
         _write(output, list(pairs), group, confusion, [*each, risk])
-    return LabelFlips(
-        list(pairs), confusion, risk, fractions, None if gaps is None else np.asarray(gaps), deciles, empty
-    )
+    return LabelFlips(list(pairs), confusion, risk, fractions, gaps, deciles, empty)
 
 
 def _compare(
@@ -112,13 +110,3 @@ def _write(output: Path, names: list[str], group: np.ndarray, confusion: np.ndar
     counts = confusion[:, 1:].sum((1, 2)).tolist()
     rows = [[*first, *rest] for *first, rest in zip(names, group, counts, cells, strict=True)]
     write_csv(output, ["image", "group", "foreground", "correct", "flip", "miss", "flip_risk"], rows)
-
-
-def _read_groups(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; expected a CSV with columns image, group")
-    with file.open(newline="", encoding="utf-8") as text:
-        rows = list(csv.DictReader(text))
-    if not rows or not {"image", "group"} <= rows[0].keys():
-        raise DataError(f"{file}: {len(rows)} rows; expected a CSV with columns image, group")
-    return {row["image"]: row["group"] for row in rows}

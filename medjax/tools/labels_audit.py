@@ -5,8 +5,6 @@ result = audit(images, labels, network=mine)                     arrays, and not
 [result.names[k] for k in result.order[:10]]                     the most suspect
 """
 
-import csv
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medjax.atomic import write_csv
-from medjax.datasets.labelled_folders import LabelledImages, read
+from medjax.datasets.labelled_folders import LabelledImages, digest, read, read_trusted
 from medjax.errors import ConfigError, DataError
 from medjax.labels import scores, thresholds
 from medjax.labels.audit import check_network, predict, training_dynamics
@@ -30,12 +28,12 @@ from medjax.models.unet import unet
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table, write_report
 from medjax.running.config import did_you_mean
+from medjax.running.networks import network_part
 from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
 from medjax.tools import defaults
-from medjax.tools.networks import network_part
 
 FEWEST = 16  # images, below which there is nothing to compare with
 SHOWN = 24
@@ -101,7 +99,7 @@ def audit(
     config = {
         **{name: str(it) if isinstance(it, Path) else "array" for name, it in (("images", images), ("masks", masks))},
         "size": size, "classes": classes or 0, "epochs": epochs, "seed": seed,
-        "content": _digest(data),  # other images or corrected masks are another audit
+        "content": digest(data),  # other images or corrected masks are another audit
         **({"network": part.identity} if network else {}), **({"scores": foreign} if foreign else {}),
     }  # fmt: skip
     with nullcontext() if output is None else open_workdir(output, config) as work:
@@ -138,22 +136,6 @@ def built_in_and(parts: Sequence[Part]) -> dict[str, LabelScore | Part]:
     return columns
 
 
-def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"], Bool[np.ndarray, " some"]]:
-    """Images that were looked at, by number, and whether their labels are wrong.
-
-    Raises:
-        DataError: no columns name and wrong, an unknown name, or a value that is neither 0 nor 1.
-    """
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    known = {name.partition(".")[0]: k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
-    try:
-        numbers = np.array([known[row["name"]] for row in rows])
-        return numbers, np.array([(0, 1)[int(row["wrong"])] for row in rows]) > 0
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: {error}; expected columns name (of an image) and wrong (0 or 1)") from error
-
-
 def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: int | None) -> LabelledImages:
     if isinstance(images, Path) and isinstance(masks, Path):
         return read(images, masks, size, classes, FEWEST)
@@ -177,13 +159,9 @@ def _columns(given: Mapping[str, LabelScore | Part] | None) -> tuple[dict[str, L
 
 def _rule(threshold: str | Threshold | Part) -> Threshold:
     if isinstance(threshold, str):
-        try:
-            return thresholds.by_name(threshold)
-        except ConfigError as error:
-            raise ConfigError(f"--{error}") from error
-    rule = threshold.value if isinstance(threshold, Part) else threshold
+        return thresholds.by_name(threshold, "--threshold")
+    name, rule = (threshold.name, threshold.value) if isinstance(threshold, Part) else (repr(threshold), threshold)
     if not callable(rule):
-        name = threshold.name if isinstance(threshold, Part) else repr(threshold)
         raise ConfigError(f"--threshold {name}: a {type(rule).__name__}; expected a function scores → flags")
     return rule
 
@@ -195,14 +173,6 @@ def _check(detector: str, size: int, epochs: int, known: tuple[str, ...], defaul
         raise ConfigError(f"--size {size}; expected a multiple of {2 ** (len(WIDTHS) - 1)}, 16 or more")
     if epochs < 4:
         raise ConfigError(f"--epochs {epochs}; expected 4 or more")
-
-
-def _digest(data: LabelledImages) -> str:
-    """Eight hex digits of names, images and labels."""
-    digest = hashlib.sha256("\0".join(data.names).encode())
-    for array in (data.images, data.labels):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:8]
 
 
 def _flags(rule: Threshold, score: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
     model = load_model(Path("model"))
     predict_case(model.network, model.params, image, spacing, model.plan, keep=model.keep).labels
 
-MODEL/plan.json  dataset.json                    what to know of the data, which network; labels by name, cases, settings
+MODEL/plan.json  dataset.json                    what to know of the data and the network; labels, cases, settings
 MODEL/fold_k/params.npz  best.npz                the last parameters, and those of the best average pseudo-Dice
 MODEL/fold_k/checkpoints/                        the training itself, to go on after a kill (orbax)
 MODEL/fold_k/progress.csv  figures/progress.png  each epoch
@@ -34,11 +34,10 @@ from medjax.labels.audit import check_network
 from medjax.models.model import Network
 from medjax.models.networks import build, settings_of
 from medjax.running.arrays import load_arrays
+from medjax.running.networks import network_part
 from medjax.running.parts import Part
 from medjax.segmentation.plan import Plan, from_json
 from medjax.tools import defaults
-from medjax.tools.networks import network_part
-from medjax.training.checkpoint import restore
 
 DESCRIBED = {"channel_names": list, "labels": dict, "file_ending": str, "settings": dict}  # what prediction relies on
 
@@ -156,10 +155,15 @@ def load_model(
     image = jax.ShapeDtypeStruct((1, *design.plan.patch, len(design.plan.channels)), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), image)
     file = "best.npz" if best else "params.npz"
-    params = [read_arrays(folder / name / file, like) for name in _trained_folds(folder, folds)]
+    params = [_read_params(folder / name / file, like) for name in _trained_folds(folder, folds)]
     keep = folder / "keep.json"
     pieces = {int(kind): count for kind, count in read_json(keep).items()} if keep.is_file() else None
     return TrainedModel(design.plan, model, params, design.dataset["labels"], design.dataset["file_ending"], pieces)
+
+
+def _read_params(file: Path, like: PyTree) -> PyTree:
+    with kept_of_a_fold(file):
+        return load_arrays(file, like)
 
 
 def _trained_folds(folder: Path, folds: Sequence[int] | None) -> list[str]:
@@ -187,30 +191,18 @@ def read_json(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read as JSON ({error}); expected what `train` wrote") from error
 
 
-def read_arrays(file: Path, like: PyTree) -> PyTree:
-    """A pytree of the structure of `like`.
-
-    Raises:
-        WorkdirError: the file is damaged or holds another structure.
-    """
-    try:
-        return load_arrays(file, like)
-    except WorkdirError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise WorkdirError(f"{file}: damaged ({error}); delete its fold's folder to train the fold anew") from error
-
-
-def read_checkpoint(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
-    """(step, tree) of the last checkpoint of a fold, a tree as `like`; None if there is none.
+@contextmanager
+def kept_of_a_fold(file: Path) -> Generator[None, None, None]:
+    """What is wrong with what is kept of a fold says what to do.
 
     Raises:
         WorkdirError: it is damaged or holds another structure.
     """
     try:
-        return restore(folder, like)
-    except WorkdirError as error:
-        raise WorkdirError(f"{error}; delete its fold's folder to train the fold anew") from error
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        what = str(error) if isinstance(error, WorkdirError) else f"{file}: damaged ({error})"
+        raise WorkdirError(f"{what}; delete its fold's folder to train the fold anew") from error
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.io.nnunet_raw import RawDataset, read_dataset, read_scan
 from medjax.models.model import Network
 from medjax.report.figures import curves
-from medjax.running.arrays import save_arrays
+from medjax.running.arrays import load_arrays, save_arrays
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure
 from medjax.segmentation import nnunet
@@ -35,14 +35,13 @@ from medjax.tools.segment_model import (
     Design,
     Given,
     choose_network,
+    kept_of_a_fold,
     naming,
-    read_arrays,
-    read_checkpoint,
     read_design,
     same_network,
     write_design,
 )
-from medjax.training.checkpoint import save
+from medjax.training.checkpoint import restore, save
 
 FOLDS = 5
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
@@ -178,7 +177,8 @@ def _fold(
     folder = work.path
     rows: list[dict[str, float | int]] = []
     first = nnunet.init(model, design, own["seed"])
-    kept = read_checkpoint(work.checkpoints, first)
+    with kept_of_a_fold(work.checkpoints):
+        kept = restore(work.checkpoints, first)
     if kept is not None:
         step, first = kept
         rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= step]
@@ -223,7 +223,8 @@ def _postprocessing(
     for fold, (_, validation) in enumerate(parts):
         for number in validation.tolist():
             kept = folder / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
-            predictions.append(read_arrays(kept, {"labels": 0})["labels"].astype(np.int32))
+            with kept_of_a_fold(kept):
+                predictions.append(load_arrays(kept)["labels"].astype(np.int32))
             references.append(_case(data, number).labels)
     chosen = determine_postprocessing(predictions, references, design.classes)
     write_text(folder / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
