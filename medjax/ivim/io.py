@@ -18,7 +18,7 @@ from medjax.io.nifti import SUFFIXES, Series, read_nifti, read_nifti_series
 from medjax.ivim.fit import check
 from medjax.ivim.noise import sigma_of_background
 
-OnGrid = Path | Shaped[np.ndarray, "x y z"]  # a NIfTI, or an array on the scan's grid
+OnGrid = Path | Shaped[np.ndarray, "_ _ _"]  # a NIfTI, or an array on the scan's grid
 
 
 class Scan(NamedTuple):
@@ -32,7 +32,7 @@ class Scan(NamedTuple):
 
 def read_scan(
     scan: Path | Float[np.ndarray, "x y z frame"],
-    bvals: Path | Float[np.ndarray, " frame"],
+    bvals: Path | Float[np.ndarray, " _"],
     mask: OnGrid | None = None,
 ) -> Scan:
     """A scan, its b-values, and the voxels in the mask that are finite in all frames and above 0 in one.
@@ -110,10 +110,14 @@ def _called(given: OnGrid) -> str:
 
 
 def _on_grid(given: OnGrid, series: Series, scan: str) -> np.ndarray:
-    other = read_nifti(given) if isinstance(given, Path) else Series(given, series.affine)
+    if isinstance(given, Path):
+        read = read_nifti(given)
+        array, affine = read.array, read.affine
+    else:
+        array, affine = np.asarray(given), series.affine
     shape = series.array.shape[:3]
-    if other.array.shape != shape:
-        raise DataError(f"{_called(given)}: grid of {other.array.shape}; {scan} has {shape}, expected the same grid")
-    if not np.allclose(other.affine, series.affine, atol=1e-2):
+    if array.shape != shape:
+        raise DataError(f"{_called(given)}: grid of {array.shape}; {scan} has {shape}, expected the same grid")
+    if not np.allclose(affine, series.affine, atol=1e-2):
         raise DataError(f"{_called(given)}: another affine than {scan}; expected the same grid, resample it first")
-    return other.array
+    return array

@@ -46,7 +46,7 @@ class Fit(NamedTuple):
 
 def fit_scan(
     scan: Path | Float[np.ndarray, "x y z frame"],
-    bvals: Path | Float[np.ndarray, " frame"],
+    bvals: Path | Float[np.ndarray, " _"],
     output: Path | None = None,
     *,
     mask: OnGrid | None = None,

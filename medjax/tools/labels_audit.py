@@ -28,7 +28,7 @@ from medjax.models.unet import unet
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table, write_report
 from medjax.running.config import did_you_mean
-from medjax.running.networks import network_part
+from medjax.running.network_part import network_part
 from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
@@ -153,7 +153,7 @@ def _columns(given: Mapping[str, LabelScore | Part] | None) -> tuple[dict[str, L
     for name, one in columns.items():
         if not isinstance(one, LabelScore):
             called = parts[name].name if isinstance(parts[name], Part) else name
-            raise ConfigError(f"--score {called}: a {type(one).__name__}; expected a LabelScore")
+            raise ConfigError(f"--score {called}: {type(one).__name__}; expected a LabelScore")
     return columns, {name: as_part(parts[name]).identity for name, one in columns.items() if known.get(name) != one}
 
 
@@ -162,7 +162,7 @@ def _rule(threshold: str | Threshold | Part) -> Threshold:
         return thresholds.by_name(threshold, "--threshold")
     name, rule = (threshold.name, threshold.value) if isinstance(threshold, Part) else (repr(threshold), threshold)
     if not callable(rule):
-        raise ConfigError(f"--threshold {name}: a {type(rule).__name__}; expected a function scores → flags")
+        raise ConfigError(f"--threshold {name}: {type(rule).__name__}; expected a function scores → flags")
     return rule
 
 

@@ -34,7 +34,7 @@ from medjax.labels.audit import check_network
 from medjax.models.model import Network
 from medjax.models.networks import build, settings_of
 from medjax.running.arrays import load_arrays
-from medjax.running.networks import network_part
+from medjax.running.network_part import network_part
 from medjax.running.parts import Part
 from medjax.segmentation.plan import Plan, from_json
 from medjax.tools import defaults
