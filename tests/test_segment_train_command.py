@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import medjax.tools.segment_train as commands
 from medjax.cli import app
 from medjax.errors import DataError, WorkdirError
 from medjax.io.nifti import read_nifti, write_nifti
@@ -17,6 +16,7 @@ from medjax.io.nnunet_raw import Scan, write_dataset
 from medjax.metrics.overlap import overlap
 from medjax.models.plain_unet import plain_unet
 from medjax.models.unet import unet
+from medjax.segmentation import nnunet
 from medjax.segmentation.nnunet_predict import predict_case
 from medjax.segmentation.plan import from_json, to_json
 from medjax.tools.segment_model import Design, choose_network, load_model, read_design, same_network, write_design
@@ -136,7 +136,7 @@ def test_components_are_kept_as_asked(folder):
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(folder, monkeypatch):
-    save = commands.save
+    save = nnunet.save
 
     def killed(*arguments, **options):
         save(*arguments, **options)
@@ -144,7 +144,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(folder, monkeypatch):
 
     model = folder / "stopped"
     with monkeypatch.context() as patched:
-        patched.setattr(commands, "save", killed)
+        patched.setattr(nnunet, "save", killed)
         assert command("train", folder / "data", "-o", model, "--fold", "0", *TRAIN).exit_code == 130
     assert not (model / "fold_0" / "params.npz").exists()
     said = done("train", folder / "data", "-o", model, "--fold", "0", *TRAIN)

@@ -87,14 +87,14 @@ def audit_command(
     """
     from medjax.running.environment import prepare_process
     from medjax.running.parts import load_part, names_part
-    from medjax.tools.labels_audit import audit, built_in_and
+    from medjax.tools.labels_audit import audit
 
     prepare_process()
     result = audit(
         images, masks, output, detector=detector, trusted=trusted, size=size, classes=classes, epochs=epochs, seed=seed,
         threshold=load_part(threshold, "--threshold") if names_part(threshold) else threshold,
         network=load_part(network, "--network") if network else None,
-        label_scores=built_in_and([load_part(text, "--score") for text in score]) if score else None,
+        label_scores=[load_part(text, "--score") for text in score or ()],
     )  # fmt: skip
     flagged = f"{int(result.flags.sum())} of {len(result.flags)} labels flagged by {detector}"
     typer.echo(f"{flagged}; wrote {output / 'ranked.csv'} and report.html")

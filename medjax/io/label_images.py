@@ -1,7 +1,7 @@
 """Label images, and a network's scores of them, from files to be compared: two files, or folders of equal names.
 
     for name, (predicted, truth) in pair_files(Path("pred"), Path("gt")).items():
-        read_classes(truth, [0, 85, 170])        classes 0, 1, 2 of these label values, and the affine
+        read_pair(predicted, truth, [0, 85, 170])        both as classes 0, 1, 2 of these label values
     read_scores(Path("logits/case_1.npy"), (64, 64, 3), softmax=False)
 
 Endings that are read: `ENDINGS` of label images, `SCORE_ENDINGS` of scores.
@@ -85,6 +85,22 @@ def read_classes(path: Path, known: list[int]) -> tuple[Int[np.ndarray, "*space"
         raise DataError(f"{path}: label {odd[0]}; expected {', '.join(map(str, known))}, or name all with --labels")
     order = np.argsort(known)
     return order[np.searchsorted(np.asarray(known)[order], image)].astype(np.int32), affine
+
+
+def read_pair(
+    prediction: Path, truth: Path, known: list[int]
+) -> tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]]:
+    """Both as classes, see `read_classes`.
+
+    Raises:
+        DataError: as `read_classes`, or they do not lie on one grid.
+    """
+    (predicted, affine), (true, true_affine) = read_classes(prediction, known), read_classes(truth, known)
+    if predicted.shape != true.shape:
+        raise DataError(f"{prediction}: shape {predicted.shape}; expected that of {truth}, {true.shape}")
+    if affine is not None and true_affine is not None and not np.allclose(affine, true_affine, rtol=0, atol=1e-2):
+        raise DataError(f"{prediction}: another affine than {truth}; expected labels on one grid")
+    return predicted, true
 
 
 def read_scores(path: Path, shape: tuple[int, ...], softmax: bool) -> Float[np.ndarray, "*space class"]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from medjax.atomic import write_csv
 from medjax.errors import ConfigError, DataError
-from medjax.io.label_images import SCORE_ENDINGS, list_files, pair_files, read_classes, read_labels, read_scores
+from medjax.io.label_images import SCORE_ENDINGS, list_files, pair_files, read_labels, read_pair, read_scores
 from medjax.io.tables import read_table
 from medjax.metrics.overlap import confusion_matrix
 from medjax.shortcuts import flips
@@ -85,11 +85,7 @@ def _compare(
     counts: list[np.ndarray] = []
     risks: list[float] = []
     for name, (pred, gt) in pairs.items():
-        (predicted, affine), (truth, true_affine) = read_classes(pred, known), read_classes(gt, known)
-        if predicted.shape != truth.shape:
-            raise DataError(f"{pred}: shape {predicted.shape}; expected that of {gt}, {truth.shape}")
-        if affine is not None and true_affine is not None and not np.allclose(affine, true_affine, rtol=0, atol=1e-2):
-            raise DataError(f"{pred}: another affine than {gt}; expected labels on one grid")
+        predicted, truth = read_pair(pred, gt, known)
         counts.append(np.asarray(confusion_matrix(predicted, truth, len(known))))
         if files is not None:
             file = next(iter(files.values())) if len(files) == len(pairs) == 1 else files.get(name)

@@ -25,8 +25,8 @@ from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network
 from medjax.models.unet import unet
-from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table, write_report
+from medjax.report.label_pairs import label_pairs
 from medjax.running.config import did_you_mean
 from medjax.running.network_part import network_part
 from medjax.running.part_identity import as_part
@@ -41,6 +41,7 @@ WIDTHS = (8, 16, 32, 48)  # of the default network
 
 Images = Float[np.ndarray, "image *space 1"]
 ImageLabels = Int[np.ndarray, "image *space"]
+Scores = Mapping[str, LabelScore | Part]
 Threshold = Callable[[np.ndarray], np.ndarray]  # scores → flags
 
 
@@ -71,7 +72,7 @@ def audit(
     epochs: int = defaults.AUDIT_EPOCHS,
     seed: int = 0,
     network: Network | Callable[[int], Network] | Part | None = None,
-    label_scores: Mapping[str, LabelScore | Part] | None = None,
+    label_scores: Scores | Sequence[Part] = (),
 ) -> Audit:
     """Rank the labels in `masks`; with `output`, a work directory, an audit that was stopped goes on.
 
@@ -82,7 +83,7 @@ def audit(
         threshold: a name, a fraction such as "0.1", or a function scores → flags.
         trusted: a CSV of labels that were checked, see `read_trusted`.
         network: a Model, or a function of the number of classes that makes one; default: a small U-Net.
-        label_scores: the columns of the table; default: `scores.built_in()`.
+        label_scores: the columns of the table; or parts that come beside `scores.built_in()`, each as its NAME.
 
     Raises:
         ConfigError, DataError: something given cannot be used.
@@ -121,21 +122,6 @@ def small_unet(classes: int) -> Network:
     return unet(classes, WIDTHS)
 
 
-def built_in_and(parts: Sequence[Part]) -> dict[str, LabelScore | Part]:
-    """The built-in scores, and these, each in a column of its own NAME.
-
-    Raises:
-        ConfigError: there is a column of that name already.
-    """
-    columns: dict[str, LabelScore | Part] = dict(scores.built_in())
-    for part in parts:
-        name = part.name.rpartition(":")[2]
-        if name in columns:
-            raise ConfigError(f"--score {part.name}: there is a score {name} already; expected another name")
-        columns[name] = part
-    return columns
-
-
 def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: int | None) -> LabelledImages:
     if isinstance(images, Path) and isinstance(masks, Path):
         return read(images, masks, size, classes, FEWEST)
@@ -145,10 +131,14 @@ def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: 
     return LabelledImages([str(number) for number in range(len(images))], images, masks)
 
 
-def _columns(given: Mapping[str, LabelScore | Part] | None) -> tuple[dict[str, LabelScore], dict[str, dict[str, str]]]:
+def _columns(given: Scores | Sequence[Part]) -> tuple[dict[str, LabelScore], dict[str, dict[str, str]]]:
     """The scores by name, and the identities of those that are not built in."""
     known = scores.built_in()
-    parts: Mapping[str, Any] = known if given is None else given
+    parts: dict[str, Any] = dict(given) if isinstance(given, Mapping) else dict(known)
+    for part in () if isinstance(given, Mapping) else given:
+        if (name := part.name.rpartition(":")[2]) in parts:
+            raise ConfigError(f"--score {part.name}: there is a score {name} already; expected another name")
+        parts[name] = part
     columns = {name: part.value if isinstance(part, Part) else part for name, part in parts.items()}
     for name, one in columns.items():
         if not isinstance(one, LabelScore):
@@ -236,7 +226,10 @@ def _write(work: WorkDir, data: LabelledImages, found: Audit) -> None:
     ]
     write_csv(work.path / "ranked.csv", ["rank", "name", "flagged", "agreement", *found.scores], rows)
     ends = {"suspect": found.order[:SHOWN], "least_suspect": found.order[::-1][:SHOWN]}
-    most, least = (Figure(_thumbnails(work, name, data, found.prediction, end)) for name, end in ends.items())
+    pictures: list[Figure] = []
+    for name, end in ends.items():
+        figure = label_pairs(data.images[end, ..., 0], data.labels[end], found.prediction[end], [names[k] for k in end])
+        pictures.append(Figure(save_figure(work, name, figure)))
     head = [
         [rank + 1, names[k], round(float(agreement[k]), 3), round(float(found.ranking[k]), 4)]
         for rank, k in enumerate(found.order[:SHOWN])
@@ -248,19 +241,7 @@ def _write(work: WorkDir, data: LabelledImages, found: Audit) -> None:
     )
     table = Table(["rank", "image", "Dice with the network", detector], head)
     sections = [
-        Section("Most suspect", "Pairs: the label given, then the network's prediction.", [most], table),
-        Section("Least suspect", "If these are the wrong ones, give --trusted.", [least]),
+        Section("Most suspect", "Pairs: the label given, then the network's prediction.", pictures[:1], table),
+        Section("Least suspect", "If these are the wrong ones, give --trusted.", pictures[1:]),
     ]
     write_report(work.path / "report.html", Report("Label audit", [text], sections))
-
-
-def _thumbnails(work: WorkDir, name: str, data: LabelledImages, prediction: np.ndarray, shown: np.ndarray) -> Path:
-    """Two pictures of each image, with the label given and with the network's; of volumes the middle slice."""
-
-    def flat(array: np.ndarray) -> np.ndarray:
-        return array if array.ndim == 2 else array[..., array.shape[-1] // 2]
-
-    images = np.stack([flat(data.images[k, ..., 0]) for k in shown for _ in range(2)])
-    labels = np.stack([flat(one[k]) for k in shown for one in (data.labels, prediction)])
-    names = [text for k in shown for text in (data.names[k][:22], "network")]
-    return save_figure(work, name, gallery(images, labels, names, 8))

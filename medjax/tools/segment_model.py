@@ -40,6 +40,7 @@ from medjax.segmentation.plan import Plan, from_json
 from medjax.tools import defaults
 
 DESCRIBED = {"channel_names": list, "labels": dict, "file_ending": str, "settings": dict}  # what prediction relies on
+TRAIN_ANEW = "; delete its fold's folder to train the fold anew"
 
 Given = str | Part | Network | Callable[[Plan], Network]  # a built-in network's name, or a user's
 
@@ -155,15 +156,10 @@ def load_model(
     image = jax.ShapeDtypeStruct((1, *design.plan.patch, len(design.plan.channels)), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), image)
     file = "best.npz" if best else "params.npz"
-    params = [_read_params(folder / name / file, like) for name in _trained_folds(folder, folds)]
+    params = [read_arrays(folder / name / file, like) for name in _trained_folds(folder, folds)]
     keep = folder / "keep.json"
     pieces = {int(kind): count for kind, count in read_json(keep).items()} if keep.is_file() else None
     return TrainedModel(design.plan, model, params, design.dataset["labels"], design.dataset["file_ending"], pieces)
-
-
-def _read_params(file: Path, like: PyTree) -> PyTree:
-    with kept_of_a_fold(file):
-        return load_arrays(file, like)
 
 
 def _trained_folds(folder: Path, folds: Sequence[int] | None) -> list[str]:
@@ -191,18 +187,17 @@ def read_json(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read as JSON ({error}); expected what `train` wrote") from error
 
 
-@contextmanager
-def kept_of_a_fold(file: Path) -> Generator[None, None, None]:
-    """What is wrong with what is kept of a fold says what to do.
+def read_arrays(file: Path, like: PyTree = None) -> PyTree:
+    """What is kept of a fold, nested dicts or as `like`.
 
     Raises:
-        WorkdirError: it is damaged or holds another structure.
+        WorkdirError: it is damaged or holds another structure; the message says what to do.
     """
     try:
-        yield
+        return load_arrays(file, like)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         what = str(error) if isinstance(error, WorkdirError) else f"{file}: damaged ({error})"
-        raise WorkdirError(f"{what}; delete its fold's folder to train the fold anew") from error
+        raise WorkdirError(f"{what}{TRAIN_ANEW}") from error
 
 
 @contextmanager

@@ -19,31 +19,30 @@ from jaxtyping import Float, PyTree
 from medjax.atomic import replacing, write_csv, write_text
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.io.nnunet_raw import RawDataset, read_dataset, read_scan
+from medjax.io.tables import read_table
 from medjax.models.model import Network
 from medjax.report.figures import curves
-from medjax.running.arrays import load_arrays, save_arrays
+from medjax.running.arrays import save_arrays
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure
-from medjax.segmentation import nnunet
-from medjax.segmentation.nnunet import Fold, folds, train_fold
+from medjax.segmentation.nnunet import FOLDS, Fold, folds, train_resumable_fold
 from medjax.segmentation.nnunet_predict import case_dice, determine_postprocessing, predict_case
 from medjax.segmentation.patches import Prepared, prepare
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan
 from medjax.segmentation.resample import Shape
 from medjax.tools import defaults
 from medjax.tools.segment_model import (
+    TRAIN_ANEW,
     Design,
     Given,
     choose_network,
-    kept_of_a_fold,
     naming,
+    read_arrays,
     read_design,
     same_network,
     write_design,
 )
-from medjax.training.checkpoint import restore, save
 
-FOLDS = 5
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
 
 
@@ -89,21 +88,22 @@ def train(
     if fold not in ("all", *range(len(parts))):
         raise ConfigError(f"--fold {fold}; expected 0 to {len(parts) - 1}, or all")
     wanted = range(len(parts)) if isinstance(fold, str) else [fold]
-    settings: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
-    planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": ",".join(map(str, patch or ()))}
+    training: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
+    planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch}
+    settings = {**planning, "patch": ",".join(map(str, patch or ())), **training}
     described = {
         "channel_names": list(data.channels), "labels": dict(data.labels), "file_ending": data.ending,
-        "cases": sorted(case.name for case in data.training), "settings": {**planning, **settings},
+        "cases": sorted(case.name for case in data.training), "settings": settings,
     }  # fmt: skip
-    design, model = _design(output, data, described, base_width, memory_gb, patch, network)
+    design, model = _design(output, data, described, planning, network)
     say(_description(design))
     pending = [number for number in wanted if not _validation(output, number).is_file()]
     for number in sorted(set(wanted) - set(pending)):
         say(f"fold {number}: finished before")
     ready = [_prepared(data, k, design) for k in track(range(len(data.training)), "preparing")] if pending else []
     for number in pending:
-        with open_workdir(output / f"fold_{number}", {**planning, **settings}) as work:
-            _fold(work, model, data, ready, parts[number], design, number, settings)
+        with open_workdir(output / f"fold_{number}", settings) as work:
+            _fold(work, model, data, ready, parts[number], design, number, training)
     finished = [number for number in range(len(parts)) if _validation(output, number).is_file()]
     keep = _postprocessing(output, data, design, parts) if len(finished) == len(parts) else None
     dice = {number: _read_dice(_validation(output, number)) for number in finished}
@@ -111,13 +111,7 @@ def train(
 
 
 def _design(
-    folder: Path,
-    data: RawDataset,
-    described: dict[str, Any],
-    base_width: int,
-    memory_gb: float,
-    patch: Shape | None,
-    given: Given,
+    folder: Path, data: RawDataset, described: dict[str, Any], planning: dict[str, Any], given: Given
 ) -> tuple[Plan, Network]:
     """Plan and network, chosen once; folds of one model are trained on the same data with the same settings."""
     if (folder / "plan.json").is_file():
@@ -126,7 +120,7 @@ def _design(
         return there.plan, same_network(folder, there, given)
     numbers, files = track(range(len(data.training)), "reading"), [str(case.images[0]) for case in data.training]
     found = fingerprint((_case(data, k) for k in numbers), data.classes, data.channels, files)
-    design = plan(found, memory_gb=memory_gb, base_width=base_width, patch=patch)
+    design = plan(found, **planning)
     network, remembered = choose_network(given, design)
     write_design(folder, Design(design, remembered, described))
     return design, network
@@ -175,24 +169,23 @@ def _fold(
     training, validation = parts
     own = {**settings, "seed": settings["seed"] * FOLDS + number}  # no fold of another seed is this one again
     folder = work.path
-    rows: list[dict[str, float | int]] = []
-    first = nnunet.init(model, design, own["seed"])
-    with kept_of_a_fold(work.checkpoints):
-        kept = restore(work.checkpoints, first)
-    if kept is not None:
-        step, first = kept
-        rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= step]
+    rows: list[dict[str, Any]] = []
+
+    def resume(step: int) -> None:
+        rows.extend(row for row in read_table(folder / "progress.csv", COLUMNS) if int(row["step"]) <= step)
         say(f"fold {number}: continuing after epoch {len(rows)}")
 
     def report(fold: Fold, values: dict[str, float | int]) -> None:
         rows.append(values)
         write_csv(folder / "progress.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
-        save(work.checkpoints, int(values["step"]), fold, keep=1)  # last: what it says was done is on disk
 
-    last = train_fold(
-        model, [ready[k] for k in training], [ready[k] for k in validation], design, state=first, report=report,
-        progress=lambda steps: track(steps, f"fold {number}"), **own,
-    )  # fmt: skip
+    try:
+        last = train_resumable_fold(
+            work.checkpoints, model, [ready[k] for k in training], [ready[k] for k in validation], design,
+            resume=resume, report=report, progress=lambda steps: track(steps, f"fold {number}"), **own,
+        )  # fmt: skip
+    except WorkdirError as error:
+        raise WorkdirError(f"{error}{TRAIN_ANEW}") from error
     save_arrays(folder / "params.npz", last.state.params)
     save_arrays(folder / "best.npz", last.best)
     save_figure(work, "progress", _progress_figure(rows))
@@ -223,8 +216,7 @@ def _postprocessing(
     for fold, (_, validation) in enumerate(parts):
         for number in validation.tolist():
             kept = folder / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
-            with kept_of_a_fold(kept):
-                predictions.append(load_arrays(kept)["labels"].astype(np.int32))
+            predictions.append(read_arrays(kept)["labels"].astype(np.int32))
             references.append(_case(data, number).labels)
     chosen = determine_postprocessing(predictions, references, design.classes)
     write_text(folder / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
@@ -246,15 +238,7 @@ def _description(design: Plan) -> str:
     return f"patches of {voxels} voxels of {mm} mm, {design.batch} a batch; widths {', '.join(map(str, design.widths))}"
 
 
-def _rows(file: Path) -> list[dict[str, float | int]]:
-    with file.open(newline="", encoding="utf-8") as text:
-        return [
-            {name: int(row[name]) if name in ("epoch", "step") else float(row[name]) for name in COLUMNS}
-            for row in csv.DictReader(text)
-        ]
-
-
-def _progress_figure(rows: Sequence[Mapping[str, float | int]]) -> Any:
-    column = {name: np.array([row[name] for row in rows], float) for name in COLUMNS}
+def _progress_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
+    column = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
     series = {"loss": column["loss"], "pseudo-Dice": column["pseudo_dice"], "its average": column["ema"]}
     return curves(column["epoch"], series, "epoch", "loss, Dice", title="Training")
