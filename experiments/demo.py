@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from medjax import iterate
-from medjax.cli import run_module
 from medjax.diffusion.prior import denoiser
 from medjax.diffusion.prior_file import load_prior
 from medjax.metrics.image import contrast_recovery, nrmse, psnr, ssim
@@ -35,7 +34,7 @@ from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain, Lesion, brain
 from medjax.report.figures import MR, PET, curves, montage
 from medjax.report.html import Figure, Report, Section, Table
-from medjax.running.experiment import Result
+from medjax.running.experiment import Result, run_module
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, record_timings, save_figure, stage
 from medjax.tools.pet_sample import Sampling, sample

@@ -16,7 +16,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments._echo import LOSS, VOG, leaves, plain_run, strategies
-from medjax.cli import run_module
 from medjax.errors import ConfigError
 from medjax.labels.dynamics import Settings
 from medjax.labels.errors import Corrupted, corrupt
@@ -26,7 +25,7 @@ from medjax.phantoms.echo import CLASSES, GROUPS, Echo, echo
 from medjax.report.figures import curves
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table
-from medjax.running.experiment import Result
+from medjax.running.experiment import Result, run_module
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, save_figure, stage
 

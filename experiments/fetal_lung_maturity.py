@@ -26,7 +26,6 @@ from experiments._fetal_tables import (
     regression_table,
 )
 from medjax.atomic import write_csv
-from medjax.cli import run_module
 from medjax.metrics.agreement import (
     bland_altman,
     detectable_difference,
@@ -39,7 +38,7 @@ from medjax.metrics.regression import Regression, regress
 from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section
 from medjax.report.points import Line, points
-from medjax.running.experiment import Result
+from medjax.running.experiment import Result, run_module
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, save_figure, stage
 

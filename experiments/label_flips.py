@@ -15,13 +15,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments._flips import GROUPS, NAMES, Judged, Member, Setup, members, setup, splits
-from medjax.cli import run_module
 from medjax.metrics.detection import auroc
 from medjax.metrics.overlap import overlap_of
 from medjax.phantoms.scenes import Scenes
 from medjax.report.figures import Scale, curves, montage
 from medjax.report.html import Figure, Report, Section, Table
-from medjax.running.experiment import Result
+from medjax.running.experiment import Result, run_module
 from medjax.running.workdir import WorkDir, save_figure
 from medjax.shortcuts import flips
 

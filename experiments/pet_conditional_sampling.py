@@ -27,12 +27,11 @@ from experiments._pet_study import (
     study_table,
     tuning_table,
 )
-from medjax.cli import run_module
 from medjax.diffusion.posterior import coverage, summarise
 from medjax.metrics.image import bias_and_standard_deviation, nrmse
 from medjax.report.figures import curves, montage
 from medjax.report.html import Figure, Report, Section, Table
-from medjax.running.experiment import Result
+from medjax.running.experiment import Result, run_module
 from medjax.running.workdir import WorkDir, save_figure
 
 METHODS = ("osem", "map_em", "patch_map_em", "bsrem", "naive", "dps", "dds", "dds_delta")

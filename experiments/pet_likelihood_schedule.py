@@ -35,10 +35,9 @@ from experiments._pet_study import (
     tuning_table,
 )
 from experiments._pet_volume import MODES, sample, volume_measures, volume_scan
-from medjax.cli import run_module
 from medjax.report.figures import curves, montage
 from medjax.report.html import Figure, Report, Section, Table
-from medjax.running.experiment import Result
+from medjax.running.experiment import Result, run_module
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 METHODS = (

@@ -4,7 +4,6 @@
 # pyrefly: ignore-errors[missing-override-decorator]
 import importlib
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,16 +81,17 @@ Experiments = Annotated[
     typer.Option("--experiments", metavar="DIR", help="Folder of experiments/ and configs/ (default: here)."),
 ]
 
+Parts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--part", metavar="SEAM=FILE.py:NAME", help="A part of your own, such as network=mine.py:net; several may be."
+    ),
+]
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `arguments` (default: those of the process) and exit: 0, 2 for a user's error, 130 if stopped."""
     app(arguments, prog_name="medjax")
-
-
-def run_module(module_file: str) -> None:
-    """The command line of an experiment file, `run_module(__file__)`: the same as `medjax run` of it."""
-    file = Path(module_file).resolve()
-    main(["run", file.stem, "--experiments", str(file.parent), *sys.argv[1:]])
 
 
 def one_line(error: Exception) -> str:
@@ -128,6 +128,7 @@ def run(
     ] = None,
     config: ConfigFile = None,
     experiments: Experiments = None,
+    part: Parts = None,
     override: Overrides = None,
 ) -> None:
     """Run an experiment; if it was stopped, continue it; if it is finished, do nothing.
@@ -143,7 +144,7 @@ def run(
     from medjax.running.experiment import run_experiment
 
     name, preset, file = _which(experiment, config)
-    run_experiment(name, preset, override or [], workdir, experiments, file)
+    run_experiment(name, preset, override or [], workdir, experiments, file, part or [])
 
 
 @app.command(cls=WithOverrides)
@@ -157,7 +158,11 @@ def sweep(
     ] = None,
     config: ConfigFile = None,
     experiments: Experiments = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Only write a Slurm job array, one task a member.")] = False,
+    part: Parts = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Only write a Slurm job array, one task for members that run at once.")
+    ] = False,
+    task: Annotated[int | None, typer.Option(metavar="K", help="Run that task of the job array only.")] = None,
     override: Overrides = None,
 ) -> None:
     """Run an experiment for every combination of values; if it was stopped, continue; finished members stay.
@@ -171,11 +176,11 @@ def sweep(
     from medjax.running.sweep import plan_sweep, run_sweep, write_job_array
 
     name, preset, file = _which(experiment, config)
-    plan = plan_sweep(name, over or [], preset, override or [], workdir, experiments, file)
+    plan = plan_sweep(name, over or [], preset, override or [], workdir, experiments, file, part or [])
     if slurm:
         typer.echo(f"submit it with: sbatch {write_job_array(plan)}")
     else:
-        run_sweep(plan)
+        run_sweep(plan, task)
 
 
 @app.command("experiments")

@@ -1,6 +1,10 @@
-"""An experiment is a module with a docstring and `run(config, work) -> Result`; this runs one in a work directory."""
+"""An experiment is a module with a docstring and `run(config, work, **parts) -> Result`; this runs one.
+
+Parts are a user's own network, denoiser, scores of labels …, keyword arguments of `run` that are None by default.
+"""
 
 import math
+import runpy
 import shlex
 import sys
 import time
@@ -14,12 +18,13 @@ from ml_collections import ConfigDict
 from medjax.errors import MedjaxError
 from medjax.report.html import Report, Table, write_report
 from medjax.report.terminal import print_table
-from medjax.running.checkout import experiment_file, find_root, list_experiments
+from medjax.running.checkout import experiment_file, find_root
 from medjax.running.config import config_hash, flatten, load_config
 from medjax.running.modules import load_module
+from medjax.running.parts import Part, check_parts, load_parts
 from medjax.running.workdir import WorkDir, open_workdir, read_json, record_timings, write_json
 
-__all__ = ["Result", "Run", "find_root", "list_experiments", "perform", "run_command", "run_experiment", "shown"]
+Parts = Mapping[str, Part]
 
 
 class Result(NamedTuple):
@@ -38,6 +43,13 @@ class Run(NamedTuple):
     command: str
 
 
+def run_module(module_file: str) -> None:
+    """The command line of an experiment file, `run_module(__file__)`: the same as `medjax run` of it."""
+    file = Path(module_file).resolve()
+    sys.argv[:] = ["medjax", "run", file.stem, "--experiments", str(file.parent), *sys.argv[1:]]
+    runpy.run_module("medjax", run_name="__main__")  # the command as a user starts it: this room knows none
+
+
 def run_experiment(
     name: str,
     preset: str = "small",
@@ -45,33 +57,53 @@ def run_experiment(
     workdir: Path | None = None,
     root: Path | None = None,
     config_file: Path | None = None,
+    parts: Sequence[str] = (),
 ) -> Path:
     """Run experiment `name`, continue it, or do nothing if it is finished; returns its work directory.
 
-    `overrides` look like "model.width=32"; unless given, `workdir` is runs/NAME-PRESET-HASH in the checkout `root`, and
-    `config_file` its configs/NAME.py. metrics.json is written last: where it is, the run is finished.
+    `overrides` look like "model.width=32", `parts` like "network=mine.py:net"; unless given, `workdir` is
+    runs/NAME-PRESET-HASH in the checkout `root`, and `config_file` its configs/NAME.py. metrics.json is written last:
+    where it is, the run is finished.
 
     Raises:
-        MedjaxError: no such experiment, preset or key; a directory in use or of another config; an infinite metric.
+        MedjaxError: no such experiment, preset, key or part; a directory in use or of another config or other parts; an
+            infinite metric.
         OSError: the disk is full, or a file cannot be read or written.
     """
     root = find_root(root)
     file = experiment_file(root, name)
     config = load_config(config_file or root / "configs" / f"{name}.py", preset, overrides)
-    path = workdir or root / "runs" / f"{name}-{preset}-{config_hash(config)}"
-    with open_workdir(path, {"experiment": name, "config": config}) as work:
+    loaded = load_parts(parts)
+    content = identity(name, config, loaded)
+    path = workdir or root / "runs" / f"{name}-{preset}-{config_hash(content if parts else config)}"
+    module = load_module(file, f"experiments.{name}") if parts else None
+    if module is not None:  # before a directory is claimed
+        check_parts(module.run, loaded, name)
+    with open_workdir(path, content) as work:
         if (work.path / "metrics.json").is_file():
             print(f"finished already: {shown(work.path)}/report.html")
             return path
-        run = Run(work, config, run_command(name, preset, overrides, config_file))
-        [result] = perform(load_module(file, f"experiments.{name}"), [run], root)
+        run = Run(work, config, run_command(name, preset, overrides, config_file, parts))
+        [result] = perform(module or load_module(file, f"experiments.{name}"), [run], root, loaded)
+        if isinstance(result, MedjaxError):
+            raise result
         print_table(result.table or Table(("metric", "value"), [*result.metrics.items()]))
         print(f"\nreport: {shown(work.path)}/report.html")
     return path
 
 
-def perform(module: ModuleType, runs: Sequence[Run], root: Path) -> list[Result]:
+def identity(name: str, config: Mapping | ConfigDict, parts: Parts) -> dict[str, Any]:
+    """What a work directory is of: the experiment, its config, and of each part its name and the digest of its file."""
+    content: dict[str, Any] = {"experiment": name, "config": config}
+    return content | ({"parts": {seam: part.identity for seam, part in parts.items()}} if parts else {})
+
+
+def perform(
+    module: ModuleType, runs: Sequence[Run], root: Path, parts: Parts | None = None
+) -> list[Result | MedjaxError]:
     """Make `runs` and write what each promises: one by the module's `run`, several at once by its `population`.
+
+    A population gives an error in place of the result of a member that failed; the others are kept.
 
     Raises:
         MedjaxError: the module has no such function, or it gives no Result or an infinite metric.
@@ -81,9 +113,11 @@ def perform(module: ModuleType, runs: Sequence[Run], root: Path) -> list[Result]
     prepare_process()
     environments = [_record_environment(run.work, root) for run in runs]
     start = time.perf_counter()
-    results = [result._replace(metrics=_checked(result.metrics)) for result in _called(module, runs)]
+    results = [_checked(result) for result in _called(module, runs, parts or {})]
     timings = {"run.seconds": round(time.perf_counter() - start, 3), **peak_memory()}
     for run, result, environment in zip(runs, results, environments, strict=True):
+        if isinstance(result, MedjaxError):
+            continue
         record_timings(run.work, timings | ({"run.members": len(runs)} if len(runs) > 1 else {}))
         details = {
             "Command": run.command,
@@ -96,10 +130,13 @@ def perform(module: ModuleType, runs: Sequence[Run], root: Path) -> list[Result]
     return results
 
 
-def run_command(name: str, preset: str, overrides: Sequence[str], config_file: Path | None = None) -> str:
+def run_command(
+    name: str, preset: str, overrides: Sequence[str], config_file: Path | None = None, parts: Sequence[str] = ()
+) -> str:
     """The `medjax run` of it."""
     start = [f"{name}:{preset}"] if config_file is None else [name, f"--config={config_file.name}:{preset}"]
-    return shlex.join(["medjax", "run", *start, *(f"--config.{override}" for override in overrides)])
+    options = [*(f"--config.{override}" for override in overrides), *(f"--part={part}" for part in parts)]
+    return shlex.join(["medjax", "run", *start, *options])
 
 
 def shown(path: Path) -> Path:
@@ -108,29 +145,32 @@ def shown(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _called(module: ModuleType, runs: Sequence[Run]) -> list[Result]:
+def _called(module: ModuleType, runs: Sequence[Run], parts: Parts) -> list[Result | MedjaxError]:
     name, arguments, kind = "run", "config, work", "Result"
     if len(runs) > 1:
         name, arguments, kind = "population", "configs, works", f"list of {len(runs)} Results"
     if not hasattr(module, name):
         raise MedjaxError(f"{module.__name__} has no {name}; expected {name}({arguments}) -> {kind}")
+    own = {seam: part.value for seam, part in parts.items()}
     if len(runs) == 1:
-        results = [module.run(runs[0].config, runs[0].work)]
+        results = [module.run(runs[0].config, runs[0].work, **own)]
     else:
-        results = list(module.population([run.config for run in runs], [run.work for run in runs]))
+        results = list(module.population([run.config for run in runs], [run.work for run in runs], **own))
     kinds = [type(result).__name__ for result in results]
-    if len(kinds) != len(runs) or not all(isinstance(result, Result) for result in results):
+    if len(kinds) != len(runs) or not all(isinstance(result, Result | MedjaxError) for result in results):
         raise MedjaxError(f"{name} of {module.__name__} returned {', '.join(kinds) or 'nothing'}; expected a {kind}")
     return results
 
 
-def _checked(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics as plain floats, sorted by name. Raises MedjaxError for an infinite one."""
-    checked = {name: float(metrics[name]) for name in sorted(metrics)}
+def _checked(result: Result | MedjaxError) -> Result | MedjaxError:
+    """The result with metrics as plain floats, sorted by name. Raises MedjaxError for an infinite one."""
+    if isinstance(result, MedjaxError):
+        return result
+    checked = {name: float(result.metrics[name]) for name in sorted(result.metrics)}
     for name, value in checked.items():
         if math.isinf(value):
             raise MedjaxError(f"metric {name} is {value}; expected a finite number, or NaN where it is undefined")
-    return checked
+    return result._replace(metrics=checked)
 
 
 def _record_environment(work: WorkDir, root: Path) -> dict[str, Any]:

@@ -22,6 +22,15 @@ def load_module(file: Path, name: str) -> ModuleType:
             and folder not in Path(getattr(module, "__file__", None) or "").resolve().parents
         ):
             del sys.modules[known]
+    return load_file(file, name)
+
+
+def load_file(file: Path, name: str) -> ModuleType:
+    """Run `file` as the module `name`, without making anything beside it importable.
+
+    Raises:
+        FileNotFoundError: there is no such file; and whatever running it raises.
+    """
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(2, "not a Python file", str(file))

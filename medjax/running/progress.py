@@ -1,4 +1,4 @@
-"""A progress bar with rate and remaining time on stderr; nothing where stderr is not a terminal."""
+"""A progress bar with rate and remaining time on stderr, nothing where stderr is no terminal; remarks on stdout."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
@@ -30,6 +30,11 @@ def track(work: int | Iterable[T], description: str) -> Iterator[int] | Iterator
         for item in items:
             yield item
             progress.advance(task)
+
+
+def say(text: str) -> None:
+    """A remark in the middle of long work: a line on stdout, at once."""
+    print(text, flush=True)
 
 
 def _bar() -> Any:

@@ -6,9 +6,10 @@ Each member is a run in a directory of its own, so a killed sweep continues and 
 Members run one after the other in one process. An experiment that offers
 
     TRACED = ("training.rate", "seed")
-    def population(configs, works) -> list[Result]: …
+    def population(configs, works, **parts) -> list[Result]: …
 
-gets those that differ only in TRACED keys at once: structural keys make groups of populations.
+gets those that differ only in TRACED keys at once: structural keys make groups of populations. An array of jobs has one
+task a group.
 
 sweep.csv has one row a member; columns are the swept keys, then the metrics, as pandas' groupby and R's lm take them.
 """
@@ -32,8 +33,9 @@ from medjax.report.html import Table
 from medjax.report.terminal import print_table
 from medjax.running.checkout import experiment_file, find_root
 from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, plain
-from medjax.running.experiment import Run, perform, run_command, shown
+from medjax.running.experiment import Run, identity, perform, run_command, shown
 from medjax.running.modules import load_module
+from medjax.running.parts import Part, check_parts, load_parts
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, read_json
 
@@ -58,6 +60,10 @@ class Sweep(NamedTuple):
     root: Path
     folder: Path
     members: list[Member]
+    over: tuple[str, ...]  # as given, with `overrides` and `given_parts`: what makes this sweep again
+    overrides: tuple[str, ...]
+    given_parts: tuple[str, ...]
+    parts: dict[str, Part]
 
 
 def plan_sweep(
@@ -68,13 +74,15 @@ def plan_sweep(
     workdir: Path | None = None,
     root: Path | None = None,
     config_file: Path | None = None,
+    parts: Sequence[str] = (),
 ) -> Sweep:
     """The sweep of experiment `name` over the grid of `over`, such as "rate=0.1,0.2" and "seed=0..7".
 
-    `workdir` is by default runs/NAME-PRESET-sweep-HASH in the checkout, the hash one of the config and the swept keys.
+    `workdir` is by default runs/NAME-PRESET-sweep-HASH in the checkout, the hash one of the config, the swept keys and
+    the `parts`, such as "network=mine.py:net".
 
     Raises:
-        MedjaxError: no such experiment, preset or key, a value of another type, or nothing to sweep over.
+        MedjaxError: no such experiment, preset, key or part, a value of another type, or nothing to sweep over.
     """
     root = find_root(root)
     experiment_file(root, name)
@@ -89,34 +97,47 @@ def plan_sweep(
         config = load_config(file, preset, given)
         member = _member(keys, given, config)
         members.setdefault(member.name, member)
+    loaded = load_parts(parts)
     base = {"over": tuple(keys), "config": plain(load_config(file, preset, overrides))}
+    base |= {"parts": {seam: part.identity for seam, part in loaded.items()}} if loaded else {}
     folder = workdir or root / "runs" / f"{name}-{preset}-sweep-{config_hash(base)}"
-    return Sweep(name, preset, config_file, root, folder, list(members.values()))
+    return Sweep(
+        name, preset, config_file, root, folder, list(members.values()), tuple(over), tuple(overrides), tuple(parts),
+        loaded,
+    )  # fmt: skip
 
 
-def run_sweep(sweep: Sweep) -> Path:
+def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
     """Run the members that are not finished, print and write the table; returns sweep.csv.
 
+    With a `task` only the members of that group (see `grouped`) are run, and the table is left to who collects all.
     A member that fails is reported, has empty cells in the table, and the rest go on.
 
     Raises:
-        MedjaxError: members failed (after all have run), or the experiment's TRACED is wrong.
+        MedjaxError: members failed (after all have run), the experiment's TRACED is wrong or it takes no such part, or
+            there is no such task.
     """
-    module = load_module(experiment_file(sweep.root, sweep.experiment), f"experiments.{sweep.experiment}")
+    module = _module(sweep)
+    groups = grouped(sweep.members, module)
+    if task is not None:
+        if not 0 <= task < len(groups):
+            raise ConfigError(f"--task {task}; expected 0 to {len(groups) - 1}, the groups of this sweep")
+        groups = [groups[task]]
     failed: list[str] = []
-    for group in track(grouped(sweep.members, module), "members"):
+    for group in track(groups, "members"):
         names = [member.name for member in group]
         try:
-            _make(sweep, module, group)
+            failed += _make(sweep, module, group)
         except (MedjaxError, OSError) as error:
             print(f"medjax: {' '.join(names)}: {' '.join(str(error).split())}", file=sys.stderr)
             failed += names
         except Exception:  # a bug is shown with its place; the other members need not meet it
             print(f"medjax: {' '.join(names)}:\n{traceback.format_exc()}", file=sys.stderr)
             failed += names
-    file = _collect(sweep, failed)
+    file = _collect(sweep, failed) if task is None else sweep.folder / "sweep.csv"
     if failed:
-        raise MedjaxError(f"{len(failed)} of {len(sweep.members)} members failed; the same command tries them again")
+        number = sum(map(len, groups))
+        raise MedjaxError(f"{len(failed)} of {number} members failed; the same command tries them again")
     return file
 
 
@@ -140,17 +161,39 @@ def grouped(members: Sequence[Member], module: ModuleType) -> list[list[Member]]
 
 
 def write_job_array(sweep: Sweep) -> Path:
-    """A Slurm script, sweep.sh, with one task a member; it can be submitted again, and `medjax sweep` then collects."""
+    """A Slurm script, sweep.sh, with one task a group of members that run at once: `grouped`.
+
+    It can be submitted again: what is finished stays. The same `medjax sweep` without --slurm then collects.
+    """
+    groups = grouped(sweep.members, _module(sweep))
     file = sweep.config_file or sweep.root / "configs" / f"{sweep.experiment}.py"
-    start = ["medjax", "run", sweep.experiment, f"--config={file.resolve()}:{sweep.preset}"]
-    lines = ["#!/bin/sh", f"#SBATCH --array=0-{len(sweep.members) - 1}", 'case "$SLURM_ARRAY_TASK_ID" in']
-    for number, member in enumerate(sweep.members):
-        options = [f"--config.{override}" for override in member.overrides]
-        options += [f"--workdir={(sweep.folder / member.name).resolve()}", f"--experiments={sweep.root}"]
-        lines.append(f"{number}) {shlex.join([*start, *options])} ;;")
+    command = ["medjax", "sweep", sweep.experiment, f"--config={file.resolve()}:{sweep.preset}"]
+    command += [f"--over={one}" for one in sweep.over] + [f"--config.{one}" for one in sweep.overrides]
+    command += [f"--part={_resolved(one)}" for one in sweep.given_parts]
+    command += [f"--workdir={sweep.folder.resolve()}", f"--experiments={sweep.root}"]
+    lines = [
+        "#!/bin/sh",
+        f"#SBATCH --array=0-{len(groups) - 1}",
+        f'{shlex.join(command)} --task "$SLURM_ARRAY_TASK_ID"',
+    ]
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    write_text(sweep.folder / "sweep.sh", "\n".join([*lines, "esac", ""]))
+    write_text(sweep.folder / "sweep.sh", "\n".join([*lines, ""]))
     return sweep.folder / "sweep.sh"
+
+
+def _resolved(part: str) -> str:
+    """SEAM=FILE.py:NAME with the whole path, since a job runs in another folder."""
+    seam, _, where = part.partition("=")
+    path, _, name = where.rpartition(":")
+    return f"{seam}={Path(path).resolve()}:{name}"
+
+
+def _module(sweep: Sweep) -> ModuleType:
+    """The experiment, which takes the parts that are given."""
+    module = load_module(experiment_file(sweep.root, sweep.experiment), f"experiments.{sweep.experiment}")
+    if sweep.parts:
+        check_parts(module.run, sweep.parts, sweep.experiment)
+    return module
 
 
 def _axis(over: str) -> tuple[str, list[str]]:
@@ -183,18 +226,24 @@ def _member(keys: Sequence[str], overrides: tuple[str, ...], config: FrozenConfi
     return Member(name if name == raw else f"{name}-{config_hash(config)}", values, overrides, config)
 
 
-def _make(sweep: Sweep, module: ModuleType, group: Sequence[Member]) -> None:
-    """Run what is not finished of a group; its directories are held until all of it is."""
+def _make(sweep: Sweep, module: ModuleType, group: Sequence[Member]) -> list[str]:
+    """Run what is not finished of a group; its directories are held until all of it is. Gives those that failed."""
     with ExitStack() as held:
-        runs = []
+        runs, names = list[Run](), list[str]()
         for member in group:
-            content = {"experiment": sweep.experiment, "config": member.config}
+            content = identity(sweep.experiment, member.config, sweep.parts)
             work = held.enter_context(open_workdir(sweep.folder / member.name, content))
             if not (work.path / "metrics.json").is_file():
-                command = run_command(sweep.experiment, sweep.preset, member.overrides, sweep.config_file)
+                command = run_command(
+                    sweep.experiment, sweep.preset, member.overrides, sweep.config_file, sweep.given_parts
+                )
                 runs.append(Run(work, member.config, command))
-        if runs:
-            perform(module, runs, sweep.root)
+                names.append(member.name)
+        results = perform(module, runs, sweep.root, sweep.parts) if runs else []
+    errors = {name: result for name, result in zip(names, results, strict=True) if isinstance(result, MedjaxError)}
+    for name, error in errors.items():
+        print(f"medjax: {name}: {' '.join(str(error).split())}", file=sys.stderr)
+    return list(errors)
 
 
 def _collect(sweep: Sweep, failed: Sequence[str]) -> Path:

@@ -12,7 +12,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,12 +73,36 @@ def stage(work: WorkDir, name: str, compute: Callable[[], PyTree], like: PyTree 
         ValueError: `name` was used before in this run, or is no plain name.
         WorkdirError: the kept result has another structure than `like`.
     """
-    if name in work.stages:
-        raise ValueError(f"stage '{name}' exists already in this run; give every stage its own name")
-    file = work.checkpoints / f"{_plain_name(name)}.npz"
-    work.stages.add(name)
+    file = _claimed(work, name)
     kept = _load(file, like)
     return kept if kept is not None else _compute(work, name, file, compute, like)
+
+
+def stages(
+    places: Sequence[tuple[WorkDir, str]],
+    compute: Callable[[list[int]], Iterable[tuple[int, PyTree]]],
+    like: PyTree | None = None,
+) -> list[PyTree]:
+    """Many stages (work directory, name) that are computed together, such as the members of a population.
+
+    `compute` is given the numbers of those that are not kept yet and yields (number, result) of each when it is
+    finished: it is kept at once, so that a killed run goes on with the others. Otherwise as `stage`.
+
+    Raises:
+        TypeError, ValueError, WorkdirError: as `stage`.
+        RuntimeError: `compute` did not give all that it was asked for.
+    """
+    files = [_claimed(work, name) for work, name in places]
+    found = {number: tree for number, file in enumerate(files) if (tree := _load(file, like)) is not None}
+    missing = [number for number in range(len(places)) if number not in found]
+    start = time.perf_counter()
+    for number, tree in compute(missing) if missing else ():
+        work, name = places[number]
+        found[number] = _keep(work, name, files[number], tree, like, start)
+        start = time.perf_counter()
+    if lacking := [places[number][1] for number in missing if number not in found]:
+        raise RuntimeError(f"stages: {', '.join(lacking)} were not computed")
+    return [found[number] for number in range(len(places))]
 
 
 def write_json(work: WorkDir, name: str, content: Mapping[str, Any]) -> Path:
@@ -180,13 +204,26 @@ def _load(file: Path, like: PyTree | None) -> PyTree | None:
         return None
 
 
+def _claimed(work: WorkDir, name: str) -> Path:
+    """The file of a stage, which this run asks for once."""
+    if name in work.stages:
+        raise ValueError(f"stage '{name}' exists already in this run; give every stage its own name")
+    file = work.checkpoints / f"{_plain_name(name)}.npz"
+    work.stages.add(name)
+    return file
+
+
 def _compute(work: WorkDir, name: str, file: Path, compute: Callable[[], PyTree], like: PyTree | None) -> PyTree:
+    start = time.perf_counter()
+    return _keep(work, name, file, compute(), like, start)
+
+
+def _keep(work: WorkDir, name: str, file: Path, tree: PyTree, like: PyTree | None, start: float) -> PyTree:
     import jax
 
     from medjax.running.arrays import is_nested_dict, load_arrays, save_arrays
 
-    start = time.perf_counter()
-    tree = jax.block_until_ready(compute())
+    tree = jax.block_until_ready(tree)
     if like is None and not is_nested_dict(tree):
         raise TypeError(f"stage '{name}' gave {type(tree).__name__}; expected nested dicts of arrays, or pass like=")
     record_timings(work, {f"{name}.seconds": round(time.perf_counter() - start, 3)})

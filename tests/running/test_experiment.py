@@ -17,8 +17,9 @@ import pytest
 
 from medjax.atomic import PART
 from medjax.errors import ConfigError, MedjaxError, WorkdirError
+from medjax.running.checkout import find_root, list_experiments
 from medjax.running.environment import changes, describe
-from medjax.running.experiment import find_root, list_experiments, run_experiment
+from medjax.running.experiment import run_experiment
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -34,8 +35,7 @@ import time
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 from medjax.report.html import Figure, Report, Section
-from medjax.cli import run_module
-from medjax.running.experiment import Result
+from medjax.running.experiment import Result, run_module
 from medjax.running.workdir import append_jsonl, save_figure, stage
 
 def run(config, work):

@@ -156,14 +156,72 @@ def test_a_population_that_is_wrong_is_said(root):
     assert "returned Result, Result; expected a list of 3 Results" in done.stderr and "3 of 3 members" in done.stderr
 
 
-def test_a_job_array_has_one_task_a_member(root):
-    done = command("toy:tiny", "--over=seed=0..2", "--config.name=a b", "--workdir=here", "--slurm")
-    assert (done.exit_code, log(root)) == (0, [])
+def run_tasks(root: Path, tasks: int) -> None:
+    """Every task of the job array, by hand."""
     script = (root / "here" / "sweep.sh").read_text()
-    assert "#SBATCH --array=0-2\n" in script
+    assert f"#SBATCH --array=0-{tasks - 1}\n" in script
     shown = f"medjax() {{ printf '%s\\n' \"$@\"; }}\n{script}"
-    ran = subprocess.run(["sh", "-c", shown], env={"SLURM_ARRAY_TASK_ID": "1"}, capture_output=True, text=True)
-    assert ran.stdout.splitlines() == [
-        "run", "toy", f"--config={root}/configs/toy.py:tiny", "--config.name=a b", "--config.seed=1",
-        f"--workdir={root}/here/seed=1", f"--experiments={root}",
-    ]  # fmt: skip
+    for task in range(tasks):
+        environment = {"SLURM_ARRAY_TASK_ID": str(task)}
+        ran = subprocess.run(["sh", "-c", shown], env=environment, capture_output=True, text=True, check=True)
+        done = CliRunner().invoke(cli.app, ran.stdout.splitlines(), prog_name="medjax")
+        assert done.exit_code == 0, done.stderr
+
+
+def test_a_job_array_has_one_task_a_member_and_its_tasks_give_the_table(root):
+    arguments = ["toy:tiny", "--over=seed=0..2", "--config.name=a b"]
+    done = command(*arguments, "--workdir=here", "--slurm")
+    assert (done.exit_code, log(root)) == (0, [])
+    run_tasks(root, 3)
+    assert log(root) == ["seed=0", "seed=1", "seed=2"] and not (root / "here" / "sweep.csv").exists()
+    assert command(*arguments, "--workdir=here").exit_code == 0 and log(root) == []
+    assert command(*arguments, "--workdir=there").exit_code == 0
+    assert (root / "here" / "sweep.csv").read_text() == (root / "there" / "sweep.csv").read_text()
+    done = command(*arguments, "--workdir=here", "--task=3")
+    assert done.exit_code == 2 and "--task 3; expected 0 to 2, the groups of this sweep" in done.stderr
+
+
+def test_a_job_array_has_one_task_a_population(root):
+    with (root / "experiments" / "toy.py").open("a") as file:
+        file.write(POPULATION)
+    arguments = ["toy:tiny", "--over=model.width=2,3", "--over=seed=0..2"]
+    assert command(*arguments, "--workdir=here", "--slurm").exit_code == 0
+    run_tasks(root, 2)
+    assert log(root) == ["3 of width 2", "3 of width 3"]
+    assert command(*arguments, "--workdir=here").exit_code == 0 and log(root) == []
+    assert [float(row["loss"]) for row in table(root / "here" / "sweep.csv")] == [0.5, 1.5, 2.5] * 2
+
+
+def test_a_member_of_a_population_that_fails_leaves_the_others(root):
+    with (root / "experiments" / "toy.py").open("a") as file:
+        file.write(
+            POPULATION.replace("for c in configs]", "if c.seed else DataError('seed 0 diverged') for c in configs]")
+        )
+    done = command("toy", "--over=seed=0..2", "--workdir=here")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "medjax: seed=0: seed 0 diverged\nmedjax: 1 of 3 members failed; the same command tries them again\n"
+    )
+    assert [row["loss"] for row in table(root / "here" / "sweep.csv")] == ["", "1.5", "2.5"]
+
+
+PART = """
+def run(config, work, twice=None):
+    return Result({"loss": (twice or float)(config.rate), "seed": 0.0}, Report("Toy"))
+"""
+
+
+def test_a_part_of_ones_own_goes_into_every_member_and_its_directory(root):
+    with (root / "experiments" / "toy.py").open("a") as file:
+        file.write(PART)
+    mine = root / "mine.py"
+    mine.write_text("def double(x):\n    return 2 * x\n")
+    arguments = ["toy", "--over=rate=0.5,0.25", f"--part=twice={mine}:double", "--workdir=here"]
+    assert command(*arguments).exit_code == 0
+    assert [float(row["loss"]) for row in table(root / "here" / "sweep.csv")] == [1.0, 0.5]
+    mine.write_text("def double(x):\n    return 3 * x\n")
+    done = command(*arguments)
+    assert done.exit_code == 2 and "belongs to another config: parts.twice.sha256 is" in done.stderr
+    done = command("toy", "--over=rate=0.5", f"--part=twise={mine}:double", "--workdir=there")
+    assert done.exit_code == 2 and not (root / "there").exists()
+    assert "--part twise: no part of toy; expected twice; did you mean 'twice'?" in done.stderr

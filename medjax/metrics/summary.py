@@ -1,0 +1,55 @@
+"""Numbers over several runs (seeds, cohorts, realisations): mean and standard deviation, and how they are written.
+
+metrics = over_runs([{"dice": 0.81}, {"dice": 0.83}])        {"dice": 0.82, "sd/dice": 0.0141…}
+cell(metrics, "dice")                                        "0.820 ± 0.014"
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+NAN = float("nan")
+Values = Sequence[float] | Float[np.ndarray, " run"]
+
+
+def mean_sd(values: Values) -> tuple[float, float]:
+    """Mean and standard deviation, Σ (x − mean)² / (n − 1), of the values that are defined (not NaN).
+
+    The deviation of a single one is NaN; so are both where none is defined.
+    """
+    known = _known(values)
+    return float(known.mean()) if len(known) else NAN, float(known.std(ddof=1)) if len(known) > 1 else NAN
+
+
+def confidence_interval(values: Values, level: float = 0.95) -> tuple[float, float]:
+    """The interval of the mean, mean ± t sd / √n with Student's t of n − 1 degrees of freedom; NaN below two values."""
+    known, (mean, sd) = _known(values), mean_sd(values)
+    half = float(stats.t.ppf((1 + level) / 2, len(known) - 1)) * sd / np.sqrt(len(known)) if len(known) > 1 else NAN
+    return mean - half, mean + half
+
+
+def over_runs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each metric of the runs the mean under its name and the standard deviation under `sd/NAME`, as `mean_sd`."""
+    summaries = {name: mean_sd([row[name] for row in rows]) for name in rows[0]}
+    means = {name: mean for name, (mean, _) in summaries.items()}
+    return means | {f"sd/{name}": sd for name, (_, sd) in summaries.items()}
+
+
+def cell(metrics: Mapping[str, float], name: str, digits: int = 3, percent: bool = False, sd: str | None = None) -> str:
+    """A metric in a table: "0.812 ± 0.013" from `name` and from `sd/NAME`, or the key `sd`.
+
+    The deviation is left out where it is not known; "–" stands for what is undefined.
+    """
+    factor, unit = (100, " %") if percent else (1, "")
+    mean, deviation = metrics.get(name, NAN), metrics.get(f"sd/{name}" if sd is None else sd, NAN)
+    if np.isnan(mean):
+        return "–"
+    spread = "" if np.isnan(deviation) else f" ± {factor * deviation:.{digits}f}"
+    return f"{factor * mean:.{digits}f}{spread}{unit}"
+
+
+def _known(values: Values) -> np.ndarray:
+    every = np.asarray(values, float)
+    return every[~np.isnan(every)]

@@ -1,0 +1,107 @@
+"""A user's part (network, prior, penalty, score of a label …) given to a command as `FILE.py:NAME`.
+
+    part = load_part("mine.py:net", "--network")
+    part.value                    what NAME is in that file
+    part.name, part.sha256        "mine.py:net" and the digest of the file: what a work directory remembers of it
+
+The file is run, as Python runs any script. So nothing else runs a part's file: a folder that was made with a part
+remembers its name and digest, and asks for it again. What the file itself imports is not in the digest.
+"""
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from medjax.errors import ConfigError
+from medjax.running.config import did_you_mean
+from medjax.running.modules import load_file
+
+
+class Part(NamedTuple):
+    """What was named, and what tells it from another one."""
+
+    name: str  # FILE.py:NAME, without the folder
+    sha256: str  # of the file's content
+    value: Any
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a work directory or a model's folder remembers."""
+        return {"name": self.name, "sha256": self.sha256}
+
+
+def names_part(text: str) -> bool:
+    """Whether `text` is FILE.py:NAME."""
+    return re.fullmatch(r".+\.py:\w+", text) is not None
+
+
+def load_part(text: str, option: str = "--part") -> Part:
+    """The part that `text`, FILE.py:NAME, names; `option` is what a message calls it.
+
+    Raises:
+        ConfigError: not of that form, no such file, one that cannot be run, or no such name in it.
+    """
+    if not names_part(text):
+        raise ConfigError(f"{option} {text}; expected FILE.py:NAME, as in {option} mine.py:net")
+    path, _, name = text.rpartition(":")
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"{option} {text}: no file {path}; expected FILE.py:NAME")
+    content = file.read_bytes()
+    try:
+        module = _run(file, hashlib.sha256(str(file.resolve()).encode() + content).hexdigest())
+    except Exception as error:  # whatever a user's file raises
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise ConfigError(f"{option} {text}: {path} cannot be run: {reason}") from error
+    if not hasattr(module, name):
+        known = [known for known in vars(module) if not known.startswith("_")]
+        raise ConfigError(f"{option} {text}: {path} has no {name}{did_you_mean(name, known)}")
+    return Part(f"{file.name}:{name}", hashlib.sha256(content).hexdigest(), getattr(module, name))
+
+
+def _run(file: Path, digest: str) -> ModuleType:
+    """The file as a module; the one there is where it was run before, so that its classes are the same ones."""
+    name = f"medjax_part_{digest[:16]}"
+    try:
+        return sys.modules.get(name) or load_file(file, name)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+
+
+def load_parts(given: Sequence[str]) -> dict[str, Part]:
+    """The parts of `SEAM=FILE.py:NAME`, by seam, such as "network=mine.py:net".
+
+    Raises:
+        ConfigError: not of that form, a seam given twice, or a part that cannot be loaded.
+    """
+    parts: dict[str, Part] = {}
+    for text in given:
+        seam, equals, where = text.partition("=")
+        if not equals or not seam.isidentifier():
+            raise ConfigError(f"--part {text}; expected SEAM=FILE.py:NAME, as in --part network=mine.py:net")
+        if seam in parts:
+            raise ConfigError(f"--part {seam} is given twice; expected once")
+        parts[seam] = load_part(where, f"--part {seam}")
+    return parts
+
+
+def check_parts(function: Callable[..., Any], parts: Mapping[str, Any], name: str) -> None:
+    """Pass parts that `function` takes as keyword arguments beside config and work directory; `name` is the experiment.
+
+    Raises:
+        ConfigError: it takes no such part.
+    """
+    parameters = list(signature(function).parameters.values())
+    known = [
+        one.name for one in parameters[2:] if one.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    ]
+    for part in parts:
+        if part not in known and not any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
+            expected = f"expected {' or '.join(known)}" if known else "it takes none"
+            raise ConfigError(f"--part {part}: no part of {name}; {expected}{did_you_mean(part, known)}")
