@@ -27,7 +27,8 @@ from medjax.iterate import Algorithm
 from medjax.models.unet import unet
 from medjax.training import population
 from medjax.training.batches import from_arrays
-from medjax.training.population import STRATEGIES, State, grid, layout
+from medjax.training.layout import STRATEGIES, layout
+from medjax.training.population import State, grid
 from medjax.training.state import TrainState, trainer
 
 SIDE, BATCH, BLOCK = 32, 8, 5

@@ -159,6 +159,9 @@ def sweep(
     config: ConfigFile = None,
     experiments: Experiments = None,
     part: Parts = None,
+    together: Annotated[
+        int | None, typer.Option(metavar="N", help="Most members that run at once (default: all that can).")
+    ] = None,
     slurm: Annotated[
         bool, typer.Option("--slurm", help="Only write a Slurm job array, one task for members that run at once.")
     ] = False,
@@ -176,7 +179,7 @@ def sweep(
     from medjax.running.sweep import plan_sweep, run_sweep, write_job_array
 
     name, preset, file = _which(experiment, config)
-    plan = plan_sweep(name, over or [], preset, override or [], workdir, experiments, file, part or [])
+    plan = plan_sweep(name, over or [], preset, override or [], workdir, experiments, file, part or [], together)
     if slurm:
         typer.echo(f"submit it with: sbatch {write_job_array(plan)}")
     else:

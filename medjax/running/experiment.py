@@ -78,7 +78,7 @@ def run_experiment(
     path = workdir or root / "runs" / f"{name}-{preset}-{config_hash(content if parts else config)}"
     module = load_module(file, f"experiments.{name}") if parts else None
     if module is not None:  # before a directory is claimed
-        check_parts(module.run, loaded, name)
+        check_parts(module, loaded, name)
     with open_workdir(path, content) as work:
         if (work.path / "metrics.json").is_file():
             print(f"finished already: {shown(work.path)}/report.html")

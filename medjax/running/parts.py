@@ -11,7 +11,7 @@ remembers its name and digest, and asks for it again. What the file itself impor
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
@@ -91,17 +91,18 @@ def load_parts(given: Sequence[str]) -> dict[str, Part]:
     return parts
 
 
-def check_parts(function: Callable[..., Any], parts: Mapping[str, Any], name: str) -> None:
-    """Pass parts that `function` takes as keyword arguments beside config and work directory; `name` is the experiment.
+def check_parts(module: ModuleType, parts: Mapping[str, Any], name: str) -> None:
+    """Pass parts that the experiment `name` takes: keyword arguments of its `run`, and `population` if it has one.
 
     Raises:
         ConfigError: it takes no such part.
     """
-    parameters = list(signature(function).parameters.values())
-    known = [
-        one.name for one in parameters[2:] if one.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    ]
-    for part in parts:
-        if part not in known and not any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
-            expected = f"expected {' or '.join(known)}" if known else "it takes none"
-            raise ConfigError(f"--part {part}: no part of {name}; {expected}{did_you_mean(part, known)}")
+    for function in (getattr(module, "run", None), getattr(module, "population", None)):
+        if function is None:
+            continue
+        parameters = list(signature(function).parameters.values())[2:]
+        known = [one.name for one in parameters]
+        for part in parts:
+            if part not in known and not any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
+                expected = f"expected {' or '.join(known)}" if known else "it takes none"
+                raise ConfigError(f"--part {part}: no part of {name}; {expected}{did_you_mean(part, known)}")

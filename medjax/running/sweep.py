@@ -64,6 +64,7 @@ class Sweep(NamedTuple):
     overrides: tuple[str, ...]
     given_parts: tuple[str, ...]
     parts: dict[str, Part]
+    together: int | None  # most members that run at once; None: all that can
 
 
 def plan_sweep(
@@ -75,11 +76,12 @@ def plan_sweep(
     root: Path | None = None,
     config_file: Path | None = None,
     parts: Sequence[str] = (),
+    together: int | None = None,
 ) -> Sweep:
     """The sweep of experiment `name` over the grid of `over`, such as "rate=0.1,0.2" and "seed=0..7".
 
     `workdir` is by default runs/NAME-PRESET-sweep-HASH in the checkout, the hash one of the config, the swept keys and
-    the `parts`, such as "network=mine.py:net".
+    the `parts`, such as "network=mine.py:net". At most `together` members run at once.
 
     Raises:
         MedjaxError: no such experiment, preset, key or part, a value of another type, or nothing to sweep over.
@@ -87,6 +89,8 @@ def plan_sweep(
     root = find_root(root)
     experiment_file(root, name)
     file = config_file or root / "configs" / f"{name}.py"
+    if together is not None and together < 1:
+        raise ConfigError(f"--together {together}; expected 1 or more members")
     axes = [_axis(one) for one in over]
     if not axes:
         raise ConfigError("a sweep needs values to sweep over; write --over KEY=VALUE,VALUE or --over KEY=FIRST..LAST")
@@ -103,7 +107,7 @@ def plan_sweep(
     folder = workdir or root / "runs" / f"{name}-{preset}-sweep-{config_hash(base)}"
     return Sweep(
         name, preset, config_file, root, folder, list(members.values()), tuple(over), tuple(overrides), tuple(parts),
-        loaded,
+        loaded, together,
     )  # fmt: skip
 
 
@@ -118,7 +122,7 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
             there is no such task.
     """
     module = _module(sweep)
-    groups = grouped(sweep.members, module)
+    groups = grouped(sweep.members, module, sweep.together)
     if task is not None:
         if not 0 <= task < len(groups):
             raise ConfigError(f"--task {task}; expected 0 to {len(groups) - 1}, the groups of this sweep")
@@ -141,8 +145,10 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
     return file
 
 
-def grouped(members: Sequence[Member], module: ModuleType) -> list[list[Member]]:
+def grouped(members: Sequence[Member], module: ModuleType, together: int | None = None) -> list[list[Member]]:
     """Members that the experiment can run at once: they differ in its TRACED keys only; without a hook, each alone.
+
+    Groups are of at most `together` members.
 
     Raises:
         MedjaxError: TRACED holds what is no key of the config.
@@ -157,7 +163,11 @@ def grouped(members: Sequence[Member], module: ModuleType) -> list[list[Member]]
             if key not in flat:
                 raise MedjaxError(f"TRACED of {module.__name__} has '{key}', no config key{did_you_mean(key, flat)}")
         groups.setdefault(tuple((key, value) for key, value in flat.items() if key not in traced), []).append(member)
-    return list(groups.values())
+    return [
+        group[first : first + (together or len(group))]
+        for group in groups.values()
+        for first in range(0, len(group), together or len(group))
+    ]
 
 
 def write_job_array(sweep: Sweep) -> Path:
@@ -165,12 +175,13 @@ def write_job_array(sweep: Sweep) -> Path:
 
     It can be submitted again: what is finished stays. The same `medjax sweep` without --slurm then collects.
     """
-    groups = grouped(sweep.members, _module(sweep))
+    groups = grouped(sweep.members, _module(sweep), sweep.together)
     file = sweep.config_file or sweep.root / "configs" / f"{sweep.experiment}.py"
     command = ["medjax", "sweep", sweep.experiment, f"--config={file.resolve()}:{sweep.preset}"]
     command += [f"--over={one}" for one in sweep.over] + [f"--config.{one}" for one in sweep.overrides]
     command += [f"--part={_resolved(one)}" for one in sweep.given_parts]
     command += [f"--workdir={sweep.folder.resolve()}", f"--experiments={sweep.root}"]
+    command += [f"--together={sweep.together}"] if sweep.together else []
     lines = [
         "#!/bin/sh",
         f"#SBATCH --array=0-{len(groups) - 1}",
@@ -192,7 +203,7 @@ def _module(sweep: Sweep) -> ModuleType:
     """The experiment, which takes the parts that are given."""
     module = load_module(experiment_file(sweep.root, sweep.experiment), f"experiments.{sweep.experiment}")
     if sweep.parts:
-        check_parts(module.run, sweep.parts, sweep.experiment)
+        check_parts(module, sweep.parts, sweep.experiment)
     return module
 
 

@@ -8,15 +8,19 @@
     for state, infos in loop(make, settings, state, 1000, inputs=batches): …
 
 `algorithm(make, settings)` is the population as an Algorithm, for the drivers of `iterate`; `loop` is `iterate.loop` by
-a strategy, which says how many devices work and how many members each of them vmaps at a time:
+a strategy, which says how many devices work and how many members each of them vmaps at a time, its width:
 
     loop    1 device,  1 member         fastest on one CPU: vmapped kernels make grouped convolutions, slow there
     vmap    1 device,  all members      for one accelerator
     shard   n devices, all members / n  for several accelerators; CPU devices take 1 member at a time
 
+A smaller width is yours to give, or follows from the memory of an accelerator: `bytes_a_member`. Members may start at
+different steps (`stack` makes a population of single states) and make different numbers of steps. `parts` says which of
+them are trained side by side: a study that trains part after part has its first members early. `fit` trains one.
+
 A member whose Info is not finite stops there: it keeps its last good state, whose `step` says when, its Info is NaN
-from then on, and the others go on. Devices are those of this process: with several processes, each has members of its
-own.
+from then on, and the others go on; so does one that has made its steps. Devices are those of this process: with several
+processes, each has members of its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,28 +35,25 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Int, PyTree
 
 from medjax import iterate
-from medjax.errors import ConfigError, DataError
+from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
+from medjax.training.layout import layout
 
 Make = Callable[[PyTree], Algorithm]  # settings of a member → its Algorithm
-STRATEGIES = ("loop", "vmap", "shard")
 Inputs = Callable[[int], PyTree]
 MEMBER: Any = PartitionSpec("population")
 ALL: Any = PartitionSpec()
 
 
 class State(NamedTuple):
-    """The members' states, every leaf with a first axis of members, and the number of steps of those that go on."""
+    """The members' states, every leaf with a first axis of members; at which step each began; and the steps since.
+
+    A member at step `start + step` is going on; one at an earlier step has stopped.
+    """
 
     members: PyTree
+    start: Int[Array | np.ndarray, " member"]
     step: Int[Array | np.ndarray, ""]
-
-
-class Layout(NamedTuple):
-    """What a strategy comes to: `devices` side by side, each with `width` members at a time."""
-
-    devices: int
-    width: int
 
 
 def grid(**axes: Sequence[float | int]) -> dict[str, Array]:
@@ -61,23 +62,17 @@ def grid(**axes: Sequence[float | int]) -> dict[str, Array]:
     return {name: jnp.asarray(values.ravel()) for name, values in zip(axes, mesh, strict=True)}
 
 
-def layout(members: int, strategy: str | None = None) -> Layout:
-    """Devices and members a device at a time, for `strategy` or else the backend's default.
+def bytes_a_member(make: Make, settings: PyTree, state: State, *inputs: PyTree) -> int | None:
+    """Device memory that a step of the first member takes, as the compiler says; None where it says nothing.
 
-    Raises:
-        ConfigError: there is no such strategy.
+    Settings and state are the population's, `inputs` of one member.
     """
-    devices, cpu = len(jax.local_devices()), jax.default_backend() == "cpu"
-    match strategy or ("shard" if devices > 1 else "loop" if cpu else "vmap"):
-        case "loop":
-            return Layout(1, 1)
-        case "vmap":
-            return Layout(1, members)
-        case "shard":
-            devices = min(devices, members)
-            return Layout(devices, 1 if cpu else -(-members // devices))
-        case unknown:
-            raise ConfigError(f"strategy {unknown!r} of a population; expected {', '.join(STRATEGIES)}")
+    one = jax.tree.map(lambda leaf: leaf[0], settings)
+    step = jax.jit(lambda settings, member, *given: make(settings).step(member, *given))
+    used = step.lower(one, member(state.members, 0), *inputs).compile().memory_analysis()
+    if used is None:
+        return None
+    return used.temp_size_in_bytes + used.argument_size_in_bytes + used.output_size_in_bytes
 
 
 def init(make: Make, settings: PyTree, *arguments: PyTree) -> State:
@@ -88,14 +83,26 @@ def init(make: Make, settings: PyTree, *arguments: PyTree) -> State:
     return _init(make, settings, *arguments)
 
 
+def stack(states: Sequence[PyTree]) -> State:
+    """A population that goes on from single states, each at a step of its own."""
+    members = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *states)
+    return State(members, members.step, jnp.zeros((), jnp.int32))
+
+
+def member(tree: PyTree, number: int) -> PyTree:
+    """What is that member's own of a tree whose leaves have a first axis of members."""
+    return jax.tree.map(lambda leaf: leaf[number], tree)
+
+
 def algorithm(make: Make, settings: PyTree, shared: bool = True) -> Algorithm:
     """The population as an Algorithm, all members vmapped: init(*arguments) as `init`, step(State, *inputs).
 
     Inputs are the same for all members if `shared`, else they have a first axis of members. A jitted step is compiled
     once for equal `make`, settings being traced.
     """
+    endless = jnp.full(len(jax.tree.leaves(settings)[0]), np.iinfo(np.int32).max)
     return Algorithm(
-        Partial(static_partial(init, make), settings), Partial(static_partial(_step, make, shared), settings)
+        Partial(static_partial(init, make), settings), Partial(static_partial(_step, make, shared), settings, endless)
     )
 
 
@@ -103,39 +110,49 @@ def loop(
     make: Make,
     settings: PyTree,
     state: State,
-    n: int,
+    n: int | Sequence[int],
     *,
     inputs: Inputs | Sequence[Inputs],
     every: int = 100,
     strategy: str | None = None,
+    width: int | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
     save: Callable[[State, int], Any] | None = None,
 ) -> Iterator[tuple[State, PyTree]]:
     """Yield states and Infos (step, member), both NumPy, of each `every` steps and after the last of `n` more.
 
     Args:
-        inputs: what step number k is given, a function of k for all members, or a sequence of one a member.
-        strategy: see the module; the backend's best if None. Results are equal up to rounding.
+        n: how many more steps all members make, or each.
+        inputs: what a member is given at its step number k, a function of k for all members, or a sequence of one each.
+        strategy, width: see the module; the backend's best if None. Results are equal up to rounding.
         progress: wraps the range of step numbers.
         save: is called with state and number of steps before they are yielded, to keep a checkpoint: a run that goes on
             from it is the run that was not interrupted.
 
     Raises:
-        ConfigError: there is no such strategy.
-        DataError: settings, state and inputs are not of equally many members.
+        ConfigError: there is no such strategy or width.
+        DataError: settings, state, steps and inputs are not of equally many members.
     """
     members = len(state.members.step)
-    _check(members, settings, inputs)
-    devices, width = layout(members, strategy)
+    steps = np.broadcast_to(n, members) if np.ndim(n) == 0 else np.asarray(n)
+    _check(members, settings, inputs, steps)
+    devices, width = layout(members, strategy, width)
     mesh = Mesh(np.array(jax.local_devices()[:devices]), ("population",))
     chunks = _chunks(members, devices * width)
-    step = static_partial(_sharded_step, make, mesh, callable(inputs))
+    start = np.asarray(state.start)
+    until = jnp.asarray(start + int(state.step) + steps, jnp.int32)
+    one = callable(inputs) and len(set(start.tolist())) == 1
+    step = static_partial(_sharded_step, make, mesh, one)
     loops = [
         iterate.loop(
-            Algorithm(init, Partial(step, _place(settings, chunk, mesh))),
-            State(_place(state.members, chunk, mesh), jax.device_put(state.step, NamedSharding(mesh, ALL))),
-            n,
-            inputs=_inputs_of(inputs, chunk),
+            Algorithm(init, Partial(step, _place(settings, chunk, mesh), _place(until, chunk, mesh))),
+            State(
+                _place(state.members, chunk, mesh),
+                _place(state.start, chunk, mesh),
+                jax.device_put(state.step, NamedSharding(mesh, ALL)),
+            ),
+            int(steps.max()),
+            inputs=_inputs_of(inputs, start[chunk], chunk, one),
             every=every,
             progress=progress if chunk is chunks[-1] else iter,
             check=_no_check,
@@ -143,10 +160,10 @@ def loop(
         )
         for chunk in chunks
     ]
-    for parts in zip(*loops, strict=True):
-        states, infos = zip(*parts, strict=True)
+    for chunk_states in zip(*loops, strict=True):
+        states, infos = zip(*chunk_states, strict=True)
         made = np.asarray(states[0].step)
-        now = State(_gather([one.members for one in states], members), made)
+        now = State(_gather([one.members for one in states], members), start, made)
         if save is not None:
             save(now, int(made))
         yield now, jax.tree.map(lambda *each: np.concatenate(each, axis=1)[:, :members], *infos)
@@ -155,32 +172,34 @@ def loop(
 @partial(jax.jit, static_argnums=0)
 def _init(make: Make, settings: PyTree, *arguments: PyTree) -> State:
     members = jax.vmap(lambda mine, *own: make(mine).init(*own))(settings, *arguments)
-    return State(members, jnp.zeros((), jnp.int32))
+    return State(members, members.step, jnp.zeros((), jnp.int32))
 
 
-def _step(make: Make, shared: bool, settings: PyTree, state: State, *inputs: PyTree) -> tuple[State, PyTree]:
-    def guarded(settings: PyTree, member: PyTree, *inputs: PyTree) -> tuple[PyTree, PyTree]:
+def _step(
+    make: Make, shared: bool, settings: PyTree, until: Array, state: State, *inputs: PyTree
+) -> tuple[State, PyTree]:
+    def guarded(settings: PyTree, until: Any, start: Any, member: PyTree, *inputs: PyTree) -> tuple[PyTree, PyTree]:
         new, info = make(settings).step(member, *inputs)
-        good = (member.step == state.step) & _finite(info)
+        good = (member.step == start + state.step) & (member.step < until) & _finite(info)
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, member)
         return kept, jax.tree.map(lambda x: jnp.where(good, x, jnp.nan) if _is_real(x) else x, info)
 
-    axes = (0, 0, *(None if shared else 0 for _ in inputs))
-    members, infos = jax.vmap(guarded, in_axes=axes)(settings, state.members, *inputs)
-    return State(members, jnp.asarray(state.step + 1)), infos
+    axes = (0, 0, 0, 0, *(None if shared else 0 for _ in inputs))
+    members, infos = jax.vmap(guarded, in_axes=axes)(settings, until, state.start, state.members, *inputs)
+    return State(members, state.start, jnp.asarray(state.step + 1)), infos
 
 
 def _sharded_step(
-    make: Make, mesh: Mesh, shared: bool, settings: PyTree, state: State, inputs: PyTree
+    make: Make, mesh: Mesh, shared: bool, settings: PyTree, until: Array, state: State, inputs: PyTree
 ) -> tuple[State, PyTree]:
     """`_step` with the members divided among the devices of the mesh, which need nothing of each other."""
-    held = State(MEMBER, ALL)
+    held = State(MEMBER, MEMBER, ALL)
     return jax.shard_map(
         static_partial(_step, make, shared),
         mesh=mesh,
-        in_specs=(MEMBER, held, ALL if shared else MEMBER),
+        in_specs=(MEMBER, MEMBER, held, ALL if shared else MEMBER),
         out_specs=(held, MEMBER),
-    )(settings, state, inputs)
+    )(settings, until, state, inputs)
 
 
 def _is_real(values: Array) -> bool:
@@ -221,21 +240,22 @@ def _gather(parts: list[PyTree], members: int) -> PyTree:
     return jax.tree.map(joined, *parts)
 
 
-def _inputs_of(inputs: Inputs | Sequence[Inputs], chunk: np.ndarray) -> Inputs:
-    """What a chunk is given: the one input of all, or its members' inputs stacked."""
-    if callable(inputs):
-        return inputs
-    own = [inputs[member] for member in chunk]
+def _inputs_of(inputs: Inputs | Sequence[Inputs], start: np.ndarray, chunk: np.ndarray, one: bool) -> Inputs:
+    """What a chunk is given at the population's step: the `one` input of all, or its members' inputs stacked."""
+    if one and callable(inputs):
+        return lambda number: inputs(int(start[0]) + number)
+    own = [inputs if callable(inputs) else inputs[member] for member in chunk]
 
     def stacked(number: int) -> PyTree:
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *(one(number) for one in own))
+        given = [function(first + number) for function, first in zip(own, start.tolist(), strict=True)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *given)
 
     return stacked
 
 
-def _check(members: int, settings: PyTree, inputs: Any) -> None:
+def _check(members: int, settings: PyTree, inputs: Any, steps: np.ndarray) -> None:
     named = jax.tree_util.tree_leaves_with_path(settings)
-    found = {f"settings{jax.tree_util.keystr(path)}": len(values) for path, values in named}
+    found = {f"settings{jax.tree_util.keystr(path)}": len(values) for path, values in named} | {"n": len(steps)}
     found |= {} if callable(inputs) else {"inputs": len(inputs)}
     for name, count in found.items():
         if count != members:

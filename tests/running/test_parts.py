@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -49,6 +50,12 @@ def test_what_is_no_part_is_said_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def experiment(run, **functions):
+    module = ModuleType("toy")
+    vars(module).update(run=run, **functions)
+    return module
+
+
 def test_seams_are_named_once_and_taken_by_the_experiment(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("net = 1\n")
@@ -61,7 +68,10 @@ def test_seams_are_named_once_and_taken_by_the_experiment(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             load_parts(given)
-    check_parts(lambda config, work, network=None, *, prior=None: None, parts, "toy")
-    check_parts(lambda config, work, **parts: None, parts, "toy")
+    check_parts(experiment(lambda config, work, network=None, *, prior=None: None), parts, "toy")
+    check_parts(experiment(lambda config, work, **parts: None), parts, "toy")
     with pytest.raises(ConfigError, match="--part network: no part of toy; it takes none"):
-        check_parts(lambda config, work: None, parts, "toy")
+        check_parts(experiment(lambda config, work: None), parts, "toy")
+    half = experiment(lambda config, work, **parts: None, population=lambda configs, works, network=None: None)
+    with pytest.raises(ConfigError, match="--part prior: no part of toy; expected network"):
+        check_parts(half, parts, "toy")

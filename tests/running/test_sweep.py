@@ -102,6 +102,7 @@ def test_a_member_that_fails_is_reported_and_the_rest_go_on(root):
     ("arguments", "message"),
     [
         ([], "a sweep needs values"),
+        (["--over=seed=0,1", "--together=0"], "--together 0; expected 1 or more members"),
         (["--over=rate"], "--over rate has no values; write --over rate=VALUE,VALUE"),
         (["--over=rate=0.5,,1"], "has an empty value"),
         (["--over=seed=3..1"], "FIRST ≤ LAST"),
@@ -190,6 +191,10 @@ def test_a_job_array_has_one_task_a_population(root):
     assert log(root) == ["3 of width 2", "3 of width 3"]
     assert command(*arguments, "--workdir=here").exit_code == 0 and log(root) == []
     assert [float(row["loss"]) for row in table(root / "here" / "sweep.csv")] == [0.5, 1.5, 2.5] * 2
+    assert command(*arguments, "--workdir=here", "--slurm", "--together=2").exit_code == 0
+    assert "--array=0-3\n" in (root / "here" / "sweep.sh").read_text()
+    assert command(*arguments, "--workdir=there", "--together=2").exit_code == 0
+    assert log(root) == ["2 of width 2", "model.width=2,seed=2", "2 of width 3", "model.width=3,seed=2"]
 
 
 def test_a_member_of_a_population_that_fails_leaves_the_others(root):

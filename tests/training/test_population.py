@@ -1,6 +1,7 @@
 """Populations: eight members are eight single runs under every strategy, from one compilation."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -13,7 +14,8 @@ from medjax import iterate
 from medjax.errors import ConfigError, DataError
 from medjax.training import population
 from medjax.training.checkpoint import restore, save
-from medjax.training.population import grid, layout
+from medjax.training.layout import layout, parts
+from medjax.training.population import grid
 from medjax.training.state import trainer
 
 SETTINGS = grid(rate=(0.003, 0.01, 0.03, 0.1), seed=(0, 1))
@@ -81,7 +83,7 @@ def close(a, b, rtol=2e-4):
 
 
 def part(state, where):
-    return state._replace(members=jax.tree.map(lambda leaf: leaf[where], state.members))
+    return state._replace(members=jax.tree.map(lambda leaf: leaf[where], state.members), start=state.start[where])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def single():
         state = algorithm.init(initialize(key), key)
         return iterate.last(iterate.loop(algorithm, state, 12, inputs=batches), state)
 
-    return population.State(jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(alone, range(8))), np.int32(12))
+    return population.stack([alone(i) for i in range(8)])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -138,6 +140,26 @@ def test_every_member_may_have_inputs_of_its_own():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+def test_members_begin_and_end_at_steps_of_their_own(strategy, single):
+    """Members 0 to 3 begin at steps 0, 3, 6 and 9 with states of their own, three go on to step 12, one to step 7."""
+    settings = {name: values[:4] for name, values in SETTINGS.items()}
+    begin = [3 * i for i in range(4)]
+    earlier = [population.member(trained("loop", n=k).members, i) if k else population.member(begun().members, i)
+               for i, k in enumerate(begin)]  # fmt: skip
+    ends, reports = [12, 12, 7, 12], []
+    n = [end - first for end, first in zip(ends, begin, strict=True)]
+    together = trained(strategy, settings, n, state=population.stack(earlier), reports=reports)
+    assert together.members.step.tolist() == ends and together.start.tolist() == begin
+    for i in (0, 1, 3):
+        close(part(together, slice(i, i + 1)), part(single, slice(i, i + 1)))
+    close(part(together, slice(2, 3)), part(trained("loop", n=7), slice(2, 3)))
+    losses = np.concatenate([loss for _, loss in reports])
+    assert (np.isfinite(losses).sum(0)).tolist() == n  # none where a member has ended
+    one = trained(strategy, settings, n, state=population.stack(earlier), inputs=[batches] * 4)
+    close(one, together)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_killed_and_resumed_population_is_the_population(strategy, tmp_path):
     def killed(state, step):
         save(tmp_path, step, state)
@@ -173,6 +195,25 @@ def test_the_default_of_a_backend(monkeypatch):
         assert layout(8) == expected
 
 
+def test_a_width_is_given_or_what_memory_holds(monkeypatch):
+    assert layout(8, "vmap", 3) == (1, 3) and layout(8, "shard", 2) == (2, 2) and layout(2, "vmap", 5) == (1, 2)
+    assert [part.tolist() for part in parts(5, "vmap", 2)] == [[0, 1], [2, 3], [4]] and parts(0) == []
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [None])
+    assert layout(8, width=4) == (1, 4) and layout(8) == (1, 1)
+    small = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 1000})
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for devices, size, expected in ((1, 100, (1, 8)), (1, 300, (1, 2)), (4, 500, (4, 1)), (1, 5000, (1, 1))):
+        monkeypatch.setattr(jax, "local_devices", lambda devices=devices: [small] * devices)
+        assert layout(8, bytes_a_member=size) == expected
+
+
+def test_the_memory_of_a_member_holds_its_state_twice_at_least():
+    state = begun()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(population.member(members(state), 0)))
+    assert 2 * size <= population.bytes_a_member(make, SETTINGS, state, X[0]) < 100 * size
+
+
 def test_a_grid_is_every_combination():
     assert SETTINGS["seed"].tolist() == [0, 1] * 4 and SETTINGS["seed"].dtype == jnp.int32
     np.testing.assert_allclose(SETTINGS["rate"], np.repeat([0.003, 0.01, 0.03, 0.1], 2), rtol=1e-6)
@@ -189,3 +230,6 @@ def test_unequal_members_are_refused():
 def test_an_unknown_strategy_is_named():
     with pytest.raises(ConfigError, match="strategy 'sharded' of a population; expected loop, vmap, shard"):
         layout(4, "sharded")
+    for strategy, width, expected in (("loop", 2, "1"), ("vmap", 0, "1 or more")):
+        with pytest.raises(ConfigError, match=f"width {width} of a population by {strategy}; expected {expected}"):
+            layout(4, strategy, width)
