@@ -9,7 +9,7 @@ equal shapes. A member is the training that `audit` makes of its seed and data a
 error in place of its next snapshot, and the others go on.
 
 The scores' states of all members, maps of VOG above all, are held at once: where they are too many, give a part of the
-members at a time, see `training.population.parts`.
+members at a time, see `training.layout.parts`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from medjax.errors import DataError
-from medjax.iterate import Algorithm, last, static_partial
+from medjax.iterate import Algorithm, static_partial
 from medjax.labels import dynamics
 from medjax.labels.audit import batches_of, probe_all
 from medjax.labels.checks import ImageLabels, Images, check_run
@@ -120,7 +120,7 @@ def _train(
 ) -> Iterator[tuple[int, TrainState | DataError]]:
     """(member, state) after each `every` steps and at the end of each, or once an error."""
     first = np.array([int(state.step) for state in states])
-    left = each[0].steps - first
+    left = np.maximum(each[0].steps - first, 0)
     make = static_partial(_algorithm, model, each[0]._replace(learning_rate=0.0))
     rates = jnp.array([own.learning_rate for own in each], jnp.float32)
     data = zip(seeds, images, labels, weights, strict=True)
@@ -128,17 +128,17 @@ def _train(
     start = population.stack(states)
     reached, made = first.copy(), 0
     for now, infos in population.loop(
-        make, rates, start, left, inputs=inputs, every=every, strategy=strategy, width=width
+        make, rates, start, left.tolist(), inputs=inputs, every=every, strategy=strategy, width=width
     ):
         made += len(infos.loss)
-        for k in np.flatnonzero(reached < first + np.minimum(made, left)):
+        for k in np.flatnonzero(reached < first + np.minimum(made, left)).tolist():
             train = population.member(now.members, k)
             reached[k] = first[k] + min(made, left[k])
             if int(train.step) == reached[k]:
-                yield int(k), train
+                yield k, train
             else:
                 reached[k] = first[k] + left[k]  # no more of it
-                yield int(k), _not_finite(int(train.step))
+                yield k, _not_finite(int(train.step))
 
 
 def _algorithm(model: Network, settings: Settings, rate: Array) -> Algorithm:

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from medjax.errors import DataError
 from medjax.running.cells import cells
 from medjax.running.workdir import open_workdir, stages
 
@@ -49,3 +50,16 @@ def test_a_grid_of_cells_is_computed_once(tmp_path):
             found = cells(work, keys, compute, "cells")
     assert asked == keys == list(found) and float(found["random", 0.5, 1]["x"]) == 1.5
     assert (tmp_path / "checkpoints" / "random_0.25_0.npz").is_file()
+
+
+def test_a_stage_that_failed_beside_others_is_an_error_and_tried_again(tmp_path):
+    def run(second):
+        with open_workdir(tmp_path, {}) as work:
+            return stages([(work, "one"), (work, "two")], lambda numbers: [(k, (first, second)[k]) for k in numbers])
+
+    first = {"x": 1.0}
+    error = DataError("not finite")
+    found = run(error)
+    assert float(found[0]["x"]) == 1.0 and found[1] is error
+    first = {"x": 3.0}
+    assert [float(one["x"]) for one in run({"x": 2.0})] == [1.0, 2.0]
