@@ -5,237 +5,188 @@ to three quarters of the images. A fifth of the images is hard but correctly lab
 run on these labels is probed as it goes: variance of gradients (VOG) in several forms, losses, margins. At the end of
 early learning its suspects are dropped, or repaired with the network's own predictions, and training goes on; the
 oracle drops what is truly wrong. All are judged on clean labels of hearts that no training saw.
+
+All plain runs are one population, all that go on another. A network of one's own is any segmentation Model; scores of
+labels are a LabelScore, a column `score` more, or a dict of them in place of the built-in ones.
 """
 
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._echo import LOSS, VOG, leaves, plain_run, strategies
-from medjax.errors import ConfigError
+from experiments.echo import tables
+from experiments.echo.cells import LOSS, VOG, Cell, Training, run_cells
+from medjax.datasets.camus import camus, split
+from medjax.errors import ConfigError, MedjaxError
 from medjax.labels.dynamics import Settings
-from medjax.labels.errors import Corrupted, corrupt
+from medjax.labels.errors import KINDS
+from medjax.labels.scores import LabelScore, built_in
+from medjax.metrics.summary import over_runs
 from medjax.models.model import Network
 from medjax.models.unet import unet
-from medjax.phantoms.echo import CLASSES, GROUPS, Echo, echo
-from medjax.report.figures import curves
-from medjax.report.gallery import gallery
-from medjax.report.html import Figure, Report, Section, Table
+from medjax.phantoms.echo import CLASSES, Echo, echo
+from medjax.report.html import Report, Section
 from medjax.running.experiment import Result, run_module
-from medjax.running.progress import track
-from medjax.running.workdir import WorkDir, save_figure, stage
+from medjax.running.workdir import WorkDir
 
 TEST = 1_000_000  # first seed of hearts that are tested on
-STRATEGIES = ("plain", "drop", "refurbish_loss", "refurbish_vog", "oracle")
-SHOWN = ("vog", "vog_published", "gradient", "loss", "dice_mean", "aum", "softmin")
+SHOWN = (VOG, "vog_published", "gradient", "loss", LOSS, "aum", "softmin")
+TARGETS = tuple(f"errors.target.{kind}" for kind in KINDS)
+TRACED = ("seed", "training.rate", "data.hard", "errors.kinds", "errors.fractions", "errors.repaired", *TARGETS)
+Scores = Mapping[str, LabelScore] | LabelScore
+Images = Mapping[tuple[float, int], tuple[Echo, Echo]]  # (fraction of hard ones, seed): training and test images
 
 
-def run(config: ConfigDict, work: WorkDir) -> Result:
-    """Every cell: kind of error × share of wrong labels × seed; then tables over seeds.
+def run(
+    config: ConfigDict, work: WorkDir, *, network: Network | None = None, label_scores: Scores | None = None
+) -> Result:
+    """Every cell: kind of error × fraction of wrong labels × seed; then tables over seeds.
 
     Raises:
-        ConfigError: strategies are asked for at a share that is not among the fractions, or probes do not fit the run.
+        ConfigError: strategies are asked for at a fraction that is not among the fractions, or probes do not fit.
+        DataError: images or labels that cannot be trained on, or a loss that is not finite.
     """
-    e, t = config.errors, config.training
-    if not set(e.repaired) <= set(e.fractions):
-        raise ConfigError(
-            f"errors.repaired {tuple(e.repaired)}; expected some of errors.fractions {tuple(e.fractions)}"
-        )
-    if not t.probe_every <= t.latest <= t.epochs or t.probe_every * config.data.train < t.batch:
-        raise ConfigError(
-            f"training: probe_every {t.probe_every}, latest {t.latest}, epochs {t.epochs}; expected rising"
-        )
-    kinds = (*e.kinds, *e.more_kinds)
-    cells = [(kind, share, seed) for seed in range(config.seeds) for kind in kinds for share in e.fractions]
-    found: dict[tuple[str, float, int], dict[str, Any]] = {}
-    for kind, share, seed in track(cells, "cells"):
-        name = f"{kind}_{share:g}_{seed}"
-        found[kind, share, seed] = stage(work, name, partial(_cell, config, kind, share, seed))
-    clean = [stage(work, f"clean_{seed}", partial(_clean, config, seed)) for seed in range(config.seeds)]
-    metrics, deviations = _metrics(found, kinds, e.fractions, config)
-    metrics["dice/plain/none/0"], deviations["sd/dice/plain/none/0"] = _mean_sd([one["dice"] for one in clean])
-    detection = _detection_table(metrics, deviations, kinds, e.fractions)
-    repair = _repair_table(metrics, deviations, kinds, e.repaired)
-    sections = [
-        Section("Images", "", [_pictures(config, work, kinds)]),
-        Section("Which labels are wrong?", "At the end of the plain run.", _curves(found, config, work), detection),
-        Section("What repair brings", "", table=repair),
-        Section("Labels after repair", "", table=_quality_table(metrics, kinds, e.repaired)),
+    [result] = population([config], [work], network=network, label_scores=label_scores)
+    if isinstance(result, MedjaxError):
+        raise result
+    return result
+
+
+def population(
+    configs: Sequence[ConfigDict],
+    works: Sequence[WorkDir],
+    *,
+    network: Network | None = None,
+    label_scores: Scores | None = None,
+) -> list[Result | MedjaxError]:
+    """The results of configs that differ in TRACED keys, or an error in place of one that cannot be or diverged."""
+    refused = [_refusal(config) for config in configs]
+    training, images = _training(configs[0], network, label_scores), _images(configs)
+    cells = [
+        cell
+        for config, work, error in zip(configs, works, refused, strict=True)
+        for cell in ([] if error else _cells(config, work, images))
     ]
-    return Result(
-        metrics | deviations, Report("Label errors in echo segmentation", _summary(config), sections), detection
-    )
-
-
-def _data(config: ConfigDict, seed: int) -> tuple[Echo, Echo]:
-    """Training and test images of a seed."""
-    d = config.data
-    if config.camus:
-        every = _camus(config.camus, d.size)
-        patients = np.random.default_rng(seed).permutation(len(every.images) // len(GROUPS))
-        rows = (len(GROUPS) * patients[:, None] + np.arange(len(GROUPS))).ravel()  # a heart is in one part only
-        parts = rows[: d.train], rows[d.train : d.train + d.test]
-        first, second = (Echo(*(array[part] for array in every)) for part in parts)
-        return first, second
-    return echo(seed, d.train, d.size, d.hard), echo(TEST + seed, d.test, d.size, d.hard)
-
-
-@lru_cache(maxsize=1)
-def _camus(folder: str, size: int) -> Echo:
-    from medjax.datasets.camus import camus
-
-    return camus(Path(folder), size)
-
-
-def _wrong(config: ConfigDict, data: Echo, kind: str, share: float, seed: int) -> Corrupted:
-    return corrupt(seed, data.labels, kind, share, config.errors.target[kind])
-
-
-def _cell(config: ConfigDict, kind: str, share: float, seed: int) -> dict[str, Any]:
-    """The plain run of a cell and, where `repaired` says so, the strategies."""
-    s = _settings(config)
-    data, test = _data(config, seed)
-    wrong = _wrong(config, data, kind, share, seed)
-    model = _network(config)
-    judgement, out = plain_run(seed, model, data, wrong, test, s)
-    out["dice"] = {"plain": out["test_dice"][-1]}
-    if share in config.errors.repaired:
-        dice, out["labels"] = strategies(seed, model, data, wrong, test, judgement, s)
-        out["dice"] |= dice
-    return leaves(out)
-
-
-def _clean(config: ConfigDict, seed: int) -> dict[str, Any]:
-    """The plain run on true labels: what the others fall short of."""
-    data, test = _data(config, seed)
-    right = corrupt(seed, data.labels, "random", 0.0)
-    _, out = plain_run(seed, _network(config), data, right, test, _settings(config))
-    return {"dice": np.asarray(out["test_dice"][-1])}
-
-
-def _network(config: ConfigDict) -> Network:
-    return unet(len(CLASSES), tuple(config.training.widths))
-
-
-def _settings(config: ConfigDict) -> Settings:
-    t = config.training
-    steps = t.epochs * config.data.train // t.batch
-    every = t.probe_every * config.data.train // t.batch
-    latest = t.latest * config.data.train // t.batch
-    return Settings(len(CLASSES), t.rate, t.batch, steps, every, latest)
-
-
-# ── what comes of it ──
-
-
-def _metrics(found: Any, kinds: Any, shares: Any, config: ConfigDict) -> tuple[dict[str, float], dict[str, float]]:
-    """Means over seeds, and standard deviations under `sd/…`."""
-    means: dict[str, float] = {}
-    deviations: dict[str, float] = {}
-    for kind in kinds:
-        for share in shares:
-            cells = [_flat(found[kind, share, seed], config.training.probe_every) for seed in range(config.seeds)]
-            for name in cells[0]:
-                whole = f"{name}/{kind}/{share:g}"
-                means[whole], deviations[f"sd/{whole}"] = _mean_sd([cell[name] for cell in cells])
-    return means, deviations
-
-
-def _mean_sd(values: Any) -> tuple[float, float]:
-    each = np.array(values, float)
-    return float(each.mean()), float(each.std(ddof=1)) if len(each) > 1 else float("nan")
-
-
-def _flat(cell: dict[str, Any], probe_every: int) -> dict[str, float]:
-    """`auroc/DETECTOR` at the end of the plain run, `auroc_asked/…` when the labels were judged, `dice/STRATEGY`, …"""
-    out = {f"auroc/{name}": float(values[-1]) for name, values in cell["auroc"].items()}
-    asked = round(float(cell["epoch_asked"]) / probe_every) - 1
-    out |= {f"auroc_asked/{name}": float(values[asked]) for name, values in cell["auroc"].items()}
-    for group in ("dice", "average_precision", "poor_among_right"):
-        out |= {f"{group}/{name}": float(value) for name, value in cell[group].items()}
-    out["epoch_asked"] = float(cell["epoch_asked"])
-    for strategy, values in cell.get("labels", {}).items():
-        out |= {f"labels_{name}/{strategy}": float(value) for name, value in values.items()}
-    return out
-
-
-def _said(metrics: dict[str, float], deviations: dict[str, float], name: str, digits: int) -> str:
-    deviation = deviations[f"sd/{name}"]
-    return f"{metrics[name]:.{digits}f}" + ("" if np.isnan(deviation) else f" ± {deviation:.{digits}f}")
-
-
-def _detection_table(metrics: Any, deviations: Any, kinds: Any, shares: Any) -> Table:
-    names = [
-        key.split("/")[1] for key in metrics if key.startswith("auroc/") and key.endswith(f"/{kinds[0]}/{shares[0]:g}")
-    ]
-    columns = [(kind, share) for kind in kinds for share in shares]
-    rows: list[list[Any]] = [
-        [name, *(_said(metrics, deviations, f"auroc/{name}/{kind}/{share:g}", 2) for kind, share in columns)]
-        for name in names
-    ]
-    header = ["AUROC", *(f"{kind} {share:g}" for kind, share in columns)]
-    return Table(header, rows, "Mean ± SD over seeds; 0.5 is chance, below it the ranking is upside down.")
-
-
-def _repair_table(metrics: Any, deviations: Any, kinds: Any, shares: Any) -> Table:
-    rows: list[list[Any]] = [
-        [kind, f"{share:g}", *(_said(metrics, deviations, f"dice/{name}/{kind}/{share:g}", 3) for name in STRATEGIES)]
-        for kind in kinds
-        for share in shares
-    ]
-    return Table(["error", "share wrong", *STRATEGIES], rows, "Dice of clean test labels, mean ± SD over seeds.")
-
-
-def _quality_table(metrics: Any, kinds: Any, shares: Any) -> Table:
-    rows: list[list[Any]] = []
-    for kind in kinds:
-        for share in shares:
-            for name in ("as_given_dice_mean", "refurbish_loss", "as_given_vog", "refurbish_vog"):
-                cells = [metrics.get(f"labels_{part}/{name}/{kind}/{share:g}", float("nan")) for part in PARTS]
-                rows.append([f"{kind} {share:g}", name, *(round(value, 3) for value in cells)])
-    return Table(["error", "labels", *PARTS], rows, "Dice of labels with the truth; recall and precision of the flags.")
-
-
-PARTS = ("all", "bad", "flagged", "falsely_flagged", "recall", "precision")
-
-
-def _curves(found: Any, config: ConfigDict, work: WorkDir) -> list[Figure]:
-    """AUROC against epoch, of each kind at each share that is repaired."""
-    out = []
-    for kind in config.errors.kinds:
-        for share in config.errors.repaired:
-            cells = [found[kind, share, seed]["auroc"] for seed in range(config.seeds)]
-            every = jax.tree.map(lambda *each: np.stack(each), *cells)
-            x = config.training.probe_every * np.arange(1, len(every[VOG][0]) + 1)
-            lines = {name: every[name].mean(0) for name in SHOWN}
-            drawn = curves(x, lines, "epoch", "AUROC", title=f"{kind}, {share:g} of the labels wrong")
-            out.append(Figure(save_figure(work, f"auroc_{kind}_{share:g}".replace(".", "_"), drawn)))
-    return out
-
-
-def _pictures(config: ConfigDict, work: WorkDir, kinds: Any) -> Figure:
-    """Some images, as labelled truly and wrongly."""
-    data, _ = _data(config, 0)
-    few = np.r_[np.flatnonzero(~data.hard)[:6], np.flatnonzero(data.hard)[:2]]
-    labels, names = [data.labels[few]], [("hard" if hard else "true label") for hard in data.hard[few]]
-    for kind in kinds:
-        labels.append(_wrong(config, data, kind, 1.0, 0).labels[few])
-        names += [kind] * len(few)
-    images = np.tile(data.images[few, ..., 0], (len(labels), 1, 1))
-    drawn = gallery(images, np.concatenate(labels), names, len(few), "Simulated" * (not config.camus))
-    return Figure(save_figure(work, "images", drawn), "Outlines: left ventricle, its wall, left atrium.")
-
-
-def _summary(config: ConfigDict) -> list[str]:
-    d = config.data
-    source = "CAMUS" if config.camus else "Simulated echocardiograms"
+    found = run_cells(training, cells)
     return [
-        f"{source}: {d.train} training and {d.test} test images of {d.size}² pixels, {config.seeds} seeds; "
-        f"{_data(config, 0)[0].hard.mean():.0%} of the training images are hard to read.",
+        error
+        or _result(config, work, images, [(c, one) for c, one in zip(cells, found, strict=True) if c.work is work])
+        for config, work, error in zip(configs, works, refused, strict=True)
+    ]
+
+
+def _cells(config: ConfigDict, work: WorkDir, images: Images) -> list[Cell]:
+    """The plain runs of a config: of every condition and, on true labels, what the others fall short of."""
+    e, rate = config.errors, config.training.rate
+    conditions = [(kind, x, e.target[kind], x in e.repaired) for kind in _kinds(config) for x in e.fractions]
+    return [
+        Cell(work, kind, x, seed, target, repaired, rate, *images[config.data.hard, seed])
+        for seed in _seeds(config)
+        for kind, x, target, repaired in [*conditions, (None, 0.0, None, False)]
+    ]
+
+
+def _kinds(config: ConfigDict) -> tuple[str, ...]:
+    return (*config.errors.kinds, *config.errors.more_kinds)
+
+
+def _seeds(config: ConfigDict) -> range:
+    return range(config.seed, config.seed + config.seeds)
+
+
+def _images(configs: Sequence[ConfigDict]) -> Images:
+    """Training and test images of every seed: simulated hearts, or CAMUS's, which are read once."""
+    d, folder = configs[0].data, configs[0].camus
+    every = camus(Path(folder), d.size) if folder else None
+
+    def drawn(hard: float, seed: int) -> tuple[Echo, Echo]:
+        if every is not None:
+            first, second = split(every, seed, d.train, d.test)
+            return first, second
+        return echo(seed, d.train, d.size, hard), echo(TEST + seed, d.test, d.size, hard)
+
+    keys = dict.fromkeys((config.data.hard, seed) for config in configs for seed in _seeds(config))
+    return {key: drawn(*key) for key in keys}
+
+
+def _training(config: ConfigDict, network: Network | None, label_scores: Scores | None) -> Training:
+    t = config.training
+    steps, every, latest = (x * config.data.train // t.batch for x in (t.epochs, t.probe_every, t.latest))
+    settings = Settings(len(CLASSES), t.rate, t.batch, steps, every, latest)
+    scores: dict[str, LabelScore] = built_in()
+    if isinstance(label_scores, LabelScore):
+        scores |= {"score": label_scores}
+    elif label_scores is not None:  # what flags the suspects stays, unless it is among them
+        scores = {LOSS: scores[LOSS], VOG: scores[VOG], **label_scores}
+    model = network or unet(len(CLASSES), tuple(t.widths))
+    return Training(model, settings, scores, config.population.strategy or None, config.population.width or None)
+
+
+def _refusal(config: ConfigDict) -> ConfigError | None:
+    """Why a config cannot be run."""
+    e, t = config.errors, config.training
+    if not set(e.repaired) <= set(e.fractions) or not all(0 < fraction <= 1 for fraction in e.fractions):
+        repaired = f"errors.repaired {tuple(e.repaired)}, errors.fractions {tuple(e.fractions)}"
+        return ConfigError(f"{repaired}; expected some of the fractions, and those from 0 to 1")
+    if unknown := set(_kinds(config)) - set(KINDS):
+        return ConfigError(f"errors.kinds: {', '.join(sorted(unknown))}; expected some of {', '.join(KINDS)}")
+    if not t.probe_every <= t.latest <= t.epochs or t.probe_every * config.data.train < t.batch:
+        epochs = f"probe_every {t.probe_every}, latest {t.latest}, epochs {t.epochs}"
+        return ConfigError(f"training: {epochs}; expected rising")
+    return None
+
+
+def _result(
+    config: ConfigDict, work: WorkDir, images: Images, found: Sequence[tuple[Cell, Any]]
+) -> Result | MedjaxError:
+    """Means and standard deviations over seeds, tables and figures; or the first error of a cell."""
+    for _, one in found:
+        if isinstance(one, MedjaxError):
+            return one
+    by_condition: dict[tuple[str | None, float], list[Any]] = {}
+    for cell, one in found:
+        by_condition.setdefault((cell.kind, cell.fraction), []).append(one)
+    clean = by_condition.pop((None, 0.0))
+    metrics = over_runs([{"dice/plain/none/0": float(one["metrics"]["dice"]["plain"])} for one in clean])
+    for (kind, x), seeds in by_condition.items():
+        metrics |= over_runs([_flat(one["metrics"], f"{kind}/{x:g}") for one in seeds])
+    scores = list(clean[0]["curves"])
+    shown = [name for name in scores if name in SHOWN or name not in built_in()]
+    repaired = [(kind, x) for kind, x in by_condition if x in config.errors.repaired]
+    detection = tables.detection(metrics, scores, list(by_condition))
+    curves = [
+        tables.auroc_curves(
+            work, one, {name: [seed["curves"][name] for seed in by_condition[one]] for name in shown},
+            config.training.probe_every,
+        )
+        for one in repaired if one[0] in config.errors.kinds
+    ]  # fmt: skip
+    data, _ = images[config.data.hard, config.seed]
+    targets = {kind: config.errors.target[kind] for kind in _kinds(config)}
+    sections = [
+        Section("Images", "", [tables.pictures(work, data, targets, config.seed, not config.camus)]),
+        Section("Which labels are wrong?", "At the end of the plain run.", curves, detection),
+        Section("What repair brings", "", table=tables.repair(metrics, repaired)),
+        Section("Labels after repair", "", table=tables.repaired_labels(metrics, repaired)),
+    ]
+    report = Report("Label errors in echo segmentation", _summary(config, float(data.hard.mean())), sections)
+    return Result(metrics, report, detection)
+
+
+def _flat(metrics: Mapping[str, Any], condition: str) -> dict[str, float]:
+    """`auroc/SCORE/CONDITION` and so on."""
+    named = jax.tree_util.tree_leaves_with_path(metrics)
+    return {f"{jax.tree_util.keystr(p, simple=True, separator='/')}/{condition}": float(value) for p, value in named}
+
+
+def _summary(config: ConfigDict, hard: float) -> list[str]:
+    d = config.data
+    return [
+        f"{'CAMUS' if config.camus else 'Simulated echocardiograms'}: {d.train} training and {d.test} test images of "
+        f"{d.size}² pixels, {config.seeds} seeds; {hard:.0%} of the training images are hard to read.",
         f"`drop` and `refurbish_vog` take the images that VOG flags (Otsu's threshold), `refurbish_loss` those of "
         f"{LOSS}; they are judged at the end of early learning, when agreement with the labels rises slowly.",
         "The published study is of CAMUS, with settings that its abstract does not give: its figures do not compare.",

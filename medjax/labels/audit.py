@@ -26,11 +26,12 @@ from medjax.labels.dynamics import Batch, Settings
 from medjax.labels.followed import Snapshot, advance, begin, snapshot
 from medjax.labels.probe import probe
 from medjax.labels.scores import LabelScore, States, Trackers
+from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network, finest_logits
 from medjax.training.batches import Batches, from_arrays
 from medjax.training.state import TrainState, require_finite_loss
 
-__all__ = ["Snapshot", "check_network", "continue_training", "predict", "training_dynamics"]
+__all__ = ["Snapshot", "check_network", "continue_training", "predict", "segmentation_dice", "training_dynamics"]
 
 
 def training_dynamics(
@@ -85,6 +86,12 @@ def predict(model: Network, params: PyTree, images: Images, batch: int = 32) -> 
     """The class of every voxel."""
     parts = [_classes(model, params, images[k : k + batch]) for k in range(0, len(images), batch)]
     return np.concatenate([np.asarray(part) for part in parts])
+
+
+def segmentation_dice(model: Network, state: TrainState, images: Images, labels: ImageLabels) -> float:
+    """Mean over images of the mean Dice of the structures, by the averaged parameters."""
+    predictions = predict(model, state.ema_params, images)
+    return float(np.mean([mean_dice(one, true) for one, true in zip(predictions, labels, strict=True)]))
 
 
 def probe_all(
