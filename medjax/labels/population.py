@@ -164,8 +164,8 @@ def continue_training(
 ) -> Iterator[tuple[int, TrainState | MedjaxError]]:
     """(number, state at the end) of every member, trained from its own state, at any step, on with its data.
 
-    A member that cannot be made, or whose loss is not finite, gives the error instead. Makers are called when their part
-    of the members begins. Otherwise as `audit.continue_training`.
+    A member that cannot be made, or whose loss is not finite, gives the error instead. Makers are called when their
+    part of the members begins. Otherwise as `audit.continue_training`.
     """
     for part in parts(len(makers), strategy, width):
         made, failed = _made(makers, part.tolist())
