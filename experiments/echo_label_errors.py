@@ -128,11 +128,11 @@ def _error(config: ConfigDict) -> ConfigError | None:
 
 def judge(config: ConfigDict, study: Sequence[Case], found: Sequence[Compared | MedjaxError]) -> Result | MedjaxError:
     """Means and standard deviations over seeds, tables and figures; or what went wrong with a cell."""
-    for one in found:
-        if isinstance(one, MedjaxError):
-            return one
-    conditions = _conditions(config)
-    by_condition = {one: [*found[k :: len(conditions)]] for k, one in enumerate(conditions)}
+    failed = [one for one in found if isinstance(one, MedjaxError)]
+    if failed:
+        return failed[0]
+    conditions, good = _conditions(config), [one for one in found if isinstance(one, Compared)]
+    by_condition = {one: good[k :: len(conditions)] for k, one in enumerate(conditions)}
     clean = by_condition.pop(conditions[-1])
     metrics = over_runs([{"dice/plain/none/0": float(one.metrics["dice"]["plain"])} for one in clean])
     for (kind, fraction), seeds in by_condition.items():

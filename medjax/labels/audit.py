@@ -125,8 +125,8 @@ def batches_of(
 
     JAX drops updates there, so that each update of the scores sees an image once.
     """
-    numbers: Any = np.arange(len(images), dtype=np.int32)
-    data = Batch(images, labels, weight, numbers)
+    arrays: tuple[Any, ...] = (images, labels, weight, np.arange(len(images), dtype=np.int32))
+    data = Batch(*arrays)
     drawn = from_arrays(data, batch, seed)
 
     def unique(number: int) -> Batch:

@@ -85,10 +85,9 @@ def compare(
     runs = [(cases[k], plain[k]["judged"], name) for k in good for name in strategies]
     places = [(case.work, f"{name}_{case.name}") for case, _, name in runs]
     ends = stages(places, partial(_continued_runs, train, runs))
-    found = [kept if isinstance(kept, MedjaxError) else Compared(kept["metrics"], kept["curves"]) for kept in plain]
-    for k, end in zip(np.repeat(good, len(strategies)).tolist(), ends, strict=True):
-        found[k] = _joined(found[k], end)
-    return found
+    for k, end in zip((k for k in good for _ in strategies), ends, strict=True):
+        plain[k] = _joined(plain[k], end)
+    return [kept if isinstance(kept, MedjaxError) else Compared(kept["metrics"], kept["curves"]) for kept in plain]
 
 
 class _Training(NamedTuple):
@@ -102,11 +101,12 @@ class _Training(NamedTuple):
     width: int | None
 
 
-def _joined(found: Compared | MedjaxError, end: Kept | MedjaxError) -> Compared | MedjaxError:
+def _joined(plain: Kept | MedjaxError, end: Kept | MedjaxError) -> Kept | MedjaxError:
     """What was found on a case, with a strategy's metrics."""
-    if isinstance(found, MedjaxError) or isinstance(end, MedjaxError):
-        return found if isinstance(found, MedjaxError) else end
-    return found._replace(metrics=found.metrics | {name: found.metrics.get(name, {}) | end[name] for name in end})
+    if isinstance(plain, MedjaxError) or isinstance(end, MedjaxError):
+        return plain if isinstance(plain, MedjaxError) else end
+    metrics = plain["metrics"]
+    return plain | {"metrics": metrics | {name: metrics.get(name, {}) | values for name, values in end.items()}}
 
 
 def _plain_runs(t: _Training, cases: Sequence[Case], numbers: list[int]) -> Iterator[tuple[int, Kept | MedjaxError]]:
@@ -172,8 +172,8 @@ def _continued_runs(
     )
     for k, end in track(ends, "runs from the end of early learning"):
         case, _, name = mine[k]
-        dice = {} if isinstance(end, MedjaxError) else {"dice": {name: _tested(t, case, end)}}
-        yield numbers[k], end if isinstance(end, MedjaxError) else {**dice, **became[k]}
+        failed = isinstance(end, MedjaxError)
+        yield numbers[k], end if failed else {"dice": {name: _tested(t, case, end)}, **became[k]}
 
 
 def _tested(t: _Training, case: Case, state: TrainState) -> float:

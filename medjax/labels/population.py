@@ -66,7 +66,7 @@ def training_dynamics(
     label_scores: Mapping[str, LabelScore] | None = None,
     *,
     checkpoints: Sequence[Path] | None = None,
-    seconds: float = SECONDS,
+    seconds: float | int = SECONDS,
     strategy: str | None = None,
     width: int | None = None,
 ) -> Iterator[tuple[int, Snapshot | DataError]]:
@@ -114,7 +114,7 @@ def observe(
     *,
     measure: Callable[[int, TrainState], float] = lambda number, state: float("nan"),
     checkpoints: Sequence[Path] | None = None,
-    seconds: float = SECONDS,
+    seconds: float | int = SECONDS,
     strategy: str | None = None,
     width: int | None = None,
 ) -> Iterator[tuple[int, Observed | MedjaxError]]:
