@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medjax.metrics.summary import cell, confidence_interval, mean_sd, over_runs
+from medjax.metrics.summary import cell, confidence_interval, flat, mean_sd, over_runs
 
 VALUES = [0.81, 0.83, 0.86, 0.8]
 
@@ -37,3 +37,11 @@ def test_metrics_over_runs_and_their_cells():
     assert cell(metrics, "dice", 1, percent=True) == "82.0 ± 1.4 %"
     assert cell(metrics, "area", 1) == "4.0" and cell(metrics, "absent") == "–"
     assert cell({"a": 1.0, "a_sd": 0.25}, "a", 2, sd="a_sd") == "1.00 ± 0.25"
+
+
+def test_nested_metrics_are_named_by_their_path():
+    nested = {"dice": {"plain": np.float32(0.5), "drop": 1}, "epoch": np.array(3)}
+    assert flat(nested, "random/0.25") == {
+        "dice/plain/random/0.25": 0.5, "dice/drop/random/0.25": 1.0, "epoch/random/0.25": 3.0
+    }  # fmt: skip
+    assert list(flat(nested)) == ["dice/plain", "dice/drop", "epoch"] and flat({}) == {}
