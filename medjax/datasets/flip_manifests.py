@@ -16,7 +16,6 @@ Images are read with pillow, of medjax's extra `data`. It also fills the polygon
 from those that pycocotools draws.
 """
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medjax.errors import ConfigError, DataError
+from medjax.io.tables import read_table
 from medjax.phantoms.scenes import SCENES, Scenes, Splits
 
 SPLITS = ("train", "validation", "test")
@@ -67,7 +67,7 @@ def read_csv(file: Path) -> list[Record]:
     root = file.parent
     return [
         Record(root / row["image"], root / row["mask"], _number(file, row, "class"), _scene(file, row, "scene"), split)
-        for row in _rows(file, ("image", "mask", "class", "scene", "split"))
+        for row in read_table(file, ("image", "mask", "class", "scene", "split"))
         for split in [_split(file, row["split"], SPLITS)]
     ]
 
@@ -80,7 +80,7 @@ def read_waterbirds(folder: Path) -> list[Record]:
     """
     file = folder / "images" / "metadata.csv"
     records = []
-    for row in _rows(file, ("img_filename", "y", "place", "split")):
+    for row in read_table(file, ("img_filename", "y", "place", "split")):
         name = Path(row["img_filename"])
         split = _split(file, row["split"], ("0", "1", "2"))
         mask = folder / "masks" / name.with_suffix(".png")
@@ -187,17 +187,6 @@ def _coco(folder: Path, annotations: Path, pattern: str, split: str) -> list[Rec
         Record(folder / name, tuple(mask for of, mask in drawn.get(number, []) if of == kind), kind, scene, split)
         for number, name, kind, scene in images
     ]
-
-
-def _rows(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; expected a CSV with columns {', '.join(columns)}")
-    with file.open(newline="", encoding="utf-8") as text:
-        rows = list(csv.DictReader(text))
-    missing = [name for name in columns if not rows or rows[0].get(name) is None]
-    if missing:
-        raise DataError(f"{file}: {len(rows)} rows, no column {', '.join(missing)}; expected {', '.join(columns)}")
-    return rows
 
 
 def _number(file: Path, row: dict[str, str], column: str) -> int:
