@@ -4,11 +4,15 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from medjax import cli
+from medjax.models.model import Network
+from medjax.running.parts import load_part
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -46,6 +50,20 @@ def test_commands(tmp_path, monkeypatch):
             cli.main(shlex.split(command)[1:])
         assert stop.value.code in (0, None), command
     assert (tmp_path / "osem.nii.gz").is_file() and (tmp_path / "sampled_sd.nii.gz").is_file()
+
+
+def test_the_parts_are_parts(tmp_path):
+    """The example file, loaded as a command loads it: one network of two or of three axes of space, and a threshold."""
+    (text,) = (block for block in blocks("py") if block.startswith("# mine.py"))
+    (tmp_path / "mine.py").write_text(text)
+    net, highest = (load_part(f"{tmp_path}/mine.py:{name}").value for name in ("net", "highest"))
+    planned = SimpleNamespace(classes=3)
+    assert net(3) == net(planned) != net(2) and isinstance(net(planned), Network)
+    for shape in ((2, 6, 5, 1), (2, 6, 5, 4, 2)):
+        params = net(3).init(jax.random.key(0), np.zeros(shape, np.float32))
+        logits = net(3).apply(params, np.ones(shape, np.float32))
+        assert logits.shape == (*shape[:-1], 3) and np.ptp(logits) > 0
+    assert np.flatnonzero(highest(np.arange(20.0))).tolist() == [18, 19]
 
 
 def test_links_and_names_exist():

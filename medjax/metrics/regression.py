@@ -3,6 +3,7 @@
 All is NumPy in float64.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,28 @@ def regress(
         degrees_of_freedom=freedom,
         reference=reference,
     )
+
+
+def undefined(terms: Sequence[str]) -> Regression:
+    """What stands for a regression that too few subjects allow: NaN throughout, 0 degrees of freedom."""
+    unknown = np.full(len(terms), np.nan)
+    return Regression(tuple(terms), *[unknown] * 6, np.nan, np.nan, 0, np.nan)  # pyrefly: ignore
+
+
+def predict(
+    fitted: Regression, x: Real[AnyArray, " point"], group: Bool[AnyArray, " point"] | bool = False
+) -> Float[np.ndarray, " point"]:
+    """The line of the fit, E[y] at x, for subjects of the group or of the other one: `regress` has the equation."""
+    away = np.asarray(x, np.float64) - fitted.reference
+    inside = np.broadcast_to(np.asarray(group, np.float64), away.shape)
+
+    def column(term: str) -> np.ndarray:
+        if term.endswith("×group"):
+            return inside * away
+        known = {"intercept": np.ones_like(away), "hinge": np.maximum(away, 0), "group": inside}  # r is the knot
+        return known.get(term, away)
+
+    return np.stack([column(term) for term in fitted.terms], axis=1) @ fitted.coefficients
 
 
 def bootstrap_regression(

@@ -35,10 +35,7 @@ def points(
     Raises:
         DataError: no group, or x and y of different lengths.
     """
-    if not groups or any(len(x) != len(y) for x, y in groups.values()):
-        raise DataError(
-            f"points: lengths {[(len(x), len(y)) for x, y in groups.values()]}; expected groups of pairs (x, y)"
-        )
+    _check_pairs(groups)
     figure = _figure(5.2, 3.7)
     axes = figure.add_axes((0.15, 0.15, 0.81, 0.72 if title else 0.8), facecolor=CANVAS)
     for (name, (x, y)), colour in zip(groups.items(), cycle(COLOURS), strict=False):
@@ -52,3 +49,28 @@ def points(
     if title:
         figure.text(0.02, 0.93, title, color=INK, family=FONT, size=11, weight="bold")
     return figure
+
+
+def plot_bland_altman(
+    readings: Mapping[str, tuple[Real[np.ndarray, "_"], Real[np.ndarray, "_"]]],
+    limits: tuple[float, float, float],
+    quantity: str,
+    difference: str = "difference",
+) -> "Figure":
+    """Bland–Altman plot of pairs (a, b) of each group: a − b over (a + b) / 2, with lower limit, bias, upper limit.
+
+    `quantity` names what was read, with its unit, and `difference` says which reading is a.
+
+    Raises:
+        DataError: as `points`.
+    """
+    _check_pairs(readings)
+    pairs = {name: ((a + b) / 2, a - b) for name, (a, b) in readings.items()}
+    return points(pairs, f"mean of both, {quantity}", difference, levels=limits)
+
+
+def _check_pairs(groups: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    if not groups or any(len(x) != len(y) for x, y in groups.values()):
+        raise DataError(
+            f"points: lengths {[(len(x), len(y)) for x, y in groups.values()]}; expected groups of pairs (x, y)"
+        )

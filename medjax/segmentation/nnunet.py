@@ -7,14 +7,18 @@
         fold = train_fold(model, [ready[i] for i in training], [ready[i] for i in validation], p)
         params.append(fold.state.params)                    the last ones, as nnU-Net; fold.best has the best
 
+or, what goes on where it was stopped, params = train_folds(model, cases, p, folder).
+
 A fold is a pytree of arrays: what `report` gets after an epoch can be saved, and given back as `state` it goes on, bit
-for bit. Nothing here reads or writes files.
+for bit. `train_resumable_fold` does so in a folder, `train_folds` for an ensemble; nothing
+else here reads or writes files.
 
 Source: Isensee et al., Nature Methods 18, 2021; the values are those of nnU-Net v2's trainer.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -28,15 +32,17 @@ from medjax import iterate
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
 from medjax.models.model import Network, finest_logits
-from medjax.segmentation.patches import Batches, Prepared, patches
-from medjax.segmentation.plan import Plan
+from medjax.segmentation.patches import Batches, Prepared, patches, prepare
+from medjax.segmentation.plan import Case, Plan
 from medjax.training import state as training_state
 from medjax.training.augment_volumes import Augmentation, augment, for_plan, source_patch
 from medjax.training.batches import read_ahead
+from medjax.training.checkpoint import restore, save
 from medjax.training.losses import deep_supervision, dice_ce
 from medjax.training.state import Info, TrainState, mean_loss, require_finite_loss
 
 MOMENTUM, WEIGHT_DECAY, CLIP, EXPONENT = 0.99, 3e-5, 12.0, 0.9
+FOLDS = 5
 VALIDATED = 5  # steps of training for one batch of validation
 FORGETTING = 0.1  # of the pseudo-Dice's average, each epoch
 
@@ -60,7 +66,7 @@ class Settings(NamedTuple):
 
 
 def folds(
-    count: int, seed: int = 0, number: int = 5
+    count: int, seed: int = 0, number: int = FOLDS
 ) -> list[tuple[Int[np.ndarray, " training"], Int[np.ndarray, " validation"]]]:
     """(training, validation) cases of each fold, sorted: every case validates one fold, sizes differ by 1 at most.
 
@@ -123,6 +129,74 @@ def train_fold(
             averages: dict[str, float | int] = {"pseudo_dice": dice, "ema": float(fold.ema)}
             report(fold, {**mean_loss(infos, step), "epoch": step // iterations, **averages})
     return fold
+
+
+def train_resumable_fold(
+    checkpoints: Path,
+    model: Network,
+    training: Sequence[Prepared],
+    validation: Sequence[Prepared],
+    plan: Plan,
+    *,
+    seed: int = 0,
+    epochs: int = 1000,
+    save_every: int = 1,
+    resume: Callable[[int], Any] = lambda step: None,
+    report: Callable[[Fold, dict[str, float | int]], Any] = lambda fold, values: None,
+    **settings: Any,
+) -> Fold:
+    """`train_fold` from the last checkpoint in the folder `checkpoints`, or from the start.
+
+    One is kept after each `save_every` epochs and after the last, once `report` is done. `resume` is called with the
+    number of steps that the checkpoint has, before they go on; `settings` are the other keywords of `train_fold`.
+
+    Raises:
+        DataError: as `train_fold`.
+        WorkdirError: the last checkpoint is damaged, or of another network.
+    """
+    start = init(model, plan, seed)
+    kept = restore(checkpoints, start)
+    if kept is not None:
+        step, start = kept
+        resume(step)
+
+    def report_and_save(fold: Fold, values: dict[str, float | int]) -> None:
+        report(fold, values)
+        if values["epoch"] % save_every == 0 or values["epoch"] == epochs:
+            save(checkpoints, int(values["step"]), fold, keep=1)
+
+    return train_fold(
+        model, training, validation, plan, seed=seed, epochs=epochs, state=start, report=report_and_save, **settings
+    )
+
+
+def train_folds(
+    model: Network,
+    cases: Sequence[Case],
+    plan: Plan,
+    checkpoints: Path,
+    *,
+    seed: int = 0,
+    number: int = FOLDS,
+    progress: Callable[[range, int], Iterable[int]] = lambda steps, fold: steps,
+    **settings: Any,
+) -> list[PyTree]:
+    """The last parameters of the first `number` of five folds, of which `predict_case` takes the mean prediction.
+
+    Fold k is trained in the folder fold_k of `checkpoints`, from the seed 5 seed + k, by `train_resumable_fold` with
+    `settings`; `progress` wraps its range of steps, and is given k too. Fewer than five cases make as many folds.
+
+    Raises:
+        DataError, WorkdirError: as `train_resumable_fold`.
+    """
+    ready, out = [prepare(case, plan) for case in cases], list[PyTree]()
+    for k, (training, validation) in enumerate(folds(len(ready), seed, min(FOLDS, len(ready)))[:number]):
+        fold = train_resumable_fold(
+            checkpoints / f"fold_{k}", model, [ready[i] for i in training], [ready[i] for i in validation], plan,
+            seed=FOLDS * seed + k, progress=lambda steps, fold=k: progress(steps, fold), **settings,
+        )  # fmt: skip
+        out.append(fold.state.params)
+    return out
 
 
 def init(model: Network, plan: Plan, seed: int, params: PyTree | None = None) -> Fold:

@@ -1,6 +1,7 @@
 """Whether a user's part (a network, a score) is still the one that an output was made with.
 
     identity(part)      eight hex digits: other settings or an edited file give others
+    as_part(part)       a Part, of what a notebook gives as it is and a command by FILE.py:NAME
 
 A part is described by what it is made of: containers, partials, methods, wrappers such as `jit`, fields, attributes and
 slots are followed, and the files that its functions and classes are written in are read. What a function closes over,
@@ -23,6 +24,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from medjax.running.parts import Part
+
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
@@ -33,6 +36,13 @@ def identity(part: Any) -> str:
     _describe(part, texts, files, {})
     text = "\n".join([*texts, *(file.read_text(encoding="utf-8") for file in sorted(files))])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def as_part(part: Any) -> Part:
+    """The Part itself, or one of any other object, whose identity takes the place of its file's digest."""
+    return (
+        part if isinstance(part, Part) else Part(getattr(part, "__name__", type(part).__name__), identity(part), part)
+    )
 
 
 def _describe(part: Any, texts: list[str], files: set[Path], seen: dict[int, Any]) -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from medjax.errors import DataError
-from medjax.metrics.regression import bootstrap_regression, regress
+from medjax.metrics.regression import bootstrap_regression, predict, regress, undefined
 
 KNOT = 26.0  # weeks
 
@@ -131,3 +131,24 @@ def test_bad_input_is_refused_in_one_line(call, message):
     with pytest.raises(DataError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("interaction", [True, False])
+@pytest.mark.parametrize("knot", [None, KNOT])
+def test_the_line_at_the_subjects_leaves_their_residuals(knot, interaction):
+    """Residuals of least squares have no correlation with any term, and their variance is what the fit says."""
+    age, value, group = cohort()
+    found = regress(age, value, group, knot, interaction, name="age")
+    residual = value - predict(found, age, group)
+    assert np.sqrt(residual @ residual / found.degrees_of_freedom) == pytest.approx(found.residual_sd)
+    columns = [np.ones(40), age, group, *([] if knot is None else [np.maximum(age - knot, 0)])]
+    np.testing.assert_allclose([residual @ column for column in columns], 0, atol=1e-9)
+    step = predict(found, np.array([found.reference]), True) - predict(found, np.array([found.reference]))
+    assert step[0] == pytest.approx(found.coefficients[found.terms.index("group")])
+
+
+def test_an_undefined_regression_has_the_shape_of_a_known_one():
+    found, nothing = regress(*cohort(), KNOT, name="age"), undefined(("intercept", "age"))
+    assert [type(value) for value in nothing] == [type(value) for value in found] and len(nothing.p) == 2
+    assert np.isnan([*nothing.coefficients, *nothing.p, nothing.r_squared]).all()
+    assert np.isnan(predict(nothing, np.array([24.0, 30.0]), True)).all()

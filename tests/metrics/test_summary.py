@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medjax.metrics.summary import cell, confidence_interval, flat, mean_sd, over_runs
+from medjax.metrics.summary import cell, confidence_interval, flat, mean_sd, over_runs, range_over_runs
 
 VALUES = [0.81, 0.83, 0.86, 0.8]
 
@@ -45,3 +45,16 @@ def test_nested_metrics_are_named_by_their_path():
         "dice/plain/random/0.25": 0.5, "dice/drop/random/0.25": 1.0, "epoch/random/0.25": 3.0
     }  # fmt: skip
     assert list(flat(nested)) == ["dice/plain", "dice/drop", "epoch"] and flat({}) == {}
+
+
+def test_a_range_over_runs_and_its_cell():
+    ends = range_over_runs(
+        [
+            {"p": 0.48, "q": 1e-5, "r": np.nan},
+            {"p": 0.0113, "q": 1e-5, "r": np.nan},
+            {"p": np.nan, "q": 1e-5, "r": np.nan},
+        ]
+    )
+    assert list(ends) == ["least/p", "least/q", "least/r", "most/p", "most/q", "most/r"]
+    assert (ends["least/p"], ends["most/p"]) == (0.0113, 0.48)
+    assert [cell(ends, name) for name in "pqr"] == ["0.011 to 0.48", "1e-05", "–"]

@@ -6,9 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.errors import DataError
+from medjax.errors import DataError, WorkdirError
+from medjax.models.model import Model
 from medjax.models.plain_unet import plain_unet
-from medjax.segmentation.nnunet import _next_fold, _optimizer, folds, init, train_fold
+from medjax.segmentation.nnunet import (
+    _next_fold,
+    _optimizer,
+    folds,
+    init,
+    train_fold,
+    train_folds,
+    train_resumable_fold,
+)
 from medjax.segmentation.nnunet_predict import case_dice, determine_postprocessing, predict_case
 from medjax.segmentation.patches import prepare
 from medjax.segmentation.plan import fingerprint, plan
@@ -79,6 +88,67 @@ def test_a_killed_run_goes_on_bit_for_bit(run):
     assert more == [values for _, values in reports[2:]]
     done = trained(copied(whole))
     chex.assert_trees_all_equal(done, whole)
+
+
+# a network that compiles at once: logits are linear in each voxel
+
+
+def linear_init(key, images):
+    return {"kernel": jnp.zeros((images.shape[-1], 3))}
+
+
+def linear(params, images, key=None):
+    return images @ params["kernel"]
+
+
+def trained_in(folder, epochs=5, fails=0, **more):
+    ready, model = [prepare(case, PLAN) for case in CASES[:3]], Model(linear_init, linear)
+    seen = []
+
+    def report(fold, values):
+        seen.append(values["epoch"])
+        if values["epoch"] == fails:
+            raise KeyboardInterrupt
+
+    try:
+        return seen, train_resumable_fold(
+            folder, model, ready[:2], ready[2:], PLAN, epochs=epochs, iterations=5, rate=0.1, augmentation=OFF,
+            report=report, **more,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        return seen, None
+
+
+def test_a_fold_in_a_folder_goes_on_from_its_last_checkpoint(tmp_path):
+    _, whole = trained_in(tmp_path / "whole", save_every=2)
+    assert trained_in(tmp_path / "killed", fails=4, save_every=2) == ([1, 2, 3, 4], None)
+    steps = []
+    seen, again = trained_in(tmp_path / "killed", save_every=2, resume=steps.append)
+    assert (seen, steps) == ([3, 4, 5], [10])  # epoch 4 was being reported, and was not kept
+    chex.assert_trees_all_equal(again, whole)
+    assert trained_in(tmp_path / "killed")[0] == []
+
+
+def test_folds_are_trained_each_in_its_folder(tmp_path):
+    model, settings = Model(linear_init, linear), {"epochs": 1, "iterations": 5, "rate": 0.1, "augmentation": OFF}
+    numbers = []
+
+    def progress(steps, fold):
+        numbers.append((fold, len(steps)))
+        return steps
+
+    params = train_folds(model, CASES, PLAN, tmp_path, seed=3, number=2, progress=progress, **settings)
+    assert numbers == [(0, 5), (1, 5)] and {path.name for path in tmp_path.iterdir()} == {"fold_0", "fold_1"}
+    ready, (training, validation) = [prepare(case, PLAN) for case in CASES], folds(6, 3)[1]
+    alone = train_fold(model, *([ready[i] for i in part] for part in (training, validation)), PLAN, seed=16, **settings)
+    chex.assert_trees_all_equal(params[1], alone.state.params)
+    chex.assert_trees_all_equal(train_folds(model, CASES, PLAN, tmp_path, seed=3, number=2, **settings), params)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    trained_in(tmp_path, epochs=1)
+    with pytest.raises(WorkdirError, match="holds other arrays"):
+        train_resumable_fold(tmp_path, Model(lambda key, images: {"one": jnp.zeros(3)}, linear), [], [], PLAN)
 
 
 def test_the_best_is_that_of_the_average_pseudo_dice(run):
