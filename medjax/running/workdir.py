@@ -86,8 +86,8 @@ def stages(
     """Many stages (work directory, name) that are computed together, such as the members of a population.
 
     `compute` is given the numbers of those that are not kept yet and yields (number, result) of each when it is
-    finished: it is kept at once, so that a killed run goes on with the others. A member that failed is a MedjaxError in
-    place of its result, which is handed back and not kept. Otherwise as `stage`.
+    finished: it is kept at once, so that a killed run goes on with the others. An error in place of a result, say of a
+    member that diverged, is handed back and not kept. Otherwise as `stage`.
 
     Raises:
         TypeError, ValueError, WorkdirError: as `stage`.

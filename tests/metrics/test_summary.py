@@ -39,14 +39,6 @@ def test_metrics_over_runs_and_their_cells():
     assert cell({"a": 1.0, "a_sd": 0.25}, "a", 2, sd="a_sd") == "1.00 ± 0.25"
 
 
-def test_nested_metrics_are_named_by_their_path():
-    nested = {"dice": {"plain": np.float32(0.5), "drop": 1}, "epoch": np.array(3)}
-    assert flat(nested, "random/0.25") == {
-        "dice/plain/random/0.25": 0.5, "dice/drop/random/0.25": 1.0, "epoch/random/0.25": 3.0
-    }  # fmt: skip
-    assert list(flat(nested)) == ["dice/plain", "dice/drop", "epoch"] and flat({}) == {}
-
-
 def test_a_range_over_runs_and_its_cell():
     ends = range_over_runs(
         [
@@ -58,3 +50,11 @@ def test_a_range_over_runs_and_its_cell():
     assert list(ends) == ["least/p", "least/q", "least/r", "most/p", "most/q", "most/r"]
     assert (ends["least/p"], ends["most/p"]) == (0.0113, 0.48)
     assert [cell(ends, name) for name in "pqr"] == ["0.011 to 0.48", "1e-05", "–"]
+
+
+def test_nested_metrics_are_named_by_their_path():
+    nested = {"dice": {"plain": np.float32(0.5), "drop": 1}, "epoch": np.array(3)}
+    assert flat(nested, "random/0.25") == {
+        "dice/plain/random/0.25": 0.5, "dice/drop/random/0.25": 1.0, "epoch/random/0.25": 3.0
+    }  # fmt: skip
+    assert list(flat(nested)) == ["dice/plain", "dice/drop", "epoch"] and flat({}) == {}

@@ -52,14 +52,15 @@ def test_a_grid_of_cells_is_computed_once(tmp_path):
     assert (tmp_path / "checkpoints" / "random_0.25_0.npz").is_file()
 
 
-def test_a_stage_that_failed_beside_others_is_an_error_and_tried_again(tmp_path):
-    def run(second):
-        with open_workdir(tmp_path, {}) as work:
-            return stages([(work, "one"), (work, "two")], lambda numbers: [(k, (first, second)[k]) for k in numbers])
+def test_an_error_in_place_of_a_result_is_handed_back_and_tried_again(tmp_path):
+    tried: list[list[int]] = []
 
-    first = {"x": 1.0}
-    error = DataError("not finite")
-    found = run(error)
-    assert float(found[0]["x"]) == 1.0 and found[1] is error
-    first = {"x": 3.0}
-    assert [float(one["x"]) for one in run({"x": 2.0})] == [1.0, 2.0]
+    def compute(numbers):
+        tried.append(numbers)
+        return [(n, DataError("diverged") if n == 1 else {"x": np.float32(n)}) for n in numbers]
+
+    for _ in range(2):
+        with open_workdir(tmp_path, {}) as work:
+            one, two, three = stages([(work, "a"), (work, "b"), (work, "c")], compute)
+        assert isinstance(two, DataError) and (one["x"], three["x"]) == (0, 2)
+    assert tried == [[0, 1, 2], [1]]
