@@ -1,0 +1,73 @@
+"""The study of wrong labels: configs trained together are what each is alone; a network and scores of one's own."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.errors import ConfigError, DataError
+from medjax.labels.scores import LabelScore, built_in
+from medjax.running.config import load_config
+from medjax.running.modules import load_module
+from medjax.running.sweep import grouped, plan_sweep
+from medjax.running.workdir import WorkDir, open_workdir
+from tests.labels.two_layers import TWO_LAYERS
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "data.train=12", "data.test=4", "data.size=16", "errors.kinds=('swap',)", "training.epochs=6",
+    "training.probe_every=3", "training.latest=3",
+)  # fmt: skip
+SCORES = {"worst": built_in()["loss_mean"]}
+
+
+@pytest.fixture(scope="module")
+def study():
+    return load_module(ROOT / "experiments" / "echo_label_errors.py", "experiments.echo_label_errors")
+
+
+def config(*overrides: str):
+    return load_config(ROOT / "configs" / "echo_label_errors.py", "tiny", (*SMALL, *overrides))
+
+
+def work(folder: Path) -> WorkDir:
+    with open_workdir(folder, {}) as held:
+        return held
+
+
+def test_configs_together_are_each_as_alone_and_a_bad_one_ends_alone(study, tmp_path):
+    changed = ["seed=0", "seed=4", "training.rate=1e30", "errors.repaired=(0.5,)", "data.hard=0.5"]
+    configs = [config("population.strategy=vmap", "population.width=3", one) for one in changed]
+    works = [work(tmp_path / str(k)) for k in range(len(configs))]
+    found = study.population(configs, works, network=TWO_LAYERS, label_scores=SCORES)
+    assert isinstance(found[2], DataError) and isinstance(found[3], ConfigError)
+    for k in (1, 4):
+        alone = study.run(config(changed[k]), work(tmp_path / f"alone_{k}"), network=TWO_LAYERS, label_scores=SCORES)
+        assert alone.metrics.keys() == found[k].metrics.keys()
+        values = np.array([[one[name] for name in alone.metrics] for one in (alone.metrics, found[k].metrics)])
+        np.testing.assert_allclose(*values, rtol=1e-3)
+    assert found[0].metrics["dice/plain/swap/0.25"] != found[1].metrics["dice/plain/swap/0.25"]
+    assert not list(tmp_path.glob("*/checkpoints/*_training*"))
+    with pytest.raises(DataError, match="not finite after step"):
+        study.run(configs[2], work(tmp_path / "wild"), network=TWO_LAYERS, label_scores=SCORES)
+
+
+def test_scores_of_ones_own_are_columns(study, tmp_path):
+    worst = LabelScore(
+        lambda images, space: jnp.zeros(images),
+        lambda state, index, probe: state.at[index].max(probe.losses["cross_entropy"]),
+        lambda state, labels: state,
+    )
+    one = study.run(config(), work(tmp_path / "one"), network=TWO_LAYERS, label_scores=worst)
+    instead = study.run(config(), work(tmp_path / "instead"), network=TWO_LAYERS, label_scores={"mine": worst})
+    assert {row[0] for row in one.table.rows} == {*built_in(), "score"}
+    assert {row[0] for row in instead.table.rows} == {"dice_mean", "vog", "mine"}
+    assert instead.metrics["auroc/mine/swap/0.25"] == one.metrics["auroc/score/swap/0.25"]
+    assert instead.metrics["dice/drop/swap/0.25"] == pytest.approx(one.metrics["dice/drop/swap/0.25"], rel=1e-3)
+
+
+def test_what_a_sweep_trains_together(study):
+    over = ["seed=0..1", "training.rate=0.01,0.02", "errors.target.random=0.6,0.7", "training.epochs=6,8"]
+    sweep = plan_sweep("echo_label_errors", over, "tiny", root=ROOT)
+    assert [len(group) for group in grouped(sweep.members, study)] == [8, 8]
