@@ -69,6 +69,8 @@ def test_what_is_kept_is_not_trained_again(tmp_path):
     kept, asked = trained(tmp_path, (0, 1, 2))
     assert asked == [0, 2]
     np.testing.assert_array_equal(kept[1]["params"]["w"], first["params"]["w"])
+    [alone], _ = trained(tmp_path / "alone", (2,))
+    np.testing.assert_allclose(kept[2]["params"]["w"], alone["params"]["w"], rtol=1e-3)
     assert trained(tmp_path, (0, 1, 2))[1] == []
 
 
