@@ -83,9 +83,7 @@ def run(config: ConfigDict, work: WorkDir, prior: Any = None) -> Result:
     scan = simulate(work, "scan", config.seed, config.scan, config.grid)
     plain = neighbours(scan.grid.shape, scan.grid.voxel_mm)
     similar = bowsher(plain, jnp.asarray(scan.subject.t1), config.mr_map_em.similar)
-    images: Images = {}
-    metrics: dict[str, float] = {}
-    paths: Images = {}
+    images, paths, metrics = Images(), Images(), dict[str, float]()
     for method, pairs in (("osem", None), ("map_em", plain), ("mr_map_em", similar)):
         s = config[method]
         done = stage(work, method, partial(reconstruct, scan, NAMES[method], s.subsets, s.iterations, pairs, s.beta))
@@ -105,8 +103,7 @@ def run(config: ConfigDict, work: WorkDir, prior: Any = None) -> Result:
         "Lesions in PET only and in both: recovered share of the true contrast, ideally 1. "
         "MR-only: contrast that lesion gets in PET, ideally 0. WM noise: standard deviation / mean in white matter.",
     )
-    page = report(config, work, scan, images, paths, slices, table)
-    return Result(metrics | sampled, page, table)
+    return Result(metrics | sampled, report(config, work, scan, images, paths, slices, table), table)
 
 
 def simulate(work: WorkDir, name: str, seed: int, s: ConfigDict, image: ConfigDict) -> Scan:
@@ -139,14 +136,13 @@ def reconstruct(
     algorithm = em.osem(stacked)
     if pairs is not None:
         algorithm = em.map_em(stacked, Quadratic(pairs), jax.jit(em.penalty_weight)(stacked, float(beta)))
-    image, errors, seconds, start = em.init(stacked).image, list[float](), list[float](), time.perf_counter()
+    state, errors, clock = em.init(stacked), list[float](), [time.perf_counter()]
     n, progress = em.updates(stacked, iterations), partial(track, description=name)
-    for state, _ in iterate.loop(algorithm, em.init(stacked), n, every=subsets, progress=progress):
-        image = state.image
-        seconds.append(time.perf_counter() - start)
-        errors.append(scan.error(image))
-        start = time.perf_counter()
-    return {"image": image, "nrmse": np.array(errors), "seconds": np.array(seconds)}
+    for reached, _ in iterate.loop(algorithm, state, n, every=subsets, progress=progress):
+        state = reached
+        errors.append(scan.error(state.image))
+        clock.append(time.perf_counter())
+    return {"image": state.image, "nrmse": np.array(errors), "seconds": np.diff(clock)}
 
 
 def sampled_slices(config: ConfigDict, work: WorkDir, prior: Any) -> tuple[dict[str, float], Figure]:
@@ -156,7 +152,7 @@ def sampled_slices(config: ConfigDict, work: WorkDir, prior: Any) -> tuple[dict[
     scan = simulate(work, "slices", config.seed, ConfigDict({**config.scan, **there}), s)
     denoiser = priors.denoiser(load_prior()) if prior is None else priors.volumes([prior] * 3, "transverse")
     first = sd = em.init(scan.acquisition).image
-    images: Images = {}
+    images = Images()
     for name, pairs in (("osem", None), ("map_em", neighbours(scan.grid.shape, scan.grid.voxel_mm))):
         o = config[name]
         compute = partial(reconstruct, scan, NAMES[name], o.subsets, o.iterations, pairs, o.beta)
@@ -188,13 +184,13 @@ def measures(image: np.ndarray, subject: Brain) -> dict[str, float]:
         lesion = subject.lesion_ids == number
         near, far = (ndimage.binary_dilation(lesion, iterations=n) for n in (2, 5))
         ring = far & ~near & (subject.white > 0.8)
-        seen = bool(lesion.any() and ring.any())
-        if name == "mr_only":
-            contrasts = [one[lesion].mean() / one[ring].mean() - 1 for one in (image, truth) if seen]
-            out["leak"] = float(contrasts[0] - contrasts[1]) if seen else float("nan")
+        if not (lesion.any() and ring.any()):
+            value = float("nan")
+        elif name == "mr_only":
+            value = float(image[lesion].mean() / image[ring].mean() - truth[lesion].mean() / truth[ring].mean())
         else:
-            recovery = float(contrast_recovery(image, truth, lesion, ring)) if seen else float("nan")
-            out[f"lesion_contrast/{name}"] = recovery
+            value = float(contrast_recovery(image, truth, lesion, ring))
+        out["leak" if name == "mr_only" else f"lesion_contrast/{name}"] = value
     return out
 
 
@@ -203,10 +199,8 @@ def report(
 ) -> Report:
     """The page: what was simulated, images, table, convergence, slices."""
     note = "Simulated: MNI152 anatomy, FDG-like activity, mMR ring"
-    shown = {"Truth": scan.subject.activity, "T1 MR": scan.subject.t1} | {
-        NAMES[m]: image for m, image in images.items()
-    }
-    scales, at = {"T1 MR": MR}, LESIONS["pet_only"].centre_mm
+    truth, scales = {"Truth": scan.subject.activity, "T1 MR": scan.subject.t1}, {"T1 MR": MR}
+    shown, at = truth | {NAMES[method]: image for method, image in images.items()}, LESIONS["pet_only"].centre_mm
     views = montage(shown, scan.subject.affine, other_scales=scales, at_mm=at, note=note)
     x = np.arange(1, max(map(len, paths.values())) + 1)
     series = {name: np.pad(v, (0, len(x) - len(v)), constant_values=np.nan) for name, v in paths.items()}

@@ -1,6 +1,7 @@
 """`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -58,20 +59,17 @@ def reconstruct_command(
     counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
     with prepared():
-        from medjax.io.nifti import SUFFIXES
         from medjax.pet.io import load_scan
-        from medjax.tools.checks import check_output
         from medjax.tools.pet_reconstruct import reconstruct
         from medjax.tools.pet_sample import Sampling
         from medjax.tools.pet_settings import Settings
 
         known = load_part(prior, "--prior") if prior and names_part(prior) else prior and Path(prior)
-        sampling = Sampling(known, steps, samples, seed, perpendicular, _part(network, "--network"))
-        own = _part(penalty, "--penalty")
+        own, net = _part(penalty, "--penalty"), _part(network, "--network")
+        sampling = Sampling(known, steps, samples, seed, perpendicular, net)
         settings = Settings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
-        check_output(output, SUFFIXES)
-        files = {"additive": additive, "multiplicative": multiplicative}
-        scan = load_scan(counts, scanner, **files, max_ring_difference=max_ring_difference)
+        factors = {"additive": additive, "multiplicative": multiplicative}
+        scan = partial(load_scan, counts, scanner, **factors, max_ring_difference=max_ring_difference)
         where = {"size": size, "voxel_mm": voxel_mm, "planes_to_sum": sum_planes, "centre_mm": _millimetres(centre)}
         made = reconstruct(scan, settings, output, mu=mu, mr=mr, **where)
         error = "" if made.nrmse is None else f", NRMSE {made.nrmse:.3f} against the file's truth"
@@ -165,10 +163,9 @@ def train_prior_command(
         from medjax.diffusion.prior import Settings
         from medjax.tools.pet_prior import train
 
-        settings, part = Settings(size=size, voxel_mm=voxel_mm, guided=mr is not None), _part(network, "--network")
-        trained = train(
-            output, images or [], phantoms, settings, steps, batch, rate, seed, start=start, mr=mr, network=part
-        )
+        settings = Settings(size=size, voxel_mm=voxel_mm, guided=mr is not None)
+        parts = {"start": start, "mr": mr, "network": _part(network, "--network")}
+        trained = train(output, images or [], phantoms, settings, steps, batch, rate, seed, **parts)
         typer.echo(f"wrote {trained.file}")
 
 

@@ -7,6 +7,7 @@ cell(ends, "p")                                              "0.011 to 0.48"
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -39,14 +40,13 @@ def over_runs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return means | {f"sd/{name}": sd for name, (_, sd) in summaries.items()}
 
 
-def range_over_runs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each metric of the runs, such as a p-value, the smallest under `least/NAME` and the largest under `most/NAME`.
-
-    NaN is left out; both are NaN where no value is known.
-    """
-    every = {name: _known([row[name] for row in rows]) for name in rows[0]}
-    least = {f"least/{name}": float(values.min()) if len(values) else NAN for name, values in every.items()}
-    return least | {f"most/{name}": float(values.max()) if len(values) else NAN for name, values in every.items()}
+def flat(metrics: Mapping[str, Any], condition: str = "") -> dict[str, float]:
+    """Nested metrics under names such as `auroc/loss/CONDITION`, as metrics.json has them."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        inner = flat(value) if isinstance(value, Mapping) else {"": float(value)}
+        found |= {"/".join(part for part in (name, more, condition) if part): one for more, one in inner.items()}
+    return found
 
 
 def cell(metrics: Mapping[str, float], name: str, digits: int = 3, percent: bool = False, sd: str | None = None) -> str:
@@ -63,6 +63,16 @@ def cell(metrics: Mapping[str, float], name: str, digits: int = 3, percent: bool
         return "–"
     spread = "" if np.isnan(deviation) else f" ± {factor * deviation:.{digits}f}"
     return f"{factor * mean:.{digits}f}{spread}{unit}"
+
+
+def range_over_runs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each metric of the runs, such as a p-value, the smallest under `least/NAME` and the largest under `most/NAME`.
+
+    NaN is left out; both are NaN where no value is known.
+    """
+    every = {name: _known([row[name] for row in rows]) for name in rows[0]}
+    least = {f"least/{name}": float(values.min()) if len(values) else NAN for name, values in every.items()}
+    return least | {f"most/{name}": float(values.max()) if len(values) else NAN for name, values in every.items()}
 
 
 def _range(least: float, most: float) -> str:

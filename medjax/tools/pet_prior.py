@@ -22,11 +22,11 @@ from medjax.models.score_unet import score_unet
 from medjax.phantoms.heads import family
 from medjax.phantoms.mni import tissue_shares
 from medjax.running.config import config_hash
+from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, open_workdir, stage
 from medjax.tools.checks import errors_of
-from medjax.tools.part_identity import as_part
 from medjax.tools.pet_defaults import BATCH, RATE, STEPS
 from medjax.training import checkpoint
 from medjax.training.state import TrainState, require_finite_loss
@@ -82,13 +82,14 @@ def train(
         raise ConfigError(
             f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
         )
-    part = Part(BUILT_IN, "", default_network) if network is None else as_part(network)
-    with errors_of(f"--network {part.name}"):
-        model = as_network(part.value, settings)
+    part, model = Part(BUILT_IN, "", None), default_network(settings)
+    if network is not None:
+        part = as_part(network)
+        with errors_of(f"--network {part.name}"):
+            model = as_network(part.value, settings)
     config: dict[str, Any] = settings._asdict() | {
         "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate,
-        "seed": seed,
-        "start": str(start or ""), "mr": str(mr or ""),
+        "seed": seed, "start": str(start or ""), "mr": str(mr or ""),
     }  # fmt: skip
     own = {} if network is None else {"network": part.identity}
     with open_workdir(folder, {"train-prior": config_hash(config), **config, **own}) as work:
@@ -173,6 +174,5 @@ def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarra
     shape = (settings.size,) * 3
     tissues, affine = tissue_shares()
     for seed in track(number, "phantoms"):
-        yield np.asarray(normalize_intensity(jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))))[
-            ..., None
-        ]
+        volume = jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))
+        yield np.asarray(normalize_intensity(volume))[..., None]

@@ -38,8 +38,6 @@ from medjax.tools.pet_settings import Settings, complete_settings, title
 PRIOR_SIZE, PRIOR_VOXEL_MM = 96, 2.5  # of the prior that comes with medjax
 SCALE = PET._replace(unit="activity, arbitrary units")
 FEW_COUNTS = 100  # in a plane of a subset: ordered subsets without a penalty then make specks
-
-
 Image = Float[np.ndarray, "x y z"]
 Affine = Float[np.ndarray, "4 4"]
 
@@ -59,7 +57,7 @@ class Reconstruction(NamedTuple):
 
 
 def reconstruct(
-    counts: Path | Scan,
+    counts: Path | Scan | Callable[[], Scan],
     settings: Settings | None = None,
     output: Path | None = None,
     *,
@@ -70,7 +68,9 @@ def reconstruct(
     planes_to_sum: int = 1,
     centre_mm: tuple[float, float, float] | None = None,
 ) -> Reconstruction:
-    """Reconstruct a scan (`medjax.pet.io.load_scan`, or the file of one); to `output`, with a picture, if given.
+    """Reconstruct a scan, the file of one, or what a function loads (`medjax.pet.io.load_scan`) after other checks.
+
+    The image goes to `output`, if that is given, with a picture beside it.
 
     Raises:
         ConfigError, DataError: something given cannot be used; nothing has been written then.
@@ -79,20 +79,17 @@ def reconstruct(
     settings = complete_settings((settings or Settings())._replace(guided=mr is not None))
     if output is not None:
         check_output(output, SUFFIXES)
-    counts = load_scan(counts) if isinstance(counts, Path) else counts
-    scan = sum_planes(counts if centre_mm is None else replace(counts, centre_mm=centre_mm), planes_to_sum)
+    loaded = load_scan(counts) if isinstance(counts, Path) else counts if isinstance(counts, Scan) else counts()
+    scan = sum_planes(loaded if centre_mm is None else replace(loaded, centre_mm=centre_mm), planes_to_sum)
     if settings.method in SAMPLERS and scan.truth is None:
         size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
     grid = _grid(scan, size, voxel_mm)
-    sampled = settings.method in SAMPLERS
-    prior = checked_prior(settings.sampling, grid, guided=settings.guided) if sampled else None
+    prior = checked_prior(settings.sampling, grid, guided=settings.guided) if settings.method in SAMPLERS else None
     affine = image_affine(grid, scan.centre_mm)
     mu_image = None if mu is None else _resampled(mu, "μ-map", grid, affine, check_mu)
     guide = None if mr is None else _resampled(mr, "MR image", grid, affine)
-    if prior is None:
-        part = _penalty(settings, grid, guide) if settings.method == "map-em" else None
-    else:
-        part = denoiser_of_volumes(prior, grid, settings.sampling.perpendicular, guide)
+    turns = settings.sampling.perpendicular
+    part = denoiser_of_volumes(prior, grid, turns, guide) if prior else _penalty(settings, grid, guide)
     say(scan.summary)
     if note := caution(scan, attenuation_given=mu is not None):
         say(note)
@@ -124,8 +121,7 @@ def _image(
     if not bool(jnp.any(state.image > 0)):
         raise DataError("no voxel is seen: the multiplicative factors are 0 wherever a line crosses the image")
     if settings.method in SAMPLERS:
-        how = (settings.iterations, settings.sampling)
-        image, sd = sample(settings.method, acquisition, part, state.image, *how)
+        image, sd = sample(settings.method, acquisition, part, state.image, settings.iterations, settings.sampling)
         return _filtered(grid, settings, jnp.asarray(image)), sd if settings.sampling.samples > 1 else None
     algorithm = em.osem(stacked)
     if settings.method == "map-em":
@@ -163,6 +159,8 @@ _psf = jax.jit(gaussian_psf, static_argnums=0)  # under jit: one program to comp
 
 def _penalty(settings: Settings, grid: Grid, guide: Float[Array, "x y z"] | None) -> Any:
     """Of all neighbours; with a guide of those that are alike in it, 4 in a slice, 7 in a volume; or the user's own."""
+    if settings.method != "map-em":
+        return None
     if settings.penalty is not None:
         return _users_penalty(settings.penalty, grid)
     plain = neighbours(grid.shape, grid.voxel_mm)

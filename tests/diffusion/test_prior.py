@@ -11,7 +11,7 @@ from medjax import iterate
 from medjax.diffusion.denoiser import denoise
 from medjax.diffusion.prior import Prior, Settings, denoiser, slices
 from medjax.diffusion.prior_file import SHIPPED, examples, load_prior, save_prior
-from medjax.diffusion.prior_training import initial_params, trainer
+from medjax.diffusion.prior_training import initial_params, trainer, training_slices
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 from medjax.models.model import Model
@@ -81,6 +81,18 @@ def bias_init(key, x, level, orientation):
 
 def bias_apply(params, x, level, orientation, key=None):
     return x + params["bias"]
+
+
+def test_training_slices_are_those_that_emit():
+    volume = np.zeros((8, 8, 8, 2), np.float32)
+    volume[2:5, 1:7, 3:5, 0] = 1 + np.arange(6)[:, None]
+    volume[..., 1] = 7  # an MR image does not count
+    found = training_slices([volume, volume])
+    np.testing.assert_array_equal(found["axes"], 2 * ([0] * 3 + [1] * 6 + [2] * 2))
+    np.testing.assert_array_equal(found["slices"][3], volume[:, 1])
+    np.testing.assert_array_equal(training_slices([volume], (2,))["slices"], volume[:, :, 3:5].transpose(2, 0, 1, 3))
+    with pytest.raises(DataError, match="no slice has emission"):
+        training_slices([0 * volume])
 
 
 def test_rate_width_of_data_and_decay_are_traced():
