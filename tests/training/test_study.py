@@ -96,6 +96,18 @@ def test_members_of_two_studies_are_those_trained_alone(strategy, width, togethe
     assert sorted({row["member"] for row in rows}) == [f"net_{i}" for i in range(5)] and len(rows) == 5 * 6
 
 
+def test_the_average_of_the_parameters_is_kept(tmp_path):
+    one = Study(tmp_path, rates=RATES[:2])
+    one.members = [member._replace(averaged=True) for member in one.members]
+    kept = one.train("vmap")
+    for number, found in enumerate(kept):
+        algorithm, state = make(one.members[number].settings), one.begun(number)
+        states = iterate.loop(algorithm, state, 12, inputs=partial(batches, number))
+        average = iterate.last(states, state).ema_params["x"]
+        np.testing.assert_allclose(found["x"], average, rtol=1e-5, atol=1e-6)
+        assert not np.allclose(average, one.alone(number))
+
+
 def test_it_is_done_once(tmp_path):
     Study(tmp_path).train()
     again = Study(tmp_path)
