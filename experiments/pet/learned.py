@@ -143,10 +143,10 @@ def train(
         def batches(number: int) -> PyTree:
             return data(np.random.default_rng((seed, number)).integers(cases.number, size=batch))
 
-        return study.Training(state, batches, finish=lambda params: {"params": params})
+        return study.Training(state, batches, finish=lambda params: {"params": params}, average=True)
 
     members = [
-        study.Member(session.work, learner.name, make, {"rate": rate}, steps, every=100, averaged=True)
+        study.Member(session.work, learner.name, make, {"rate": rate}, steps, every=100)
         for session, rate in zip(sessions, rates, strict=True)
     ]
     kept = study.train(members, lambda numbers: [training(number) for number in numbers], strategy, width)

@@ -3,9 +3,9 @@
     members = [Member(work, f"erm_{seed}", make, {"rate": 0.01}, steps=1000, every=50) for seed in seeds]
     kept = train(members, load)            of each what its Training's `finish` gave, or an error if it diverged
 
-Members of equal `make`, `every`, `patience`, `averaged` and `kind` are a population: one program. What is trained side
-by side is as `strategy` and `width` say, see `population`. `load(numbers)` gives the Training of those whose turn has
-come: their data are read then, once for members that share them, and let go afterwards.
+Members of equal `make`, `every`, `patience` and `kind` are a population: one program. What is trained side by side is
+as `strategy` and `width` say, see `population`. `load(numbers)` gives the Training of those whose turn has come: their
+data are read then, once for members that share them, and let go afterwards.
 
 Every member is a stage of its work directory, which may be one of several, and has its lines in metrics.jsonl. A
 population that is killed also goes on from its last checkpoint, and ends in the same numbers.
@@ -43,7 +43,6 @@ class Member(NamedTuple):
     every: int  # steps between validations, and lines
     patience: int | None = None  # steps without a lower validation loss after which it stops; None: it does not
     kind: Hashable = None  # members of different kinds do not train side by side: say their data differ in shape
-    averaged: bool = False  # `finish` is given the average of the parameters, `ema_params`; without validation only
 
 
 class Training(NamedTuple):
@@ -53,6 +52,7 @@ class Training(NamedTuple):
     inputs: Inputs
     finish: Callable[[PyTree], PyTree]  # parameters → what is kept of the member, a nested dict of arrays
     validate: Callable[[PyTree], float] | None = None  # parameters → loss; with it, the best parameters are kept
+    average: bool = False  # `finish` is given the moving average of the parameters instead
 
 
 Load = Callable[[list[int]], Sequence[Training]]
@@ -94,7 +94,7 @@ def _populations(members: Sequence[Member], numbers: Sequence[int]) -> list[list
     found: dict[Hashable, list[int]] = {}
     for number in numbers:
         m = members[number]
-        found.setdefault((m.make, m.every, m.patience, m.averaged, m.kind, *sorted(m.settings)), []).append(number)
+        found.setdefault((m.make, m.every, m.patience, m.kind, *sorted(m.settings)), []).append(number)
     return list(found.values())
 
 
@@ -135,12 +135,12 @@ def _train_part(
         checkpoints=folder, seconds=seconds, report=report, begin=begin,
         progress=lambda steps: track(steps, first.name if wanted == 1 else f"{wanted} members"),
     )  # fmt: skip
-    params = done.state.members.ema_params if first.averaged else done.params
     for number in range(wanted):
         if done.diverged[number]:
             step = int(done.state.members.step[number])
             yield DataError(f"{members[number].name}: the loss is not finite after step {step}; try a smaller rate")
         else:
+            params = done.state.members.ema_params if training[number].average else done.params
             yield training[number].finish(population.member(params, number))
     shutil.rmtree(folder, ignore_errors=True)  # all of them are kept now
 

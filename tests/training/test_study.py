@@ -96,18 +96,6 @@ def test_members_of_two_studies_are_those_trained_alone(strategy, width, togethe
     assert sorted({row["member"] for row in rows}) == [f"net_{i}" for i in range(5)] and len(rows) == 5 * 6
 
 
-def test_the_average_of_the_parameters_is_kept(tmp_path):
-    one = Study(tmp_path, rates=RATES[:2])
-    one.members = [member._replace(averaged=True) for member in one.members]
-    kept = one.train("vmap")
-    for number, found in enumerate(kept):
-        algorithm, state = make(one.members[number].settings), one.begun(number)
-        states = iterate.loop(algorithm, state, 12, inputs=partial(batches, number))
-        average = iterate.last(states, state).ema_params["x"]
-        np.testing.assert_allclose(found["x"], average, rtol=1e-5, atol=1e-6)
-        assert not np.allclose(average, one.alone(number))
-
-
 def test_it_is_done_once(tmp_path):
     Study(tmp_path).train()
     again = Study(tmp_path)
@@ -168,3 +156,13 @@ def test_a_member_that_diverges_is_an_error_and_is_tried_again(strategy, tmp_pat
     again = Study(tmp_path, rates=rates)
     again.train(strategy)
     assert again.loaded == [[1]]
+
+
+def test_what_a_member_takes_of_an_accelerator_is_asked_of_one_of_them(tmp_path, monkeypatch):
+    some = Study(tmp_path)
+    assert study._bytes_a_member(some.members, some.load, 2, None) is None  # a CPU has memory enough
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = study._bytes_a_member(some.members, some.load, 2, None)
+    assert found is not None and found > 4 * 3 * 3 and some.loaded == [[2]]  # parameters, average, batch
+    assert study._bytes_a_member(some.members, some.load, 2, 8) is None  # a width was given
+    some.close()
