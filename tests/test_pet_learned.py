@@ -1,6 +1,7 @@
 """The PET experiments' supervised networks: members of a population are those trained alone; a user's takes part."""
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -16,12 +17,12 @@ from experiments.pet.subjects import other_brain
 from medjax.diffusion.sde import vp
 from medjax.models.model import Model
 from medjax.models.residual import residual_cnn
-from medjax.running.workdir import open_workdir
+from medjax.running.workdir import WorkDir, open_workdir
 from tests.phantoms.test_freesurfer import GREY, VENTRICLE, WHITE, written
 
 SIDE = 24
 SMALL = residual_cnn(4, 2)
-RATES = (1e-3, 1e-2)
+SEEDS, RATES = (0, 1, 1), (1e-3, 1e-3, 1e-2)
 
 
 class Constant(NamedTuple):
@@ -58,31 +59,36 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared():
     """The scanner and what is compiled."""
-    with ExitStack():
-        return sessions([config(0)], [None], Constant())[0]
+    return sessions([config(0)], [WorkDir(Path())], Constant())[0]
 
 
-def trained(shared, folder, path, seeds, rates):
+@pytest.fixture(scope="module")
+def learner(shared):
+    return learned.unet_behind_osem(shared.setup, shared.runs["osem"], 2, Model(init, apply))
+
+
+def trained(shared, learner, heads, path, seeds, rates):
     """Images that the network of each member makes of that member's first scans, and the scans."""
-    heads, osem = other_brain(shared.setup, folder), shared.runs["osem"]
-    learner = learned.unet_behind_osem(shared.setup, osem, 2, Model(init, apply))
     with ExitStack() as held:
-        works = [held.enter_context(open_workdir(path / f"seed={seed}", {"seed": seed})) for seed in seeds]
+        works = [held.enter_context(open_workdir(path / str(k), {"seed": seed})) for k, seed in enumerate(seeds)]
         members = [shared._replace(work=work, seed=seed) for work, seed in zip(works, seeds, strict=True)]
         scans = [simulate(shared.setup, heads, shared.levels, 1, seed) for seed in seeds]
         runs = learned.train(learner, members, scans, rates, 6, batch=2, strategy="vmap")
     return [run(jax.random.key(0), own, {}).image for run, own in zip(runs, scans, strict=True)], scans
 
 
-def test_a_population_is_its_members_alone(shared, folder, tmp_path):
-    together, scans = trained(shared, folder, tmp_path / "together", (0, 1), RATES)
-    for member in (0, 1):
-        [alone], _ = trained(shared, folder, tmp_path / f"alone{member}", (member,), RATES[member : member + 1])
+def test_a_population_is_its_members_alone(shared, learner, folder, tmp_path):
+    heads = other_brain(shared.setup, folder)
+    together, scans = trained(shared, learner, heads, tmp_path / "together", SEEDS, RATES)
+    for member in (0, 2):
+        own = slice(member, member + 1)
+        [alone], _ = trained(shared, learner, heads, tmp_path / f"alone{member}", SEEDS[own], RATES[own])
         scale = np.abs(alone).max()
         np.testing.assert_allclose(together[member] / scale, alone / scale, atol=1e-3)
         start = learned.osem_start(shared.runs["osem"], scans[member])
         assert np.abs(alone - start).max() > 5e-3 * scale  # it learnt something
-    assert not np.allclose(together[0], together[1])
+    assert not np.allclose(together[0], together[1])  # another seed
+    assert not np.allclose(together[1], together[2])  # another learning rate
 
 
 def test_scans_of_another_brain(shared, folder):

@@ -4,7 +4,7 @@ Both learn from scans of heads of the training family, at all count levels toget
 of several studies that differ in seed or learning rate train as one population.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,14 +19,14 @@ from experiments.pet.comparison import Session
 from experiments.pet.methods import Run, batched
 from experiments.pet.scans import Reconstruction, Scan, Scans, Setup, scan_of
 from medjax.diffusion.score_matching import intensity_scale
-from medjax.errors import DataError
+from medjax.errors import MedjaxError
 from medjax.iterate import Algorithm
 from medjax.models.model import Network
 from medjax.models.residual import residual_cnn
 from medjax.models.score_unet import score_unet
 from medjax.pet.acquisition import Acquisition, ordered_subsets
 from medjax.pet.unrolled import unrolled
-from medjax.training.members import train_members
+from medjax.training import study
 from medjax.training.schedules import warmup_cosine
 from medjax.training.state import Loss, trainer
 
@@ -128,31 +128,29 @@ def unrolled_em(setup: Setup, osem: Run, size: int, model: Network = CNN) -> Lea
 def train(
     learner: Learner, sessions: Sequence[Session], scans: Sequence[Scans], rates: Sequence[float], steps: int,
     batch: int, strategy: str | None = None, width: int | None = None,
-) -> list[Run]:  # fmt: skip
-    """The method of each session, its network a member of one population."""
-    image, places = jnp.zeros((1, *scans[0].truth.shape[1:3], 1)), [(one.work, learner.name) for one in sessions]
+) -> list[Run | MedjaxError]:  # fmt: skip
+    """The method of each session, its network a member of one population; an error where the training diverged."""
 
-    def make(settings: dict[str, Array]) -> Algorithm:
+    def make(settings: Mapping[str, Any]) -> Algorithm:
         optimizer = optax.adam(warmup_cosine(settings["rate"], steps))
         return trainer(learner.loss, optax.chain(optax.clip_by_global_norm(1.0), optimizer), decay=0.99)
 
-    def start(member: int) -> tuple[PyTree, Array]:
-        seed = sessions[member].seed
-        return learner.init(jax.random.key(seed), image), jax.random.key(seed + 1)
+    def training(member: int) -> study.Training:
+        data, seed, cases = learner.data(scans[member]), sessions[member].seed, scans[member]
+        params = learner.init(jax.random.key(seed), jnp.zeros((1, *cases.truth.shape[1:3], 1)))
+        state = make({"rate": rates[member]}).init(params, jax.random.key(seed + 1))
 
-    def batches(member: int) -> Callable[[int], PyTree]:
-        data, seed, count = learner.data(scans[member]), sessions[member].seed, scans[member].number
-        return lambda number: data(np.random.default_rng((seed, number)).integers(count, size=batch))
+        def batches(number: int) -> PyTree:
+            return data(np.random.default_rng((seed, number)).integers(cases.number, size=batch))
 
-    rate = {"rate": jnp.array(rates)}
-    kept = train_members(places, make, rate, start, batches, steps, strategy=strategy, width=width)
-    return [partial(_trained, learner, one) for one in kept]
+        return study.Training(state, batches, finish=lambda params: {"params": params}, average=True)
 
-
-def _trained(learner: Learner, kept: PyTree, key: Array, cases: Scans, knobs: Any) -> Reconstruction:
-    if kept["diverged"]:
-        raise DataError(f"training {learner.name}: a loss was not finite; try a smaller --config.training.rate")
-    return learner.run(key, cases, knobs, kept["params"])
+    members = [
+        study.Member(session.work, learner.name, make, {"rate": rate}, steps, every=100)
+        for session, rate in zip(sessions, rates, strict=True)
+    ]
+    kept = study.train(members, lambda numbers: [training(number) for number in numbers], strategy, width)
+    return [one if isinstance(one, MedjaxError) else partial(learner.run, params=one["params"]) for one in kept]
 
 
 def _error(image: Array, truth: Array) -> Scalar:

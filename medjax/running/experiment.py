@@ -51,9 +51,14 @@ def run_module(module_file: str) -> None:
 
 
 def attempts(study: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result | MedjaxError]:
-    """What a `population` gives: `study(…)` of each member, or the error that ended it; the others go on."""
+    """What a `population` gives: `study(…)` of each member, or the error that ended it; the others go on.
+
+    A member one of whose arguments is an error already, such as that of its training, has that for a result.
+    """
 
     def attempt(*own: Any) -> Result | MedjaxError:
+        if errors := [one for one in own if isinstance(one, MedjaxError)]:
+            return errors[0]
         try:
             return study(*own)
         except MedjaxError as error:

@@ -151,6 +151,10 @@ def test_roughness_by_hand():
     whole = np.sqrt((bends**2).mean() / (image**2).mean())
     assert float(metrics.roughness(image, 0)) == pytest.approx(whole, rel=1e-5)
     assert float(metrics.roughness(image.T, 1, mask.T)) == pytest.approx(expected, rel=1e-5)
+    edge = np.zeros_like(mask)
+    edge[6:8, 1] = True  # where the second column's second differences are 2 − 100 and 2
+    near = np.sqrt(((2 - 100) ** 2 + 2**2) / 2 / np.mean(image[edge] ** 2))
+    assert float(metrics.roughness(image, 0, edge)) == pytest.approx(near, rel=1e-5)
 
 
 def test_voxels_that_are_always_zero_deviate_by_zero():

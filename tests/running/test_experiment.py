@@ -253,6 +253,7 @@ def test_members_that_fail_give_their_error_and_the_others_go_on():
     assert only([first]).metrics == {"seed": 0.0} and only([last]).report.title == "c"
     with pytest.raises(DataError, match="no counts"):
         only([failed])
+    assert attempts(study, [0, 2], ["a", untrained := DataError("no network")])[1] is untrained
     with pytest.raises(ValueError, match="shorter"):
         attempts(study, [0, 1], ["a"])
 
