@@ -40,7 +40,7 @@ def get_config(preset: str) -> ConfigDict:
                 "rate": 0.01,
                 "save_every": 10,  # epochs
             },
-            # what counts as equivalent, as a fraction of the mean: within published test–retest variability (RESULTS.md)
+            # what counts as equivalent, as a fraction of the mean: published test–retest variability (RESULTS.md)
             "margin": {"f": 0.15, "d": 0.12, "d_star": 0.2, "f_d_star": 0.2},
             "knot": 26.0,  # weeks
             "boundary_mm": (-5.0, -3.0, 3.0, 5.0),  # the mask shrunk and grown

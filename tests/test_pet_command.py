@@ -23,7 +23,7 @@ from medjax.io.interfile import write_sinogram
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.pet.io import load_scan
 from medjax.pet.scanner import lines, preset
-from medjax.tools.pet_reconstruct import choose_settings
+from medjax.tools.pet_settings import Settings, complete_settings
 
 LEFT_RIGHT_FLIPPED = np.array([[-2.0, 0, 0, 104.0], [0, 2.0, 0, -102.0], [0, 0, 2.0, -4.0], [0, 0, 0, 1.0]])
 BACKGROUND, SCALE = 0.3, ["--size", "48", "--voxel-mm", "5"]
@@ -458,8 +458,11 @@ def test_osem_of_few_counts_is_told_of(here):
 
 
 def test_defaults_go_with_the_method():
-    assert choose_settings("osem")[1:3] == (3, 21) and choose_settings("mlem")[1:3] == (30, 1)
-    assert choose_settings("map-em")[1:4] == (10, 7, 5.0) and choose_settings("map-em", guided=True).beta == 30.0
+    osem, mlem, map_em, guided = (
+        complete_settings(Settings(*given))
+        for given in (("osem",), ("mlem",), ("map-em",), Settings("map-em", guided=True))
+    )
+    assert osem[1:3] == (3, 21) and mlem[1:3] == (30, 1) and map_em[1:4] == (10, 7, 5.0) and guided.beta == 30.0
 
 
 def test_help_answers_without_the_heavy_imports():

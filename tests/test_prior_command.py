@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +14,11 @@ from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.metrics.image import nrmse
-from medjax.pet.io import load_scan
 from medjax.running.workdir import append_jsonl
 from medjax.tools import pet_prior, pet_sample
-from medjax.tools.pet_reconstruct import choose_settings, reconstruct
+from medjax.tools.pet_reconstruct import reconstruct
 from medjax.tools.pet_sample import Sampling
+from medjax.tools.pet_settings import Settings as How
 from tests.test_pet_command import done, medjax_command
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -69,26 +68,25 @@ class Sure:
 def test_a_denoiser_of_ones_own_takes_the_priors_place(scan):
     """One that is sure of the truth gives the truth, whatever voxels; other numbers are no other program."""
     truth = read_nifti(scan / "truth.nii.gz").array
-    load, output = partial(load_scan, scan / "counts.npz"), scan / "image.nii.gz"
-    denoiser = Sure(normalize_intensity(jnp.asarray(truth)))
+    denoiser = Sure(normalize_intensity(jnp.asarray(truth))[..., 0])
 
-    def image(method, updates, seed):
-        settings = choose_settings(method, updates, sampling=Sampling(None, steps=3, seed=seed))
-        reconstruct(load, output, settings, denoiser=denoiser)
-        return error_of(scan)
+    def error(method, updates, seed, prior=denoiser, **options):
+        made = reconstruct(scan / "counts.npz", How(method, updates, sampling=Sampling(prior, 3, 1, seed, **options)))
+        assert made.files == () and made.sd is None and made.counts > 1e4
+        return float(nrmse(made.image, truth, truth > 0.3))
 
     before = pet_sample._one._cache_size()
-    assert image("dds", 1, 0) < 0.15 and image("dds", 2, 1) < 0.2
+    assert error("dds", 1, 0) < 0.15 and error("dds", 2, 1) < 0.2
     assert pet_sample._one._cache_size() == before + 1
-    reconstruct(load, output, choose_settings("dds", 1, sampling=Sampling(None, steps=3)), denoiser=Sure(1.0))
-    assert error_of(scan) > 0.3
-    with pytest.raises(ConfigError, match="goes with dds and likelihood-schedule, not with osem"):
-        reconstruct(load, output, choose_settings("osem"), denoiser=denoiser)
-    with pytest.raises(ConfigError, match="takes the place of prior, orientations and MR"):
-        settings = choose_settings("dds", sampling=Sampling(Path("prior.npz")))
-        reconstruct(load, output, settings, denoiser=denoiser)
+    assert error("dds", 1, 0, Sure(1.0)) > 0.3
+    with pytest.raises(ConfigError, match="go with dds and likelihood-schedule"):
+        error("osem", 1, 0)
+    with pytest.raises(ConfigError, match="--network goes with the file of a prior"):
+        error("dds", 1, 0, network=denoiser)
     with pytest.raises(ConfigError, match="expected a callable"):
-        reconstruct(load, output, choose_settings("dds"), denoiser=3)
+        error("dds", 1, 0, 3)
+    with pytest.raises(ConfigError, match="--prior Sure: ValueError: Incompatible"):
+        error("dds", 1, 0, Sure(jnp.ones((5, 5))))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +141,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
     files, settings = images(tmp_path), Settings(*SMALL, 16, 4.0)
 
     def train(folder):
-        return pet_prior.train(tmp_path / folder, files, 0, settings, 7, 2, 1e-3, 0, every=1).read_bytes()
+        return pet_prior.train(tmp_path / folder, files, 0, settings, 7, 2, 1e-3, 0, every=1).file.read_bytes()
 
     def killed(*_):
         raise KeyboardInterrupt

@@ -1,14 +1,16 @@
 """`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that."""
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import typer
 
 from medjax.cli import pet_options as options
 from medjax.errors import ConfigError
+from medjax.running.environment import prepared
+from medjax.running.parts import Part, load_part, names_part
+from medjax.tools import pet_defaults as defaults
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,24 +24,26 @@ def reconstruct_command(
     counts: options.CountsFile,
     output: options.ImageFile,
     scanner: options.Scanner = None,
-    method: options.Method = "osem",
+    method: options.Method = defaults.METHOD,
     iterations: options.Iterations = None,
     subsets: options.Subsets = None,
     mu: options.MuMap = None,
     mr: options.Guide = None,
     beta: options.Beta = None,
-    psf_mm: options.PsfMm = 4.5,
+    penalty: options.PenaltyPart = None,
+    psf_mm: options.PsfMm = defaults.PSF_MM,
     post_filter_mm: options.PostFilter = 0.0,
     size: options.Size = None,
     voxel_mm: options.VoxelMm = None,
     sum_planes: options.SumPlanes = 1,
-    max_ring_difference: options.MaxRingDifference = 5,
+    max_ring_difference: options.MaxRingDifference = defaults.MAX_RING_DIFFERENCE,
     additive: options.Additive = None,
     multiplicative: options.Multiplicative = None,
     centre: options.Centre = None,
     prior: options.PriorFile = None,
+    network: options.PriorNetwork = None,
     samples: options.Samples = 1,
-    steps: options.SamplingSteps = 50,
+    steps: options.SamplingSteps = defaults.SAMPLING_STEPS,
     seed: options.SamplingSeed = 0,
     perpendicular: options.Perpendicular = False,
 ) -> None:
@@ -54,38 +58,23 @@ def reconstruct_command(
     List mode is rebinned to direct planes; its smoothed delayed coincidences are the background. For OSEM of so few
     counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
-    with _prepared():
+    with prepared():
         from medjax.pet.io import load_scan
-        from medjax.tools.pet_reconstruct import choose_settings, reconstruct
+        from medjax.tools.pet_reconstruct import reconstruct
         from medjax.tools.pet_sample import Sampling
+        from medjax.tools.pet_settings import Settings
 
-        settings = choose_settings(
-            method,
-            iterations,
-            subsets,
-            beta,
-            psf_mm,
-            post_filter_mm,
-            guided=mr is not None,
-            sampling=Sampling(prior, steps, samples, seed, perpendicular),
-        )
-        reconstruct(
-            lambda: load_scan(
-                counts,
-                scanner,
-                additive=additive,
-                multiplicative=multiplicative,
-                max_ring_difference=max_ring_difference,
-            ),
-            output,
-            settings,
-            mu=mu,
-            mr=mr,
-            size=size,
-            voxel_mm=voxel_mm,
-            planes_to_sum=sum_planes,
-            centre_mm=_millimetres(centre),
-        )
+        known = load_part(prior, "--prior") if prior and names_part(prior) else prior and Path(prior)
+        own, net = _part(penalty, "--penalty"), _part(network, "--network")
+        sampling = Sampling(known, steps, samples, seed, perpendicular, net)
+        settings = Settings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
+        factors = {"additive": additive, "multiplicative": multiplicative}
+        scan = partial(load_scan, counts, scanner, **factors, max_ring_difference=max_ring_difference)
+        where = {"size": size, "voxel_mm": voxel_mm, "planes_to_sum": sum_planes, "centre_mm": _millimetres(centre)}
+        made = reconstruct(scan, settings, output, mu=mu, mr=mr, **where)
+        error = "" if made.nrmse is None else f", NRMSE {made.nrmse:.3f} against the file's truth"
+        written = f"wrote {made.files[0]} and {made.files[1].name}"
+        typer.echo(f"{made.title}: {made.counts:,.0f} counts, {made.seconds:.1f} s{error}; {written}")
 
 
 @app.command("simulate")
@@ -96,15 +85,15 @@ def simulate_command(
     mu: options.ActivityMu = None,
     lesions: options.Lesions = 0,
     lesion_kind: options.LesionKind = "both",
-    scanner: options.SimulatedScanner = "mmr",
+    scanner: options.SimulatedScanner = defaults.SCANNER,
     trues_per_mm3: options.TruesPerMm3 = None,
     trues: options.Trues = None,
-    background: options.Background = 0.5,
+    background: options.Background = defaults.BACKGROUND,
     planes: options.Planes = None,
     slice_mm: options.SliceMm = None,
     centre: options.SimulatedCentre = None,
-    psf_mm: options.ResolutionMm = 4.5,
-    size: options.TruthSize = 128,
+    psf_mm: options.ResolutionMm = defaults.PSF_MM,
+    size: options.TruthSize = defaults.SIZE,
     voxel_mm: options.VoxelMm = None,
     seed: options.Seed = 0,
     truth_dir: options.TruthDir = None,
@@ -118,21 +107,32 @@ def simulate_command(
     The phantom is the MNI152 atlas (it comes with nilearn, of medjax's extra `data`), with mm in its space. The
     simulation has 1 mm voxels and finer rays than a reconstruction.
     """
-    with _prepared():
-        from medjax.tools.pet_simulate import choose_counting, simulate, source
+    with prepared():
+        from medjax.tools.checks import counted
+        from medjax.tools.pet_simulate import Counting, simulate
 
-        counting = choose_counting(trues_per_mm3, trues, background, psf_mm, seed)
-        simulate(
-            source(phantom, activity, mu, lesions, lesion_kind),
+        made, files = simulate(
             output,
-            scanner,
-            counting,
+            phantom=phantom,
+            activity=activity,
+            mu=mu,
+            lesions=lesions,
+            lesion_kind=lesion_kind,
+            scanner=scanner,
+            counting=Counting(trues_per_mm3, trues, background, psf_mm, seed),
             planes=planes,
             slice_mm=slice_mm,
             centre_mm=_millimetres(centre),
             size=size,
             voxel_mm=voxel_mm,
             truth_dir=truth_dir,
+        )
+        total, expected = made.counts.sum(dtype=float), made.additive.sum(dtype=float)
+        where = ", ".join(f"{c:g}" for c in made.metadata["centre_mm"])
+        typer.echo(
+            f"{made.metadata['object']} in {scanner}, {counted(made.counts.shape[2], 'plane')} about {where} mm: "
+            f"{total:,.0f} counts, {expected / max(total, 1):.0%} of them background; "
+            f"wrote {', '.join(map(str, files))}"
         )
 
 
@@ -141,14 +141,15 @@ def train_prior_command(
     output: options.PriorDir,
     images: options.Images = None,
     phantoms: options.Phantoms = 0,
-    size: options.PriorSize = 96,
-    voxel_mm: options.PriorVoxel = 2.5,
-    steps: options.Steps = 10_000,
-    batch: options.Batch = 8,
-    rate: options.Rate = 2e-3,
+    size: options.PriorSize = defaults.SLICE_SIZE,
+    voxel_mm: options.PriorVoxel = defaults.SLICE_VOXEL_MM,
+    steps: options.Steps = defaults.STEPS,
+    batch: options.Batch = defaults.BATCH,
+    rate: options.Rate = defaults.RATE,
     seed: options.TrainSeed = 0,
     start: options.StartFrom = None,
     mr: options.PriorMr = None,
+    network: options.TrainedNetwork = None,
 ) -> None:
     """Train a score prior on PET images of your own: a file that `reconstruct --prior` takes.
 
@@ -158,29 +159,18 @@ def train_prior_command(
 
     Slices of all three orientations are learnt. Killed at any moment, the same command goes on.
     """
-    with _prepared():
+    with prepared():
         from medjax.diffusion.prior import Settings
         from medjax.tools.pet_prior import train
 
         settings = Settings(size=size, voxel_mm=voxel_mm, guided=mr is not None)
-        typer.echo(f"wrote {train(output, images or [], phantoms, settings, steps, batch, rate, seed, start, mr)}")
+        parts = {"start": start, "mr": mr, "network": _part(network, "--network")}
+        trained = train(output, images or [], phantoms, settings, steps, batch, rate, seed, **parts)
+        typer.echo(f"wrote {trained.file}")
 
 
-@contextmanager
-def _prepared() -> Iterator[None]:
-    """Compiled programs are kept, and a warning is one line on stderr, said when it comes."""
-    from medjax.running.environment import prepare_process
-
-    prepare_process()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _say
-        yield
-
-
-def _say(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"medjax: {message}", err=True)
+def _part(text: str | None, option: str) -> Part | None:
+    return None if text is None else load_part(text, option)
 
 
 def _millimetres(text: str | None) -> tuple[float, float, float] | None:

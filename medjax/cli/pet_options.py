@@ -1,9 +1,15 @@
 """The options of `medjax pet`: their types and help."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def part(text: str, *names: str, default: bool | str = False) -> Any:
+    """An option that takes a part of the user's own."""
+    return typer.Option(*names, metavar="FILE.py:NAME", help=text, show_default=default)
+
 
 SCANNERS = "mmr, mct or ring_2d (one ring)"
 
@@ -78,14 +84,25 @@ Centre = Annotated[
     ),
 ]
 
+PenaltyPart = Annotated[
+    str | None,
+    part(
+        "Your own penalty for map-em: an object with value, gradient and surrogate, or a function of the image's shape "
+        "and voxel size (mm) that returns one. β is its weight as it is, 1 unless given.",
+        "--penalty",
+    ),
+]
 PriorFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="PRIOR",
-        help="Score prior that dds and likelihood-schedule sample, from `medjax pet train-prior`.",
+        help="What dds and likelihood-schedule sample: a score prior from `medjax pet train-prior`, or FILE.py:NAME, "
+        "your own denoiser (x, t) → x0 of slices (batch, a, b) of mean emission 1 with its `sde`. The same one serves "
+        "all three orientations; slices of an --mr are its third argument.",
         show_default="a brain's, FDG-like, 2.5 mm",
     ),
 ]
+PriorNetwork = Annotated[str | None, part("The network that the prior was trained with, if not medjax's.", "--network")]
 Samples = Annotated[int, typer.Option(help="Samples to draw: their mean is the image, …_sd.nii.gz their spread.")]
 SamplingSteps = Annotated[int, typer.Option("--steps", help="Reverse steps of a sample.")]
 SamplingSeed = Annotated[int, typer.Option("--seed", help="Of the samples.")]
@@ -155,4 +172,13 @@ StartFrom = Annotated[
 ]
 PriorMr = Annotated[
     Path | None, typer.Option("--mr", metavar="DIR", help="Folder of MR images, named as the PET.", show_default=False)
+]
+TrainedNetwork = Annotated[
+    str | None,
+    part(
+        "Your own network: a Model of (noisy slices, level, orientation[, MR]), or a function of the prior's Settings "
+        "that returns one. `reconstruct --network` takes it again.",
+        "--network",
+        default="a U-Net",
+    ),
 ]

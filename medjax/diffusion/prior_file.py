@@ -1,6 +1,7 @@
 """The file of a prior: weights as float16, its settings, and its network's name, by which that is made again.
 
-A network that medjax does not know is saved under a name of one's own and given again to `load_prior`.
+A network that medjax does not know is saved under a name of one's own, with the digest of its source, and given again
+to `load_prior`.
 """
 
 from importlib.resources import as_file, files
@@ -30,10 +31,28 @@ def examples(settings: Settings) -> tuple[Array, ...]:
     return small, jnp.zeros(1), jnp.zeros((1, 3)), *([small] if settings.guided else [])
 
 
-def save_prior(path: Path, prior: Prior, network: str = BUILT_IN) -> None:
+def as_network(given: Any, settings: Settings) -> Network:
+    """A network as it is, or what a function of the prior's settings gives; seen to keep the shape of its slices.
+
+    Raises:
+        ConfigError: neither is one: it lacks init or apply, or gives another shape.
+    """
+    made = given if isinstance(given, Network) or not callable(given) else given(settings)
+    if not isinstance(made, Network):
+        raise ConfigError(f"network: {type(made).__name__}; expected a Model(init, apply), or a function giving one")
+    inputs = examples(settings)
+    output = jax.eval_shape(made.apply, _shapes(made, settings), *inputs)
+    if getattr(output, "shape", None) != inputs[0].shape:
+        found = getattr(output, "shape", type(output).__name__)
+        raise ConfigError(f"network: {found} from slices of {inputs[0].shape}; expected their shape")
+    return made
+
+
+def save_prior(path: Path, prior: Prior, network: str = BUILT_IN, sha256: str = "") -> None:
     """Write one npz file: parameters as float16 (a rounding of 5e-4); settings and the network's name as JSON.
 
-    A prior of another network than the built-in one of its settings needs a name of its own for that.
+    A prior of another network than the built-in one of its settings needs a name of its own for that, and `sha256`, a
+    digest of what that network is made of, if another one is to be refused.
 
     Raises:
         ConfigError: the network is not the one of this name.
@@ -45,44 +64,49 @@ def save_prior(path: Path, prior: Prior, network: str = BUILT_IN) -> None:
             f"{path}: the prior's network is not the {BUILT_IN} of its settings; expected another name: network=…"
         )
     header = prior.settings._asdict() | {"sigma_data": float(prior.sigma_data), "network": network}
+    header |= {"sha256": sha256} if sha256 else {}
     save_weights(path, prior.params, header, np.float16)
 
 
-def load_prior(path: Path | None = None, model: Network | None = None) -> Prior:
+def load_prior(path: Path | None = None, model: Any = None, sha256: str = "") -> Prior:
     """The prior in `path`, or the brain prior that comes with medjax (its card: `weights/brain.md`).
 
-    A `model` takes the place of the network that the file names; one that medjax does not know must be given.
+    A `model`, or a function of the prior's settings that gives one, takes the place of the network that the file names;
+    one that medjax does not know must be given. Its `sha256`, where that is known, is the one that was saved.
 
     Raises:
-        ConfigError: the file's network is none of medjax, and no `model` is given.
+        ConfigError: the file's network is none of medjax and no `model` is given, or it is another one.
         DataError: the file is no prior, or holds weights of another network.
         FileNotFoundError: there is none.
     """
     if path is not None:
-        return _load(path, model)
+        return _load(path, model, sha256)
     with as_file(files("medjax.diffusion").joinpath(SHIPPED)) as shipped:
-        return _load(shipped, model)
+        return _load(shipped, model, sha256)
 
 
 def _built_in(settings: Settings) -> Network:
     return build(BUILT_IN, {name: getattr(settings, name) for name in ("widths", "blocks", "attention")})
 
 
-def _load(path: Path, model: Network | None) -> Prior:
+def _load(path: Path, model: Any, sha256: str) -> Prior:
     no_prior = f"{path}: no score prior; expected a file that `medjax pet train-prior` wrote"
     try:
         params, header = load_weights(path)
         sigma_data = float(header.pop("sigma_data") if "sigma_data" in header else header.pop("spread"))
-        network = header.pop("network", BUILT_IN)
+        network, kept = header.pop("network", BUILT_IN), header.pop("sha256", "")
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header.items()}
         settings = Settings(**given)
         known = _built_in(settings) if model is None and network == BUILT_IN else None
         like = None if known is None else _shapes(known, settings)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{no_prior}: {error}" if isinstance(error, DataError) else no_prior) from error
-    chosen = known if model is None else model
-    if chosen is None:
-        raise ConfigError(f"{path}: its network is {network!r}, none of medjax; give it: load_prior(path, model)")
+    if model is None and known is None:
+        how = "load_prior(path, model), or --network FILE.py:NAME"
+        raise ConfigError(f"{path}: its network is {network!r}, none of medjax; give it: {how}")
+    if sha256 and kept and sha256 != kept:
+        raise ConfigError(f"{path}: trained with {network} of SHA-256 {kept[:8]}…; the one given has {sha256[:8]}…")
+    chosen = known or as_network(model, settings)
     params = fit_weights(path, params, _shapes(chosen, settings) if like is None else like)
     return Prior(params, sigma_data, vp(settings.beta_min, settings.beta_max), chosen, settings)
 

@@ -5,6 +5,7 @@ state = algorithm.init(initial_params(model, key, examples), key)
 prior = Prior(state.ema_params, sigma_data, …)          the average of the parameters is what is kept
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.tree_util import Partial
-from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from medjax.diffusion.denoiser import from_model
 from medjax.diffusion.prior import Settings
 from medjax.diffusion.score_matching import denoising_loss, drop_condition, edm_weight
 from medjax.diffusion.sde import vp
+from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
 from medjax.models.model import Network
 from medjax.training import state as training
@@ -25,6 +27,7 @@ from medjax.training.schedules import warmup_cosine
 from medjax.training.state import Info, TrainState
 
 DECAY, CLIP = 0.999, 1.0  # of the parameters' moving average; largest norm of a gradient
+LEAST_EMISSION = 0.02  # fraction of a slice's voxels that must emit for it to be trained on
 MOVE = 3  # voxels that a slice is moved by at most
 
 
@@ -46,6 +49,30 @@ def trainer(
     """
     given, traced = (model, settings, steps), (sigma_data, rate, decay)
     return Algorithm(*(Partial(static_partial(function, *given), *traced) for function in (_init, _step)))
+
+
+def training_slices(
+    volumes: Iterable[Float[np.ndarray, "x y z channel"]], orientations: Sequence[int] = (0, 1, 2)
+) -> dict[str, np.ndarray]:
+    """The `slices` of each volume perpendicular to each of the orientations that have emission, as float16, and `axes`.
+
+    The first channel is the PET; a slice is kept if more than 2 % of its voxels emit.
+
+    Raises:
+        DataError: no slice has enough emission.
+    """
+    kept: list[np.ndarray] = []
+    axes: list[np.ndarray] = []
+    for volume in volumes:
+        for axis in orientations:
+            stack = np.moveaxis(volume, axis, 0)
+            emitting = np.mean(stack[..., 0] > 0.01 * volume[..., 0].max(), axis=(1, 2))
+            kept.append(stack[emitting > LEAST_EMISSION].astype(np.float16))
+            axes.append(np.full(len(kept[-1]), axis, np.int32))
+    slices = np.concatenate(kept)
+    if not len(slices):
+        raise DataError("images: no slice has emission; expected PET images")
+    return {"slices": slices, "axes": np.concatenate(axes)}
 
 
 def initial_params(

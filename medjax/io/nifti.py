@@ -32,6 +32,12 @@ class Volume:
     array: Float[np.ndarray, "x y z"]
     affine: Float[np.ndarray, "4 4"]  # voxel index → RAS+ mm
 
+    @property
+    def centre_mm(self) -> tuple[float, float, float]:
+        """The middle of the field of view."""
+        x, y, z = (self.affine[:3, :3] @ (np.subtract(self.array.shape, 1) / 2) + self.affine[:3, 3]).tolist()
+        return x, y, z
+
 
 @dataclass(frozen=True)
 class Series:
@@ -39,6 +45,18 @@ class Series:
 
     array: Float[np.ndarray, "x y z frame"]
     affine: Float[np.ndarray, "4 4"]  # voxel index → RAS+ mm
+
+
+def reach_mm(volume: Volume, point: tuple[float, float, float]) -> Float[np.ndarray, "3"]:
+    """How far the voxels that are not 0 extend from a point along x, y and z, edges included; 0 where all are 0."""
+    if not volume.array.any():
+        return np.zeros(3)
+    edges = []
+    for axis in range(3):
+        inside = np.flatnonzero(volume.array.any(axis=tuple({0, 1, 2} - {axis})))
+        edges.append((inside[0] - 0.5, inside[-1] + 0.5))
+    corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3)
+    return np.abs(corners @ volume.affine[:3, :3].T + volume.affine[:3, 3] - point).max(axis=0)
 
 
 def read_nifti(path: str | Path) -> Volume:

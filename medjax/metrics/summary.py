@@ -39,16 +39,6 @@ def over_runs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return means | {f"sd/{name}": sd for name, (_, sd) in summaries.items()}
 
 
-def range_over_runs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each metric of the runs, such as a p-value, the smallest under `least/NAME` and the largest under `most/NAME`.
-
-    NaN is left out; both are NaN where no value is known.
-    """
-    every = {name: _known([row[name] for row in rows]) for name in rows[0]}
-    least = {f"least/{name}": float(values.min()) if len(values) else NAN for name, values in every.items()}
-    return least | {f"most/{name}": float(values.max()) if len(values) else NAN for name, values in every.items()}
-
-
 def cell(metrics: Mapping[str, float], name: str, digits: int = 3, percent: bool = False, sd: str | None = None) -> str:
     """A metric in a table: "0.812 ± 0.013" from `name` and from `sd/NAME`, or the key `sd`.
 
@@ -63,6 +53,16 @@ def cell(metrics: Mapping[str, float], name: str, digits: int = 3, percent: bool
         return "–"
     spread = "" if np.isnan(deviation) else f" ± {factor * deviation:.{digits}f}"
     return f"{factor * mean:.{digits}f}{spread}{unit}"
+
+
+def range_over_runs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each metric of the runs, such as a p-value, the smallest under `least/NAME` and the largest under `most/NAME`.
+
+    NaN is left out; both are NaN where no value is known.
+    """
+    every = {name: _known([row[name] for row in rows]) for name in rows[0]}
+    least = {f"least/{name}": float(values.min()) if len(values) else NAN for name, values in every.items()}
+    return least | {f"most/{name}": float(values.max()) if len(values) else NAN for name, values in every.items()}
 
 
 def _range(least: float, most: float) -> str:

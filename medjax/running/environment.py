@@ -5,6 +5,9 @@ import os
 import platform
 import re
 import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,17 @@ def prepare_process() -> None:
     """What every long command does first: keep compiled programs for later, and freed memory within the process."""
     enable_compilation_cache()
     keep_freed_memory()
+
+
+@contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """`prepare_process`, and until the block ends a warning is one line on stderr, said each time it comes."""
+    prepare_process()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(f"medjax: {message}", file=sys.stderr)
+        yield
 
 
 def keep_freed_memory() -> None:

@@ -2,10 +2,13 @@
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, MedjaxError
+from medjax.io.nifti import Volume, read_nifti
 
 
 def counted(number: int, thing: str) -> str:
@@ -67,3 +70,33 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def checked_volume(given: Path | Volume, name: str, check: Callable[[Any], None] | None = None) -> tuple[Volume, str]:
+    """The volume, of a NIfTI file where a path is given, and what messages call it: the path, or `name`.
+
+    Raises:
+        DataError: it cannot be read, or `check` refuses its values.
+    """
+    volume, name = (read_nifti(given), str(given)) if isinstance(given, Path) else (given, name)
+    try:
+        if check is not None:
+            check(volume.array)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    return volume, name
+
+
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """Say in one line what a user's part raises within; `what` names it.
+
+    Raises:
+        ConfigError: anything but medjax's own errors was raised.
+    """
+    try:
+        yield
+    except MedjaxError:
+        raise
+    except Exception as error:  # whatever a user's part raises
+        raise ConfigError(f"{what}: {': '.join([type(error).__name__, *str(error).splitlines()[:1]])}") from error

@@ -2,62 +2,78 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import typer
 from jaxtyping import Float, PyTree
 
 from medjax import iterate
 from medjax.diffusion.prior import Prior, Settings
-from medjax.diffusion.prior_file import examples, load_prior, save_prior
-from medjax.diffusion.prior_training import initial_params, trainer
+from medjax.diffusion.prior_file import BUILT_IN, as_network, examples, load_prior, save_prior
+from medjax.diffusion.prior_training import initial_params, trainer, training_slices
 from medjax.diffusion.score_matching import normalize_intensity
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import grid_affine, read_nifti, resample
-from medjax.models.model import Model
+from medjax.models.model import Model, Network
 from medjax.models.score_unet import score_unet
 from medjax.phantoms.heads import family
 from medjax.phantoms.mni import tissue_shares
 from medjax.running.config import config_hash
-from medjax.running.progress import track
+from medjax.running.part_identity import as_part
+from medjax.running.parts import Part
+from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, open_workdir, stage
+from medjax.tools.checks import errors_of
+from medjax.tools.pet_defaults import BATCH, RATE, STEPS
 from medjax.training import checkpoint
 from medjax.training.state import TrainState, require_finite_loss
 
-LEAST_EMISSION = 0.02  # fraction of a slice's voxels that must emit for it to be trained on
 SAVE_EVERY = 5  # reports: how often a checkpoint is kept
+FILE = "prior.npz"  # in the work directory
 HELD_BACK = 10_000  # seeds of phantoms from here on are never trained on
 
 
-def network(settings: Settings) -> Model:
-    """The network that is trained."""
+class Trained(NamedTuple):
+    """A trained prior, and the file that keeps it."""
+
+    prior: Prior
+    file: Path
+
+
+def default_network(settings: Settings) -> Model:
+    """The network that is trained unless another one is given."""
     return score_unet(settings.widths, settings.blocks, settings.attention)
 
 
 def train(
     folder: Path,
-    images: Sequence[Path],
-    phantoms: int,
-    settings: Settings,
-    steps: int,
-    batch: int,
-    rate: float,
-    seed: int,
+    images: Sequence[Path] = (),
+    phantoms: int = 0,
+    settings: Settings | None = None,
+    steps: int = STEPS,
+    batch: int = BATCH,
+    rate: float = RATE,
+    seed: int = 0,
+    *,
     start: Path | None = None,
     mr: Path | None = None,
+    network: Any = None,
     every: int = 100,
-) -> Path:
-    """Train in `folder`, or continue there; returns the prior's file. The average of the parameters is what is kept.
+) -> Trained:
+    """Train in `folder`, or continue there. The average of the parameters is what is kept.
 
-    `mr` is a folder with an MR image of each subject, of the PET's file name: the prior is then guided.
+    `mr` is a folder with an MR image of each subject, of the PET's file name, for settings that are guided. `network`,
+    a Model or a function of the settings that gives one, is kept by its name and digest, which enter the identity of
+    the folder.
 
     Raises:
         ConfigError, DataError: something given cannot be used, or training failed.
+        WorkdirError: the folder belongs to another training, or to another network.
     """
+    settings = Settings() if settings is None else settings
     if bool(images) == bool(phantoms):
         raise ConfigError("train-prior: give NIfTI images, or --phantoms N and none")
     if mr is not None and not images:
@@ -66,43 +82,50 @@ def train(
         raise ConfigError(
             f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
         )
+    part, model = Part(BUILT_IN, "", None), default_network(settings)
+    if network is not None:
+        part = as_part(network)
+        with errors_of(f"--network {part.name}"):
+            model = as_network(part.value, settings)
     config: dict[str, Any] = settings._asdict() | {
         "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate,
-        "seed": seed,
-        "start": str(start or ""), "mr": str(mr or ""),
+        "seed": seed, "start": str(start or ""), "mr": str(mr or ""),
     }  # fmt: skip
-    with open_workdir(folder, {"train-prior": config_hash(config), **config}) as work:
+    own = {} if network is None else {"network": part.identity}
+    with open_workdir(folder, {"train-prior": config_hash(config), **config, **own}) as work:
         volumes = (read(path, settings, mr) for path in images) if images else phantom_volumes(phantoms, settings)
-        data = stage(work, "slices", lambda: training_slices(volumes, settings))
-        typer.echo(f"{len(data['axes'])} slices of {settings.size}² voxels of {settings.voxel_mm:g} mm")
-        first = None if start is None else load_prior(start).params
-        return _train(work, data, settings, steps, batch, rate, seed, first, every)
+        data = stage(work, "slices", lambda: training_slices(volumes, settings.orientations))
+        say(f"{len(data['axes'])} slices of {settings.size}² voxels of {settings.voxel_mm:g} mm")
+        first = None if start is None else load_prior(start, model if part.sha256 else None, part.sha256).params
+        prior = _train(work, data, settings, model, part, steps, batch, rate, seed, first, every)
+    return Trained(prior, folder / FILE)
 
 
 def _train(
     work: WorkDir,
     data: dict[str, np.ndarray],
     settings: Settings,
+    model: Network,
+    part: Part,
     steps: int,
     batch: int,
     rate: float,
     seed: int,
     first: PyTree | None,
     every: int,
-) -> Path:
+) -> Prior:
     """Train from the last checkpoint on; write the prior at every checkpoint, and even if no step is left."""
     slices, axes = data["slices"], data["axes"]
     sigma_data = float(np.sqrt(np.mean([np.mean(one[..., 0].astype(np.float32) ** 2) for one in slices])))
-    key, model = jax.random.key(seed), network(settings)
+    key, sde = jax.random.key(seed), vp(settings.beta_min, settings.beta_max)
     algorithm = trainer(model, settings, sigma_data, steps, rate)
     params = initial_params(model, jax.random.fold_in(key, 1), examples(settings), first)
     state = algorithm.init(params, jax.random.fold_in(key, 2))
     folder = work.checkpoints / "training"
     if (kept := checkpoint.restore(folder, state)) is not None:
         state = kept[1]
-        typer.echo(f"continuing after step {int(state.step)}")
+        say(f"continuing after step {int(state.step)}")
     keep_jsonl(work, lambda row: row["step"] <= int(state.step))
-    file = work.path / "prior.npz"
 
     def batches(number: int) -> tuple[jax.Array, jax.Array]:
         chosen = np.random.default_rng((seed, number)).integers(len(slices), size=batch)
@@ -113,9 +136,10 @@ def _train(
             checkpoint.save(folder, made, state)
             write(state)
 
-    def write(state: TrainState) -> None:
-        sde = vp(settings.beta_min, settings.beta_max)
-        save_prior(file, Prior(state.ema_params, sigma_data, sde, model, settings))
+    def write(state: TrainState) -> Prior:
+        prior = Prior(state.ema_params, sigma_data, sde, model, settings)
+        save_prior(work.path / FILE, prior, part.name, part.sha256)
+        return prior
 
     states = iterate.loop(
         algorithm, state, steps - int(state.step), inputs=batches, every=every, check=require_finite_loss, save=save,
@@ -123,8 +147,7 @@ def _train(
     )  # fmt: skip
     for state, infos in states:
         append_jsonl(work, {"step": int(state.step), "loss": float(np.mean(infos.loss))})
-    write(state)  # a killed run may have ended between the checkpoint and the file
-    return file
+    return write(state)  # a killed run may have ended between the checkpoint and the file
 
 
 def read(path: Path, settings: Settings, mr: Path | None = None) -> Float[np.ndarray, "x y z channel"]:
@@ -134,10 +157,8 @@ def read(path: Path, settings: Settings, mr: Path | None = None) -> Float[np.nda
         DataError: a file cannot be read, or has no voxel above 0 there.
     """
     volume = read_nifti(path)
-    middle = np.matmul(volume.affine[:3, :3], np.subtract(volume.array.shape, 1) / 2) + volume.affine[:3, 3]
-    x, y, z = middle.tolist()
     shape = (settings.size,) * 3
-    affine = grid_affine(shape, settings.voxel_mm, (x, y, z))
+    affine = grid_affine(shape, settings.voxel_mm, volume.centre_mm)
     files = {path: volume} if mr is None else {path: volume, mr / path.name: read_nifti(mr / path.name)}
     arrays = [resample(one, shape, affine).array for one in files.values()]
     for file, array in zip(files, arrays, strict=True):
@@ -153,26 +174,5 @@ def phantom_volumes(number: int, settings: Settings) -> Iterable[Float[np.ndarra
     shape = (settings.size,) * 3
     tissues, affine = tissue_shares()
     for seed in track(number, "phantoms"):
-        yield np.asarray(normalize_intensity(jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))))[
-            ..., None
-        ]
-
-
-def training_slices(volumes: Iterable[Float[np.ndarray, "x y z channel"]], settings: Settings) -> dict[str, np.ndarray]:
-    """Slices of each volume across each of the orientations, as float16, that have emission; the axes.
-
-    Raises:
-        DataError: no slice has enough emission.
-    """
-    kept: list[np.ndarray] = []
-    axes: list[np.ndarray] = []
-    for volume in volumes:
-        for axis in settings.orientations:
-            stack = np.moveaxis(volume, axis, 0)
-            emitting = np.mean(stack[..., 0] > 0.01 * volume[..., 0].max(), axis=(1, 2))
-            kept.append(stack[emitting > LEAST_EMISSION].astype(np.float16))
-            axes.append(np.full(len(kept[-1]), axis, np.int32))
-    slices = np.concatenate(kept)
-    if not len(slices):
-        raise DataError("images: no slice has emission; expected PET images")
-    return {"slices": slices, "axes": np.concatenate(axes)}
+        volume = jnp.asarray(family(seed, tissues, affine, settings.voxel_mm, shape))
+        yield np.asarray(normalize_intensity(volume))[..., None]

@@ -4,16 +4,15 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import typer
 
 from medjax.errors import ConfigError, DataError
 from medjax.io.counts import Counts, write_counts
-from medjax.io.nifti import Volume, read_nifti, resample, write_nifti
+from medjax.io.nifti import Volume, reach_mm, resample, write_nifti
 from medjax.pet import simulate as simulation
 from medjax.pet.acquisition import check_counts, check_mu
 from medjax.pet.grid import Grid
@@ -22,41 +21,12 @@ from medjax.pet.scanner import Scanner, lines, preset, with_rings
 from medjax.pet.system import build_system
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
-from medjax.tools.checks import at_least, check_output, counted
+from medjax.tools.checks import at_least, check_output, checked_volume, counted
+from medjax.tools.pet_defaults import BACKGROUND, PSF_MM, SCANNER, SIZE
 
 FINE_MM = 1.0  # voxels of the simulation along x and y
 MARGIN_MM = 10.0  # around the object, for the blur
 TRUES_PER_MM3 = 10.0
-
-
-class Counting(NamedTuple):
-    """How many counts, how many of them background, at which resolution and with what noise; checked."""
-
-    trues_per_mm3: float
-    trues: float | None  # in all, instead
-    background: float
-    psf_mm: float
-    seed: int
-
-
-def choose_counting(
-    trues_per_mm3: float | None, trues: float | None, background: float, psf_mm: float, seed: int
-) -> Counting:
-    """The settings of these options.
-
-    Raises:
-        ConfigError: two count levels, or a number out of range.
-    """
-    if trues_per_mm3 is not None and trues is not None:
-        raise ConfigError(f"--trues-per-mm3 {trues_per_mm3:g} and --trues {trues:g}; expected one of them")
-    for name, level in (("--trues-per-mm3", trues_per_mm3), ("--trues", trues)):
-        if level is not None and not (math.isfinite(level) and level > 0):
-            raise ConfigError(f"{name} {level:g}; expected more than 0")
-    if not 0 <= background < 1:
-        raise ConfigError(f"--background {background:g}; expected a share of the counts, 0 or more and below 1")
-    at_least("--psf-mm", psf_mm, 0)
-    at_least("--seed", seed, 0)
-    return Counting(TRUES_PER_MM3 if trues_per_mm3 is None else trues_per_mm3, trues, background, psf_mm, seed)
 
 
 @dataclass(frozen=True)
@@ -68,80 +38,101 @@ class Object:
     mu: Volume | None = None
     t1: Volume | None = None
 
-    @property
-    def middle_mm(self) -> np.ndarray:
-        """The middle of the activity image's field of view."""
-        affine = self.activity.affine
-        return np.matmul(affine[:3, :3], np.subtract(self.activity.array.shape, 1) / 2) + affine[:3, 3]
+
+class Counting(NamedTuple):
+    """How many counts, how many of them background, at which resolution and with what noise."""
+
+    trues_per_mm3: float | None = None  # expected, of what emits; 10 unless given
+    trues: float | None = None  # in all, instead
+    background: float = BACKGROUND  # fraction of the prompts
+    psf_mm: float = PSF_MM
+    seed: int = 0
 
 
-class Source(NamedTuple):
-    """Where the object comes from: a phantom's tracer, or files."""
+class Simulation(NamedTuple):
+    """A simulated scan."""
 
-    tracer: str
-    activity: Path | None
-    mu: Path | None
-    lesions: int
-    kind: str
-
-
-def source(phantom: str | None, activity: Path | None, mu: Path | None, lesions: int, kind: str) -> Source:
-    """The source of these options.
-
-    Raises:
-        ConfigError: both a phantom and an image, an option that goes with the other one, or an unknown name.
-    """
-    if activity is not None and (phantom or lesions):
-        raise ConfigError(f"--activity and {'--phantom' if phantom else '--lesions'}; lesions go into a phantom")
-    if activity is None and mu is not None:
-        raise ConfigError("--mu goes with --activity; a phantom has its own")
-    tracer = phantom or "fdg"
-    for name, value, known in (("--phantom", tracer, brain.ACTIVITY), ("--lesion-kind", kind, brain.KINDS)):
-        if value not in known:
-            raise ConfigError(f"{name} {value}; expected one of {', '.join(known)}{did_you_mean(value, known)}")
-    at_least("--lesions", lesions, 0)
-    return Source(tracer, activity, mu, lesions, kind)
+    counts: Counts  # with the truth, on the grid of a reconstruction; its metadata say how it was made
+    files: tuple[Path, ...]  # what was written
 
 
 def simulate(
-    what: Source,
-    output: Path,
-    scanner_name: str,
-    counting: Counting,
+    output: Path | None = None,
     *,
+    phantom: str | None = None,
+    activity: Path | Volume | None = None,
+    mu: Path | Volume | None = None,
+    lesions: int = 0,
+    lesion_kind: str = "both",
+    scanner: str = SCANNER,
+    counting: Counting | None = None,
     planes: int | None = None,
     slice_mm: float | None = None,
     centre_mm: tuple[float, float, float] | None = None,
-    size: int = 128,
+    size: int = SIZE,
     voxel_mm: float | None = None,
     truth_dir: Path | None = None,
-) -> None:
-    """Simulate a scan and write its counts file, with the truth on the grid of a reconstruction.
+) -> Simulation:
+    """Simulate a scan of a brain phantom (by its tracer) or of an activity image, with noise and a flat background.
+
+    Counts and truth go to the counts file `output`, truth, μ-map and T1 to `truth_dir`, where these are given. The
+    options are those of `medjax pet simulate`, whose help says more.
 
     Raises:
         ConfigError, DataError: something given cannot be used; nothing has been written then.
         OSError: a file cannot be written.
     """
-    scanner = preset(scanner_name)
-    _check_numbers(scanner, planes, slice_mm, size, voxel_mm)
-    check_output(output, (".npz",))
+    counting = counting or Counting()
+    _check_counting(counting)
+    _check_object(phantom, activity, mu, lesions, lesion_kind)
+    ring, tracer = preset(scanner), phantom or "fdg"
+    _check_grid(ring, planes, slice_mm, size, voxel_mm)
+    if output is not None:
+        check_output(output, (".npz",))
     if truth_dir is not None and truth_dir.exists() and not truth_dir.is_dir():
         raise DataError(f"{truth_dir}: a file; expected a folder for the truth")
-    thing = _files(what) if what.activity else _phantom(what.tracer)
-    x, y, z = (thing.middle_mm if centre_mm is None else np.asarray(centre_mm, float)).tolist()
+    if activity is None:
+        thing = _phantom(tracer)
+    else:
+        mu_map = None if mu is None else checked_volume(mu, "μ-map", check_mu)[0]
+        image, name = checked_volume(activity, "activity", _check_activity)
+        thing = Object(Path(name).name, image, mu_map)
+    x, y, z = thing.activity.centre_mm if centre_mm is None else centre_mm
     centre = (x, y, z if slice_mm is None else slice_mm)
-    fine, grid = _grids(scanner, thing, centre, planes, size, voxel_mm)
-    if what.lesions:
-        thing = _with_lesions(what, counting.seed, fine, centre)
-    counts = _scan(with_rings(scanner, grid.shape[2]), thing, counting, fine, grid, centre)
-    write_counts(output, counts)
-    written = [str(output), *_write_truth(truth_dir, thing, counts)]
-    total, expected = counts.counts.sum(dtype=float), counts.additive.sum(dtype=float)
-    where = ", ".join(f"{c:g}" for c in centre)
-    typer.echo(
-        f"{thing.name} in {scanner.name}, {counted(grid.shape[2], 'plane')} about {where} mm: {total:,.0f} counts, "
-        f"{expected / max(total, 1):.0%} of them background; wrote {', '.join(written)}"
-    )
+    fine, grid = _grids(ring, thing, centre, planes, size, voxel_mm)
+    if lesions:
+        anatomy = brain.brain(fine.voxel_mm, tracer, fine.shape, centre_mm=centre)  # lesions lie where it is scanned
+        kind: brain.Kind = lesion_kind  # pyrefly: ignore[bad-assignment] (checked against KINDS)
+        thing = _phantom(tracer, brain.random_lesions(counting.seed, anatomy, lesions, kind))
+    counts = _scan(with_rings(ring, grid.shape[2]), thing, counting, fine, grid, centre)
+    if output is not None:
+        write_counts(output, counts)
+    written = [] if output is None else [output]
+    return Simulation(counts, (*written, *_write_truth(truth_dir, thing, counts)))
+
+
+def _check_counting(counting: Counting) -> None:
+    per_mm3, trues, background, psf_mm, seed = counting
+    if per_mm3 is not None and trues is not None:
+        raise ConfigError(f"--trues-per-mm3 {per_mm3:g} and --trues {trues:g}; expected one of them")
+    for name, level in (("--trues-per-mm3", per_mm3), ("--trues", trues)):
+        if level is not None and not (math.isfinite(level) and level > 0):
+            raise ConfigError(f"{name} {level:g}; expected more than 0")
+    if not 0 <= background < 1:
+        raise ConfigError(f"--background {background:g}; expected a share of the counts, 0 or more and below 1")
+    at_least("--psf-mm", psf_mm, 0)
+    at_least("--seed", seed, 0)
+
+
+def _check_object(phantom: str | None, activity: Any, mu: Any, lesions: int, kind: str) -> None:
+    if activity is not None and (phantom or lesions):
+        raise ConfigError(f"--activity and {'--phantom' if phantom else '--lesions'}; lesions go into a phantom")
+    if activity is None and mu is not None:
+        raise ConfigError("--mu goes with --activity; a phantom has its own")
+    for name, value, known in (("--phantom", phantom or "fdg", brain.ACTIVITY), ("--lesion-kind", kind, brain.KINDS)):
+        if value not in known:
+            raise ConfigError(f"{name} {value}; expected one of {', '.join(known)}{did_you_mean(value, known)}")
+    at_least("--lesions", lesions, 0)
 
 
 def _scan(
@@ -152,44 +143,21 @@ def _scan(
     if activity is None or not activity.any():
         half = fine.shape[2] * fine.voxel_mm[2] / 2
         raise DataError(f"{thing.name}: no activity in z = {centre[2] - half:.0f} to {centre[2] + half:.0f} mm")
-    expected = simulation.expected_trues(scanner, activity, fine, mu, counting.psf_mm)
+    per_mm3, total, background, psf_mm, seed = counting
+    expected = simulation.expected_trues(scanner, activity, fine, mu, psf_mm)
     volume = simulation.emission_volume_mm3(activity, fine)
-    trues = counting.trues_per_mm3 * volume if counting.trues is None else counting.trues
-    drawn = simulation.draw(jax.random.key(counting.seed), scanner, expected, trues, counting.background)
+    total = (per_mm3 or TRUES_PER_MM3) * volume if total is None else total
+    drawn = simulation.draw(jax.random.key(seed), scanner, expected, total, background)
     coarse_mu = _on(thing.mu, grid, centre)
     system = build_system(lines(scanner), grid)
     factors = simulation.factors(scanner, system, drawn.scale, None if coarse_mu is None else jnp.asarray(coarse_mu))
-    return Counts(
-        np.asarray(drawn.counts),
-        np.asarray(drawn.additive),
-        np.broadcast_to(np.asarray(factors), drawn.counts.shape),
-        scanner.name,
-        metadata={
-            "object": thing.name,
-            "centre_mm": list(centre),
-            "trues": trues,
-            "trues_per_mm3": trues / volume,
-            "background": counting.background,
-            "psf_mm": counting.psf_mm,
-            "seed": counting.seed,
-            "attenuation": thing.mu is not None,
-        },
-        truth=_on(thing.activity, grid, centre),
-        affine=image_affine(grid, centre),
-    )
-
-
-def _files(what: Source) -> Object:
-    assert what.activity is not None
-    activity = read_nifti(what.activity)
-    mu = None if what.mu is None else read_nifti(what.mu)
-    for path, volume, check in ((what.activity, activity, _check_activity), (what.mu, mu, check_mu)):
-        if volume is not None:
-            try:
-                check(volume.array)
-            except DataError as error:
-                raise DataError(f"{path}: {error}") from error
-    return Object(what.activity.name, activity, mu)
+    metadata = {
+        "object": thing.name, "centre_mm": list(centre), "trues": total, "trues_per_mm3": total / volume,
+        "background": background, "psf_mm": psf_mm, "seed": seed, "attenuation": thing.mu is not None,
+    }  # fmt: skip
+    arrays = (np.asarray(drawn.counts), np.asarray(drawn.additive), np.broadcast_to(factors, drawn.counts.shape))
+    truth = _on(thing.activity, grid, centre)
+    return Counts(*arrays, scanner.name, metadata, truth, image_affine(grid, centre))
 
 
 def _check_activity(array: np.ndarray) -> None:
@@ -205,13 +173,6 @@ def _phantom(tracer: str, lesions: tuple[brain.Lesion, ...] = ()) -> Object:
     return Object(f"{tracer} phantom{number}", activity, mu, t1)
 
 
-def _with_lesions(what: Source, seed: int, fine: Grid, centre: tuple[float, float, float]) -> Object:
-    """The phantom with lesions where the scanner sees them."""
-    anatomy = brain.brain(fine.voxel_mm, what.tracer, fine.shape, centre_mm=centre)
-    kind: brain.Kind = what.kind  # pyrefly: ignore[bad-assignment] (checked against KINDS)
-    return _phantom(what.tracer, brain.random_lesions(seed, anatomy, what.lesions, kind))
-
-
 def _grids(
     scanner: Scanner,
     thing: Object,
@@ -222,7 +183,8 @@ def _grids(
 ) -> tuple[Grid, Grid]:
     """The grid to simulate on, which holds the object, and the one to reconstruct on."""
     plane_mm = scanner.ring_spacing_mm / 2
-    reach = _reach(thing, centre)
+    seen = [thing.activity] if thing.mu is None else [thing.activity, thing.mu]
+    reach = np.max([reach_mm(volume, centre) for volume in seen], axis=0).tolist()
     if planes is None:
         planes = min(2 * math.ceil(max(reach[2] / plane_mm - 0.5, 0)) + 1, scanner.planes)
     most = math.floor(min((scanner.radius_mm + scanner.depth_mm) / math.sqrt(2), scanner.field_of_view_mm)) - 1
@@ -244,41 +206,23 @@ def _grids(
     return fine, Grid((size, size, planes), (voxel, voxel, plane_mm))
 
 
-def _reach(thing: Object, centre: tuple[float, float, float]) -> list[float]:
-    """How far the object extends from the centre along x, y and z, in mm."""
-    far = np.zeros(3)
-    for volume in (thing.activity, thing.mu):
-        if volume is None or not volume.array.any():
-            continue
-        edges = []
-        for axis in range(3):
-            inside = np.flatnonzero(volume.array.any(axis=tuple({0, 1, 2} - {axis})))
-            edges.append((inside[0] - 0.5, inside[-1] + 0.5))
-        corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3)
-        points = np.matmul(corners, volume.affine[:3, :3].T) + volume.affine[:3, 3]
-        far = np.maximum(far, np.abs(points - centre).max(axis=0))
-    return far.tolist()
-
-
 def _on(volume: Volume | None, grid: Grid, centre: tuple[float, float, float]) -> np.ndarray | None:
     return None if volume is None else resample(volume, grid.shape, image_affine(grid, centre)).array
 
 
-def _write_truth(folder: Path | None, thing: Object, counts: Counts) -> list[str]:
+def _write_truth(folder: Path | None, thing: Object, counts: Counts) -> list[Path]:
     """The files written: what is known of the object, on the grid of the counts file's truth."""
     if folder is None or counts.truth is None or counts.affine is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, volume in (("truth", thing.activity), ("mu", thing.mu), ("t1", thing.t1)):
-        if volume is not None:
-            path = folder / f"{name}.nii.gz"
-            write_nifti(path, resample(volume, counts.truth.shape, counts.affine).array, counts.affine)
-            written.append(str(path))
-    return written
+    volumes = {"truth": thing.activity, "mu": thing.mu, "t1": thing.t1}
+    written = {folder / f"{name}.nii.gz": volume for name, volume in volumes.items() if volume is not None}
+    for path, volume in written.items():
+        write_nifti(path, resample(volume, counts.truth.shape, counts.affine).array, counts.affine)
+    return [*written]
 
 
-def _check_numbers(
+def _check_grid(
     scanner: Scanner, planes: int | None, slice_mm: float | None, size: int, voxel_mm: float | None
 ) -> None:
     if planes is not None and (planes % 2 == 0 or not 1 <= planes <= scanner.planes):

@@ -11,13 +11,13 @@ from medjax import iterate
 from medjax.diffusion.denoiser import denoise
 from medjax.diffusion.prior import Prior, Settings, denoiser, slices
 from medjax.diffusion.prior_file import SHIPPED, examples, load_prior, save_prior
-from medjax.diffusion.prior_training import initial_params, trainer
+from medjax.diffusion.prior_training import initial_params, trainer, training_slices
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 from medjax.models.model import Model
 from medjax.models.score_unet import score_unet
 from medjax.models.weights import load_weights, save_weights
-from medjax.tools.pet_prior import network
+from medjax.tools.pet_prior import default_network
 
 SMALL = Settings(widths=(8, 16), attention=(1,), size=16)
 HALF = jnp.full(2, 0.5)
@@ -25,13 +25,13 @@ HALF = jnp.full(2, 0.5)
 
 def training(key, settings, sigma_data, steps, rate, start=None):
     """The Algorithm, and its first state."""
-    model = network(settings)
+    model = default_network(settings)
     algorithm = trainer(model, settings, sigma_data, steps, rate)
     return algorithm, algorithm.init(initial_params(model, key, examples(settings), start), jax.random.key(1))
 
 
 def prior_of(params, sigma_data, settings):
-    return Prior(params, sigma_data, vp(), network(settings), settings)
+    return Prior(params, sigma_data, vp(), default_network(settings), settings)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,18 @@ def bias_apply(params, x, level, orientation, key=None):
     return x + params["bias"]
 
 
+def test_training_slices_are_those_that_emit():
+    volume = np.zeros((8, 8, 8, 2), np.float32)
+    volume[2:5, 1:7, 3:5, 0] = 1 + np.arange(6)[:, None]
+    volume[..., 1] = 7  # an MR image does not count
+    found = training_slices([volume, volume])
+    np.testing.assert_array_equal(found["axes"], 2 * ([0] * 3 + [1] * 6 + [2] * 2))
+    np.testing.assert_array_equal(found["slices"][3], volume[:, 1])
+    np.testing.assert_array_equal(training_slices([volume], (2,))["slices"], volume[:, :, 3:5].transpose(2, 0, 1, 3))
+    with pytest.raises(DataError, match="no slice has emission"):
+        training_slices([0 * volume])
+
+
 def test_rate_width_of_data_and_decay_are_traced():
     """Another learning rate is no other program, and a sweep over it is one: as many trainings by hand."""
     batch, traces = (jnp.ones((2, 16, 16, 1)), jnp.arange(2)), []
@@ -120,7 +132,7 @@ def test_a_foreign_network_is_saved_under_its_name_and_given_again(tmp_path, tra
     with pytest.raises(ConfigError, match=r"p\.npz: its network is 'bias', none of medjax; give it: load_prior"):
         load_prior(file)
     with pytest.raises(DataError, match="weights bias are none of this network"):
-        load_prior(file, network(SMALL))
+        load_prior(file, default_network(SMALL))
     back, x = load_prior(file, model), jnp.ones((2, 16, 16))
     assert back.model == model and back.settings == SMALL
     np.testing.assert_array_equal(slices(back)(x, HALF), slices(prior)(x, HALF))

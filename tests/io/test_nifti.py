@@ -239,3 +239,14 @@ def test_labels_stay_labels():
 def test_a_sheared_grid_is_refused():
     with pytest.raises(DataError, match="grid to resample to: sheared"):
         nifti.resample(Volume(volume(), AFFINE), (3, 3, 3), sheared())
+
+
+def test_reach_is_to_the_edges_of_what_is_not_zero():
+    array = np.zeros((5, 6, 7), np.float32)
+    array[1:3, 4, 2:6] = 1
+    one = Volume(array, AFFINE)
+    np.testing.assert_allclose(one.centre_mm, (10.0, -20.0, 30.0), atol=1e-4)
+    ends = [AFFINE[:3, :3] @ index + AFFINE[:3, 3] for index in ((0.5, 3.5, 1.5), (2.5, 4.5, 5.5))]
+    point = (8.0, 0.0, 100.0)
+    np.testing.assert_allclose(nifti.reach_mm(one, point), np.abs(np.subtract(ends, point)).max(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(nifti.reach_mm(Volume(0 * array, AFFINE), point), np.zeros(3))
