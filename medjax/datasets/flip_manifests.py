@@ -2,6 +2,7 @@
 
     records = read("waterbirds_seg", folder)          one `Record` an image
     train = load([r for r in records if r.split == "train"], side=512)
+    splits = load_splits(records, side=512)          all three
 
 Layouts, the first two as the published code (acharaakshit/label-flips) writes and reads them:
 
@@ -24,7 +25,7 @@ import numpy as np
 
 from medjax.errors import ConfigError, DataError
 from medjax.io.tables import read_table
-from medjax.phantoms.scenes import SCENES, Scenes
+from medjax.phantoms.scenes import SCENES, Scenes, Splits
 
 SPLITS = ("train", "validation", "test")
 CATEGORIES = ("cat", "dog")  # of COCO-CD, in the order of its classes
@@ -111,6 +112,11 @@ def load(records: Sequence[Record], side: int) -> Scenes:
     images, labels = zip(*(_load(record, side) for record in records), strict=True)
     group = np.array([SCENES * one.kind + one.scene for one in records], np.int32)
     return Scenes(np.stack(images), np.stack(labels), group)
+
+
+def load_splits(records: Sequence[Record], side: int) -> Splits:
+    """The records of each split, as `load` reads them; raises as it does."""
+    return Splits(*(load([record for record in records if record.split == name], side) for name in SPLITS))
 
 
 def _load(record: Record, side: int) -> tuple[np.ndarray, np.ndarray]:
