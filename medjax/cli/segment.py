@@ -42,11 +42,6 @@ OwnNetwork = Annotated[
 ]
 
 
-@app.callback()
-def _segment() -> None:
-    pass
-
-
 app.command("flips")(flips_command)  # another name for `medjax shortcuts flips`
 
 
