@@ -19,11 +19,11 @@ from medjax.atomic import write_csv
 from medjax.datasets.labelled_folders import LabelledImages, digest, read, read_trusted
 from medjax.errors import ConfigError, DataError
 from medjax.labels import scores, thresholds
-from medjax.labels.audit import ImageLabels, Images, check_network, predict, training_dynamics
+from medjax.labels.audit import ImageLabels, Images, predict, training_dynamics
 from medjax.labels.dynamics import Settings
 from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
-from medjax.models.model import Network
+from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
 from medjax.report.html import Figure, Report, Section, Table, write_report
 from medjax.report.label_pairs import label_pairs
@@ -94,7 +94,7 @@ def audit(
     checked = None if trusted is None else read_trusted(trusted, data.names)
     number = int(data.labels.max()) + 1 if classes is None else classes
     part = network_part(network or small_unet, number)
-    check_network(part.value, data.images, number)
+    check_network(part.value, data.images.shape[1:], number)
     config = {
         **{name: str(it) if isinstance(it, Path) else "array" for name, it in (("images", images), ("masks", masks))},
         "size": size, "classes": classes or 0, "epochs": epochs, "seed": seed,

@@ -25,13 +25,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from medjax.atomic import write_text
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
-from medjax.labels.audit import check_network
-from medjax.models.model import Network
+from medjax.models.model import Network, check_network
 from medjax.models.networks import build, settings_of
 from medjax.running.arrays import load_arrays
 from medjax.running.network_part import network_part
@@ -79,7 +77,7 @@ def choose_network(given: Given, plan: Plan) -> tuple[Network, dict[str, Any]]:
     else:
         part = network_part(given, plan)
         network, remembered = part.value, part.identity
-    check_network(network, np.zeros((1, *plan.patch, len(plan.channels)), np.float32), plan.classes)
+    check_network(network, (*plan.patch, len(plan.channels)), plan.classes)
     return network, remembered
 
 
