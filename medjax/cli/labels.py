@@ -21,11 +21,7 @@ MaskDir = Annotated[
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Work directory.", show_default=False)]
 Detector = Annotated[str, typer.Option(help="Score that ranks: vog, dice_mean, softmin, … (all are written).")]
 Threshold = Annotated[
-    str,
-    typer.Option(
-        help="Threshold that flags: otsu, mixture, mad, a fraction such as 0.1, or FILE.py:NAME, a function "
-        "scores → flags."
-    ),
+    str, typer.Option(help="Threshold that flags: otsu, mixture, mad, a fraction such as 0.1, or yours, FILE.py:NAME.")
 ]
 Trusted = Annotated[
     Path | None,

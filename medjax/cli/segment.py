@@ -38,15 +38,8 @@ Network = Annotated[
 ]
 OwnNetwork = Annotated[
     str | None,
-    typer.Option(
-        "--network", metavar="FILE.py:NAME", help="The network of your own that the model was trained with, unchanged."
-    ),
+    typer.Option("--network", metavar="FILE.py:NAME", help="Your own network, with which the model was trained."),
 ]
-
-
-@app.callback()
-def _segment() -> None:
-    pass
 
 
 app.command("flips")(flips_command)  # another name for `medjax shortcuts flips`

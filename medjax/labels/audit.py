@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 
 from medjax import iterate
 from medjax.labels import dynamics, scores
-from medjax.labels.checks import ImageLabels, Images, check_network, check_run
+from medjax.labels.checks import ImageLabels, Images, check_run
 from medjax.labels.dynamics import Batch, Settings
 from medjax.labels.followed import Snapshot, advance, begin, snapshot
 from medjax.labels.probe import probe
@@ -31,7 +31,7 @@ from medjax.models.model import Network, finest_logits
 from medjax.training.batches import Batches, from_arrays
 from medjax.training.state import TrainState, require_finite_loss
 
-__all__ = ["Snapshot", "check_network", "continue_training", "predict", "segmentation_dice", "training_dynamics"]
+__all__ = ["Snapshot", "continue_training", "predict", "segmentation_dice", "training_dynamics"]
 
 
 def training_dynamics(

@@ -14,7 +14,7 @@ from medjax.labels import scores
 from medjax.labels.dynamics import Settings
 from medjax.labels.probe import Probe, image_losses
 from medjax.labels.scores import LabelScore
-from medjax.models.model import Network, finest_logits
+from medjax.models.model import Network, check_network
 
 RIDING = ("loss",)  # the gradients that a training step has anyway
 Images = Float[np.ndarray, "image *space channel"]
@@ -36,27 +36,9 @@ def check_run(
     """
     chosen = _chosen(label_scores, probe)
     _check_data(images, labels, settings)
-    check_network(model, images, settings.classes)
+    check_network(model, images.shape[1:], settings.classes)
     _check_scores(chosen, labels, settings.classes)
     return chosen
-
-
-def check_network(model: Network, images: Images, classes: int) -> None:
-    """Pass a network that gives logits of these classes for these images; nothing is computed.
-
-    Raises:
-        DataError: it does not take images of that size, or gives something else.
-    """
-    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    try:
-        params = jax.eval_shape(model.init, jax.random.key(0), one)
-        found = jax.eval_shape(partial(finest_logits, model), params, one)
-    except Exception as error:  # whatever a user's network raises
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise DataError(f"the network does not take images of {images.shape[1:]} (space, channel): {reason}") from error
-    shape, wanted = getattr(found, "shape", f"a {type(found).__name__}"), (1, *images.shape[1:-1], classes)
-    if shape != wanted:
-        raise DataError(f"the network gives {shape} for an image of {images.shape[1:]}; expected {wanted}")
 
 
 def _check_data(images: np.ndarray, labels: np.ndarray, s: Settings) -> None:

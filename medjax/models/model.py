@@ -10,13 +10,15 @@ built equally, so what is compiled for one is found again for the other.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from medjax.errors import ConfigError
+from medjax.errors import ConfigError, DataError
 
 
 @runtime_checkable
@@ -84,6 +86,24 @@ def finest_logits(
     """
     outputs = model.apply(params, images, key=key)
     return outputs[0] if isinstance(outputs, tuple | list) else outputs
+
+
+def check_network(model: Network, shape: tuple[int, ...], classes: int) -> None:
+    """Pass a network that gives logits of these classes for images of `shape` (*space, channel); nothing is computed.
+
+    Raises:
+        DataError: it does not take such images, or gives something else.
+    """
+    one = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    try:
+        params = jax.eval_shape(model.init, jax.random.key(0), one)
+        found = jax.eval_shape(partial(finest_logits, model), params, one)
+    except Exception as error:  # whatever a user's network raises
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise DataError(f"the network does not take images of {shape} (space, channel): {reason}") from error
+    given, wanted = getattr(found, "shape", f"a {type(found).__name__}"), (1, *shape[:-1], classes)
+    if given != wanted:
+        raise DataError(f"the network gives {given} for an image of {shape}; expected {wanted}")
 
 
 SPLIT = ("features", "head")

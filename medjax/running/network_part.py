@@ -17,7 +17,7 @@ def network_part(given: Any, argument: Any, option: str = "--network") -> Part:
         ConfigError: it is neither, it raises, or the network cannot be hashed.
     """
     value = given.value if isinstance(given, Part) else given
-    name = given.name if isinstance(given, Part) else getattr(value, "__qualname__", type(value).__qualname__)
+    name = given.name if isinstance(given, Part) else getattr(value, "__name__", type(value).__name__)
     try:
         if isinstance(value, type) or not isinstance(value, Network):
             value = value(argument)

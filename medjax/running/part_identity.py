@@ -33,7 +33,7 @@ def as_part(part: Any) -> Part:
     """A Part as it is; an object from a notebook as a Part of its own name or its type's, with its `identity`."""
     if isinstance(part, Part):
         return part
-    return Part(getattr(part, "__qualname__", type(part).__qualname__), identity(part), part)
+    return Part(getattr(part, "__name__", type(part).__name__), identity(part), part)
 
 
 def identity(part: Any) -> str:

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 from medjax import iterate
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
-from medjax.models.model import Network, finest_logits
+from medjax.models.model import Network, check_network, finest_logits
 from medjax.segmentation.patches import Batches, Prepared, patches, prepare
 from medjax.segmentation.plan import Case, Plan
 from medjax.training import state as training_state
@@ -115,8 +115,8 @@ def train_fold(
     batches = patches(training, source_patch(augmentation, plan.patch), plan.patch, plan.batch, (seed, 0))
     unseen = patches(validation, plan.patch, plan.patch, plan.batch, (seed, 1))
     number = max(iterations // VALIDATED, 1)
+    check_network(model, (*plan.patch, len(plan.channels)), plan.classes)
     fold = init(model, plan, seed) if state is None else state
-    _check_logits(model, fold.state.params, plan)
     left = epochs * iterations - int(fold.state.step)
     with read_ahead(batches) as ahead:
         for now, infos in iterate.loop(
@@ -237,13 +237,6 @@ def _loss(model: Network, settings: Settings, params: PyTree, batch: tuple[Array
     logits = model.apply(params, images, key=jax.random.fold_in(key, len(images)))
     levels = logits if isinstance(logits, tuple) else (logits,)
     return jnp.mean(deep_supervision(levels, labels, loss=partial(dice_ce, batch=settings.batch_dice)))
-
-
-def _check_logits(model: Network, params: PyTree, plan: Plan) -> None:
-    image = jax.ShapeDtypeStruct((1, *plan.patch, len(plan.channels)), jnp.float32)
-    shape, wanted = jax.eval_shape(partial(finest_logits, model), params, image).shape, (1, *plan.patch, plan.classes)
-    if shape != wanted:
-        raise DataError(f"model: logits of shape {shape} for a patch of {image.shape}; expected {wanted}")
 
 
 def _optimizer(rate: Callable[[Any], Any]) -> optax.GradientTransformation:

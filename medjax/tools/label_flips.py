@@ -64,8 +64,8 @@ def label_flips(
     confusion, risk = _compare(pairs, known, probabilities or logits, probabilities is not None)
     group = np.array([group_of.get(name, "") for name in pairs])
     fractions = {"all pixels": flips.decompose(confusion.sum(0)), "mean of images": flips.image_mean(confusion)}
-    for one in sorted(set(group) - {""}):
-        fractions[f"group {one}"] = flips.decompose(confusion[group == one].sum(0))
+    named = sorted(set(group) - {""})
+    fractions |= {f"group {one}": flips.decompose(confusion[group == one].sum(0)) for one in named}
     each, number = flips.decompose(confusion), 2 * (len(known) - 1)
     scenes = set(group) == {str(one) for one in range(number)}
     gaps = np.asarray(flips.gaps(flips.by_group(confusion, group.astype(int), number))) if scenes else None

@@ -19,11 +19,11 @@ from medjax.atomic import write_csv
 from medjax.datasets.labelled_folders import LabelledImages, digest, read, read_trusted
 from medjax.errors import ConfigError, DataError
 from medjax.labels import scores, thresholds
-from medjax.labels.audit import check_network, predict, training_dynamics
+from medjax.labels.audit import ImageLabels, Images, predict, training_dynamics
 from medjax.labels.dynamics import Settings
 from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
-from medjax.models.model import Network
+from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
 from medjax.report.html import Figure, Report, Section, Table, write_report
 from medjax.report.label_pairs import label_pairs
@@ -39,8 +39,6 @@ FEWEST = 16  # images, below which there is nothing to compare with
 SHOWN = 24
 WIDTHS = (8, 16, 32, 48)  # of the default network
 
-Images = Float[np.ndarray, "image *space 1"]
-ImageLabels = Int[np.ndarray, "image *space"]
 Scores = Mapping[str, LabelScore | Part]
 Threshold = Callable[[np.ndarray], np.ndarray]  # scores → flags
 
@@ -96,7 +94,7 @@ def audit(
     checked = None if trusted is None else read_trusted(trusted, data.names)
     number = int(data.labels.max()) + 1 if classes is None else classes
     part = network_part(network or small_unet, number)
-    check_network(part.value, data.images, number)
+    check_network(part.value, data.images.shape[1:], number)
     config = {
         **{name: str(it) if isinstance(it, Path) else "array" for name, it in (("images", images), ("masks", masks))},
         "size": size, "classes": classes or 0, "epochs": epochs, "seed": seed,
@@ -125,9 +123,9 @@ def small_unet(classes: int) -> Network:
 def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: int | None) -> LabelledImages:
     if isinstance(images, Path) and isinstance(masks, Path):
         return read(images, masks, size, classes, FEWEST)
-    if isinstance(images, Path) or isinstance(masks, Path) or images.shape != (*masks.shape, 1):
+    if isinstance(images, Path) or isinstance(masks, Path) or images.shape[:-1] != masks.shape:
         found = [str(it) if isinstance(it, Path) else it.shape for it in (images, masks)]
-        raise DataError(f"images {found[0]}, masks {found[1]}; expected two folders, or (image, *space, 1) and labels")
+        raise DataError(f"images {found[0]}, masks {found[1]}; expected two folders, or arrays of one shape")
     return LabelledImages([str(number) for number in range(len(images))], images, masks)
 
 

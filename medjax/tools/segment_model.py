@@ -25,13 +25,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from medjax.atomic import write_text
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
-from medjax.labels.audit import check_network
-from medjax.models.model import Network
+from medjax.models.model import Network, check_network
 from medjax.models.networks import build, settings_of
 from medjax.running.arrays import load_arrays
 from medjax.running.network_part import network_part
@@ -79,7 +77,7 @@ def choose_network(given: Given, plan: Plan) -> tuple[Network, dict[str, Any]]:
     else:
         part = network_part(given, plan)
         network, remembered = part.value, part.identity
-    check_network(network, np.zeros((1, *plan.patch, len(plan.channels)), np.float32), plan.classes)
+    check_network(network, (*plan.patch, len(plan.channels)), plan.classes)
     return network, remembered
 
 
@@ -111,6 +109,41 @@ def _built_in(name: str, plan: Plan) -> dict[str, Any]:
 
 def _called(network: Mapping[str, Any]) -> str:
     return f"{network['name']} (SHA-256 {network['sha256'][:12]}…)" if "sha256" in network else network["name"]
+
+
+def open_design(folder: Path, dataset: dict[str, Any], given: Given, make: Callable[[], Plan]) -> tuple[Plan, Network]:
+    """Plan and network of a folder, chosen once: all folds are trained on the same data with the same settings.
+
+    `dataset` is what dataset.json says of data and settings; `make` plans for them.
+
+    Raises:
+        ConfigError, DataError: as `choose_network`, or a file cannot be read.
+        WorkdirError: the folder holds a model of other data, settings or network.
+    """
+    if (folder / "plan.json").is_file():
+        there = read_design(folder)
+        _check_same(folder, there.dataset, dataset)
+        return there.plan, same_network(folder, there, given)
+    plan = make()
+    network, remembered = choose_network(given, plan)
+    write_design(folder, Design(plan, remembered, dataset))
+    return plan, network
+
+
+def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise a WorkdirError that names what differs between two descriptions."""
+    cases = [set(one.get("cases", [])) for one in (there, here)]
+    if odd := sorted(cases[0] ^ cases[1]):
+        owner, other = ("the model", "the data set") if odd[0] in cases[0] else ("the data set", "the model")
+        raise WorkdirError(
+            f"{folder}: {len(odd)} cases differ, {odd[0]} is in {owner}, not in {other}; "
+            "expected the data set that it was planned for, or another folder"
+        )
+    pairs = [(name, there[name], here[name]) for name in ("channel_names", "labels", "file_ending")]
+    pairs += [(name, there["settings"].get(name), value) for name, value in here["settings"].items()]
+    for name, old, new in pairs:
+        if old != new:
+            raise WorkdirError(f"{folder}: its {name} is {old}, here {new}; expected one, or another folder")
 
 
 def write_design(folder: Path, design: Design) -> None:

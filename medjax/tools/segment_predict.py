@@ -51,10 +51,10 @@ def predict(
     trained = load_model(model, folds=folds, best=best, network=network)
     pieces = trained.keep if keep is None else _pieces(keep, trained.labels)
     cases = cases_of(images, len(trained.plan.channels), trained.ending)
+    axes = (0, 1, 2) if mirror else ()
     output.mkdir(parents=True, exist_ok=True)
     for files in track(cases, "predicting"):
         scan = read_scan(files, trained.plan.classes)
-        axes = (0, 1, 2) if mirror else ()
         with naming(files.images[0]):
             prediction = predict_case(
                 trained.network, trained.params, scan.image, scan.spacing, trained.plan, mirror=axes, keep=pieces

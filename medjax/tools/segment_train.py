@@ -10,6 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.io.nnunet_raw import RawDataset, read_dataset, read_scan
 from medjax.io.tables import read_table
 from medjax.models.model import Network
+from medjax.models.networks import settings_of
 from medjax.report.figures import curves
 from medjax.running.arrays import save_arrays
 from medjax.running.progress import say, track
@@ -31,17 +33,7 @@ from medjax.segmentation.patches import Prepared, prepare
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan
 from medjax.segmentation.resample import Shape
 from medjax.tools import defaults
-from medjax.tools.segment_model import (
-    TRAIN_ANEW,
-    Design,
-    Given,
-    choose_network,
-    naming,
-    read_arrays,
-    read_design,
-    same_network,
-    write_design,
-)
+from medjax.tools.segment_model import TRAIN_ANEW, Given, naming, open_design, read_arrays
 
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
 
@@ -83,6 +75,8 @@ def train(
     for option, value in (("--rate", rate), ("--memory-gb", memory_gb)):
         if not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{option} {value:g}; expected a finite number above 0")
+    if isinstance(network, str):
+        settings_of(network, {})  # a name that is none is told before all data are read
     data = read_dataset(dataset)
     parts = folds(len(data.training), seed, min(FOLDS, len(data.training)))
     if fold not in ("all", *range(len(parts))):
@@ -95,12 +89,12 @@ def train(
         "channel_names": list(data.channels), "labels": dict(data.labels), "file_ending": data.ending,
         "cases": sorted(case.name for case in data.training), "settings": settings,
     }  # fmt: skip
-    design, model = _design(output, data, described, planning, network)
+    design, model = open_design(output, described, network, partial(_plan, data, planning))
     say(_description(design))
     pending = [number for number in wanted if not _validation(output, number).is_file()]
     for number in sorted(set(wanted) - set(pending)):
         say(f"fold {number}: finished before")
-    ready = [_prepared(data, k, design) for k in track(range(len(data.training)), "preparing")] if pending else []
+    ready = [_prepared(data, k, design) for k in track(len(data.training), "preparing")] if pending else []
     for number in pending:
         with open_workdir(output / f"fold_{number}", settings) as work:
             _fold(work, model, data, ready, parts[number], design, number, training)
@@ -110,36 +104,10 @@ def train(
     return Training(output, design, model, data.labels, dice, keep)
 
 
-def _design(
-    folder: Path, data: RawDataset, described: dict[str, Any], planning: dict[str, Any], given: Given
-) -> tuple[Plan, Network]:
-    """Plan and network, chosen once; folds of one model are trained on the same data with the same settings."""
-    if (folder / "plan.json").is_file():
-        there = read_design(folder)
-        _same(folder, there.dataset, described)
-        return there.plan, same_network(folder, there, given)
-    numbers, files = track(range(len(data.training)), "reading"), [str(case.images[0]) for case in data.training]
+def _plan(data: RawDataset, planning: Mapping[str, Any]) -> Plan:
+    numbers, files = track(len(data.training), "reading"), [str(case.images[0]) for case in data.training]
     found = fingerprint((_case(data, k) for k in numbers), data.classes, data.channels, files)
-    design = plan(found, **planning)
-    network, remembered = choose_network(given, design)
-    write_design(folder, Design(design, remembered, described))
-    return design, network
-
-
-def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise a WorkdirError that names what differs between two descriptions."""
-    cases = [set(one.get("cases", [])) for one in (there, here)]
-    if odd := sorted(cases[0] ^ cases[1]):
-        owner, other = ("the model", "the data set") if odd[0] in cases[0] else ("the data set", "the model")
-        raise WorkdirError(
-            f"{folder}: {len(odd)} cases differ, {odd[0]} is in {owner}, not in {other}; "
-            "expected the data set that it was planned for, or another folder"
-        )
-    pairs = [(name, there[name], here[name]) for name in ("channel_names", "labels", "file_ending")]
-    pairs += [(name, there["settings"].get(name), value) for name, value in here["settings"].items()]
-    for name, old, new in pairs:
-        if old != new:
-            raise WorkdirError(f"{folder}: its {name} is {old}, here {new}; expected one, or another folder")
+    return plan(found, **planning)
 
 
 def _prepared(data: RawDataset, number: int, design: Plan) -> Prepared:

@@ -9,13 +9,13 @@ import pytest
 
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.labels import scores
-from medjax.labels.audit import check_network, continue_training, predict, training_dynamics
+from medjax.labels.audit import continue_training, predict, training_dynamics
 from medjax.labels.dynamics import Settings, cyclic_rate
 from medjax.labels.errors import corrupt
 from medjax.labels.probe import probe
 from medjax.labels.scores import LabelScore
 from medjax.metrics.detection import auroc
-from medjax.models.model import Model
+from medjax.models.model import Model, check_network
 from medjax.models.unet import unet
 from medjax.phantoms.echo import echo
 from medjax.training.batches import batch_indices
@@ -233,7 +233,7 @@ def test_a_folder_of_another_run_is_refused(small, tmp_path):
 )
 def test_a_network_that_is_none_is_one_line(apply, message):
     with pytest.raises(DataError, match=message) as error:
-        check_network(Model(lambda key, x: {}, apply), np.zeros((8, 16, 16, 1), np.float32), 4)
+        check_network(Model(lambda key, x: {}, apply), (16, 16, 1), 4)
     assert "\n" not in str(error.value)
 
 
@@ -254,6 +254,6 @@ def test_images_that_cannot_be_trained_on_are_refused():
 def test_a_network_of_several_levels_is_judged_by_its_finest():
     deep = Model(TWO_LAYERS.init, lambda params, x, key=None: (apply_two_layers(params, x), x[:, ::2, ::2]))
     images = np.random.default_rng(0).uniform(size=(2, 16, 16, 1)).astype(np.float32)
-    check_network(deep, images, 4)
+    check_network(deep, images.shape[1:], 4)
     params = deep.init(jax.random.key(0), images)
     np.testing.assert_array_equal(predict(deep, params, images), predict(TWO_LAYERS, params, images))

@@ -92,8 +92,6 @@ def test_prediction_does_not_compute_coarse_logits():
 
 
 def test_a_network_of_other_classes_is_refused():
-    with pytest.raises(
-        DataError, match=r"model: logits of shape \(1, 12, 12, 12, 4\) for a patch of .*; expected \(1, 12"
-    ):
+    with pytest.raises(DataError, match=r"the network gives \(1, 12, 12, 12, 4\) for an image of .*; expected \(1, 12"):
         trained(network(classes=4))
     assert init(network(), PLAN, 0).state.params["second"].shape[-1] == 3
