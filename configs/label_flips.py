@@ -34,6 +34,7 @@ def get_config(preset: str) -> ConfigDict:
                 "contrast": 1.5,
                 "noise": 0.1,
             },
+            "population": {"strategy": "", "width": 0},  # loop, vmap, shard; members at once; default: of the backend
             "model": {"widths": (32, 64, 128, 256, 512) if paper else (8, 16, 32) if small else (8, 8)},
             "training": {
                 "rate": 1e-4 if paper else 1e-2,

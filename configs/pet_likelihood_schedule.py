@@ -21,8 +21,10 @@ def get_config(preset: str) -> ConfigDict:
             "batch": 2 if tiny else 8,
             "unet_steps": 2 if tiny else 20000 if paper else 800,
             "unrolled_steps": 2 if tiny else 5000 if paper else 200,
+            "rate": 2e-3,  # Adam's largest
         }
     )
+    config.population = ConfigDict({"strategy": "", "width": 0})  # of networks trained together; the backend's default
     config.volume = ConfigDict(
         {"planes": 9 if tiny else 63, "head": 0, "trues_per_mm3": 10.0, "iterations": 4.0 if tiny else 20.0}
     )

@@ -7,137 +7,112 @@ penalties and BSREM, all tuned alike on validation scans. Then bias against stan
 over seeds of the sampler an uncertainty map, with the question that such a map must answer: does it cover the truth?
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._pet import Scans
-from experiments._pet_study import (
-    NAMES,
-    TESTED,
-    Study,
-    heads,
-    plot_images,
-    reconstructed,
-    run_study,
-    scanned,
-    study_metrics,
-    study_table,
-    tuning_table,
-)
+from experiments.pet import comparison, subjects, summary
+from experiments.pet.comparison import TESTED, Session, Study
+from experiments.pet.methods import title
 from medjax.diffusion.posterior import coverage, summarise
+from medjax.errors import MedjaxError
 from medjax.metrics.image import bias_and_standard_deviation, nrmse
 from medjax.report.figures import curves, montage
-from medjax.report.html import Figure, Report, Section, Table
-from medjax.running.experiment import Result, run_module
+from medjax.report.html import Figure, Section, Table
+from medjax.running.experiment import Result, attempts, run_module
 from medjax.running.workdir import WorkDir, save_figure
 
 METHODS = ("osem", "map_em", "patch_map_em", "bsrem", "naive", "dps", "dds", "dds_delta")
 CURVES = ("osem", "map_em", "dds", "dds_delta")  # bias against deviation, along the first knob
 SAMPLERS = ("dds", "dds_delta")  # of which many seeds are drawn
 LEVELS = (0.5, 0.8, 0.9)  # of the intervals whose coverage is counted
+TRACED = ("seed",)  # what members of a population may differ in
 
 
-def run(config: ConfigDict, work: WorkDir, denoiser: Any = None) -> Result:
-    """Tune, reconstruct, judge; then bias and deviation, and what many seeds say."""
-    study = run_study(config, work, METHODS, denoiser)
-    metrics = study_metrics(study)
-    noise, noise_figure = _bias_and_deviation(config, work, study)
-    certain, figures, table = _posterior(config, work, study)
-    metrics |= noise | certain
-    levels = config.scan.trues_per_mm3
-    merit = study_table(metrics, tuple(study.images), levels)
+def run(config: ConfigDict, work: WorkDir, *, denoiser: Any = None) -> Result:
+    """Tune, reconstruct, judge; then bias and deviation, and what many seeds say. `denoiser`: see `sessions`."""
+    return _study(config, *comparison.sessions([config], [work], denoiser))
+
+
+def population(
+    configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, denoiser: Any = None
+) -> list[Result | MedjaxError]:
+    """The studies one after the other; what is compiled serves all."""
+    return attempts(_study, configs, comparison.sessions(configs, works, denoiser))
+
+
+def _study(config: ConfigDict, session: Session) -> Result:
+    lowest, lesions, seeds, test = min(session.levels), config.scan.lesions, config.posterior.seeds, config.test
+    study = comparison.run_study(config, session, METHODS)
+    noise, noise_figure = _bias_and_deviation(study, lowest, config.noise.realisations, lesions)
+    certain, figures, table = _posterior(study, lowest, seeds)
     sections = [
-        Section("Images", "", [plot_images(study, work, level) for level in levels]),
-        Section("Figures of merit", "In the brain, against the truth.", table=merit),
-        Section("Tuning", "", table=tuning_table(study)),
         Section("Bias and deviation", "Along each method's first knob, at the lowest counts.", [noise_figure]),
-        Section("Uncertainty", f"{config.posterior.seeds} seeds on one scan.", figures, table),
+        Section("Uncertainty", f"{seeds} seeds on one scan.", figures, table),
     ]
-    return Result({k: float(v) for k, v in metrics.items()}, _report(config, sections), merit)
-
-
-def _bias_and_deviation(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[str, float], Figure]:
-    """Normalised bias and deviation of realisations of one scan, for each value of a method's first knob."""
-    lowest = float(min(config.scan.trues_per_mm3))
-    made = scanned(
-        work, "noise", study.bench, config, lambda: heads(study.bench, TESTED, 1, config), config.noise.realisations
+    published = (
+        "2.5 trues/mm³ are what 1 % of a full scan's counts come to. The published figures of the paper (26.1, 23.7 "
+        "and 21.2 % NRMSE for OSEM, patch MAP-EM and DDS-δ) are of other data: real [18F]DPA-714 scans in 3-D."
     )
-    cases = made.where(made.level == np.float32(lowest))
+    heading = "Conditional diffusion sampling at low counts"
+    found = noise | certain
+    return summary.summarise(study, heading, published, found, sections, test.heads, lesions, test.realisations)
+
+
+def _bias_and_deviation(study: Study, level: float, realisations: int, lesions: int) -> tuple[dict[str, float], Figure]:
+    """Normalised bias and deviation of realisations of one scan, for each value of a method's first knob."""
+    session = study.session
+    cases = session.scans("noise", lambda: subjects.held_out(session.setup, TESTED, 1, lesions), realisations)
+    cases = cases.at_level(level)
     metrics: dict[str, float] = {}
-    curve: dict[str, tuple[list[float], list[float]]] = {}
+    series: dict[str, np.ndarray] = {}
+    axis = np.linspace(0, 0.6, 61)  # of deviation: each curve is interpolated on it, between its own ends
     for name in CURVES:
-        method, best = study.methods[name], study.tuned[name].knobs[lowest]
+        method, best = study.methods[name], study.tuned[name].best[level]
         knob, values = next(iter(method.grid.items()))
-        curve[name] = ([], [])
+        points = []
         for value in values:
-            tuned = {lowest: best | {knob: value}}
-            done = reconstructed(work, f"noise_{name}_{value:g}", method, cases, tuned, config.seed)
-            found = bias_and_standard_deviation(done["image"], cases.truth[0], cases.mask[0], cases.white[0])
-            metrics[f"noise_bias/{name}/{value:g}"] = float(found.normalised_bias)
-            metrics[f"noise_deviation/{name}/{value:g}"] = float(found.normalised_deviation)
-            curve[name][0].append(float(found.normalised_deviation))
-            curve[name][1].append(float(found.normalised_bias))
-    return metrics, _curves_of(curve, work, lowest)
+            knobs = {level: best | {knob: value}}
+            done = session.reconstruct(f"noise_{name}_{value:g}", method.run, cases, knobs)
+            found = bias_and_standard_deviation(done.image, cases.truth[0], cases.mask[0], cases.white[0])
+            points.append((float(found.normalised_deviation), float(found.normalised_bias)))
+            metrics[f"noise_deviation/{name}/{value:g}"], metrics[f"noise_bias/{name}/{value:g}"] = points[-1]
+        deviation, bias = np.array(sorted(points)).T
+        series[title(name)] = np.interp(axis, deviation, bias, np.nan, np.nan)
+    drawn = curves(axis, series, "standard deviation / mean in white matter", "normalised bias in the brain")
+    return metrics, Figure(save_figure(session.work, "bias", drawn), f"{level:g} trues/mm³, one head.")
 
 
-def _curves_of(curve: dict[str, tuple[list[float], list[float]]], work: WorkDir, level: float) -> Figure:
-    """All curves over one axis of deviation: each is interpolated on it, between its own ends."""
-    x = np.linspace(0, 0.6, 61)
-    series = {}
-    for name, (deviation, bias) in curve.items():
-        order = np.argsort(deviation)
-        series[NAMES[name]] = np.interp(x, np.array(deviation)[order], np.array(bias)[order], np.nan, np.nan)
-    drawn = curves(x, series, "standard deviation / mean in white matter", "normalised bias in the brain")
-    return Figure(save_figure(work, "bias", drawn), f"{level:g} trues/mm³, one head.")
-
-
-def _posterior(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[str, float], list[Figure], Table]:
-    """Mean, deviation and coverage over seeds, on the first scan of the lowest level."""
-    lowest, seeds = float(min(config.scan.trues_per_mm3)), config.posterior.seeds
-    one = study.cases.where(np.flatnonzero(study.cases.level == np.float32(lowest))[:1])
-    repeated = Scans(*(np.repeat(array, seeds, axis=0) for array in one))
+def _posterior(study: Study, level: float, seeds: int) -> tuple[dict[str, float], list[Figure], Table]:
+    """Mean, deviation and coverage over seeds, on the first scan of a count level."""
+    session, one = study.session, study.cases.at_level(level).where([0])
     truth, mask = jnp.asarray(one.truth[0]), jnp.asarray(one.mask[0])
-    affine = np.diag([*study.bench.grid.voxel_mm, 1.0])
+    affine = np.diag([*session.setup.grid.voxel_mm, 1.0])
     metrics: dict[str, float] = {}
     figures: list[Figure] = []
     rows: list[list[Any]] = []
     for name in SAMPLERS:
-        done = reconstructed(work, f"seeds_{name}", study.methods[name], repeated, study.tuned[name].knobs, config.seed)
-        samples = jnp.asarray(done["image"])
-        summary = summarise(samples)
-        share = np.asarray(coverage(samples, truth, mask, jnp.asarray(LEVELS)))
-        metrics |= {f"coverage/{name}/{level:g}": float(value) for level, value in zip(LEVELS, share, strict=True)}
-        metrics[f"nrmse_of_mean/{name}"] = float(nrmse(summary.mean, truth, mask))
+        run, best = study.methods[name].run, study.tuned[name].best
+        samples = jnp.asarray(session.reconstruct(f"seeds_{name}", run, one.repeated(seeds), best).image)
+        posterior = summarise(samples)
+        covered = np.asarray(coverage(samples, truth, mask, jnp.asarray(LEVELS))).tolist()
+        metrics |= {f"coverage/{name}/{interval:g}": value for interval, value in zip(LEVELS, covered, strict=True)}
+        metrics[f"nrmse_of_mean/{name}"] = float(nrmse(posterior.mean, truth, mask))
         metrics[f"nrmse_of_sample/{name}"] = float(np.mean([float(nrmse(image, truth, mask)) for image in samples]))
-        metrics[f"sample_variation/{name}"] = float(jnp.mean(summary.variation, where=mask))
-        error = jnp.abs(summary.mean - truth)
+        metrics[f"sample_variation/{name}"] = float(jnp.mean(posterior.variation, where=mask))
         shown = {
-            "Truth": truth, "one sample": samples[0], "mean": summary.mean,
-            "standard deviation": summary.standard_deviation, "|mean − truth|": error,
+            "Truth": truth, "one sample": samples[0], "mean": posterior.mean,
+            "standard deviation": posterior.standard_deviation, "|mean − truth|": jnp.abs(posterior.mean - truth),
         }  # fmt: skip
-        drawn = montage({k: np.asarray(v) for k, v in shown.items()}, affine, note=f"{NAMES[name]}, {seeds} seeds")
-        figures.append(Figure(save_figure(work, f"uncertainty_{name}", drawn), f"{NAMES[name]}."))
-        rows.append([NAMES[name], *(round(float(value), 3) for value in share)])
-    table = Table(
-        ["truth inside the interval of", *(f"{level:.0%}" for level in LEVELS)],
-        rows,
-        "Share of the brain's voxels; a calibrated posterior has the interval's own level.",
-    )
-    return metrics, figures, table
-
-
-def _report(config: ConfigDict, sections: list[Section]) -> Report:
-    summary = [
-        f"Simulated FDG-like scans on the {config.scan.scanner} ring, {config.scan.background:.0%} of the prompts "
-        f"background, {config.test.heads} held-out deformations of the MNI152 head with {config.scan.lesions} lesions "
-        f"each, {config.test.realisations} noise realisations; images have voxels of {config.grid.voxel_mm:g} mm.",
-        "2.5 trues/mm³ are what 1 % of a full scan's counts come to. The published figures of the paper (26.1, 23.7 "
-        "and 21.2 % NRMSE for OSEM, patch MAP-EM and DDS-δ) are of other data: real [18F]DPA-714 scans in 3-D.",
-    ]
-    return Report("Conditional diffusion sampling at low counts", summary, sections)
+        drawn = montage({k: np.asarray(v) for k, v in shown.items()}, affine, note=f"{title(name)}, {seeds} seeds")
+        figures.append(Figure(save_figure(session.work, f"uncertainty_{name}", drawn), f"{title(name)}."))
+        rows.append([title(name), *(round(value, 3) for value in covered)])
+    header = ["truth inside the interval of", *(f"{interval:.0%}" for interval in LEVELS)]
+    note = "Fraction of the brain's voxels; a calibrated posterior has the interval's own level."
+    return metrics, figures, Table(header, rows, note)
 
 
 if __name__ == "__main__":

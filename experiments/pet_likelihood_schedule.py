@@ -7,6 +7,7 @@ scans for each count level. Then: how much depends on the knob, does one value s
 another tracer and another brain, and what three orientations of planes do for a volume.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._pet import Scans
-from experiments._pet_batched import to_device
-from experiments._pet_samplers import schedule_steps
-from experiments._pet_study import (
-    NAMES,
-    TESTED,
-    Study,
-    assess,
-    by_level,
-    heads,
-    plot_images,
-    reconstructed,
-    run_study,
-    scanned,
-    study_metrics,
-    study_table,
-    tuning_table,
-)
-from experiments._pet_volume import MODES, sample, volume_measures, volume_scan
+from experiments.pet import comparison, learned, samplers, scans, subjects, summary
+from experiments.pet.comparison import TESTED, Session, Study
+from experiments.pet.methods import Run, title
+from medjax.diffusion.prior import MODES
+from medjax.errors import MedjaxError
+from medjax.metrics.image import nrmse, roughness
+from medjax.models.model import Network
 from medjax.report.figures import curves, montage
-from medjax.report.html import Figure, Report, Section, Table
-from medjax.running.experiment import Result, run_module
+from medjax.report.html import Figure, Section, Table
+from medjax.running.experiment import Result, attempts, only, run_module
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 METHODS = (
@@ -45,135 +34,140 @@ METHODS = (
     "likelihood_schedule_fit",
 )  # fmt: skip
 ELSEWHERE = ("osem", "map_em", "supervised", "unrolled", "dds", "likelihood_schedule")  # on what no training saw
+JUDGED = ("nrmse", "ssim", "lesion_contrast")  # there
+PAIR = ("dds", "likelihood_schedule")  # of which the cost at equal error is compared
+MIDDLE_MM = 10.0  # of the volume
+TRACED = ("seed", "training.rate")  # what members of a population may differ in
 
 
-def run(config: ConfigDict, work: WorkDir, denoiser: Any = None) -> Result:
-    """Tune, reconstruct, judge; then the schedule itself, other tracers and brains, and a volume."""
-    study = run_study(config, work, METHODS, denoiser)
-    levels = config.scan.trues_per_mm3
-    metrics = study_metrics(study) | _equal_error(study)
-    steps = _steps(config, work, study)
-    metrics |= {f"landing_error/likelihood_schedule/{level:g}": steps[f"{level:g}"]["error"] for level in levels}
-    other, tables = _elsewhere(config, work, study)
-    volume, images = _volume(config, work, study)
-    metrics |= other | volume
-    table = study_table(metrics, tuple(study.images), levels)
+def run(config: ConfigDict, work: WorkDir, *, denoiser: Any = None, network: Network | None = None) -> Result:
+    """Train, tune, reconstruct, judge; then the schedule itself, other tracers and brains, and a volume.
+
+    `denoiser` takes the prior's place (see `sessions`), `network` that of the U-Net behind OSEM: apply(params, image,
+    level), with the log10 of the trues per mm³ as level.
+    """
+    return only(population([config], [work], denoiser=denoiser, network=network))
+
+
+def population(
+    configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, denoiser: Any = None, network: Network | None = None
+) -> list[Result | MedjaxError]:
+    """Train the networks of one kind of all members together; then make each study, with its own."""
+    t, p, sessions = configs[0].training, configs[0].population, comparison.sessions(configs, works, denoiser)
+    setup, osem, size = sessions[0].setup, sessions[0].runs["osem"], sessions[0].size
+    data = [one.scans("training", lambda: subjects.training(setup, t.heads), 1) for one in sessions]
+    train = partial(
+        learned.train, sessions=sessions, scans=data, rates=[config.training.rate for config in configs], batch=t.batch,
+        strategy=p.strategy or None, width=p.width or None,
+    )  # fmt: skip
+    unet = learned.unet_behind_osem(setup, osem, size, learned.UNET if network is None else network)
+    unets = train(unet, steps=t.unet_steps)
+    unrolled = train(learned.unrolled_em(setup, osem, size), steps=t.unrolled_steps)
+    return attempts(_study, configs, sessions, unets, unrolled)
+
+
+def _study(config: ConfigDict, session: Session, unet: Run, unrolled: Run) -> Result:
+    lesions, test, v = config.scan.lesions, config.test, config.volume
+    study = comparison.run_study(config, session, METHODS, {"supervised": unet, "unrolled": unrolled})
+    steps, step_figures = _steps(study)
+    landing = {f"landing_error/likelihood_schedule/{level:g}": steps[f"{level:g}"]["error"] for level in session.levels}
+    other, tables = _elsewhere(study, lesions, config.other_brain)
+    stack, images, stack_table = _volume(study, v.planes, v.head, v.trues_per_mm3, v.iterations)
     sections = [
-        Section("Images", "", [plot_images(study, work, level) for level in levels]),
-        Section("Figures of merit", "In the brain, against the truth.", table=table),
-        Section("Tuning", "", table=tuning_table(study)),
-        Section("The schedule", "What each reverse step aimed at, and what it took.", _step_figures(steps, work)),
-        *(Section(title, "", table=one) for title, one in tables.items()),
-        Section("A volume", _said_of_volume(volume), [images]),
+        Section("The schedule", "What each reverse step aimed at, and what it took.", step_figures),
+        *(Section(name, "", table=one) for name, one in tables.items()),
+        Section("A volume", "", [images], stack_table),
     ]
-    return Result({k: float(v) for k, v in metrics.items()}, _report(config, study, sections), table)
+    learnt = "The prior and the supervised networks learnt from deformations of the same head without lesions."
+    metrics, heading = _equal_error(study) | landing | other | stack, "Likelihood-scheduled sampling"
+    return summary.summarise(study, heading, learnt, metrics, sections, test.heads, lesions, test.realisations)
 
 
 def _equal_error(study: Study) -> dict[str, float]:
     """Projector calls with which each sampler is as good as the better-tuned of the two is bad, on validation scans."""
-    pair = ("dds", "likelihood_schedule")
-    goal = np.max([study.tuned[name].errors.min(axis=0) for name in pair], axis=0) * 1.001
+    goal = np.max([study.tuned[name].errors.min(axis=0) for name in PAIR], axis=0) * 1.001
     return {
         f"calls_at_equal_nrmse/{name}/{level:g}": float(calls)
-        for name in pair
-        for level, calls in zip(study.tuned[name].levels, study.tuned[name].calls_to_reach(goal), strict=True)
+        for name in PAIR
+        for level, calls in zip(study.tuned[name].groups, study.tuned[name].cost_to_reach(goal), strict=True)
     }
 
 
-def _steps(config: ConfigDict, work: WorkDir, study: Study) -> dict[str, Any]:
+def _steps(study: Study) -> tuple[dict[str, Any], list[Figure]]:
     """Deviance, target and updates of every step of one sampling a level."""
-    run = jax.jit(partial(schedule_steps, study.bench, s=study.sampling))
+    session, setup = study.session, study.session.setup
+    run = jax.jit(lambda key, case, n: samplers.schedule_steps(key, scans.scan_of(setup, case), n, session.sampled))
 
     def make() -> dict[str, Any]:
         out: dict[str, Any] = {}
-        for level, knobs in study.tuned["likelihood_schedule"].knobs.items():
-            first = int(np.flatnonzero(study.cases.level == np.float32(level))[0])
-            case = Scans(*(array[0] for array in to_device(study.cases, np.array([first]))))
-            info = run(jax.random.key(config.seed), case, iterations=jnp.asarray(knobs["iterations"]))
+        for level, knobs in study.tuned["likelihood_schedule"].best.items():
+            case = jax.tree.map(jnp.asarray, study.cases.at_level(level).where(0))
+            info = run(jax.random.key(session.seed), case, jnp.asarray(knobs["iterations"]))
             span = info.target[0] - info.target[-1]
             missed = jnp.where(info.reached_target, jnp.abs(info.deviance - info.target), 0).max() / span
             out[f"{level:g}"] = info._asdict() | {"error": missed}
         return out
 
-    return stage(work, "steps", make)
-
-
-def _step_figures(steps: dict[str, Any], work: WorkDir) -> list[Figure]:
+    steps = stage(session.work, "steps", make)
     level, one = next(iter(steps.items()))
     x = np.arange(1, len(one["target"]) + 1)
     aims = {"target": one["target"], "reached": one["deviance"]}
-    drawn = curves(x, aims, "reverse step", "Poisson deviance", title=f"Targets at {level} trues/mm³")
+    targets = curves(x, aims, "reverse step", "Poisson deviance", title=f"Targets at {level} trues/mm³")
     counts = {f"{name} trues/mm³": values["updates"] for name, values in steps.items()}
     updates = curves(x, counts, "reverse step", "EM updates", title="EM updates a step")
-    return [
-        Figure(
-            save_figure(work, "targets", drawn), "Where the denoised image fits better than asked, it is left alone."
-        ),
-        Figure(save_figure(work, "updates", updates)),
-    ]
+    note = "Where the denoised image fits better than asked, it is left alone."
+    figures = {"targets": (targets, note), "updates": (updates, "")}
+    return steps, [Figure(save_figure(session.work, name, drawn), said) for name, (drawn, said) in figures.items()]
 
 
-def _elsewhere(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[str, float], dict[str, Table]]:
+def _elsewhere(study: Study, lesions: int, folder: str) -> tuple[dict[str, float], dict[str, Table]]:
     """What no training saw: another tracer's pattern; another brain. Knobs stay as they were tuned on FDG."""
-    b, seed = study.bench, config.seed
-    sets = {"dpa714": scanned(work, "dpa714", b, config, lambda: heads(b, TESTED, 1, config, "dpa714"), 2)}
-    if config.other_brain:
-        from experiments._pet_other import other_subjects
-
-        folder = Path(config.other_brain)
-        sets["other_brain"] = scanned(work, "other_brain", b, config, lambda: other_subjects(b, folder), 2)
-    titles = {"dpa714": "Another tracer: DPA-714-like uptake", "other_brain": "Another brain"}
+    session, setup = study.session, study.session.setup
+    sets = {"dpa714": lambda: subjects.held_out(setup, TESTED, 1, lesions, "dpa714")}
+    if folder:
+        sets["other_brain"] = lambda: subjects.other_brain(setup, Path(folder))
+    headings = {"dpa714": "Another tracer: DPA-714-like uptake", "other_brain": "Another brain"}
     metrics: dict[str, float] = {}
     tables = {}
-    for name, cases in sets.items():
+    for name, heads in sets.items():
+        cases = session.scans(name, heads, 2)
         rows: list[list[Any]] = []
         for method in ELSEWHERE:
-            tuned = study.tuned[method].knobs
-            done = reconstructed(work, f"{name}_{method}", study.methods[method], cases, tuned, seed)
-            values = assess(done["image"], cases)
-            for measure in ("nrmse", "ssim", "lesion_contrast"):
-                for level, (mean, _) in by_level(values[measure], cases).items():
-                    metrics[f"{measure}_{name}/{method}/{level:g}"] = mean
-            means = [mean for mean, _ in by_level(values["nrmse"], cases).values()]
-            rows.append([NAMES[method], *(round(mean, 3) for mean in means)])
+            run, best = study.methods[method].run, study.tuned[method].best
+            values = scans.judge(session.reconstruct(f"{name}_{method}", run, cases, best).image, cases)
+            means = {measure: summary.by_level(values[measure], cases) for measure in JUDGED}
+            for measure, levels in means.items():
+                metrics |= {f"{measure}_{name}/{method}/{level:g}": mean for level, (mean, _) in levels.items()}
+            rows.append([title(method), *(round(mean, 3) for mean, _ in means["nrmse"].values())])
         header = ["NRMSE", *(f"{level:g} trues/mm³" for level in np.unique(cases.level))]
-        tables[titles[name]] = Table(header, rows, "Knobs as tuned on FDG; two noise realisations.")
+        tables[headings[name]] = Table(header, rows, "Knobs as tuned on FDG; two noise realisations.")
     return metrics, tables
 
 
-def _volume(config: ConfigDict, work: WorkDir, study: Study) -> tuple[dict[str, float], Figure]:
-    acquisition, truth = volume_scan(config)
+def _volume(
+    study: Study, planes: int, head: int, level: float, iterations: float
+) -> tuple[dict[str, float], Figure, Table]:
+    """One volume by transverse slices, and by slices in three orientations in turn or on average."""
+    session, seed = study.session, study.session.seed
+    setup = scans.stack(session.setup, planes)
+    [subject] = subjects.held_out(setup, head, 1, z_mm=MIDDLE_MM)
+    acquisition = scans.measure(jax.random.key(seed + 7), setup, subject, level)
+    mask, truth = subject.truth.brain_mask, np.maximum(subject.truth.activity, 0)
     metrics: dict[str, float] = {}
-    shown = {"Truth": np.maximum(truth.activity, 0)}
+    shown, rows = {"Truth": truth}, list[list[Any]]()
     for mode in MODES:
-        run = jax.jit(partial(sample, s=study.sampling, mode=mode, iterations=config.volume.iterations))
-        done = stage(work, f"volume_{mode}", lambda run=run: run(jax.random.key(config.seed), acquisition))
-        found = volume_measures(done["image"], truth) | {"projector_calls": float(done["projections"])}
-        metrics |= {f"volume_{name}/{mode}": value for name, value in found.items()}
+        run = jax.jit(partial(samplers.sample_volume, s=session.sampled, mode=mode, iterations=iterations))
+        done = stage(session.work, f"volume_{mode}", lambda run=run: run(jax.random.key(seed), acquisition)._asdict())
+        rough = [roughness(done["image"], axis, mask) / roughness(truth, axis, mask) for axis in (2, 0)]
+        values = (nrmse(done["image"], truth, mask), *rough, done["projections"])
+        names = ("nrmse", "roughness_between", "roughness_within", "projector_calls")
+        metrics |= {f"volume_{name}/{mode}": float(value) for name, value in zip(names, values, strict=True)}
+        rows.append([mode, *(round(float(value), 3) for value in values)])
         shown[mode] = done["image"]
-    figure = montage(shown, truth.affine, note=f"Simulated, {config.volume.trues_per_mm3:g} trues/mm³")
-    return metrics, Figure(save_figure(work, "volume", figure), "Likelihood-scheduled sampling of one volume.")
-
-
-def _said_of_volume(volume: dict[str, float]) -> str:
-    parts = [
-        f"{mode}: NRMSE {volume[f'volume_nrmse/{mode}']:.3f}, roughness between transverse slices "
-        f"{volume[f'volume_roughness_between/{mode}']:.2f} and within them "
-        f"{volume[f'volume_roughness_within/{mode}']:.2f} of the truth's"
-        for mode in MODES
-    ]
-    return "; ".join(parts) + "."
-
-
-def _report(config: ConfigDict, study: Study, sections: list[Section]) -> Report:
-    summary = [
-        f"Simulated FDG-like scans on the {config.scan.scanner} ring, {config.scan.background:.0%} of the prompts "
-        f"background, {config.test.heads} held-out deformations of the MNI152 head with {config.scan.lesions} lesions "
-        f"each, {config.test.realisations} noise realisations. Counts come from a 1 mm grid through finer rays; images "
-        f"have voxels of {config.grid.voxel_mm:g} mm.",
-        "The prior and the supervised networks learnt from deformations of the same head without lesions.",
-    ]
-    return Report("Likelihood-scheduled sampling", summary, sections)
+    figure = montage(shown, subject.truth.affine, note=f"Simulated, {level:g} trues/mm³")
+    note = "Likelihood-scheduled sampling of one volume; roughness in units of the truth's: 1 is ideal."
+    header = ["slices", "NRMSE", "roughness between transverse slices", "roughness within", "projector calls"]
+    return metrics, Figure(save_figure(session.work, "volume", figure), note), Table(header, rows, note)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,10 @@ from medjax.io.bvalues import read_bvalues
 from medjax.io.nifti import read_nifti, read_nifti_series
 from medjax.ivim.fit import fit
 from medjax.ivim.information import cramer_rao
-from medjax.ivim.maps import maps
+from medjax.ivim.maps import maps, volume
 from medjax.ivim.signal import Ivim, signal
 from medjax.metrics.agreement import bland_altman
 from medjax.report.figures import Scale, montage, write_png
-from medjax.tools.ivim_fit import volume
 
 LUNG = (1.0, 0.32, 1.7e-3, 22e-3)
 PROTOCOLS = {

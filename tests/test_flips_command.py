@@ -206,4 +206,10 @@ def test_wrong_scores_and_options_are_named(here):
     refused("gt/case_01.nii.gz: label 2; expected 0, 1", "gt", "gt", "--labels", "0,1")
     refused("gone.csv: no such file; expected a CSV with columns image, group", "pred", "gt", "--groups", "gone.csv")
     Path("groups.csv").write_text("name,group\na,1\n")
-    refused("groups.csv: 1 rows; expected a CSV with columns image, group", "pred", "gt", "--groups", "groups.csv")
+    refused(
+        "groups.csv: 1 rows, no column image; expected a CSV",
+        "pred",
+        "gt",
+        "--groups",
+        "groups.csv",
+    )

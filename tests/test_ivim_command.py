@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from medjax import cli
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.ivim.signal import Ivim, signal
+from medjax.tools.ivim_fit import fit_scan
 
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2, 0, -40], [0, 0, 4, 5], [0, 0, 0, 1]])
 B = np.array([0, 10, 20, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
@@ -99,6 +100,20 @@ def test_regions_have_rows_of_their_own(here):
     rows = table("maps/regions.csv")
     assert [row["region"] for row in rows[::4]] == ["all", "1", "3"]
     assert float(rows[8]["median"]) > float(rows[4]["median"])  # f rises along x
+
+
+def test_arrays_give_what_files_give(here):
+    labels = np.zeros(SHAPE, np.int32)
+    labels[2:4], labels[8] = 1, 5  # 5 lies outside the mask
+    write_nifti("labels.nii.gz", labels, AFFINE)
+    done("--mask", "mask.nii.gz", "--labels", "labels.nii.gz")
+    found = fit_scan(frames(), B, mask=here, labels=labels)
+    assert found.folder is None and list(found.regions) == ["all", "1"]
+    for name, values in found.maps.items():
+        np.testing.assert_allclose(values, read_nifti(f"maps/{name}.nii.gz").array, rtol=1e-6)
+    rows = {(row["region"], row["parameter"]): row for row in table("maps/regions.csv")}
+    assert rows["5", "f"]["voxels"] == "0"
+    assert float(rows["1", "f_Dstar"]["iqr"]) == pytest.approx(found.regions["1"].maps["f_d_star"].iqr, rel=1e-5)
 
 
 def test_noise_is_measured_in_air_alone(here):

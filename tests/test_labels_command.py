@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from medjax.cli import app
+from medjax.datasets.labelled_folders import read
+from medjax.errors import DataError
 from medjax.io.nifti import write_nifti
 from medjax.labels.errors import corrupt
 from medjax.labels.scores import LabelScore, built_in
@@ -91,7 +93,7 @@ def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders
         ("--threshold much; expected otsu", ("--threshold", "much")),
         ("--size 30; expected a multiple of 8", ("--size", "30")),
         ("label 3; expected 0 to 1", ("--classes", "2")),
-        ("expected columns name (of an image) and wrong", ("--trusted", "no.csv")),
+        ("no.csv: 1 rows, no column name, wrong; expected a CSV", ("--trusted", "no.csv")),
     ],
 )
 def test_options_that_cannot_be_are_one_line(message, arguments, folders, tmp_path, monkeypatch):
@@ -164,12 +166,31 @@ def test_a_network_a_score_and_a_threshold_of_ones_own(folders, tmp_path):
         return scores >= np.sort(scores)[-2]
 
     where = (root / "images", root / "masks", tmp_path / "out")
-    audit(*where, "worst", flag_two, None, 20, None, 16, 0, network=two_layers, label_scores=columns)
+    audit(*where, detector="worst", threshold=flag_two, size=20, epochs=16, network=two_layers, label_scores=columns)
     rows = list(csv.DictReader((tmp_path / "out" / "ranked.csv").read_text().splitlines()))
     worst = [float(row["worst"]) for row in rows]
     assert worst == sorted(worst, reverse=True) and min(worst) > 0 and {"loss", "vog_loss"} < set(rows[0])
     assert [row["flagged"] for row in rows] == ["1"] * 2 + ["0"] * 18
     assert not (tmp_path / "out" / "checkpoints" / "training").exists()
+
+
+def test_arrays_give_what_files_give(folders, tmp_path):
+    """Nothing is written; the result holds what the table does."""
+    root, _ = folders
+    options = {"detector": "loss", "epochs": 16, "network": two_layers, "label_scores": built_in(readings=("loss",))}
+    whole = audit(root / "images", root / "masks", tmp_path / "out", size=16, **options)
+    rows = list(csv.DictReader((tmp_path / "out" / "ranked.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == [whole.names[k] for k in whole.order]
+    assert [row["flagged"] for row in rows] == [str(int(whole.flags[k])) for k in whole.order]
+    assert [row["agreement"] for row in rows] == [f"{whole.agreement[k]:.4f}" for k in whole.order]
+    data = read(root / "images", root / "masks", 16)
+    found = audit(data.images, data.labels, **options)
+    np.testing.assert_array_equal(found.order, whole.order)
+    np.testing.assert_array_equal(found.scores["dice_mean"], whole.scores["dice_mean"])
+    np.testing.assert_array_equal(found.ranking, whole.scores["loss"])
+    assert found.folder is None and whole.folder == tmp_path / "out" and whole.prediction.shape == data.labels.shape
+    with pytest.raises(DataError, match=r"images \(20, 16, 16, 1\), masks .*masks; expected two folders, or"):
+        audit(data.images, root / "masks", **options)
 
 
 def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):
@@ -178,7 +199,7 @@ def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):
 
     def audited(output):
         where = (root / "images", root / "masks", tmp_path / output)
-        audit(*where, "loss", "otsu", None, 16, None, 16, 0, network=two_layers, label_scores=scores)
+        audit(*where, detector="loss", size=16, epochs=16, network=two_layers, label_scores=scores)
         return (tmp_path / output / "ranked.csv").read_text()
 
     def killed(*arguments, **keywords):

@@ -3,17 +3,24 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import medjax.tools.segment_train as commands
 from medjax.cli import app
+from medjax.errors import DataError, WorkdirError
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.io.nnunet_raw import Scan, write_dataset
 from medjax.metrics.overlap import overlap
-from medjax.segmentation.plan import from_json
+from medjax.models.plain_unet import plain_unet
+from medjax.models.unet import unet
+from medjax.segmentation import nnunet
+from medjax.segmentation.nnunet_predict import predict_case
+from medjax.segmentation.plan import from_json, to_json
+from medjax.tools.segment_model import Design, choose_network, load_model, read_design, same_network, write_design
+from medjax.tools.segment_train import train
 from tests.segmentation.blobs import blobs
 
 AFFINE = np.array([[0.0, 1, 0, 5], [-1, 0, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]])
@@ -69,6 +76,44 @@ def test_what_training_leaves(folder):
     assert "fold 0: finished before" in again.stdout
 
 
+def test_a_network_of_medjax_is_made_again_from_its_settings(folder, tmp_path):
+    """Also where the defaults have changed since; plans written before they named a network have nnU-Net's."""
+    design = read_design(folder / "model")
+    p = design.plan
+    assert design.network["name"] == "plain_unet" and design.network["settings"]["deep"] is True
+    assert same_network(folder, design) == plain_unet(3, p.widths, p.kernels, p.strides)
+    wide = replace(p, widths=(8, 16))
+    network, remembered = choose_network("unet", wide)
+    older = remembered | {"settings": remembered["settings"] | {"deep": True}}
+    write_design(tmp_path, Design(wide, older, design.dataset))
+    assert network == unet(3, (8, 16))
+    assert same_network(tmp_path, read_design(tmp_path)) == unet(3, (8, 16), deep=True)
+    with pytest.raises(WorkdirError, match="its network is unet, here plain_unet; expected the same, or another"):
+        same_network(tmp_path, read_design(tmp_path), "plain_unet")
+    (tmp_path / "plan.json").write_text(to_json(p))
+    assert same_network(tmp_path, read_design(tmp_path), "plain_unet") == same_network(folder, design)
+    for network in ("unet", {"name": "unet"}, {"name": "unet", "settings": {"classes": 0}}):
+        (tmp_path / "plan.json").write_text(json.dumps({**json.loads(to_json(p)), "network": network}))
+        with pytest.raises(DataError, match=r"plan.json: network"):
+            same_network(tmp_path, read_design(tmp_path))
+
+
+def test_a_model_for_a_notebook(folder):
+    """One without files: load, predict; the training's result says the same as its table."""
+    model = load_model(folder / "model", folds=[0])
+    case = blobs(7)
+    found = predict_case(model.network, model.params, case.image, case.spacing, model.plan, mirror=(), keep=model.keep)
+    assert (np.asarray(overlap(found.labels, case.labels, 3).dice)[1:] > 0.5).all() and model.labels["dark"] == 2
+    again = train(folder / "data", folder / "model", fold=0, base_width=4, patch=(12, 12, 12), epochs=2, iterations=60,
+                  rate=0.1, seed=1)  # fmt: skip
+    table = {
+        row["case"]: [float(row["bright"]), float(row["dark"])] for row in rows(again.folder / "fold_0/validation.csv")
+    }
+    assert again.keep is None and list(again.dice) == [0] and again.network == model.network
+    for name, values in again.dice[0].items():
+        np.testing.assert_array_equal(values, table[name])
+
+
 def test_predictions_are_right_and_where_the_images_are(folder):
     done("predict", folder / "model", folder / "data" / "imagesTs", "-o", folder / "said", "--probabilities")
     for seed in (7, 8):
@@ -91,7 +136,7 @@ def test_components_are_kept_as_asked(folder):
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(folder, monkeypatch):
-    save = commands.save
+    save = nnunet.save
 
     def killed(*arguments, **options):
         save(*arguments, **options)
@@ -99,7 +144,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(folder, monkeypatch):
 
     model = folder / "stopped"
     with monkeypatch.context() as patched:
-        patched.setattr(commands, "save", killed)
+        patched.setattr(nnunet, "save", killed)
         assert command("train", folder / "data", "-o", model, "--fold", "0", *TRAIN).exit_code == 130
     assert not (model / "fold_0" / "params.npz").exists()
     said = done("train", folder / "data", "-o", model, "--fold", "0", *TRAIN)

@@ -247,8 +247,8 @@ def test_a_score_a_threshold_and_a_network_in_the_audit(tmp_path):
         for k, array in enumerate(arrays):
             write_nifti(tmp_path / name / f"{k:02d}.nii.gz", array[..., None], np.eye(4))
     audit(
-        tmp_path / "images", tmp_path / "masks", tmp_path / "audit", "worst", three_highest, None, 16, None, 4, 0,
-        network=lambda classes: Model(init, apply), label_scores={**built_in(), "worst": worst},
+        tmp_path / "images", tmp_path / "masks", tmp_path / "audit", detector="worst", threshold=three_highest,
+        size=16, epochs=4, network=lambda classes: Model(init, apply), label_scores={**built_in(), "worst": worst},
     )  # fmt: skip
     with (tmp_path / "audit" / "ranked.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from medjax.tools import defaults
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Scan = Annotated[Path, typer.Argument(metavar="DWI", help="4-D NIfTI, frames last.", show_default=False)]
@@ -48,12 +50,12 @@ def fit_command(
     output: Output,
     mask: Mask = None,
     labels: Labels = None,
-    method: Method = "full",
-    noise: NoiseKind = "gaussian",
-    sigma: Sigma = "residual",
-    convention: Convention = "absolute",
-    average: Average = "none",
-    threshold: Threshold = 200.0,
+    method: Method = defaults.METHOD,
+    noise: NoiseKind = defaults.NOISE,
+    sigma: Sigma = defaults.SIGMA,
+    convention: Convention = defaults.CONVENTION,
+    average: Average = defaults.AVERAGE,
+    threshold: Threshold = defaults.PERFUSION_OVER,
     drop: Drop = False,
 ) -> None:
     """Fit S(b) = S0 [(1 − f) exp(−b D) + f exp(−b D*)] in every voxel.
@@ -63,8 +65,23 @@ def fit_command(
     Writes S0, f, D, Dstar, ADC, residual, crlb_* (the least standard deviation that the protocol allows) and
     identifiable as NIfTI, maps.png, regions.csv (statistics) and frames.csv (how well each frame fits the others).
     """
+    import numpy as np
+
     from medjax.running.environment import prepare_process
     from medjax.tools.ivim_fit import fit_scan
 
     prepare_process()
-    fit_scan(scan, bvals, output, mask, labels, method, noise, sigma, convention, average, threshold, drop)
+    found = fit_scan(
+        scan, bvals, output, mask=mask, labels=labels, method=method, noise=noise, sigma=sigma, convention=convention,
+        average=average, threshold=threshold, drop=drop,
+    )  # fmt: skip
+    f, d, fast, _ = (summary.median for summary in found.regions["all"].maps.values())
+    voxels = f"{found.regions['all'].voxels} voxels, {len(found.bvalues)} b-values"
+    typer.echo(f"{voxels}: median f {f:.3f}, D {d:.3g}, D* {fast:.3g} mm²/s")
+    typer.echo(f"{np.mean(found.voxels.identifiable):.0%} of the voxels tell f, D and D* to half their value or better")
+    if found.scan.remark:
+        typer.echo(found.scan.remark)
+    for frame in np.flatnonzero(found.voxels.spoilt):
+        advice = "left out" if drop else "--drop-spoilt leaves it out, --noise student counts it less"
+        typer.echo(f"frame {frame} (b = {found.bvalues[frame]:g}) does not go with the others: {advice}")
+    typer.echo(f"maps, maps.png, regions.csv, frames.csv: {output}")

@@ -53,8 +53,26 @@ def flips_command(
     Flip-risk is the entropy of the foreground classes' probabilities alone, averaged over what is predicted as
     foreground: 0 where the name is sure, 1 where it is a guess. It needs no truth.
     """
+    from medjax.report.html import Table
+    from medjax.report.terminal import print_table
     from medjax.running.environment import prepare_process
+    from medjax.tools.checks import whole_numbers
     from medjax.tools.label_flips import label_flips
 
     prepare_process()
-    label_flips(pred, gt, output, logits, probabilities, groups, labels)
+    expected = "different whole numbers, background first, as in --labels 0,1,2"
+    known = whole_numbers("--labels", labels, expected, lambda numbers: len(set(numbers)) == len(numbers) > 1)
+    found = label_flips(pred, gt, output, logits=logits, probabilities=probabilities, groups=groups, labels=known)
+    for name in found.without_foreground:
+        typer.echo(f"medjax: {name}: no foreground in its ground truth; left out of the means", err=True)
+    rows = [[name, *map(float, fractions)] for name, fractions in found.fractions.items()]
+    print_table(Table(["true foreground", "correct", "flip", "miss"], rows))
+    if found.gaps is not None:
+        gaps = ", ".join(f"class {kind} {gap:.4f}" for kind, gap in enumerate(found.gaps))
+        typer.echo(f"\nIoU, common minus rare group: {gaps}")
+    if found.deciles is not None:
+        rows = list(zip(range(1, 11), found.deciles.risk, found.deciles.flip, strict=True))
+        typer.echo("")
+        print_table(Table(["decile of flip-risk", "risk", "flip"], rows))
+        typer.echo(f"\n{found.deciles.top_share:.1%} of all flips are in the last decile")
+    typer.echo(f"\nwrote {output}")

@@ -46,6 +46,25 @@ def camus(folder: Path, size: int, patients: int | None = None) -> Echo:
     )
 
 
+def split(data: Echo, seed: int, *sizes: int) -> list[Echo]:
+    """Parts of what `camus` gives, of so many images each, drawn by patient: a heart is in one part only.
+
+    Sizes are multiples of the four images of a patient.
+
+    Raises:
+        DataError: there are fewer images, or a size is no such multiple.
+    """
+    if sum(sizes) > len(data.images) or any(size % len(GROUPS) for size in sizes):
+        raise DataError(
+            f"CAMUS: {len(data.images)} images for parts of {' and '.join(map(str, sizes))}; "
+            f"expected multiples of {len(GROUPS)} that add up to no more"
+        )
+    patients = np.random.default_rng(seed).permutation(len(data.images) // len(GROUPS))
+    rows = (len(GROUPS) * patients[:, None] + np.arange(len(GROUPS))).ravel()
+    parts = np.split(rows[: sum(sizes)], np.cumsum(sizes)[:-1])
+    return [Echo(*(array[part] for array in data)) for part in parts]
+
+
 def _plane(path: Path) -> Float[np.ndarray, "row column"]:
     """Files hold (across, down)."""
     array, _ = read_picture(path)

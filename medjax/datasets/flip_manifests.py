@@ -2,6 +2,7 @@
 
     records = read("waterbirds_seg", folder)          one `Record` an image
     train = load([r for r in records if r.split == "train"], side=512)
+    splits = load_splits(records, side=512)          all three
 
 Layouts, the first two as the published code (acharaakshit/label-flips) writes and reads them:
 
@@ -15,7 +16,6 @@ Images are read with pillow, of medjax's extra `data`. It also fills the polygon
 from those that pycocotools draws.
 """
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medjax.errors import ConfigError, DataError
-from medjax.phantoms.scenes import SCENES, Scenes
+from medjax.io.tables import read_table
+from medjax.phantoms.scenes import SCENES, Scenes, Splits
 
 SPLITS = ("train", "validation", "test")
 CATEGORIES = ("cat", "dog")  # of COCO-CD, in the order of its classes
@@ -66,7 +67,7 @@ def read_csv(file: Path) -> list[Record]:
     root = file.parent
     return [
         Record(root / row["image"], root / row["mask"], _number(file, row, "class"), _scene(file, row, "scene"), split)
-        for row in _rows(file, ("image", "mask", "class", "scene", "split"))
+        for row in read_table(file, ("image", "mask", "class", "scene", "split"))
         for split in [_split(file, row["split"], SPLITS)]
     ]
 
@@ -79,7 +80,7 @@ def read_waterbirds(folder: Path) -> list[Record]:
     """
     file = folder / "images" / "metadata.csv"
     records = []
-    for row in _rows(file, ("img_filename", "y", "place", "split")):
+    for row in read_table(file, ("img_filename", "y", "place", "split")):
         name = Path(row["img_filename"])
         split = _split(file, row["split"], ("0", "1", "2"))
         mask = folder / "masks" / name.with_suffix(".png")
@@ -111,6 +112,11 @@ def load(records: Sequence[Record], side: int) -> Scenes:
     images, labels = zip(*(_load(record, side) for record in records), strict=True)
     group = np.array([SCENES * one.kind + one.scene for one in records], np.int32)
     return Scenes(np.stack(images), np.stack(labels), group)
+
+
+def load_splits(records: Sequence[Record], side: int) -> Splits:
+    """The records of each split, as `load` reads them; raises as it does."""
+    return Splits(*(load([record for record in records if record.split == name], side) for name in SPLITS))
 
 
 def _load(record: Record, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,17 +187,6 @@ def _coco(folder: Path, annotations: Path, pattern: str, split: str) -> list[Rec
         Record(folder / name, tuple(mask for of, mask in drawn.get(number, []) if of == kind), kind, scene, split)
         for number, name, kind, scene in images
     ]
-
-
-def _rows(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; expected a CSV with columns {', '.join(columns)}")
-    with file.open(newline="", encoding="utf-8") as text:
-        rows = list(csv.DictReader(text))
-    missing = [name for name in columns if not rows or rows[0].get(name) is None]
-    if missing:
-        raise DataError(f"{file}: {len(rows)} rows, no column {', '.join(missing)}; expected {', '.join(columns)}")
-    return rows
 
 
 def _number(file: Path, row: dict[str, str], column: str) -> int:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from medjax.errors import ConfigError
 from medjax.ivim.fit import check, fit
@@ -96,3 +96,12 @@ def named_maps(parameters: Ivim) -> dict[str, Float[np.ndarray, "*voxels"]]:
     """
     f, d, d_star = (np.asarray(values, np.float64) for values in parameters[1:])
     return {"f": f, "d": d, "d_star": d_star, "f_d_star": f * d_star}
+
+
+def volume(
+    values: Shaped[Array | np.ndarray, " voxel"], usable: Bool[np.ndarray, "x y z"]
+) -> Float[np.ndarray, "x y z"]:
+    """Values of the usable voxels on the scan's grid, float32; 0 elsewhere, and where they are not finite."""
+    out = np.zeros(usable.shape, np.float32)
+    out[usable] = np.nan_to_num(np.asarray(values), posinf=0.0, neginf=0.0)
+    return out

@@ -9,43 +9,29 @@ class numbers. From any snapshot training can go on with other labels and other 
 (`continue_training`), as if they had been given from then on.
 """
 
-import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from medjax import iterate
-from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.labels import dynamics, scores
+from medjax.labels.checks import ImageLabels, Images, check_network, check_run
 from medjax.labels.dynamics import Batch, Settings
-from medjax.labels.probe import Probe, image_losses, probe
-from medjax.labels.refurbish import end_of_early_learning
+from medjax.labels.followed import Snapshot, advance, begin, snapshot
+from medjax.labels.probe import probe
 from medjax.labels.scores import LabelScore, States, Trackers
 from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network, finest_logits
 from medjax.training.batches import Batches, from_arrays
-from medjax.training.checkpoint import restore, save
 from medjax.training.state import TrainState, require_finite_loss
 
-RIDING = ("loss",)  # the gradients that a training step has anyway
-Images = Float[np.ndarray, "image *space channel"]
-ImageLabels = Int[np.ndarray, "image *space"]
-
-
-class Snapshot(NamedTuple):
-    """The training after a probe of all images."""
-
-    state: TrainState
-    states: States  # of the scores, for `scores.evaluate`
-    agreement: float  # mean Dice of the network's predictions with the labels it was given
-    memorization: bool  # early learning has ended, or the latest step is reached
+__all__ = ["Snapshot", "check_network", "continue_training", "predict", "segmentation_dice", "training_dynamics"]
 
 
 def training_dynamics(
@@ -73,30 +59,14 @@ def training_dynamics(
             outside 0 … 1 (augmentation would cut them), or a loss that is not finite.
         WorkdirError: `checkpoints` holds another run: of another seed, data, settings or scores.
     """
-    chosen = _chosen(label_scores, probe)
-    _check_data(images, labels, settings)
-    check_network(model, images, settings.classes)
-    _check_scores(chosen, labels, settings.classes)
-    snapshots = _riding if probe == "riding" else _separate
-    train = dynamics.algorithm(model, settings).init(jax.random.key(seed), images)
-    kept: dict[str, Any] = {
-        "train": train,
-        "scores": scores.init(chosen, len(images), labels.shape[1:]),
-        "agreement": np.full(-(-settings.steps // settings.every), np.nan),
-        "run": {} if checkpoints is None else _fingerprint(seed, images, labels, settings, probe, chosen),
-    }
-    if checkpoints is not None and (found := restore(checkpoints, kept)) is not None:
-        _check_run(checkpoints, found[1]["run"], kept["run"])
-        kept = found[1]
-        yield _snapshot(kept, settings)
-    run = snapshots(seed, model, images, labels, settings, chosen, kept["train"], kept["scores"])
-    for kept["train"], kept["scores"], predictions in run:
-        agreement = [mean_dice(one, given) for one, given in zip(predictions, labels, strict=True)]
-        kept["agreement"] = np.array(kept["agreement"])
-        kept["agreement"][np.isnan(kept["agreement"]).argmax()] = np.mean(agreement)
-        if checkpoints is not None:
-            save(checkpoints, int(kept["train"].step), kept, keep=1)
-        yield _snapshot(kept, settings)
+    chosen = check_run(model, images, labels, settings, label_scores, probe)
+    run, resumed = begin(seed, model, images, labels, settings, chosen, probe, checkpoints)
+    if resumed:
+        yield snapshot(run, settings)
+    probed = _riding if probe == "riding" else _separate
+    for train, states, predictions in probed(seed, model, images, labels, settings, chosen, run.train, run.scores):
+        run = advance(run, train, states, predictions, labels, checkpoints)
+        yield snapshot(run, settings)
 
 
 def continue_training(
@@ -118,22 +88,53 @@ def predict(model: Network, params: PyTree, images: Images, batch: int = 32) -> 
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def check_network(model: Network, images: Images, classes: int) -> None:
-    """Pass a network that gives logits of these classes for these images; nothing is computed.
+def segmentation_dice(model: Network, state: TrainState, images: Images, labels: ImageLabels) -> float:
+    """Mean over images of the mean Dice of the structures, by the averaged parameters."""
+    predictions = predict(model, state.ema_params, images)
+    return float(np.mean([mean_dice(one, true) for one, true in zip(predictions, labels, strict=True)]))
 
-    Raises:
-        DataError: it does not take images of that size, or gives something else.
+
+def probe_all(
+    model: Network,
+    label_scores: Mapping[str, LabelScore],
+    params: PyTree,
+    states: States,
+    images: Images,
+    labels: ImageLabels,
+    batch: int = 32,
+) -> tuple[States, ImageLabels]:
+    """The scores' states after a look at every image as it is, and the network's predictions; `states` are used up."""
+    trackers, readings = scores.trackers(label_scores), scores.readings_of(label_scores)
+    predictions = []
+    for k in range(0, len(images), batch):
+        part = slice(k, k + batch)
+        index = jnp.arange(k, min(k + batch, len(images)))
+        states, own = _probed(model, trackers, readings, params, states, index, images[part], labels[part])
+        predictions.append(np.asarray(own))
+    return states, np.concatenate(predictions)
+
+
+def batches_of(
+    seed: int,
+    images: Images,
+    labels: ImageLabels | Float[np.ndarray, "image *space class"],
+    weight: Float[np.ndarray, " image"],
+    batch: int,
+) -> Batches:
+    """Batch n; an image that is there twice, where epochs join, has its second number beyond all images.
+
+    JAX drops updates there, so that each update of the scores sees an image once.
     """
-    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    try:
-        params = jax.eval_shape(model.init, jax.random.key(0), one)
-        found = jax.eval_shape(partial(finest_logits, model), params, one)
-    except Exception as error:  # whatever a user's network raises
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise DataError(f"the network does not take images of {images.shape[1:]} (space, channel): {reason}") from error
-    shape, wanted = getattr(found, "shape", f"a {type(found).__name__}"), (1, *images.shape[1:-1], classes)
-    if shape != wanted:
-        raise DataError(f"the network gives {shape} for an image of {images.shape[1:]}; expected {wanted}")
+    arrays: tuple[Any, ...] = (images, labels, weight, np.arange(len(images), dtype=np.int32))
+    data = Batch(*arrays)
+    drawn = from_arrays(data, batch, seed)
+
+    def unique(number: int) -> Batch:
+        found = drawn(number)
+        first = np.isin(np.arange(batch), np.unique(found.index, return_index=True)[1])
+        return found._replace(index=np.where(first, found.index, len(images)).astype(np.int32))
+
+    return unique
 
 
 # ── the two ways to probe: (training, states of the scores, predictions) at every snapshot ──
@@ -142,16 +143,10 @@ def check_network(model: Network, images: Images, classes: int) -> None:
 def _separate(
     seed: int, model: Any, images: Any, labels: Any, s: Settings, chosen: Any, train: TrainState, states: States
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
-    trackers, readings = scores.trackers(chosen), scores.readings_of(chosen)
-    weight, size = np.ones(len(images), np.float32), 32
+    weight = np.ones(len(images), np.float32)
     for now, _ in _train(seed, model, images, labels, weight, s, train, s.every):
-        predictions = []
-        for k in range(0, len(images), size):
-            part = slice(k, k + size)
-            index = jnp.arange(k, min(k + size, len(images)))
-            states, own = _probed(model, trackers, readings, now.params, states, index, images[part], labels[part])
-            predictions.append(np.asarray(own))
-        yield now, states, np.concatenate(predictions)
+        states, predictions = probe_all(model, chosen, now.params, states, images, labels)
+        yield now, states, predictions
 
 
 def _riding(
@@ -159,7 +154,7 @@ def _riding(
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
     method = dynamics.riding_algorithm(model, s, scores.trackers(chosen))
     weight = np.ones(len(images), np.float32)
-    batches = _batches(seed, images, labels, weight, s)
+    batches = batches_of(seed, images, labels, weight, s.batch)
     steps = s.steps - int(train.step)
     start = method.init(train, states)
     check = require_finite_loss  # not the state: a score may start from infinity
@@ -170,35 +165,11 @@ def _riding(
 def _train(
     seed: int, model: Any, images: Any, labels: Any, weight: Any, s: Settings, state: TrainState, every: int
 ) -> Iterator[tuple[TrainState, Any]]:
-    batches = _batches(seed, images, labels, weight, s)
+    batches = batches_of(seed, images, labels, weight, s.batch)
     steps = s.steps - int(state.step)
     return iterate.loop(
         dynamics.algorithm(model, s), state, steps, inputs=batches, every=every, check=require_finite_loss, donate=True
     )
-
-
-def _batches(seed: int, images: Any, labels: Any, weight: Any, s: Settings) -> Batches:
-    """Batch n; an image that is there twice, where epochs join, has its second number beyond all images.
-
-    JAX drops updates there, so that each update of the scores sees an image once.
-    """
-    numbers: Any = np.arange(len(images), dtype=np.int32)
-    data = Batch(images, labels, weight, numbers)
-    batches = from_arrays(data, s.batch, seed)
-
-    def unique(number: int) -> Batch:
-        batch = batches(number)
-        first = np.isin(np.arange(s.batch), np.unique(batch.index, return_index=True)[1])
-        return batch._replace(index=np.where(first, batch.index, len(images)).astype(np.int32))
-
-    return unique
-
-
-def _snapshot(kept: dict[str, Any], s: Settings) -> Snapshot:
-    known = np.asarray(kept["agreement"])
-    known = known[~np.isnan(known)]
-    late = int(kept["train"].step) >= s.latest
-    return Snapshot(kept["train"], kept["scores"], float(known[-1]), end_of_early_learning(known) or late)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
@@ -220,67 +191,3 @@ def _probed(
 @partial(jax.jit, static_argnums=0)
 def _classes(model: Network, params: PyTree, images: Array) -> Array:
     return jnp.argmax(finest_logits(model, params, images), axis=-1)
-
-
-# ── checks ──
-
-
-def _check_data(images: np.ndarray, labels: np.ndarray, s: Settings) -> None:
-    if len(images) < s.batch:
-        raise DataError(f"{len(images)} images; expected at least a batch of {s.batch}")
-    if labels.min() < 0 or labels.max() >= s.classes:
-        raise DataError(f"labels from {labels.min()} to {labels.max()}; expected 0 to {s.classes - 1}")
-    if not (images.min() >= -0.01 and images.max() <= 1.01):
-        raise DataError(f"images from {images.min():.3g} to {images.max():.3g}; expected about 0 to 1")
-
-
-def _chosen(label_scores: Mapping[str, LabelScore] | None, kind: str) -> dict[str, LabelScore]:
-    if label_scores is None:
-        return scores.built_in(readings=RIDING) if kind == "riding" else scores.built_in()
-    lacking = [name for name, score in label_scores.items() if not set(score.readings) <= set(RIDING)]
-    if kind == "riding" and lacking:
-        wanted = sorted(set(scores.readings_of({name: label_scores[name] for name in lacking})) - set(RIDING))
-        raise ConfigError(
-            f"scores {', '.join(lacking)} need the gradients {', '.join(wanted)}; riding probes have {RIDING[0]} only"
-        )
-    return dict(label_scores)
-
-
-def _check_scores(chosen: Mapping[str, LabelScore], labels: np.ndarray, classes: int) -> None:
-    """Trace every score once, with the gradients that it names."""
-    one, space = (1, *labels.shape[1:]), labels.shape[1:]
-
-    def updated(score: LabelScore) -> Any:
-        outputs, given = jnp.zeros((*one, classes)), jnp.zeros(one, jnp.int32)
-        gradients = {name: jnp.zeros(one) for name in score.readings}
-        seen = Probe(outputs, given, image_losses(outputs, given), gradients)
-        return score.update(score.init(len(labels), space), jnp.zeros(1, jnp.int32), seen)
-
-    for name, score in chosen.items():
-        try:
-            jax.eval_shape(partial(updated, score))
-        except KeyError as error:
-            raise ConfigError(
-                f"score {name} looks at {error} of a probe; expected some of its readings {score.readings}"
-            ) from error
-
-
-def _fingerprint(
-    seed: int, images: np.ndarray, labels: np.ndarray, s: Settings, kind: str, chosen: Mapping[str, LabelScore]
-) -> dict[str, np.ndarray]:
-    """Digests of what makes a run that run, by name; settings are printed, without addresses in memory."""
-    printed = re.sub(r" at 0x[0-9a-f]+", "", repr(s._replace(learning_rate=float(s.learning_rate))))
-    parts = {
-        "seed": str(seed).encode(),
-        "settings": f"{kind} {printed}".encode(),
-        "images": np.ascontiguousarray(images).tobytes(),
-        "labels": np.ascontiguousarray(labels).tobytes(),
-        "scores": repr(list(chosen)).encode(),
-    }
-    return {name: np.frombuffer(hashlib.sha256(part).digest(), np.uint32) for name, part in parts.items()}
-
-
-def _check_run(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, np.ndarray]) -> None:
-    other = [name for name, digest in wanted.items() if not np.array_equal(found[name], digest)]
-    if other:
-        raise WorkdirError(f"{folder} holds another run: other {', '.join(other)}; delete it or give another folder")

@@ -21,7 +21,7 @@ Source: small loss as in Han et al., NeurIPS 2018 and, with a cyclic learning ra
 AUM, Pleiss et al., NeurIPS 2020; EL2N, Paul et al., NeurIPS 2021; softmin, Lad & Mueller, 2023 (cleanlab).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +92,21 @@ def built_in(pool: int = 1, dtype: Any = jnp.float32, readings: tuple[str, ...] 
     maps = tuple(dict.fromkeys(part for reading, _, _ in forms.values() for part in vog.maps_for(reading)))
     every |= {name: vog_form(*form, maps, pool, dtype) for name, form in forms.items()}
     return {name: score for name, score in every.items() if set(score.readings) <= set(readings)}
+
+
+def with_own(
+    label_scores: Mapping[str, LabelScore] | LabelScore | None, needed: Sequence[str] = ()
+) -> dict[str, LabelScore]:
+    """The built-in scores, and a LabelScore of one's own as `score`; or a dict of them in place of the built-in ones.
+
+    Those `needed` stay in any case, unless the dict has its own of that name.
+    """
+    every: dict[str, LabelScore] = built_in()
+    if label_scores is None:
+        return every
+    if isinstance(label_scores, LabelScore):
+        return {**every, "score": label_scores}
+    return {**{name: every[name] for name in needed}, **label_scores}
 
 
 # ── a number of each image, at the last probe or as the mean over probes ──

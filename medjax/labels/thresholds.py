@@ -9,12 +9,14 @@ Source: Otsu, IEEE Transactions on Systems, Man, and Cybernetics 9(1), 1979; a m
 ICML 2019; median absolute deviation as in Leys et al., Journal of Experimental Social Psychology 49(4), 2013.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 
 Scores = Float[np.ndarray, " image"]
 Flags = Bool[np.ndarray, " image"]
@@ -110,3 +112,18 @@ def _check(scores: Scores) -> None:
 
 
 THRESHOLDS = {"otsu": otsu, "mixture": mixture, "mad": mad}
+
+
+def by_name(text: str, option: str = "threshold") -> Callable[[Scores], Flags]:
+    """The threshold of that name, or `highest` of a fraction such as "0.1"; `option` is what a message calls it.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = 0.0
+    if text not in THRESHOLDS and not 0 < fraction < 1:
+        raise ConfigError(f"{option} {text}; expected {', '.join(THRESHOLDS)} or a fraction such as 0.1")
+    return THRESHOLDS.get(text) or partial(highest, fraction=fraction)

@@ -1,4 +1,5 @@
-"""How good an image is: NRMSE, PSNR, SSIM; contrast recovery of lesions; bias and deviation over realisations.
+"""How good an image is: NRMSE, PSNR, SSIM; contrast recovery of lesions; bias and deviation over realisations;
+roughness.
 
 All take JAX or NumPy images of any rank, and jit and vmap. A mask is boolean and of the image's shape. Empty masks
 and constant references are refused where values are known; under jit or vmap they give NaN or infinity.
@@ -140,6 +141,23 @@ def bias_and_standard_deviation(
     background = mask if background is None else _checked_mask(mean, background, "background")
     relative = jnp.where(mean > 0, deviation / jnp.where(mean > 0, mean, 1.0), 0.0)
     return BiasAndDeviation(mean - truth, deviation, nrmse(mean, truth, mask), jnp.mean(relative, where=background))
+
+
+def roughness(image: Real[AnyArray, "*space"], axis: int, mask: Bool[AnyArray, "*space"] | None = None) -> Scalar:
+    """√(mean of the second difference along an axis, squared) / √(mean of image²), inside the mask.
+
+    Of a stack of slices that know nothing of each other it is larger across them than within them.
+
+    Raises:
+        DataError: the mask has another shape or is empty, or fewer than three voxels lie along the axis.
+    """
+    image = _floating(image)
+    mask = jnp.ones(image.shape, bool) if (known := _checked_mask(image, mask)) is None else known
+    if image.shape[axis] < 3:
+        raise DataError(f"image: {image.shape[axis]} voxels along axis {axis}; expected 3 or more")
+    inside = jax.lax.slice_in_dim(mask, 1, image.shape[axis] - 1, axis=axis)
+    bend = jnp.mean(jnp.diff(image, 2, axis) ** 2, where=inside)
+    return jnp.sqrt(bend / jnp.mean(image**2, where=mask))
 
 
 def _same_shape(image: AnyArray, reference: AnyArray, name: str = "reference") -> tuple[Array, Array]:

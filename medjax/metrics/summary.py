@@ -7,6 +7,7 @@ cell(ends, "p")                                              "0.011 to 0.48"
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -37,6 +38,15 @@ def over_runs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     summaries = {name: mean_sd([row[name] for row in rows]) for name in rows[0]}
     means = {name: mean for name, (mean, _) in summaries.items()}
     return means | {f"sd/{name}": sd for name, (_, sd) in summaries.items()}
+
+
+def flat(metrics: Mapping[str, Any], condition: str = "") -> dict[str, float]:
+    """Nested metrics under names such as `auroc/loss/CONDITION`, as metrics.json has them."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        inner = flat(value) if isinstance(value, Mapping) else {"": float(value)}
+        found |= {"/".join(part for part in (name, more, condition) if part): one for more, one in inner.items()}
+    return found
 
 
 def cell(metrics: Mapping[str, float], name: str, digits: int = 3, percent: bool = False, sd: str | None = None) -> str:

@@ -1,6 +1,7 @@
 """The networks that come with medjax by their names, and each made again from settings that a file holds.
 
 build("unet", {"classes": 4, "widths": [8, 16, 32]})      the Model unet(4, (8, 16, 32))
+settings_of("unet", {"classes": 4, "patch": 64})          {"classes": 4, "widths": (16, …), "deep": False, …}, to keep
 """
 
 import difflib
@@ -31,10 +32,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
     Raises:
         ConfigError: no such network or setting, one that is missing, of another type, or out of range.
     """
-    if name not in NETWORKS:
-        raise ConfigError(f"network: {name!r}; {_expected(name, NETWORKS)}")
-    parameters = inspect.signature(NETWORKS[name]).parameters
-    known = {key: one for key, one in parameters.items() if not callable(one.default) or one.default is one.empty}
+    known = _settings_known(name)
     values = dict[str, Any]()
     for key, value in settings.items():
         if key not in known:
@@ -49,6 +47,23 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
     if missing:
         raise ConfigError(f"network {name}: no {', '.join(missing)}; expected a value")
     return NETWORKS[name](**values)
+
+
+def settings_of(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of the network `name`: its value among `values`, which may hold others too, or its default.
+
+    Raises:
+        ConfigError: no such network.
+    """
+    every = {key: values.get(key, one.default) for key, one in _settings_known(name).items()}
+    return {key: value for key, value in every.items() if value is not inspect.Parameter.empty}
+
+
+def _settings_known(name: str) -> dict[str, inspect.Parameter]:
+    if name not in NETWORKS:
+        raise ConfigError(f"network: {name!r}; {_expected(name, NETWORKS)}")
+    parameters = inspect.signature(NETWORKS[name]).parameters
+    return {key: one for key, one in parameters.items() if not callable(one.default) or one.default is one.empty}
 
 
 def _hashable(value: Any) -> Any:

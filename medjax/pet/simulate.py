@@ -4,6 +4,7 @@ The simulation never shares its matrix with a reconstruction: voxels are those o
 averages several rays across the crystals' faces, and the resolution is a blur on the fine grid.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from medjax.errors import DataError
 from medjax.pet import projector
-from medjax.pet.acquisition import attenuation_factors, check_counts, check_mu
+from medjax.pet.acquisition import Acquisition, attenuation_factors, check_counts, check_mu
 from medjax.pet.grid import Grid
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import Scanner, coverage, lines
@@ -107,6 +108,33 @@ def factors(
     """What a reconstruction multiplies projections with: scale × coverage × attenuation by its own projector."""
     flat = scale * jnp.asarray(coverage(scanner), jnp.float32)[..., None]
     return flat if mu is None else flat * attenuation_factors(system, mu)
+
+
+def acquire_noisy(
+    key: PRNGKeyArray,
+    template: Acquisition,
+    scanner: Scanner,
+    trues: Float[Array, "view bin plane"],
+    total_trues: float,
+    background: float = 0.5,
+    mu: Float[Array, "x y plane"] | None = None,
+) -> Acquisition:
+    """The `template` (its system and resolution) with counts as `draw` gives them, and what a reconstruction knows.
+
+    That are the factors of `factors`, with μ on the template's grid, and the expected background.
+
+    Raises:
+        DataError: as `draw` and `factors`.
+    """
+    drawn = draw(key, scanner, trues, total_trues, background)
+    known = jnp.broadcast_to(factors(scanner, template.system, drawn.scale, mu), drawn.counts.shape)
+    made = replace(template, counts=drawn.counts, multiplicative=known, additive=drawn.additive)
+    return replace(made, sensitivity=_sensitivity(made))
+
+
+@jax.jit
+def _sensitivity(acquisition: Acquisition) -> Array:
+    return acquisition.adjoint(jnp.ones_like(acquisition.counts))
 
 
 def thin(key: PRNGKeyArray, counts: Float[Array, "*bins"], fraction: float | Float[Array, ""]) -> Float[Array, "*bins"]:

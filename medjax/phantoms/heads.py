@@ -15,7 +15,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from medjax.errors import DataError
 from medjax.io.nifti import Number, grid_affine
-from medjax.phantoms.brain import Brain
+from medjax.phantoms.brain import Brain, Lesion
 from medjax.phantoms.mni import Tissues, mix
 
 LATTICE_MM = 4.0  # on which displacements are drawn
@@ -103,6 +103,41 @@ def deform(
         lesion_ids=nearest(phantom.lesion_ids),
         affine=affine,
     )
+
+
+def white_matter_lesions(
+    key: int | PRNGKeyArray | np.random.Generator,
+    plain: Brain,
+    change: Deformation,
+    affine: Float[np.ndarray, "4 4"],
+    number: int,
+    radius_mm: Number = 6.0,
+    contrast: Number = 4.0,
+    apart_mm: Number = 25.0,
+) -> tuple[Lesion, ...]:
+    """Hot spheres for the head from which `change` made `plain`, a slice: where that has most white matter.
+
+    At most `number` of them, `apart_mm` or more from centre to centre; in PET only. Centres are in mm of the
+    undeformed head, whose voxel → mm matrix is `affine`, so that `brain(…, lesions=…)` takes them.
+
+    Raises:
+        DataError: `plain` is no slice.
+    """
+    from scipy import ndimage
+
+    if plain.white.shape[2] != 1:
+        raise DataError(f"lesions: {plain.white.shape[2]} planes; expected a slice")
+    draw = key if isinstance(key, np.random.Generator) else generator(key)
+    voxel = float(np.linalg.norm(plain.affine[:3, 0]))
+    room = ndimage.gaussian_filter(plain.white[..., 0], radius_mm / voxel)
+    candidates = np.argwhere(room > np.quantile(room[plain.brain_mask[..., 0]], 0.93))
+    chosen: list[np.ndarray] = []
+    for voxels in draw.permutation(candidates):
+        if len(chosen) < number and all(np.linalg.norm(voxels - other) * voxel > apart_mm for other in chosen):
+            chosen.append(voxels)
+    source = source_voxels(change, plain.white.shape, plain.affine, affine)
+    centres = ((affine[:3, :3] @ source[:, i, j, 0] + affine[:3, 3]).tolist() for i, j in chosen)
+    return tuple(Lesion((x, y, z), radius_mm, "pet", contrast=contrast) for x, y, z in centres)
 
 
 def family(

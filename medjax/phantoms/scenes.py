@@ -7,6 +7,7 @@ An object's class shows in its outline alone; its scene shows everywhere around 
 draws the right region and gives it the wrong name. Shapes are drawn; digits, where wanted, come with scikit-learn.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ class Scenes(NamedTuple):
     image: Float[Array | np.ndarray, "image side side channel"]
     label: Int[Array | np.ndarray, "image side side"]
     group: Int[Array | np.ndarray, " image"]  # 2 · class + scene
+
+
+class Splits(NamedTuple):
+    """A study's data: training images of one correlation; validation and test with equally many a group."""
+
+    train: Scenes
+    validation: Scenes
+    test: Scenes
 
 
 def groups(count: int, correlation: float, classes: int = 2) -> Int[np.ndarray, " image"]:
@@ -129,3 +138,40 @@ def draw(
     image = image + noise * jax.random.normal(grain, image.shape)
     label = jnp.where(inside > 0.5, 1 + (group // SCENES)[:, None, None], 0)
     return Scenes(image[..., None], label.astype(jnp.int32), group)
+
+
+def draw_splits(
+    key: PRNGKeyArray,
+    correlation: float,
+    run: int = 0,
+    *,
+    train: int,
+    validation: int,
+    test: int,
+    side: int,
+    kind: str = "lobes",
+    amplitudes: tuple[float, float] = (0.2, 0.6),
+    contrast: float = 1.5,
+    noise: float = 0.1,
+) -> Splits:
+    """Scenes for a study, in NumPy: `train` images of this correlation for each `run`, and the same others for all.
+
+    `kind` is lobes, with `amplitudes` from the least to the greatest, or digits, of which the test has held-out ones.
+
+    Raises:
+        DataError: another kind, or as `groups`.
+    """
+    if kind not in ("lobes", "digits"):
+        raise DataError(f"shapes '{kind}'; expected lobes or digits")
+
+    def drawn(number: int, group: np.ndarray, held_out: bool) -> Scenes:
+        outlines = functools.partial(lobes, least=amplitudes[0], greatest=amplitudes[1])
+        shapes = outlines if kind == "lobes" else digits(held_out=held_out)
+        made = draw(jax.random.fold_in(key, number), jnp.asarray(group), side, shapes, contrast, noise)
+        return jax.tree.map(np.asarray, made)
+
+    return Splits(
+        drawn(100 + run, groups(train, correlation), False),
+        drawn(1, groups(validation, 0.5), False),
+        drawn(2, groups(test, 0.5), True),
+    )

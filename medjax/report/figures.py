@@ -77,7 +77,7 @@ def montage(
     figure, places = _canvas(layout(list(images), np.asarray(first.shape) * voxel, columns), space, title, note)
     for cell, axes in places:
         _draw_slice(axes, cell, upright[cell.name], scales[cell.name], space, index)
-    _draw_bars(figure, list(dict.fromkeys(scales.values())), 0.2 if note else 0.0)
+    draw_bars(figure, list(dict.fromkeys(scales.values())), 0.2 if note else 0.0)
     return figure
 
 
@@ -192,7 +192,7 @@ def _draw_slice(axes: "Axes", cell: Cell, image: np.ndarray, scale: Scale, space
     axes.text(0.02, 0.025, f"{'xyz'[through]} = {millimetres:.0f} mm".replace("-", "\N{MINUS SIGN}"), **style)
 
 
-def _draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
+def draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
     """A colour bar for each scale, side by side at the foot."""
     width, height = figure.get_size_inches()
     room = (width - 2 * EDGE + 0.35) / len(scales) - 0.35

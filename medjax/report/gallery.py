@@ -1,13 +1,17 @@
-"""Many small pictures with the outlines of their labels: what a reader must see before believing a table of Dice."""
+"""Many small pictures: with the outlines of their labels, or a row of each thing that is shown of the same images.
 
-from collections.abc import Sequence
+They are what a reader must see before believing a table of Dice.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from medjax.errors import DataError
-from medjax.report.figures import CANVAS, COLOURS, FONT, INK, QUIET
+from medjax.report.figures import BAR, CANVAS, COLOURS, EDGE, FONT, INK, QUIET, draw_bars
+from medjax.report.slices import Scale
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,4 +56,39 @@ def gallery(
             axes.set_title(names[k], color=INK, family=FONT, fontsize=6.5, pad=2)
     if note:
         figure.text(0.01, 0.08 / height, note, color=QUIET, family=FONT, size=6.5)
+    return figure
+
+
+def image_rows(
+    rows: Mapping[str, Real[np.ndarray, "image row column"]], scales: Mapping[str, Scale], note: str = ""
+) -> "Figure":
+    """A named row of small pictures of each thing (say image, truth, prediction), the same image in each column.
+
+    `scales` are of the names; those of rows that are drawn alike, as two label maps, are equal and share a colour bar.
+
+    Raises:
+        DataError: no image, or rows of different shapes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shapes = {images.shape for images in rows.values()}
+    number = min((shape[0] for shape in shapes), default=0)
+    if len(shapes) != 1 or not number:
+        raise DataError(f"image_rows: shapes {sorted(shapes)}; expected one shape, of at least one image")
+    foot = BAR + EDGE + (0.2 if note else 0)
+    width, height = 2 * EDGE + number * CELL, EDGE + len(rows) * (CELL + HEAD) + foot
+    figure = Figure(figsize=(width, height), facecolor=CANVAS)
+    FigureCanvasAgg(figure)
+    for row, (name, images) in enumerate(rows.items()):
+        bottom, scale = height - EDGE - (row + 1) * (CELL + HEAD), scales[name]
+        figure.text(EDGE / width, (bottom + CELL + 0.05) / height, name, color=INK, family=FONT, size=8)
+        for column, image in enumerate(images):
+            left = EDGE + column * CELL
+            axes = figure.add_axes((left / width, bottom / height, 0.97 * CELL / width, CELL / height))
+            axes.imshow(image, scale.colormap, vmin=scale.low, vmax=scale.high, interpolation="nearest")
+            axes.set_axis_off()
+    draw_bars(figure, list(dict.fromkeys(scales[name] for name in rows)), 0.2 if note else 0.0)
+    if note:
+        figure.text(EDGE / width, 0.12 / height, note, color=QUIET, family=FONT, size=6.5)
     return figure

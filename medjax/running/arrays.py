@@ -53,6 +53,30 @@ def load_arrays(path: Path, like: PyTree | None = None) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
 
 
+def numbered(tree: PyTree) -> dict[str, PyTree]:
+    """The leaves of any tree by their numbers, which a stage keeps without `like`; typed PRNG keys as their data."""
+    leaves = jax.tree.leaves(tree)
+    return {f"{k:04d}": jax.random.key_data(leaf) if _is_key(leaf) else leaf for k, leaf in enumerate(leaves)}
+
+
+def from_numbered(kept: dict[str, PyTree], like: PyTree) -> PyTree:
+    """The tree whose leaves `numbered` gave; `like` is one of that structure, of arrays or shapes.
+
+    Keys are of JAX's default kind.
+
+    Raises:
+        WorkdirError: it has another number of leaves.
+    """
+    wanted, structure = jax.tree.flatten(like)
+    if len(wanted) != len(kept):
+        raise WorkdirError(f"{len(kept)} arrays were kept; expected {len(wanted)}: written by another version")
+    arrays = [kept[name] for name in sorted(kept)]
+    leaves = [
+        jax.random.wrap_key_data(array) if _is_key(leaf) else array for array, leaf in zip(arrays, wanted, strict=True)
+    ]
+    return jax.tree.unflatten(structure, leaves)
+
+
 def is_nested_dict(tree: PyTree) -> bool:
     """Whether `tree` is dicts of dicts … of leaves, with names as keys, so that it needs no `like` to be read back."""
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
@@ -61,6 +85,10 @@ def is_nested_dict(tree: PyTree) -> bool:
         for path in paths
         for entry in path
     )
+
+
+def _is_key(leaf: PyTree) -> bool:
+    return jax.numpy.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key)
 
 
 def _named_leaves(tree: PyTree) -> dict[str, PyTree]:

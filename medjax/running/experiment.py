@@ -8,7 +8,7 @@ import runpy
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -48,6 +48,26 @@ def run_module(module_file: str) -> None:
     file = Path(module_file).resolve()
     sys.argv[:] = ["medjax", "run", file.stem, "--experiments", str(file.parent), *sys.argv[1:]]
     runpy.run_module("medjax", run_name="__main__")  # the command as a user starts it: this room knows none
+
+
+def attempts(study: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result | MedjaxError]:
+    """What a `population` gives: `study(…)` of each member, or the error that ended it; the others go on."""
+
+    def attempt(*own: Any) -> Result | MedjaxError:
+        try:
+            return study(*own)
+        except MedjaxError as error:
+            return error
+
+    return [attempt(*own) for own in zip(*arguments, strict=True)]
+
+
+def only(results: Sequence[Result | MedjaxError]) -> Result:
+    """The result of a population of one; its error is raised."""
+    [result] = results
+    if isinstance(result, MedjaxError):
+        raise result
+    return result
 
 
 def run_experiment(

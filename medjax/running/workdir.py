@@ -21,7 +21,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from medjax.atomic import remove_leftovers, replacing, write_text
-from medjax.errors import WorkdirError
+from medjax.errors import MedjaxError, WorkdirError
 from medjax.running.config import flatten, plain
 
 PyTree = Any  # jaxtyping's would import JAX, and a finished run needs none
@@ -86,7 +86,8 @@ def stages(
     """Many stages (work directory, name) that are computed together, such as the members of a population.
 
     `compute` is given the numbers of those that are not kept yet and yields (number, result) of each when it is
-    finished: it is kept at once, so that a killed run goes on with the others. Otherwise as `stage`.
+    finished: it is kept at once, so that a killed run goes on with the others. An error in place of a result, say of a
+    member that diverged, is handed back and not kept. Otherwise as `stage`.
 
     Raises:
         TypeError, ValueError, WorkdirError: as `stage`.
@@ -98,7 +99,8 @@ def stages(
     start = time.perf_counter()
     for number, tree in compute(missing) if missing else ():
         work, name = places[number]
-        found[number] = _keep(work, name, files[number], tree, like, start)
+        failed = isinstance(tree, MedjaxError)
+        found[number] = tree if failed else _keep(work, name, files[number], tree, like, start)
         start = time.perf_counter()
     if lacking := [places[number][1] for number in missing if number not in found]:
         raise RuntimeError(f"stages: {', '.join(lacking)} were not computed")

@@ -14,6 +14,7 @@ Source: Isensee et al., Nature Methods 18, 2021 (nnU-Net), supplementary note 2;
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,13 +212,14 @@ def to_json(plan: Plan) -> str:
 
 
 def from_json(text: str) -> Plan:
-    """The plan that `to_json` wrote.
+    """The plan that `to_json` wrote; entries that are none of a plan's are left alone.
 
     Raises:
         DataError: it is another text.
     """
     try:
-        fields = {name: _tuples(value) for name, value in json.loads(text).items()}
+        known = {field.name for field in fields_of(Plan)}
+        fields = {name: _tuples(value) for name, value in json.loads(text).items() if name in known}
         greys = tuple(Grey(*grey) for grey in fields.pop("greys"))
         return Plan(**fields, greys=greys)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

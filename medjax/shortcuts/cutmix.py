@@ -7,12 +7,15 @@ Source: CutMix, Yun et al., ICCV 2019; its form for backgrounds, Achara et al., 
 fills the rectangle with one colour where less than 0.3 of it is background in both; here that part is pasted.)
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from medjax.errors import DataError
+from medjax.phantoms.scenes import Scenes
 
 
 def donors(
@@ -61,3 +64,29 @@ def background_cutmix(
 
     pasted = jax.vmap(rectangle)(jax.random.split(key, len(image))) & (label == 0) & (donor_label == 0)
     return jnp.where(pasted[..., None], donor, image)
+
+
+def mixed_batches(
+    key: PRNGKeyArray,
+    batches: Callable[[int], Scenes],
+    pool: Scenes,
+    probability: float = 0.5,
+    smallest: float = 0.1,
+    largest: float = 0.4,
+) -> Callable[[int], Scenes]:
+    """The same `batches` with mixed backgrounds, their donors from `pool`; batch n draws with fold_in(key, n)."""
+    groups = np.asarray(pool.group)
+
+    def mixed(number: int) -> Scenes:
+        batch, now = batches(number), jax.random.fold_in(key, number)
+        chosen = donors(jax.random.fold_in(now, 0), np.asarray(batch.group), groups)
+        image = _mix(
+            jax.random.fold_in(now, 1), batch.image, batch.label, pool.image[chosen], pool.label[chosen],
+            probability, smallest, largest,
+        )  # fmt: skip
+        return batch._replace(image=image)
+
+    return mixed
+
+
+_mix = jax.jit(background_cutmix)

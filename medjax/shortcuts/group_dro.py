@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Scalar
 
@@ -38,7 +39,7 @@ class GroupLosses(NamedTuple):
 
 def init_weights(groups: int) -> Float[Array, " {groups}"]:
     """ln q of equal weights."""
-    return jnp.full(groups, -jnp.log(float(groups)))
+    return jnp.full(groups, -np.log(groups), jnp.result_type(float))  # not weakly typed, or a second step compiles anew
 
 
 def group_losses(loss: Float[Array, " image"], group: Int[Array, " image"], groups: int) -> GroupLosses:

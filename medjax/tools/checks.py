@@ -26,6 +26,33 @@ def at_least(name: str, value: int | float, least: int | float) -> None:
         raise ConfigError(f"{name} {value:g}; expected {least:g} or more")
 
 
+def whole_numbers(
+    option: str, text: str | None, expected: str, good: Callable[[list[int]], bool] = bool
+) -> list[int] | None:
+    """The numbers of an option's text such as "0,1,2"; None for None.
+
+    Raises:
+        ConfigError: not whole numbers, or not `good` ones: `expected` says what is.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if len(numbers) < len(parts) or not good(numbers):
+        raise ConfigError(f"{option} {text}; expected {expected}")
+    return numbers
+
+
+def choice(option: str, value: str, known: tuple[str, ...]) -> None:
+    """Pass a value that is known.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if value not in known:
+        raise ConfigError(f"{option} {value}; expected {', '.join(known[:-1])} or {known[-1]}")
+
+
 def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     """See that a file can be written there, before any work is done for it.
 

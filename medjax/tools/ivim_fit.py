@@ -1,26 +1,30 @@
-"""`medjax ivim fit`: a diffusion scan in, maps, a picture and tables out."""
+"""What `medjax ivim fit` does: a diffusion scan in, maps, statistics of regions and frames out; files if asked.
 
-import math
+found = fit_scan(Path("dwi.nii.gz"), Path("dwi.bval"), Path("maps"), mask=Path("lungs.nii.gz"))
+found = fit_scan(frames, bvalues, labels=labels)           arrays (x, y, z, frame), (frame,) and (x, y, z)
+found.maps["D"]                                            (x, y, z), mm²/s
+"""
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
-import typer
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from medjax.atomic import write_csv
-from medjax.errors import ConfigError, DataError
-from medjax.io.bvalues import read_bvalues
-from medjax.io.nifti import SUFFIXES, Series, read_nifti, read_nifti_series, write_nifti
+from medjax.io.nifti import write_nifti
+from medjax.ivim import averaging
 from medjax.ivim.adc import adc
-from medjax.ivim.averaging import average
-from medjax.ivim.fit import check
-from medjax.ivim.maps import Maps, maps, named_maps
-from medjax.ivim.noise import sigma_of_background
-from medjax.metrics.regions import region_statistics
+from medjax.ivim.io import OnGrid, Scan, read_regions, read_scan, read_sigma
+from medjax.ivim.maps import Maps, Method, maps, named_maps, volume
+from medjax.ivim.noise import Kind
+from medjax.ivim.signal import Convention
+from medjax.metrics.regions import Region, region_statistics
 from medjax.report.figures import Scale, montage, write_png
+from medjax.tools import defaults
+from medjax.tools.checks import choice
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
 SCALES = {
@@ -29,208 +33,109 @@ SCALES = {
 }  # fmt: skip
 
 
-class Scan(NamedTuple):
-    """Frames, and the voxels that can be fitted."""
+class Fit(NamedTuple):
+    """Maps on the scan's grid, 0 where nothing was fitted, and what they rest on."""
 
-    series: Series
-    bvalues: Float[np.ndarray, " frame"]
-    usable: Bool[np.ndarray, "x y z"]
-    said: str  # what was left out
+    maps: dict[str, Float[np.ndarray, "x y z"]]  # S0, f, D, Dstar, ADC, residual, crlb_…, identifiable
+    voxels: Maps  # the same of the fitted voxels alone, with noise and frames
+    bvalues: Float[np.ndarray, " b"]  # that were fitted: of frames, or of averages
+    regions: dict[str, Region]  # all, and each label; f, d, d_star and f_d_star
+    scan: Scan
+    folder: Path | None
 
 
 def fit_scan(
-    scan: Path,
-    bvals: Path,
-    output: Path,
-    mask: Path | None,
-    labels: Path | None,
-    method: str,
-    noise: str,
-    sigma: str,
-    convention: str,
-    mean: str,
-    threshold: float,
-    drop: bool,
-) -> None:
-    """Read, fit, write, and say what came of it.
+    scan: Path | Float[np.ndarray, "x y z frame"],
+    bvals: Path | Float[np.ndarray, " _"],
+    output: Path | None = None,
+    *,
+    mask: OnGrid | None = None,
+    labels: OnGrid | None = None,
+    method: str = defaults.METHOD,
+    noise: str = defaults.NOISE,
+    sigma: str | float = defaults.SIGMA,
+    convention: str = defaults.CONVENTION,
+    average: str = defaults.AVERAGE,
+    threshold: float = defaults.PERFUSION_OVER,
+    drop: bool = False,
+) -> Fit:
+    """Fit every usable voxel; with `output`, write maps, a picture and tables to that folder.
+
+    Args:
+        mask: where to fit; default: all signal.
+        labels: regions to give statistics of.
+        sigma: noise of a measurement: "residual" of each voxel, a number, or the name of a NIfTI mask of air.
+        average: of frames of one b-value: none, mean or geometric.
+        threshold: s/mm², from which on a segmented fit takes perfusion to be over.
+        drop: leave out outlier frames.
 
     Raises:
         ConfigError, DataError: something given cannot be used.
     """
-    chosen(method=method, noise=noise, convention=convention, average=mean)
+    choice("--method", method, get_args(Method))
+    choice("--noise", noise, get_args(Kind))
+    choice("--convention", convention, get_args(Convention))
+    choice("--average", average, ("none", *get_args(averaging.Mean)))
     read = read_scan(scan, bvals, mask)
-    regions = read_regions(labels, read)
-    level = _sigma(sigma, read)
+    inside = read_regions(labels, read)
+    level = read_sigma(sigma, read)
+    options: dict[str, Any] = {"method": method, "noise": noise, "convention": convention, "threshold": threshold}
     signals, bvalues, weights = read.series.array[read.usable].T, read.bvalues, None
-    if mean != "none":
-        signals, bvalues, weights = average(signals, bvalues, "geometric" if mean == "geometric" else "mean")
-    options: dict[str, Any] = {
-        "method": method,
-        "noise": noise,
-        "convention": convention,
-        "threshold": threshold,
-        "drop": drop,
-    }
-    found = maps(signals, bvalues, sigma=level, weights=weights, **options)
-    output.mkdir(parents=True, exist_ok=True)
+    if average != "none":
+        signals, bvalues, weights = averaging.average(signals, bvalues, "geometric" if average[0] == "g" else "mean")
+    found = maps(signals, bvalues, sigma=level, weights=weights, drop=drop, **options)
     times = np.ones(len(bvalues), np.float32) if weights is None else weights
     counted = jnp.asarray(np.where(found.spoilt & drop, 0.0, times), jnp.float32)
-    files = _files(found, np.asarray(adc(jnp.asarray(signals), bvalues, weights=counted).adc))
-    for name, values in files.items():
-        write_nifti(output / f"{name}.nii.gz", volume(values, read.usable), read.series.affine)
-    _picture(output, files, read, f"{method} fit, {noise} noise, D* {convention}")
-    _write_regions(output / "regions.csv", found, regions, read.usable)
-    _write_frames(output / "frames.csv", found, bvalues)
-    _tell(found, bvalues, read, output, drop)
+    columns = _columns(found, np.asarray(adc(jnp.asarray(signals), bvalues, weights=counted).adc))
+    named = named_maps(found.parameters)
+    regions = {name: region_statistics(named, part) for name, part in inside.items() if part.any()}
+    on_grid = {name: volume(values, read.usable) for name, values in columns.items()}
+    result = Fit(on_grid, found, bvalues, regions, read, output)
+    if output is not None:
+        _write(output, result, inside, f"{method} fit, {noise} noise, D* {convention}")
+    return result
 
 
-def chosen(**given: str) -> None:
-    """Pass options that exist.
-
-    Raises:
-        ConfigError: one does not.
-    """
-    known = {
-        "method": ("full", "segmented", "shrunk"), "noise": ("gaussian", "rician", "student"),
-        "convention": ("absolute", "excess"), "average": ("none", "mean", "geometric"),
+def _columns(found: Maps, apparent: np.ndarray) -> dict[str, np.ndarray]:
+    """What is written of each fitted voxel."""
+    least = {f"crlb_{name}": bound for name, bound in zip(NAMES, found.bounds, strict=True)}
+    columns = {
+        **dict(zip(NAMES, found.parameters, strict=True)), "ADC": apparent, "residual": found.residual, **least,
+        "identifiable": found.identifiable,
     }  # fmt: skip
-    for name, value in given.items():
-        if value not in known[name]:
-            raise ConfigError(f"--{name} {value}; expected {', '.join(known[name][:-1])} or {known[name][-1]}")
+    return {name: np.asarray(values, np.float32) for name, values in columns.items()}
 
 
-def read_scan(scan: Path, bvals: Path, mask: Path | None) -> Scan:
-    """A scan, its b-values, and the voxels in the mask that are finite in all frames and above 0 in one.
-
-    Raises:
-        DataError: b-values do not fit the frames, the mask lies on another grid, or no voxel is left.
-    """
-    series, bvalues = read_nifti_series(scan), read_bvalues(bvals)
-    frames = series.array.shape[3]
-    if len(bvalues) != frames:
-        raise DataError(f"{bvals}: {len(bvalues)} b-values; {scan} has {frames} frames, expected one for each")
-    try:
-        check(series.array.reshape(-1, frames).T, bvalues)
-    except DataError as error:
-        raise DataError(f"{bvals}: {error}") from error
-    inside = np.ones(series.array.shape[:3], bool) if mask is None else _on_grid(mask, series, scan) > 0
-    finite = np.isfinite(series.array).all(-1)
-    above = np.nan_to_num(series.array).max(-1) > 0
-    usable = inside & finite & above
-    if not usable.any():
-        raise DataError(f"{scan}: {inside.sum()} voxels to fit, none of them finite with signal above 0")
-    counts = {
-        "with NaN or infinite values left out": (inside & ~finite).sum(),
-        "without signal above 0 left out": (inside & finite & ~above).sum() if mask is not None else 0,
-        "with values of 0 or below in some frame, fitted": (usable & (series.array <= 0).any(-1)).sum(),
-    }
-    return Scan(series, bvalues, usable, "; ".join(f"{count} voxels {what}" for what, count in counts.items() if count))
-
-
-def read_regions(labels: Path | None, scan: Scan) -> dict[str, Bool[np.ndarray, " voxel"]]:
-    """Name → which of the fitted voxels; `all`, and one for each label above 0.
-
-    Raises:
-        DataError: labels on another grid, or that are no whole numbers.
-    """
-    regions = {"all": np.ones(int(scan.usable.sum()), bool)}
-    if labels is None:
-        return regions
-    values = _on_grid(labels, scan.series, Path("the scan"))
-    if not np.array_equal(values, np.round(values)):
-        raise DataError(f"{labels}: values between whole numbers; expected labels")
-    inside = values[scan.usable].astype(int)
-    return regions | {str(int(label)): inside == label for label in np.unique(values[values > 0])}
-
-
-def volume(
-    values: Float[np.ndarray, " voxel"] | Int[np.ndarray, " voxel"], usable: Bool[np.ndarray, "x y z"]
-) -> Float[np.ndarray, "x y z"]:
-    """Voxels back in their places, 0 elsewhere."""
-    out = np.zeros(usable.shape, np.float32)
-    out[usable] = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-    return out
-
-
-def _on_grid(path: Path, series: Series, scan: Path) -> np.ndarray:
-    other = read_nifti(path)
-    shape = series.array.shape[:3]
-    if other.array.shape != shape:
-        raise DataError(f"{path}: grid of {other.array.shape}; {scan} has {shape}, expected the same grid")
-    if not np.allclose(other.affine, series.affine, atol=1e-2):
-        raise DataError(f"{path}: another affine than {scan}; expected the same grid, resample it first")
-    return other.array
-
-
-def _sigma(given: str, scan: Scan) -> float | None:
-    if given == "residual":
-        return None
-    if given.endswith(SUFFIXES):
-        air = _on_grid(Path(given), scan.series, Path("the scan")) > 0
-        try:
-            return sigma_of_background(scan.series.array[air])
-        except ConfigError as error:
-            raise ConfigError(f"{given}: {error}") from error
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"--sigma {given}; expected residual, a number above 0 or a mask of air (.nii.gz)")
-    return value
-
-
-def _files(found: Maps, apparent: np.ndarray) -> dict[str, np.ndarray]:
-    maps = dict(zip(NAMES, map(np.asarray, found.parameters), strict=True))
-    least = {f"crlb_{name}": np.asarray(bound) for name, bound in zip(NAMES, found.bounds, strict=True)}
-    return {
-        **maps, "ADC": apparent, "residual": np.asarray(found.residual), **least,
-        "identifiable": np.asarray(found.identifiable, np.float32),
-    }  # fmt: skip
-
-
-def _picture(output: Path, files: Mapping[str, np.ndarray], scan: Scan, note: str) -> None:
-    named = {"D*" if name == "Dstar" else name: volume(files[name], scan.usable) for name in NAMES}
-    scales = {
-        name: scale._replace(high=float(np.quantile(named[name][scan.usable], 0.98)) or 1.0)
+def _write(output: Path, found: Fit, inside: Mapping[str, np.ndarray], note: str) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    affine, usable = found.scan.series.affine, found.scan.usable
+    for name, values in found.maps.items():
+        write_nifti(output / f"{name}.nii.gz", values, affine)
+    named = {"D*" if name == "Dstar" else name: found.maps[name] for name in NAMES}
+    s0, *rest = (
+        (name, scale._replace(high=float(np.quantile(named[name][usable], 0.98)) or 1.0))
         for name, scale in SCALES.items()
-    }
-    rest = {name: scales[name] for name in named if name != "S0"}
-    write_png(output / "maps.png", montage(named, scan.series.affine, scale=scales["S0"], other_scales=rest, note=note))
+    )
+    write_png(output / "maps.png", montage(named, affine, scale=s0[1], other_scales=dict(rest), note=note))
+    _write_regions(output / "regions.csv", found, inside)
+    columns = (*found.voxels.frames, found.voxels.spoilt.astype(float))
+    frames = zip(found.bvalues.tolist(), *(values.tolist() for values in columns), strict=True)
+    table = [[frame, f"{b:g}", *map(_number, rest)] for frame, (b, *rest) in enumerate(frames)]
+    write_csv(output / "frames.csv", ["frame", "b", "misfit", "weight", "share_beyond_3_sigma", "spoilt"], table)
 
 
-def _write_regions(path: Path, found: Maps, regions: Mapping[str, np.ndarray], usable: np.ndarray) -> None:
+def _write_regions(path: Path, found: Fit, inside: Mapping[str, np.ndarray]) -> None:
     rows: list[list[Any]] = []
-    for name, inside in regions.items():
-        if not inside.any():
-            rows += [[name, 0, "", parameter, "", "", "", ""] for parameter in (*NAMES[1:], "f_Dstar")]
+    parameters = (*NAMES[1:], "f_Dstar")
+    for name, voxels in inside.items():
+        if name not in found.regions:
+            rows += [[name, 0, "", parameter, "", "", "", ""] for parameter in parameters]
             continue
-        part = region_statistics(named_maps(found.parameters), inside)
-        fraction = float(np.asarray(found.identifiable)[inside].mean())
-        for parameter, summary in zip((*NAMES[1:], "f_Dstar"), part.maps.values(), strict=True):
-            rows.append([name, part.voxels, f"{fraction:.4f}", parameter, *map(_number, summary)])
+        fraction = float(np.asarray(found.voxels.identifiable)[voxels].mean())
+        for parameter, summary in zip(parameters, found.regions[name].maps.values(), strict=True):
+            rows.append([name, int(voxels.sum()), f"{fraction:.4f}", parameter, *map(_number, summary)])
     write_csv(path, ["region", "voxels", "identifiable", "parameter", "median", "mean", "sd", "iqr"], rows)
-
-
-def _write_frames(path: Path, found: Maps, bvalues: np.ndarray) -> None:
-    columns = (*found.frames, found.spoilt.astype(float))
-    rows = zip(bvalues.tolist(), *(values.tolist() for values in columns), strict=True)
-    table = [[frame, f"{b:g}", *map(_number, rest)] for frame, (b, *rest) in enumerate(rows)]
-    write_csv(path, ["frame", "b", "misfit", "weight", "share_beyond_3_sigma", "spoilt"], table)
 
 
 def _number(value: float) -> str:
     return f"{value:.6g}"
-
-
-def _tell(found: Maps, bvalues: np.ndarray, scan: Scan, output: Path, dropped: bool) -> None:
-    f, d, fast = (float(np.median(p)) for p in found.parameters[1:])
-    number, seen = int(scan.usable.sum()), float(np.mean(found.identifiable))
-    typer.echo(f"{number} voxels, {len(bvalues)} b-values: median f {f:.3f}, D {d:.3g}, D* {fast:.3g} mm²/s")
-    typer.echo(f"{seen:.0%} of the voxels tell f, D and D* to half their value or better")
-    if scan.said:
-        typer.echo(scan.said)
-    for frame in np.flatnonzero(found.spoilt):
-        advice = "left out" if dropped else "--drop-spoilt leaves it out, --noise student counts it less"
-        typer.echo(f"frame {frame} (b = {bvalues[frame]:g}) does not go with the others: {advice}")
-    typer.echo(f"maps, maps.png, regions.csv, frames.csv: {output}")

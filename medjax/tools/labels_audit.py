@@ -1,20 +1,23 @@
-"""What `medjax labels audit` does: read, train and follow the training, rank, write a CSV and a report."""
+"""What `medjax labels audit` does: read, train and follow the training, rank, write a CSV and a report.
 
-import csv
-import hashlib
+result = audit(Path("images"), Path("masks"), Path("out"))       files of two folders; a work directory
+result = audit(images, labels, network=mine)                     arrays, and nothing is written
+[result.names[k] for k in result.order[:10]]                     the most suspect
+"""
+
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import typer
 from jaxtyping import Bool, Float, Int
 
 from medjax.atomic import write_csv
+from medjax.datasets.labelled_folders import LabelledImages, digest, read, read_trusted
 from medjax.errors import ConfigError, DataError
-from medjax.io.pictures import fitted, read_labelled
 from medjax.labels import scores, thresholds
 from medjax.labels.audit import check_network, predict, training_dynamics
 from medjax.labels.dynamics import Settings
@@ -22,87 +25,96 @@ from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network
 from medjax.models.unet import unet
-from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table, write_report
+from medjax.report.label_pairs import label_pairs
 from medjax.running.config import did_you_mean
-from medjax.running.progress import track
+from medjax.running.network_part import network_part
+from medjax.running.part_identity import as_part
+from medjax.running.parts import Part
+from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
-from medjax.tools.part_identity import identity
-from medjax.training.batches import pairs
+from medjax.tools import defaults
 
 FEWEST = 16  # images, below which there is nothing to compare with
 SHOWN = 24
-MOST_CLASSES = 64
 WIDTHS = (8, 16, 32, 48)  # of the default network
 
+Images = Float[np.ndarray, "image *space 1"]
+ImageLabels = Int[np.ndarray, "image *space"]
+Scores = Mapping[str, LabelScore | Part]
 Threshold = Callable[[np.ndarray], np.ndarray]  # scores → flags
 
 
-class Data(NamedTuple):
-    """Images and labels on the grid of training, and their names."""
+class Audit(NamedTuple):
+    """Scores of every image, in which high is suspect, and what came of them."""
 
     names: list[str]
-    images: Float[np.ndarray, "image *space 1"]
-    labels: Int[np.ndarray, "image *space"]
+    scores: dict[str, Float[np.ndarray, " image"]]
+    ranking: Float[np.ndarray, " image"]  # the detector's score, oriented by the trusted set
+    flags: Bool[np.ndarray, " image"]
+    order: Int[np.ndarray, " image"]  # numbers of the images, the most suspect first
+    prediction: ImageLabels  # of the network at the end of early learning
+    agreement: Float[np.ndarray, " image"]  # Dice of each label with that prediction
+    detector: str
+    folder: Path | None  # ranked.csv and report.html
 
 
 def audit(
-    images: Path,
-    masks: Path,
-    output: Path,
-    detector: str,
-    threshold: str | Threshold,
-    trusted: Path | None,
-    size: int,
-    classes: int | None,
-    epochs: int,
-    seed: int,
+    images: Path | Images,
+    masks: Path | ImageLabels,
+    output: Path | None = None,
     *,
-    network: Callable[[int], Network] | None = None,
-    label_scores: Mapping[str, LabelScore] | None = None,
-) -> None:
-    """Rank the labels in `masks` and write `output`/ranked.csv and report.html.
+    detector: str = defaults.DETECTOR,
+    threshold: str | Threshold | Part = defaults.THRESHOLD,
+    trusted: Path | None = None,
+    size: int = defaults.SIZE,
+    classes: int | None = None,
+    epochs: int = defaults.AUDIT_EPOCHS,
+    seed: int = 0,
+    network: Network | Callable[[int], Network] | Part | None = None,
+    label_scores: Scores | Sequence[Part] = (),
+) -> Audit:
+    """Rank the labels in `masks`; with `output`, a work directory, an audit that was stopped goes on.
 
     Args:
+        images: a folder of files, which are read on `size` voxels each way; or an array, 0 … 1, taken as it is.
+        masks: a folder of files of the same names; or class numbers.
         detector: the name of the score that ranks and flags.
         threshold: a name, a fraction such as "0.1", or a function scores → flags.
-        network: makes the Model for a number of classes; default: a small U-Net.
-        label_scores: the columns of the table; default: `scores.built_in()`.
+        trusted: a CSV of labels that were checked, see `read_trusted`.
+        network: a Model, or a function of the number of classes that makes one; default: a small U-Net.
+        label_scores: the columns of the table; or parts that come beside `scores.built_in()`, each as its NAME.
 
     Raises:
         ConfigError, DataError: something given cannot be used.
+        WorkdirError: `output` holds another audit: of other data, settings, network or scores.
     """
-    columns = scores.built_in() if label_scores is None else dict(label_scores)
-    _check(detector, threshold, size, epochs, tuple(columns), network is None)
-    config: dict[str, Any] = {
-        "images": str(images), "masks": str(masks), "size": size, "classes": classes or 0, "epochs": epochs,
-        "seed": seed,
-    }  # fmt: skip
-    data = read(images, masks, size, classes)
-    config["content"] = _digest(data)  # other images or corrected masks are another audit
+    columns, foreign = _columns(label_scores)
+    rule = _rule(threshold)
+    _check(detector, size, epochs, tuple(columns), network is None)
+    data = _data(images, masks, size, classes)
     checked = None if trusted is None else read_trusted(trusted, data.names)
     number = int(data.labels.max()) + 1 if classes is None else classes
-    model = (network or small_unet)(number)
-    check_network(model, data.images, number)
-    config |= {"network": identity(model)} if network else {}
-    config |= {"scores": {name: identity(one) for name, one in label_scores.items()}} if label_scores else {}
-    with open_workdir(output, config) as work:
-        typer.echo(f"{len(data.names)} images, {number - 1} structures{_empty(data.labels)}")
-        found = _scored(work, data, number, epochs, seed, model, columns)
-        score = found["scores"][detector]
-        if checked is not None:
-            oriented = thresholds.orient(score, *checked)
-            outcome = "as it was" if oriented is score else "turned"
-            typer.echo(f"{len(checked[0])} labels were looked at: the list is {outcome}")
-            score = oriented
-        flags = _flags(score, threshold)
-        _write(work, data, found, score, flags, detector)
-    wrote = f"wrote {output / 'ranked.csv'} and report.html"
-    typer.echo(f"{int(flags.sum())} of {len(flags)} labels flagged by {detector}; {wrote}")
-    if trusted is None:
-        typer.echo(
-            "if more than half are wrong in the same way the list is upside down: look at ten of each end (--trusted)"
-        )
+    part = network_part(network or small_unet, number)
+    check_network(part.value, data.images, number)
+    config = {
+        **{name: str(it) if isinstance(it, Path) else "array" for name, it in (("images", images), ("masks", masks))},
+        "size": size, "classes": classes or 0, "epochs": epochs, "seed": seed,
+        "content": digest(data),  # other images or corrected masks are another audit
+        **({"network": part.identity} if network else {}), **({"scores": foreign} if foreign else {}),
+    }  # fmt: skip
+    with nullcontext() if output is None else open_workdir(output, config) as work:
+        say(f"{len(data.names)} images, {number - 1} structures{_empty(data.labels)}")
+        compute = partial(_dynamics, data, number, epochs, seed, part.value, columns)
+        found = compute(None) if work is None else _kept(work, compute, columns)
+        score = found["scores"][detector] if checked is None else _oriented(found["scores"][detector], *checked)
+        prediction, order = found["prediction"], np.argsort(-score, kind="stable")
+        agreement = np.array([mean_dice(one, given) for one, given in zip(prediction, data.labels, strict=True)])
+        flags = _flags(rule, score)
+        result = Audit(data.names, found["scores"], score, flags, order, prediction, agreement, detector, output)
+        if work is not None:
+            _write(work, data, result)
+    return result
 
 
 def small_unet(classes: int) -> Network:
@@ -110,87 +122,51 @@ def small_unet(classes: int) -> Network:
     return unet(classes, WIDTHS)
 
 
-def read(images: Path, masks: Path, size: int, classes: int | None = None) -> Data:
-    """Every pair of files of the two folders, on `size` voxels each way.
-
-    Raises:
-        DataError: files do not pair up or fit, there are too few, or no label names a structure.
-    """
-    files = pairs(images, masks)
-    if len(files) < FEWEST:
-        raise DataError(f"{images}: {len(files)} images; expected at least {FEWEST} to compare labels with each other")
-    arrays: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for image, mask in track(files, "reading"):
-        one = read_labelled(image, mask, classes)
-        array, label = fitted(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))
-        arrays.append(array)
-        labels.append(label)
-    names, stacked = [image.name for image, _ in files], np.stack(labels)
-    values = np.unique(stacked)
-    if values.max() == 0:
-        raise DataError(f"{masks}: every label is 0; expected class numbers above 0")
-    if classes is None and len(values) <= values.max():  # masks of 0 and 255, say
-        values = np.union1d(0, values)
-        if len(values) > MOST_CLASSES:
-            raise DataError(f"{masks}: {len(values)} different values; expected class numbers, not grey values")
-        typer.echo(f"labels {', '.join(map(str, values))} are taken as classes 0 to {len(values) - 1}")
-        stacked = np.searchsorted(values, stacked).astype(np.int32)
-    return Data(names, np.stack(arrays)[..., None], stacked)
+def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: int | None) -> LabelledImages:
+    if isinstance(images, Path) and isinstance(masks, Path):
+        return read(images, masks, size, classes, FEWEST)
+    if isinstance(images, Path) or isinstance(masks, Path) or images.shape != (*masks.shape, 1):
+        found = [str(it) if isinstance(it, Path) else it.shape for it in (images, masks)]
+        raise DataError(f"images {found[0]}, masks {found[1]}; expected two folders, or (image, *space, 1) and labels")
+    return LabelledImages([str(number) for number in range(len(images))], images, masks)
 
 
-def _digest(data: Data) -> str:
-    """Eight hex digits of names, images and labels."""
-    digest = hashlib.sha256("\0".join(data.names).encode())
-    for array in (data.images, data.labels):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:8]
+def _columns(given: Scores | Sequence[Part]) -> tuple[dict[str, LabelScore], dict[str, dict[str, str]]]:
+    """The scores by name, and the identities of those that are not built in."""
+    known = scores.built_in()
+    parts: dict[str, Any] = dict(given) if isinstance(given, Mapping) else dict(known)
+    for part in () if isinstance(given, Mapping) else given:
+        if (name := part.name.rpartition(":")[2]) in parts:
+            raise ConfigError(f"--score {part.name}: there is a score {name} already; expected another name")
+        parts[name] = part
+    columns = {name: part.value if isinstance(part, Part) else part for name, part in parts.items()}
+    for name, one in columns.items():
+        if not isinstance(one, LabelScore):
+            called = parts[name].name if isinstance(parts[name], Part) else name
+            raise ConfigError(f"--score {called}: {type(one).__name__}; expected a LabelScore")
+    return columns, {name: as_part(parts[name]).identity for name, one in columns.items() if known.get(name) != one}
 
 
-def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"], Bool[np.ndarray, " some"]]:
-    """Images that were looked at, by number, and whether their labels are wrong.
-
-    Raises:
-        DataError: no columns name and wrong, an unknown name, or a value that is neither 0 nor 1.
-    """
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    known = {name.partition(".")[0]: k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
-    try:
-        places = np.array([known[row["name"]] for row in rows])
-        return places, np.array([(0, 1)[int(row["wrong"])] for row in rows]) > 0
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: {error}; expected columns name (of an image) and wrong (0 or 1)") from error
+def _rule(threshold: str | Threshold | Part) -> Threshold:
+    if isinstance(threshold, str):
+        return thresholds.by_name(threshold, "--threshold")
+    name, rule = (threshold.name, threshold.value) if isinstance(threshold, Part) else (repr(threshold), threshold)
+    if not callable(rule):
+        raise ConfigError(f"--threshold {name}: {type(rule).__name__}; expected a function scores → flags")
+    return rule
 
 
-def _check(
-    detector: str, threshold: str | Threshold, size: int, epochs: int, known: tuple[str, ...], default_network: bool
-) -> None:
+def _check(detector: str, size: int, epochs: int, known: tuple[str, ...], default_network: bool) -> None:
     if detector not in known:
         raise ConfigError(f"--detector {detector}; expected {', '.join(known)}{did_you_mean(detector, known)}")
-    if isinstance(threshold, str) and threshold not in thresholds.THRESHOLDS and not _fraction(threshold):
-        raise ConfigError(
-            f"--threshold {threshold}; expected {', '.join(thresholds.THRESHOLDS)} or a fraction such as 0.1"
-        )
     if size < 16 or (default_network and size % 2 ** (len(WIDTHS) - 1)):
         raise ConfigError(f"--size {size}; expected a multiple of {2 ** (len(WIDTHS) - 1)}, 16 or more")
     if epochs < 4:
         raise ConfigError(f"--epochs {epochs}; expected 4 or more")
 
 
-def _fraction(threshold: str) -> float:
-    try:
-        fraction = float(threshold)
-    except ValueError:
-        return 0.0
-    return fraction if 0 < fraction < 1 else 0.0
-
-
-def _flags(score: np.ndarray, threshold: str | Threshold) -> np.ndarray:
-    if isinstance(threshold, str):
-        rule = thresholds.THRESHOLDS.get(threshold)
-        return thresholds.highest(score, _fraction(threshold)) if rule is None else rule(score)
-    flags = np.asarray(threshold(score))
+def _flags(rule: Threshold, score: np.ndarray) -> np.ndarray:
+    flags = np.asarray(rule(score))
     if flags.shape != score.shape or flags.dtype != bool:
         raise ConfigError(f"threshold gave {flags.dtype} of {flags.shape}; expected bool of {score.shape}")
     return flags
@@ -201,27 +177,31 @@ def _empty(labels: np.ndarray) -> str:
     return f"; {empty} labels name no structure" if empty else ""
 
 
-def _scored(
-    work: WorkDir, data: Data, classes: int, epochs: int, seed: int, model: Network, columns: dict[str, LabelScore]
-) -> dict[str, Any]:
-    """Scores at the end of early learning and the network's prediction then, as a stage; training resumes."""
+def _oriented(score: np.ndarray, trusted: np.ndarray, corrupted: np.ndarray) -> np.ndarray:
+    oriented = thresholds.orient(score, trusted, corrupted)
+    say(f"{len(trusted)} labels were looked at: the list is {'as it was' if oriented is score else 'turned'}")
+    return oriented
+
+
+def _kept(work: WorkDir, compute: Callable[[Path], dict[str, Any]], columns: Mapping[str, LabelScore]) -> Any:
+    """Scores and prediction as a stage; a training that was stopped goes on."""
     training = work.checkpoints / "training"
     like = {"scores": dict.fromkeys(columns, 0.0), "prediction": 0}
-    compute = partial(_dynamics, data, classes, epochs, seed, model, columns, training)
-    found = stage(work, "scores", compute, like)
+    found = stage(work, "scores", partial(compute, training), like)
     shutil.rmtree(training, ignore_errors=True)  # the maps of VOG are large
     return found
 
 
 def _dynamics(
-    data: Data,
+    data: LabelledImages,
     classes: int,
     epochs: int,
     seed: int,
     model: Network,
     columns: dict[str, LabelScore],
-    checkpoints: Path,
+    checkpoints: Path | None,
 ) -> dict[str, Any]:
+    """Scores at the end of early learning, and the network's prediction then."""
     batch = min(8, len(data.images))
     an_epoch = len(data.images) // batch
     every = max(epochs // 8, 1) * an_epoch
@@ -236,44 +216,32 @@ def _dynamics(
     raise DataError("training ended before the labels were judged")
 
 
-def _write(
-    work: WorkDir, data: Data, found: dict[str, Any], score: np.ndarray, flags: np.ndarray, detector: str
-) -> None:
-    order = np.argsort(-score, kind="stable")
-    agreement = [
-        mean_dice(prediction, given) for prediction, given in zip(found["prediction"], data.labels, strict=True)
-    ]
+def _write(work: WorkDir, data: LabelledImages, found: Audit) -> None:
+    """ranked.csv, and report.html with the pictures of both ends of the list."""
+    names, agreement, detector = found.names, found.agreement, found.detector
     rows = [
-        [rank + 1, data.names[k], int(flags[k]), f"{agreement[k]:.4f}"]
-        + [f"{float(values[k]):.6g}" for values in found["scores"].values()]
-        for rank, k in enumerate(order)
+        [rank + 1, names[k], int(found.flags[k]), f"{agreement[k]:.4f}"]
+        + [f"{float(values[k]):.6g}" for values in found.scores.values()]
+        for rank, k in enumerate(found.order)
     ]
-    write_csv(work.path / "ranked.csv", ["rank", "name", "flagged", "agreement", *found["scores"]], rows)
-    ends = {"suspect": order[:SHOWN], "least_suspect": order[::-1][:SHOWN]}
-    figures = {name: Figure(_thumbnails(work, name, data, found["prediction"], rows)) for name, rows in ends.items()}
+    write_csv(work.path / "ranked.csv", ["rank", "name", "flagged", "agreement", *found.scores], rows)
+    ends = {"suspect": found.order[:SHOWN], "least_suspect": found.order[::-1][:SHOWN]}
+    pictures: list[Figure] = []
+    for name, end in ends.items():
+        figure = label_pairs(data.images[end, ..., 0], data.labels[end], found.prediction[end], [names[k] for k in end])
+        pictures.append(Figure(save_figure(work, name, figure)))
     head = [
-        [rank + 1, data.names[k], round(agreement[k], 3), round(float(score[k]), 4)] for rank, k in enumerate(order)
+        [rank + 1, names[k], round(float(agreement[k]), 3), round(float(found.ranking[k]), 4)]
+        for rank, k in enumerate(found.order[:SHOWN])
     ]
-    table = Table(["rank", "image", "Dice with the network", detector], head[:SHOWN])
     text = (
-        f"{int(flags.sum())} of {len(flags)} labels are flagged by {detector}; the other pictures follow in order of "
-        "the list. ranked.csv holds all images and scores: high is suspect in every column but agreement, the Dice of "
-        "the label with the network's prediction. The threshold is yours to choose: --threshold."
+        f"{int(found.flags.sum())} of {len(names)} labels are flagged by {detector}; the other pictures follow in "
+        "order of the list. ranked.csv holds all images and scores: high is suspect in every column but agreement, the "
+        "Dice of the label with the network's prediction. The threshold is yours to choose: --threshold."
     )
+    table = Table(["rank", "image", "Dice with the network", detector], head)
     sections = [
-        Section("Most suspect", "Pairs: the label given, then the network's prediction.", [figures["suspect"]], table),
-        Section("Least suspect", "If these are the wrong ones, give --trusted.", [figures["least_suspect"]]),
+        Section("Most suspect", "Pairs: the label given, then the network's prediction.", pictures[:1], table),
+        Section("Least suspect", "If these are the wrong ones, give --trusted.", pictures[1:]),
     ]
     write_report(work.path / "report.html", Report("Label audit", [text], sections))
-
-
-def _thumbnails(work: WorkDir, name: str, data: Data, prediction: np.ndarray, rows: np.ndarray) -> Path:
-    """Two pictures of each image, with the label given and with the network's; of volumes the middle slice."""
-
-    def flat(array: np.ndarray) -> np.ndarray:
-        return array if array.ndim == 2 else array[..., array.shape[-1] // 2]
-
-    images = np.stack([flat(data.images[k, ..., 0]) for k in rows for _ in range(2)])
-    labels = np.stack([flat(one[k]) for k in rows for one in (data.labels, prediction)])
-    names = [text for k in rows for text in (data.names[k][:22], "network")]
-    return save_figure(work, name, gallery(images, labels, names, 8))

@@ -22,11 +22,11 @@ from medjax.models.score_unet import score_unet
 from medjax.phantoms.heads import family
 from medjax.phantoms.mni import tissue_shares
 from medjax.running.config import config_hash
+from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, open_workdir, stage
 from medjax.tools.checks import errors_of
-from medjax.tools.part_identity import as_part
 from medjax.tools.pet_defaults import BATCH, RATE, STEPS
 from medjax.training import checkpoint
 from medjax.training.state import TrainState, require_finite_loss

@@ -17,10 +17,10 @@ from medjax.diffusion.score_matching import normalize_intensity
 from medjax.errors import ConfigError, DataError
 from medjax.pet.acquisition import Acquisition
 from medjax.pet.grid import Grid
+from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import track
 from medjax.tools.checks import errors_of
-from medjax.tools.part_identity import as_part
 from medjax.tools.pet_defaults import SAMPLING_STEPS
 
 SAMPLERS = {"dds": "update", "likelihood-schedule": "iteration"}  # and what their iterations are

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from medjax.errors import ConfigError
 from medjax.running.config import did_you_mean
+from medjax.running.part_identity import as_part
 from medjax.tools.checks import at_least, counted
-from medjax.tools.part_identity import as_part
 from medjax.tools.pet_defaults import METHOD, PSF_MM
 from medjax.tools.pet_sample import SAMPLERS, Sampling
 

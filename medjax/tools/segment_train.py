@@ -1,5 +1,8 @@
 """What `medjax segment train` does: read nnU-Net's layout, plan, train folds, judge them.
 
+    result = train(Path("Dataset004_Hippocampus"), Path("model"), fold=0, network=mine)
+    np.nanmean(list(result.dice[0].values()), axis=0)            mean Dice of each structure
+
 Folds of one model can be trained at once, by processes of their own. `segment_model` says what its folder holds.
 """
 
@@ -8,93 +11,119 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import typer
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 from medjax.atomic import replacing, write_csv, write_text
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.io.nnunet_raw import RawDataset, read_dataset, read_scan
+from medjax.io.tables import read_table
 from medjax.models.model import Network
 from medjax.report.figures import curves
 from medjax.running.arrays import save_arrays
-from medjax.running.progress import track
+from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure
-from medjax.segmentation import nnunet
-from medjax.segmentation.nnunet import Fold, folds, train_fold
+from medjax.segmentation.nnunet import FOLDS, Fold, folds, train_resumable_fold
 from medjax.segmentation.nnunet_predict import case_dice, determine_postprocessing, predict_case
 from medjax.segmentation.patches import Prepared, prepare
-from medjax.segmentation.plan import Case, Plan, fingerprint, plan, to_json
+from medjax.segmentation.plan import Case, Plan, fingerprint, plan
 from medjax.segmentation.resample import Shape
-from medjax.tools.segment_model import default_model, naming, read_arrays, read_checkpoint, read_model
-from medjax.training.checkpoint import save
+from medjax.tools import defaults
+from medjax.tools.segment_model import (
+    TRAIN_ANEW,
+    Design,
+    Given,
+    choose_network,
+    naming,
+    read_arrays,
+    read_design,
+    same_network,
+    write_design,
+)
 
-FOLDS = 5
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
+
+
+class Training(NamedTuple):
+    """A model's folder after training."""
+
+    folder: Path
+    plan: Plan
+    network: Network
+    labels: Mapping[str, int]  # class numbers by name
+    dice: dict[int, dict[str, Float[np.ndarray, " structure"]]]  # fold → its validation cases, of finished folds
+    keep: dict[int, int] | None  # components to keep of each class; None before all folds are there
 
 
 def train(
     dataset: Path,
     output: Path,
-    fold: str,
-    epochs: int,
-    iterations: int,
-    rate: float,
-    base_width: int,
-    memory_gb: float,
-    patch: str | None,
-    seed: int,
-) -> None:
+    *,
+    fold: int | str = "all",
+    epochs: int = defaults.EPOCHS,
+    iterations: int = defaults.ITERATIONS,
+    rate: float = defaults.RATE,
+    base_width: int = defaults.BASE_WIDTH,
+    memory_gb: float = defaults.MEMORY_GB,
+    patch: Shape | None = None,
+    seed: int = 0,
+    network: Given = defaults.NETWORK,
+) -> Training:
     """Train one fold or all into `output`, or go on where a run was stopped; folds of one model may come one by one.
+
+    Args:
+        network: the name of one that comes with medjax, a Model, or a function of the Plan that makes one.
 
     Raises:
         ConfigError, DataError: something given cannot be used, or a loss is not finite.
-        WorkdirError: `output` holds a model of other settings or data, or another process works there.
+        WorkdirError: `output` holds a model of other settings, data or network, or another process works there.
     """
     for option, value in (("--rate", rate), ("--memory-gb", memory_gb)):
         if not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{option} {value:g}; expected a finite number above 0")
     data = read_dataset(dataset)
     parts = folds(len(data.training), seed, min(FOLDS, len(data.training)))
-    wanted = _wanted_folds(fold, len(parts))
-    sides = _sides(patch)
-    settings: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
-    planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch or ""}
-    output.mkdir(parents=True, exist_ok=True)
-    design = _plan(output, data, {**planning, **settings}, base_width, memory_gb, sides)
-    typer.echo(_description(design))
-    model = default_model(design)
-    pending = [number for number in wanted if not (output / f"fold_{number}" / "validation.csv").is_file()]
-    for number in sorted(set(wanted) - set(pending)):
-        typer.echo(f"fold {number}: finished before")
-    ready = [_prepared(data, k, design) for k in track(range(len(data.training)), "preparing")] if pending else []
-    for number in pending:
-        with open_workdir(output / f"fold_{number}", {**planning, **settings}) as work:
-            _fold(work, model, data, ready, parts[number], design, number, settings)
-    _postprocessing(output, data, design, parts)
-
-
-def _plan(
-    folder: Path, data: RawDataset, settings: dict[str, Any], base_width: int, memory_gb: float, patch: Shape | None
-) -> Plan:
-    """The model's plan, made once; folds of one model are trained on the same data with the same settings."""
-    file = folder / "plan.json"
-    description = {
+    if fold not in ("all", *range(len(parts))):
+        raise ConfigError(f"--fold {fold}; expected 0 to {len(parts) - 1}, or all")
+    wanted = range(len(parts)) if isinstance(fold, str) else [fold]
+    training: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
+    planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch}
+    settings = {**planning, "patch": ",".join(map(str, patch or ())), **training}
+    described = {
         "channel_names": list(data.channels), "labels": dict(data.labels), "file_ending": data.ending,
         "cases": sorted(case.name for case in data.training), "settings": settings,
     }  # fmt: skip
-    if file.is_file():
-        design, there = read_model(folder)
-        _same(folder, there, description)
-        return design
+    design, model = _design(output, data, described, planning, network)
+    say(_description(design))
+    pending = [number for number in wanted if not _validation(output, number).is_file()]
+    for number in sorted(set(wanted) - set(pending)):
+        say(f"fold {number}: finished before")
+    ready = [_prepared(data, k, design) for k in track(range(len(data.training)), "preparing")] if pending else []
+    for number in pending:
+        with open_workdir(output / f"fold_{number}", settings) as work:
+            _fold(work, model, data, ready, parts[number], design, number, training)
+    finished = [number for number in range(len(parts)) if _validation(output, number).is_file()]
+    keep = _postprocessing(output, data, design, parts) if len(finished) == len(parts) else None
+    dice = {number: _read_dice(_validation(output, number)) for number in finished}
+    return Training(output, design, model, data.labels, dice, keep)
+
+
+def _design(
+    folder: Path, data: RawDataset, described: dict[str, Any], planning: dict[str, Any], given: Given
+) -> tuple[Plan, Network]:
+    """Plan and network, chosen once; folds of one model are trained on the same data with the same settings."""
+    if (folder / "plan.json").is_file():
+        there = read_design(folder)
+        _same(folder, there.dataset, described)
+        return there.plan, same_network(folder, there, given)
     numbers, files = track(range(len(data.training)), "reading"), [str(case.images[0]) for case in data.training]
     found = fingerprint((_case(data, k) for k in numbers), data.classes, data.channels, files)
-    design = plan(found, memory_gb=memory_gb, base_width=base_width, patch=patch)
-    write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
-    write_text(file, to_json(design))
-    return design
+    design = plan(found, **planning)
+    network, remembered = choose_network(given, design)
+    write_design(folder, Design(design, remembered, described))
+    return design, network
 
 
 def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -140,23 +169,23 @@ def _fold(
     training, validation = parts
     own = {**settings, "seed": settings["seed"] * FOLDS + number}  # no fold of another seed is this one again
     folder = work.path
-    rows: list[dict[str, float | int]] = []
-    first = nnunet.init(model, design, own["seed"])
-    kept = read_checkpoint(work.checkpoints, first)
-    if kept is not None:
-        step, first = kept
-        rows = [row for row in _rows(folder / "progress.csv") if row["step"] <= step]
-        typer.echo(f"fold {number}: continuing after epoch {len(rows)}")
+    rows: list[dict[str, Any]] = []
+
+    def resume(step: int) -> None:
+        rows.extend(row for row in read_table(folder / "progress.csv", COLUMNS) if int(row["step"]) <= step)
+        say(f"fold {number}: continuing after epoch {len(rows)}")
 
     def report(fold: Fold, values: dict[str, float | int]) -> None:
         rows.append(values)
         write_csv(folder / "progress.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
-        save(work.checkpoints, int(values["step"]), fold, keep=1)  # last: what it says was done is on disk
 
-    last = train_fold(
-        model, [ready[k] for k in training], [ready[k] for k in validation], design, state=first, report=report,
-        progress=lambda steps: track(steps, f"fold {number}"), **own,
-    )  # fmt: skip
+    try:
+        last = train_resumable_fold(
+            work.checkpoints, model, [ready[k] for k in training], [ready[k] for k in validation], design,
+            resume=resume, report=report, progress=lambda steps: track(steps, f"fold {number}"), **own,
+        )  # fmt: skip
+    except WorkdirError as error:
+        raise WorkdirError(f"{error}{TRAIN_ANEW}") from error
     save_arrays(folder / "params.npz", last.state.params)
     save_arrays(folder / "best.npz", last.best)
     save_figure(work, "progress", _progress_figure(rows))
@@ -165,7 +194,7 @@ def _fold(
     ]
     write_csv(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
     mean = np.nanmean(np.array([row[1:] for row in scores], float))
-    typer.echo(f"fold {number}: Dice {mean:.4f} of {len(scores)} cases, average pseudo-Dice {float(last.ema):.4f}")
+    say(f"fold {number}: Dice {mean:.4f} of {len(scores)} cases, average pseudo-Dice {float(last.ema):.4f}")
 
 
 def _validate(folder: Path, model: Network, params: PyTree, data: RawDataset, number: int, design: Plan) -> list[Any]:
@@ -180,39 +209,27 @@ def _validate(folder: Path, model: Network, params: PyTree, data: RawDataset, nu
 
 
 def _postprocessing(
-    model: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> None:
-    """Once all folds are there: the structures of which one component is better than all."""
-    if not all((model / f"fold_{k}" / "validation.csv").is_file() for k in range(len(parts))):
-        return
+    folder: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[int, int]:
+    """The structures of which one component is better than all, by the validation cases of all folds."""
     predictions, references = list[np.ndarray](), list[np.ndarray]()
     for fold, (_, validation) in enumerate(parts):
         for number in validation.tolist():
-            kept = model / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
-            predictions.append(read_arrays(kept, {"labels": 0})["labels"].astype(np.int32))
+            kept = folder / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
+            predictions.append(read_arrays(kept)["labels"].astype(np.int32))
             references.append(_case(data, number).labels)
     chosen = determine_postprocessing(predictions, references, design.classes)
-    write_text(model / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
-    names = [name for name, kind in data.labels.items() if kind in chosen]
-    typer.echo(f"one component is kept of: {', '.join(names) or 'none'} (by the validation cases of all folds)")
+    write_text(folder / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
+    return chosen
 
 
-def _wanted_folds(text: str, count: int) -> Sequence[int]:
-    if text == "all":
-        return range(count)
-    if not text.isdecimal() or int(text) >= count:
-        raise ConfigError(f"--fold {text}; expected 0 to {count - 1}, or all")
-    return [int(text)]
+def _validation(folder: Path, fold: int) -> Path:
+    return folder / f"fold_{fold}" / "validation.csv"
 
 
-def _sides(text: str | None) -> Shape | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--patch {text}; expected three whole numbers of voxels, as in --patch 96,96,32")
-    x, y, z = (int(part) for part in parts)
-    return x, y, z
+def _read_dice(file: Path) -> dict[str, Float[np.ndarray, " structure"]]:
+    with file.open(newline="", encoding="utf-8") as text:
+        return {name: np.array(values, float) for name, *values in list(csv.reader(text))[1:]}
 
 
 def _description(design: Plan) -> str:
@@ -221,16 +238,7 @@ def _description(design: Plan) -> str:
     return f"patches of {voxels} voxels of {mm} mm, {design.batch} a batch; widths {', '.join(map(str, design.widths))}"
 
 
-def _rows(file: Path) -> list[dict[str, float | int]]:
-    with file.open(newline="", encoding="utf-8") as text:
-        return [
-            {name: int(row[name]) if name in ("epoch", "step") else float(row[name]) for name in COLUMNS}
-            for row in csv.DictReader(text)
-        ]
-
-
-def _progress_figure(rows: Sequence[Mapping[str, float | int]]) -> Any:
-    epochs = np.array([row["epoch"] for row in rows], float)
-    labels = {"loss": "loss", "pseudo-Dice": "pseudo_dice", "its average": "ema"}
-    series = {label: np.array([row[key] for row in rows], float) for label, key in labels.items()}
-    return curves(epochs, series, "epoch", "loss, Dice", title="Training")
+def _progress_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
+    column = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
+    series = {"loss": column["loss"], "pseudo-Dice": column["pseudo_dice"], "its average": column["ema"]}
+    return curves(column["epoch"], series, "epoch", "loss, Dice", title="Training")

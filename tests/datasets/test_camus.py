@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medjax.datasets.camus import camus
+from medjax.datasets.camus import camus, split
 from medjax.errors import DataError
 from medjax.io.nifti import write_nifti
 
@@ -44,3 +44,17 @@ def test_what_is_not_camus_is_refused(folder, tmp_path_factory):
     write_nifti(label, np.full((40, 60, 1), 7, np.float32), np.eye(4))
     with pytest.raises(DataError, match="label 7; expected 0 to 3"):
         camus(folder, 32)
+
+
+def test_parts_share_no_patient(folder):
+    data = camus(folder, 32)
+    data = data._replace(images=data.images + np.arange(8, dtype=np.float32)[:, None, None, None])
+    for seed in range(3):
+        first, second = split(data, seed, 4, 4)
+        numbers = [sorted(np.round(part.images[:, 0, 0, 0] - 0.2).astype(int) // 4) for part in (first, second)]
+        assert sorted(numbers) == [[0] * 4, [1] * 4] and list(first.group) == [0, 1, 2, 3]
+        np.testing.assert_array_equal(first.hard, [bool(numbers[0][0])] * 4)
+    assert len(split(data, 0, 4)) == 1
+    for sizes in ((6, 2), (8, 4)):
+        with pytest.raises(DataError, match=r"CAMUS: 8 images for parts of . and .; expected multiples of 4"):
+            split(data, 0, *sizes)

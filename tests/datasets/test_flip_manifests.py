@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from medjax.datasets.flip_manifests import load, read
+from medjax.datasets.flip_manifests import load, load_splits, read
 from medjax.errors import ConfigError, DataError
 
 Image = pytest.importorskip("PIL.Image")
@@ -79,6 +79,9 @@ def test_waterbirds(waterbirds):
     for label, kind in zip(train.label, (1, 1, 2), strict=True):
         np.testing.assert_array_equal(label, square(kind)[nearest])
     assert load(of(records, "validation"), 8).group == [2]
+    splits = load_splits(records, 8)
+    np.testing.assert_array_equal(splits.train.image, train.image)
+    assert splits.validation.group == [2] and len(splits.test.group) == 1
 
 
 def test_coco(coco):

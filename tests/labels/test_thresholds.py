@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 from medjax.labels import thresholds
 
 DRAW = np.random.default_rng(0)
@@ -63,3 +63,11 @@ def test_a_few_trusted_labels_turn_inverted_scores_round():
         np.testing.assert_array_equal(thresholds.orient(scores, trusted, corrupted[trusted]), SCORES)
     with pytest.raises(DataError, match="0 of 3 labels wrong"):
         thresholds.orient(SCORES, trusted[3:], corrupted[trusted[3:]])
+
+
+def test_thresholds_by_name_and_fraction():
+    assert thresholds.by_name("mad") is thresholds.mad
+    np.testing.assert_array_equal(thresholds.by_name("0.25")(SCORES), thresholds.highest(SCORES, 0.25))
+    for text in ("much", "1", "0", "-0.1"):
+        with pytest.raises(ConfigError, match=f"--threshold {text}; expected otsu, mixture, mad or a fraction"):
+            thresholds.by_name(text, "--threshold")

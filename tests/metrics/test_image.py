@@ -140,6 +140,19 @@ def test_bias_and_deviation_are_numpys(precision):
     assert abs(relative - (deviation / mean).mean()) > 1e-3  # the background matters
 
 
+def test_roughness_by_hand():
+    x = np.arange(12.0)
+    image = np.stack([x**2, x**2 + 100.0 * (x > 5)], axis=1)  # second differences of 2, and an edge in one column
+    mask = np.stack([np.ones(12, bool), np.zeros(12, bool)], axis=1)
+    expected = 2 / np.sqrt(np.mean(x**4))
+    assert float(metrics.roughness(image, 0, mask)) == pytest.approx(expected, rel=1e-5)
+    assert float(metrics.roughness(7 * image, 0, mask)) == pytest.approx(expected, rel=1e-5)  # free of units
+    bends = np.diff(image, 2, 0)
+    whole = np.sqrt((bends**2).mean() / (image**2).mean())
+    assert float(metrics.roughness(image, 0)) == pytest.approx(whole, rel=1e-5)
+    assert float(metrics.roughness(image.T, 1, mask.T)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_voxels_that_are_always_zero_deviate_by_zero():
     realisations = np.zeros((3, 2, 2), np.float32)
     realisations[:, 0, 0] = [1, 2, 3]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medjax.metrics.summary import cell, confidence_interval, mean_sd, over_runs, range_over_runs
+from medjax.metrics.summary import cell, confidence_interval, flat, mean_sd, over_runs, range_over_runs
 
 VALUES = [0.81, 0.83, 0.86, 0.8]
 
@@ -50,3 +50,11 @@ def test_a_range_over_runs_and_its_cell():
     assert list(ends) == ["least/p", "least/q", "least/r", "most/p", "most/q", "most/r"]
     assert (ends["least/p"], ends["most/p"]) == (0.0113, 0.48)
     assert [cell(ends, name) for name in "pqr"] == ["0.011 to 0.48", "1e-05", "–"]
+
+
+def test_nested_metrics_are_named_by_their_path():
+    nested = {"dice": {"plain": np.float32(0.5), "drop": 1}, "epoch": np.array(3)}
+    assert flat(nested, "random/0.25") == {
+        "dice/plain/random/0.25": 0.5, "dice/drop/random/0.25": 1.0, "epoch/random/0.25": 3.0
+    }  # fmt: skip
+    assert list(flat(nested)) == ["dice/plain", "dice/drop", "epoch"] and flat({}) == {}

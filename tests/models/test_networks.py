@@ -9,7 +9,7 @@ import pytest
 
 from medjax.errors import ConfigError
 from medjax.models import Model, build, from_flax, require
-from medjax.models.networks import NETWORKS
+from medjax.models.networks import NETWORKS, settings_of
 from medjax.models.plain_unet import plain_unet
 from medjax.models.residual import residual_cnn
 from medjax.models.score_unet import score_unet
@@ -129,3 +129,13 @@ def test_init_draws_weights_and_runs_no_network():
     for model, shape in MODELS.values():
         program = jax.jit(model.init).lower(KEY, jnp.ones(shape)).as_text()
         assert "convolution" not in program and "erf_inv" in program
+
+
+def test_every_setting_is_kept_with_its_default():
+    values = {"classes": 4, "widths": [8, 16], "patch": (12, 12)}
+    kept = settings_of("unet", values)
+    assert kept == {"classes": 4, "widths": [8, 16], "deep": False, "dropout": 0.0}
+    assert build("unet", kept) == unet(4, (8, 16))
+    assert settings_of("plain_unet", values).keys() == {"classes", "widths", "deep", "form", "convolutions", "dropout"}
+    with pytest.raises(ConfigError, match="did you mean unet"):
+        settings_of("unett", values)

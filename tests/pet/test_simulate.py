@@ -10,6 +10,7 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.pet import projector, simulate
+from medjax.pet.acquisition import acquire
 from medjax.pet.grid import Grid, centres_mm
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import Scanner, coverage, lines
@@ -199,3 +200,22 @@ def test_emission_volume_counts_active_voxels():
 def test_an_image_without_activity_has_no_volume(make: Callable[[np.ndarray], np.ndarray]):
     with pytest.raises(DataError, match="no voxel is above 0"):
         simulate.emission_volume_mm3(make(np.ones(FINE.shape)), FINE)
+
+
+# ── an acquisition ──
+
+
+def test_a_noisy_acquisition_is_what_a_reconstruction_knows(trues):
+    """Its model predicts the counts that were drawn: bin sums agree within Poisson's noise; and A^T 1 is right."""
+    system = build_system(lines(SMALL), COARSE)
+    empty = jnp.zeros((SMALL.views, SMALL.bins, 3))
+    template = acquire(system, empty, 1.0, 0.0, gaussian_psf(COARSE, 4.5))
+    mu = np.repeat(0.0096 * ellipse_image(18, 4.0, DISC)[..., None], 3, axis=-1).astype(np.float32)
+    made = simulate.acquire_noisy(jax.random.key(0), template, SMALL, trues, 2e5, 0.25, jnp.asarray(mu))
+    drawn = simulate.draw(jax.random.key(0), SMALL, trues, 2e5, 0.25)
+    np.testing.assert_array_equal(made.counts, drawn.counts)
+    np.testing.assert_allclose(jnp.sum(made.additive), 2e5 / 3, rtol=1e-4)
+    np.testing.assert_allclose(made.sensitivity, made.adjoint(jnp.ones_like(made.counts)), rtol=1e-5)
+    image = np.repeat(ellipse_image(18, 4.0, DISC)[..., None], 3, axis=-1).astype(np.float32)
+    predicted = float(jnp.sum(made.expected(jnp.asarray(image))))
+    assert predicted == pytest.approx(float(jnp.sum(made.counts)), rel=0.03)  # the coarse disc's edge

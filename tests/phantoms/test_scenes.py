@@ -130,3 +130,21 @@ def test_digits_of_the_test_are_not_those_of_training():
 def cropped(picture):
     rows, columns = np.flatnonzero(picture.any(1)), np.flatnonzero(picture.any(0))
     return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def test_splits_share_validation_and_test_and_tie_training_images_only():
+    sizes = {"train": 40, "validation": 8, "test": 8, "side": 16}
+    one, two = (scenes.draw_splits(KEY, 0.9, run, **sizes) for run in (0, 1))
+    np.testing.assert_array_equal(np.bincount(one.train.group), [18, 2, 2, 18])
+    for part in (one.validation, one.test):
+        np.testing.assert_array_equal(np.bincount(part.group), [2, 2, 2, 2])
+    np.testing.assert_array_equal(one.test.image, two.test.image)
+    np.testing.assert_array_equal(one.validation.image, two.validation.image)
+    assert (one.train.image != two.train.image).any() and (one.test.image != one.validation.image).any()
+    again = scenes.draw(jax.random.fold_in(KEY, 101), jnp.asarray(two.train.group), 16)
+    np.testing.assert_array_equal(two.train.image, again.image)
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(DataError, match="shapes 'letters'; expected lobes or digits"):
+        scenes.draw_splits(KEY, 0.9, train=8, validation=8, test=8, side=8, kind="letters")

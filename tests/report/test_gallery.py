@@ -5,7 +5,8 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.report.figures import png
-from medjax.report.gallery import gallery
+from medjax.report.gallery import gallery, image_rows
+from medjax.report.slices import Scale
 
 IMAGES = np.random.default_rng(0).uniform(size=(5, 16, 12)).astype(np.float32)
 LABELS = np.zeros((5, 16, 12), np.int32)
@@ -30,3 +31,26 @@ def test_counts_must_agree():
         gallery(IMAGES, LABELS, ["one"])
     with pytest.raises(DataError, match="at least one"):
         gallery(IMAGES[:0])
+
+
+def test_rows_show_the_same_image_in_a_column_on_the_scale_of_the_row():
+    grey, classes = Scale("image", "gray", -1.0, 2.0), Scale("class", "viridis", 0.0, 2.0)
+    figure = image_rows(
+        {"image": IMAGES, "truth": LABELS, "prediction": 2 * LABELS},
+        {"image": grey, "truth": classes, "prediction": classes},
+        note="Drawn",
+    )
+    pictures, bars = figure.axes[:15], figure.axes[15:]
+    assert len(bars) == 2 and [bar.get_title(loc="left") for bar in bars] == ["image", "class"]
+    for k in range(5):
+        boxes = [pictures[5 * row + k].get_position() for row in range(3)]
+        assert len({round(box.x0, 3) for box in boxes}) == 1 and boxes[0].y0 > boxes[1].y1 > boxes[1].y0 > boxes[2].y1
+        np.testing.assert_array_equal(pictures[k].images[0].get_array(), IMAGES[k])
+    assert pictures[0].images[0].get_clim() == (-1, 2) and pictures[-1].images[0].get_clim() == (0, 2)
+    assert [text.get_text() for text in figure.texts] == ["image", "truth", "prediction", "Drawn"]
+
+
+def test_rows_must_be_of_one_shape():
+    for rows in ({}, {"image": IMAGES[:0]}, {"image": IMAGES, "truth": LABELS[:4]}):
+        with pytest.raises(DataError, match="expected one shape, of at least one image"):
+            image_rows(rows, dict.fromkeys(rows, Scale()))

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from medjax.errors import DataError
 from medjax.running.cells import cells
 from medjax.running.workdir import open_workdir, stages
 
@@ -49,3 +50,17 @@ def test_a_grid_of_cells_is_computed_once(tmp_path):
             found = cells(work, keys, compute, "cells")
     assert asked == keys == list(found) and float(found["random", 0.5, 1]["x"]) == 1.5
     assert (tmp_path / "checkpoints" / "random_0.25_0.npz").is_file()
+
+
+def test_an_error_in_place_of_a_result_is_handed_back_and_tried_again(tmp_path):
+    tried: list[list[int]] = []
+
+    def compute(numbers):
+        tried.append(numbers)
+        return [(n, DataError("diverged") if n == 1 else {"x": np.float32(n)}) for n in numbers]
+
+    for _ in range(2):
+        with open_workdir(tmp_path, {}) as work:
+            one, two, three = stages([(work, "a"), (work, "b"), (work, "c")], compute)
+        assert isinstance(two, DataError) and (one["x"], three["x"]) == (0, 2)
+    assert tried == [[0, 1, 2], [1]]

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from medjax.atomic import PART
-from medjax.errors import ConfigError, MedjaxError, WorkdirError
+from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
+from medjax.report.html import Report
 from medjax.running.checkout import find_root, list_experiments
 from medjax.running.environment import changes, describe
-from medjax.running.experiment import run_experiment
+from medjax.running.experiment import Result, attempts, only, run_experiment
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -152,7 +153,7 @@ from pathlib import Path
 import matplotlib.figure
 import medjax.running.arrays
 from medjax.running import environment
-from medjax.running.experiment import run_experiment
+from medjax.running.experiment import Result, attempts, only, run_experiment
 
 matplotlib.figure.Figure().savefig(io.BytesIO())  # the slow first time, once
 environment.describe, environment.peak_memory = lambda root: {"here": 1}, dict  # no JAX backend in forks
@@ -240,6 +241,20 @@ def test_a_run_continued_elsewhere_says_so_and_keeps_what_was(root, capsys):
     run_experiment("toy", "tiny", root=root, workdir=root / "work")
     assert "began with another jax, threads" in capsys.readouterr().err
     assert json.loads(file.read_text())["earlier"] == [{"jax": "0.9.9", "threads": 64}]
+
+
+def test_members_that_fail_give_their_error_and_the_others_go_on():
+    def study(seed: int, name: str) -> Result:
+        if seed == 1:
+            raise DataError("no counts")
+        return Result({"seed": float(seed)}, Report(name))
+
+    first, failed, last = attempts(study, [0, 1, 2], ["a", "b", "c"])
+    assert only([first]).metrics == {"seed": 0.0} and only([last]).report.title == "c"
+    with pytest.raises(DataError, match="no counts"):
+        only([failed])
+    with pytest.raises(ValueError, match="shorter"):
+        attempts(study, [0, 1], ["a"])
 
 
 def test_the_environment_names_versions_but_no_machine(monkeypatch):

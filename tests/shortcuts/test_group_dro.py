@@ -133,3 +133,16 @@ def test_training_finds_the_minimax_solution(robust, solution):
     state = algorithm.init({"w": jnp.zeros(())}, KEY)
     found = iterate.last(iterate.loop(algorithm, state, 1500, inputs=lambda number: batch, every=500), state)
     assert float(found.params["w"]) == pytest.approx(solution, abs=0.02)
+
+
+def test_a_step_is_compiled_once_from_its_first_state_on():
+    traced = []
+
+    def losses(params, batch, key):
+        traced.append(1)
+        return (params["x"] - batch[0]) ** 2, batch[1]
+
+    algorithm = group_dro.trainer(losses, optax.sgd(0.1), 4)
+    state = algorithm.init({"x": jnp.zeros(8)}, KEY)
+    iterate.last(iterate.loop(algorithm, state, 3, inputs=batch_of), state)
+    assert len(traced) == 1

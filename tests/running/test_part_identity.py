@@ -15,9 +15,10 @@ from medjax.iterate import static_partial
 from medjax.labels.scores import LabelScore, built_in
 from medjax.models.model import Model
 from medjax.models.unet import group_norm, unet
-from medjax.tools.part_identity import identity
+from medjax.running.part_identity import as_part, identity
+from medjax.running.parts import Part
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCE = """
 class Plain:
     def apply(self, params, x, key=None):
@@ -89,7 +90,7 @@ def test_other_settings_are_another_part(tmp_path):
 
 def test_a_part_built_equally_is_the_same_one_in_another_process():
     code = (
-        "from medjax.models.unet import unet, group_norm; from medjax.tools.part_identity import identity; "
+        "from medjax.models.unet import unet, group_norm; from medjax.running.part_identity import identity; "
         "print(identity((unet(3, (8, 16), group_norm(4)), {'a', 'b', 'c'})))"
     )
 
@@ -105,3 +106,10 @@ def test_a_part_that_holds_itself():
     ring = Holder(None)
     ring.held = ring
     assert len(identity(ring)) == 8
+
+
+def test_an_object_becomes_a_part_of_its_name_and_a_part_stays():
+    part = Part("mine.py:net", "ab" * 32, 3)
+    assert as_part(part) is part
+    assert as_part(np.sum) == Part("sum", identity(np.sum), np.sum)
+    assert as_part(Holder(3)).identity == {"name": "Holder", "sha256": identity(Holder(3))}

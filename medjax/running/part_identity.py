@@ -1,7 +1,7 @@
 """Whether a user's part (a network, a score) is still the one that an output was made with.
 
     identity(part)      eight hex digits: other settings or an edited file give others
-    as_part(part)       a Part, of what a notebook gives as it is and a command by FILE.py:NAME
+    as_part(part)       the same in the form of a part that was named FILE.py:NAME, which is passed as it is
 
 A part is described by what it is made of: containers, partials, methods, wrappers such as `jit`, fields, attributes and
 slots are followed, and the files that its functions and classes are written in are read. What a function closes over,
@@ -29,6 +29,13 @@ from medjax.running.parts import Part
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
+def as_part(part: Any) -> Part:
+    """A Part as it is; an object from a notebook as a Part of its own name or its type's, with its `identity`."""
+    if isinstance(part, Part):
+        return part
+    return Part(getattr(part, "__qualname__", type(part).__qualname__), identity(part), part)
+
+
 def identity(part: Any) -> str:
     """Eight hex digits of a part: its printed form, without addresses in memory, and its source files."""
     texts: list[str] = []
@@ -36,13 +43,6 @@ def identity(part: Any) -> str:
     _describe(part, texts, files, {})
     text = "\n".join([*texts, *(file.read_text(encoding="utf-8") for file in sorted(files))])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def as_part(part: Any) -> Part:
-    """The Part itself, or one of any other object, whose identity takes the place of its file's digest."""
-    return (
-        part if isinstance(part, Part) else Part(getattr(part, "__name__", type(part).__name__), identity(part), part)
-    )
 
 
 def _describe(part: Any, texts: list[str], files: set[Path], seen: dict[int, Any]) -> None:

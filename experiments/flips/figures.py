@@ -1,0 +1,78 @@
+"""The pictures of the label-flips study."""
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.flips.members import NAMES, Trained
+from medjax.models.model import Network
+from medjax.phantoms.scenes import Scenes
+from medjax.report.figures import Scale, curves
+from medjax.report.gallery import image_rows
+from medjax.report.html import Figure
+from medjax.running.workdir import WorkDir, save_figure
+from medjax.shortcuts import flips
+
+CURVES = {
+    "flip": "flip, fraction of the foreground",
+    "flip_rare": "flip in the rare groups",
+    "miss": "miss, fraction of the foreground",
+    "gap": "IoU, common − rare groups",
+}
+
+
+def against_correlation(
+    work: WorkDir, metrics: Mapping[str, float], methods: Sequence[str], correlations: Sequence[float]
+) -> list[Figure]:
+    """Flip, rare groups' flip, miss and gap against the correlation, a line a method, a band of one sd."""
+    figures = []
+    for name, label in CURVES.items():
+        keys = {NAMES[m]: [f"{name}/{m}/{correlation:g}" for correlation in correlations] for m in methods}
+        series = {method: [metrics[key] for key in some] for method, some in keys.items()}
+        sd = {method: [metrics[f"sd/{key}"] for key in some] for method, some in keys.items()}
+        figure = curves(list(correlations), series, "correlation ρ in training", label, spread=sd)
+        figures.append(Figure(save_figure(work, name, figure), f"{label[0].upper()}{label[1:]}."))
+    return figures
+
+
+def deciles(work: WorkDir, networks: Mapping[str, Sequence[Trained]], correlation: float) -> Figure:
+    """Mean flip by decile of flip-risk of each method's networks at one correlation, with sd over seeds."""
+    series, sd = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    for method, several in networks.items():
+        risks = [(one.assessment.flip_risk, flips.decompose(one.assessment.confusion).flip) for one in several]
+        each = [flips.deciles(risk, flip).flip for risk, flip in risks if np.isfinite(risk).sum() >= 10]
+        series[NAMES[method]] = np.mean(each, axis=0) if each else np.full(10, np.nan)
+        sd[NAMES[method]] = np.std(each, axis=0, ddof=1) if len(each) > 1 else np.zeros(10)
+    figure = curves(list(range(1, 11)), series, "decile of flip-risk", "mean flip", spread=sd)
+    return Figure(save_figure(work, "deciles", figure), f"Images in order of their flip-risk, ρ = {correlation:g}.")
+
+
+def flipped(
+    work: WorkDir, model: Network, network: Trained, test: Scenes, least: float, count: int, note: str
+) -> Figure:
+    """Some test images with flips above `least`: image, truth, prediction, and how unsure it is of the name."""
+    flip = np.nan_to_num(np.asarray(flips.decompose(network.assessment.confusion).flip))
+    most = np.argsort(-flip, kind="stable")[: max(int((flip > least).sum()), count)]
+    some = most[np.linspace(0, len(most) - 1, count).astype(int)]  # from all of it to the least that counts
+    image = np.asarray(test.image)[some]
+    logits = model.apply(network.params, jnp.asarray(image))
+    prediction, entropy = np.asarray(logits).argmax(-1), np.asarray(flips.identity_entropy(logits))
+    classes = Scale("class", "viridis", 0.0, 2.0)
+    figure = image_rows(
+        {
+            "image": image[..., 0],
+            "truth": np.asarray(test.label)[some],
+            "prediction": prediction,
+            "entropy of the name": np.where(prediction > 0, entropy, 0.0),
+        },
+        {
+            "image": Scale("image", "gray", -1.5, 2.0),
+            "truth": classes,
+            "prediction": classes,
+            "entropy of the name": Scale("entropy", "inferno", 0.0, 1.0),
+        },
+        note,
+    )
+    caption = "Test images with flips, the most flipped first; entropy of the name where foreground is predicted."
+    return Figure(save_figure(work, "flipped", figure), caption)

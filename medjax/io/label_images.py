@@ -1,0 +1,135 @@
+"""Label images, and a network's scores of them, from files to be compared: two files, or folders of equal names.
+
+    for name, (predicted, truth) in pair_files(Path("pred"), Path("gt")).items():
+        read_pair(predicted, truth, [0, 85, 170])        both as classes 0, 1, 2 of these label values
+    read_scores(Path("logits/case_1.npy"), (64, 64, 3), softmax=False)
+
+Endings that are read: `ENDINGS` of label images, `SCORE_ENDINGS` of scores.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from medjax.errors import DataError
+from medjax.io.pictures import read_picture
+
+ENDINGS = (".nii.gz", ".nii", ".png")
+SCORE_ENDINGS = (".nii.gz", ".nii", ".npy", ".npz")
+TINY = 1e-30  # below which a probability's logarithm is not taken
+
+Affine = Float[np.ndarray, "4 4"]
+
+
+def list_files(path: Path, endings: tuple[str, ...] = ENDINGS) -> dict[str, Path]:
+    """Name without ending → file, of a file or of a folder's files with these endings.
+
+    Raises:
+        DataError: there is none, or two have one name.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    found: dict[str, Path] = {}
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        ending = next((one for one in endings if file.name.endswith(one)), None)
+        if ending is None:
+            continue
+        if (name := file.name.removesuffix(ending)) in found:
+            raise DataError(f"{path}: two files named {name}; expected one")
+        found[name] = file
+    if not found:
+        raise DataError(f"{path}: no file that ends in {', '.join(endings)}")
+    return found
+
+
+def pair_files(predictions: Path, truth: Path) -> dict[str, tuple[Path, Path]]:
+    """Name → (prediction, truth), sorted. Two single files are a pair whatever their names.
+
+    Raises:
+        DataError: as `list_files`, or a name is in one folder only.
+    """
+    predicted, true = list_files(predictions), list_files(truth)
+    if predictions.is_file() and truth.is_file():
+        return {next(iter(true)): (next(iter(predicted.values())), next(iter(true.values())))}
+    if odd := sorted(predicted.keys() ^ true.keys()):
+        where = (truth, predictions) if odd[0] in predicted else (predictions, truth)
+        raise DataError(f"{where[0]}: no {odd[0]}, which {where[1]} has; expected the same names in both")
+    return {name: (predicted[name], true[name]) for name in sorted(true)}
+
+
+def read_labels(path: Path) -> tuple[Int[np.ndarray, "*space"], Affine | None]:
+    """Label values as they are in the file, and its affine if it has one.
+
+    Raises:
+        DataError: it cannot be read, or holds something else.
+    """
+    try:
+        image, affine = read_picture(path)
+    except ImportError as error:
+        raise DataError(f"{path}: PNG needs pillow; install medjax[data], or use NIfTI") from error
+    if not np.array_equal(image, np.floor(image)) or image.min(initial=0) < 0:
+        raise DataError(f"{path}: values that are no labels; expected whole numbers from 0")
+    return image.astype(np.int64), affine
+
+
+def read_classes(path: Path, known: list[int]) -> tuple[Int[np.ndarray, "*space"], Affine | None]:
+    """Label values as classes 0, 1, …, in the order of `known`; the affine, if there is one.
+
+    Raises:
+        DataError: as `read_labels`, or a value that is not known.
+    """
+    image, affine = read_labels(path)
+    if odd := sorted(set(np.unique(image).tolist()) - set(known)):
+        raise DataError(f"{path}: label {odd[0]}; expected {', '.join(map(str, known))}, or name all with --labels")
+    order = np.argsort(known)
+    return order[np.searchsorted(np.asarray(known)[order], image)].astype(np.int32), affine
+
+
+def read_pair(
+    prediction: Path, truth: Path, known: list[int]
+) -> tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]]:
+    """Both as classes, see `read_classes`.
+
+    Raises:
+        DataError: as `read_classes`, or they do not lie on one grid.
+    """
+    (predicted, affine), (true, true_affine) = read_classes(prediction, known), read_classes(truth, known)
+    if predicted.shape != true.shape:
+        raise DataError(f"{prediction}: shape {predicted.shape}; expected that of {truth}, {true.shape}")
+    if affine is not None and true_affine is not None and not np.allclose(affine, true_affine, rtol=0, atol=1e-2):
+        raise DataError(f"{prediction}: another affine than {truth}; expected labels on one grid")
+    return predicted, true
+
+
+def read_scores(path: Path, shape: tuple[int, ...], softmax: bool) -> Float[np.ndarray, "*space class"]:
+    """An image's logits; with `softmax`, logarithms of the probabilities in the file, whose softmax they are.
+
+    Raises:
+        DataError: it cannot be read as one array, has another shape (but for axes of length 1), or other values.
+    """
+    values = _read_array(path)
+    if [side for side in values.shape if side != 1] == [side for side in shape if side != 1]:
+        values = values.reshape(shape)  # a slice is a volume of one
+    if values.shape != shape:
+        raise DataError(f"{path}: shape {values.shape}; expected {shape}, the image's with a value for each label")
+    if not np.isfinite(values).all() or (softmax and not (values.min() >= 0 and values.max() <= 1 + 1e-3)):
+        raise DataError(f"{path}: values that are no {'probabilities' if softmax else 'logits'}; expected finite ones")
+    return (np.log(np.maximum(values, TINY)) if softmax else values).astype(np.float32)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        if path.suffix == ".npy":
+            return np.load(path)
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                (name,) = file.files
+                return file[name]
+        import nibabel
+
+        image: Any = nibabel.load(path)
+        return np.asarray(image.get_fdata(dtype=np.float32))
+    except Exception as error:  # a damaged file can fail anywhere inside NumPy or nibabel
+        raise DataError(f"{path}: cannot be read as one array of scores") from error

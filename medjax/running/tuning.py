@@ -1,0 +1,145 @@
+"""Hyper-parameters by grid search: the error of every setting, for each group of cases, and what follows from it.
+
+    def evaluate(beta, iterations):                      one value of each axis of the grid
+        return errors, costs                             one of each group of cases, such as a count level
+
+    tuning = search({"beta": (1.0, 2.0, 4.0), "iterations": (4, 10)}, evaluate, groups=(2.5, 10.0))
+    tuning.best[2.5]                                     {"beta": 2.0, "iterations": 4.0}
+
+Two methods are compared fairly when both are tuned by one rule on cases that neither is judged on, and when it is said
+what tuning cost and how much depends on it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from medjax.errors import DataError
+from medjax.report.html import Table
+from medjax.running.progress import track
+
+FAILED = 10.0  # the error of a setting whose own is not finite
+PerGroup = Float[np.ndarray, " group"]
+
+
+class Tuning(NamedTuple):
+    """What a search found. All are arrays, so that `_asdict()` can be kept as a stage and `Tuning(**kept)` is it again.
+
+    Without any axis there is one setting, the empty one, which is not evaluated.
+    """
+
+    names: np.ndarray  # of the hyper-parameters
+    settings: Float[np.ndarray, "setting name"]
+    groups: np.ndarray
+    errors: Float[np.ndarray, "setting group"]
+    costs: Float[np.ndarray, "setting group"]
+
+    @property
+    def best(self) -> dict[Any, dict[str, float]]:
+        """The setting of least error, for each group."""
+        return {group: self._named(row) for group, row in zip(self.groups.tolist(), self._best(), strict=True)}
+
+    @property
+    def shared(self) -> dict[str, float]:
+        """The one setting for all groups: least mean of the errors over the groups' least ones."""
+        return self._named(self._shared())
+
+    @property
+    def cost(self) -> float:
+        """The mean cost of a case, over settings and groups."""
+        return float(self.costs.mean())
+
+    def shared_loss(self) -> PerGroup:
+        """Relative rise of the error where all groups share one setting."""
+        return self.errors[self._shared()] / self.errors.min(axis=0) - 1
+
+    def sensitivity(self, name: str, factor: float | int = 4.0) -> PerGroup:
+        """Largest relative rise of the error where `name` alone is up to `factor` times too large or too small.
+
+        Values of the grid that lie 5 % beyond that count as within (for grids in rounded powers of 2).
+        """
+        column = list(self.names).index(name)
+        rise = []
+        for group, row in enumerate(self._best()):
+            best = self.settings[row]
+            same = (np.delete(self.settings, column, 1) == np.delete(best, column)).all(axis=1)
+            near = np.abs(np.log(self.settings[:, column] / best[column])) < 1.05 * np.log(factor)
+            rise.append(self.errors[same & near, group].max() / self.errors[row, group] - 1)
+        return np.array(rise)
+
+    def cost_to_reach(self, errors: PerGroup) -> PerGroup:
+        """The least cost of a setting whose error is no larger than `errors` in each group; NaN where there is none."""
+        costs = np.where(self.errors <= errors, self.costs, np.inf).min(axis=0)
+        return np.where(np.isfinite(costs), costs, np.nan)
+
+    def _best(self) -> list[int]:
+        return self.errors.argmin(axis=0).tolist()
+
+    def _shared(self) -> int:
+        return int((self.errors / self.errors.min(axis=0)).mean(axis=1).argmin())
+
+    def _named(self, row: int) -> dict[str, float]:
+        return {str(name): float(value) for name, value in zip(self.names, self.settings[row], strict=True)}
+
+
+def search(
+    grid: Mapping[str, Sequence[float]],
+    evaluate: Callable[..., tuple[Any, Any]],
+    groups: Sequence[Any] | np.ndarray,
+    description: str = "tuning",
+) -> Tuning:
+    """`evaluate(**setting)` of every combination of the grid's values, the last axis fastest, under a progress bar.
+
+    It gives an error, which should be positive, and a cost for each of the `groups`. An error that is not finite counts
+    as `FAILED`.
+
+    Raises:
+        DataError: an axis has no values, or not every group has an error and a cost.
+    """
+    if empty := [name for name, values in grid.items() if not len(values)]:
+        raise DataError(f"grid: {empty[0]} has no values; expected one or more")
+    settings = np.array(list(product(*grid.values())), float)
+    errors, costs = np.zeros((2, len(settings), len(groups)))
+    for row, values in enumerate(track(settings.tolist(), description) if grid else ()):
+        found = [np.asarray(each, float) for each in evaluate(**dict(zip(grid, values, strict=True)))]
+        if any(each.shape != (len(groups),) for each in found):
+            shapes = " and ".join(str(each.shape) for each in found)
+            raise DataError(
+                f"tuning: errors and costs of shape {shapes}; expected one for each of {len(groups)} groups"
+            )
+        errors[row], costs[row] = found
+    errors = np.where(np.isfinite(errors), errors, FAILED)
+    return Tuning(np.array(list(grid), "U32"), settings, np.asarray(groups), errors, costs)
+
+
+def thin(grid: Mapping[str, Sequence[float]], values: int) -> dict[str, tuple[float, ...]]:
+    """The grid with at most so many values of each axis, from its middle; 0: all."""
+    first = {name: max((len(axis) - values) // 2, 0) for name, axis in grid.items()}
+    return {name: tuple(axis)[first[name] if values else 0 :][: values or None] for name, axis in grid.items()}
+
+
+def tuning_table(tunings: Mapping[str, Tuning], cases: int, error: str = "error", unit: str = "cost") -> Table:
+    """For each method what was found for each group, what it cost on so many `cases`, and how much depends on it.
+
+    The sensitivity is that to the first hyper-parameter. Methods without any are left out.
+    """
+    rows: list[list[str]] = []
+    for method, tuning in tunings.items():
+        if not len(tuning.names):
+            continue
+        made, first = len(tuning.settings) * cases, str(tuning.names[0])
+        best = {group: (f"{name} {value:g}" for name, value in own.items()) for group, own in tuning.best.items()}
+        rise = (f"{100 * value:.0f} %" for value in tuning.sensitivity(first))
+        row = [
+            method,
+            ", ".join(f"{group:g}: {' '.join(setting)}" for group, setting in best.items()),
+            f"{made} results, {made * tuning.cost:,.0f} {unit}",
+            f"{first}: {', '.join(rise)}",
+            ", ".join(f"{100 * value:.1f} %" for value in tuning.shared_loss()),
+        ]
+        rows.append(row)
+    header = ("method", "best", "tuning cost", f"rise of {error} within ×/÷ 4 of it", "loss by one setting for all")
+    return Table(header, rows, "On validation cases; percentages for the groups in order.")
