@@ -195,8 +195,8 @@ def test_a_network_of_ones_own_is_remembered_by_name_and_content(here):
     ("message", "network"),
     [
         ("--network mine.py:net: AssertionError", "net"),
-        ("network: int; expected a Model", "three"),
-        ("network: .* from slices of .* expected their shape", "flat"),
+        ("--network mine.py:three: TypeError: .*; expected a Model", "three"),
+        ("--network mine.py:flat: .* from slices of .* expected their shape", "flat"),
     ],
 )
 def test_networks_that_cannot_be_trained(here, message, network):
