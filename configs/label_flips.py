@@ -1,6 +1,7 @@
 """Flips against the strength of the tie between class and scene, and what predicts them (paper 2).
 
 `medjax run label_flips:small`: drawn shapes, a small U-Net, three seeds; RESULTS.md has the time on two cores.
+`medjax sweep label_flips:small --over training.dro_rate=0.01,0.1`: all networks of both runs as two populations.
 `tiny`: for tests. `paper`: the published sizes and optimiser for an accelerator, with Waterbirds-Seg as its authors'
 script writes it (`--config.data.layout=waterbirds_seg --config.data.folder=…/correlation_{:g}`), COCO-CD
 (`--config.data.layout=coco_cd`, `folder` with train2017/ and val2017/, `annotations` with the three files), or any CSV

@@ -52,7 +52,7 @@ def population(
 
 def cases(config: ConfigDict, work: WorkDir, network: Network | None) -> list[Case]:
     """A network for every seed, correlation and method."""
-    frozen, model = FrozenConfigDict(config), network or unet(CLASSES, tuple(config.model.widths))
+    frozen, model = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
     every = product(range(config.seeds), config.correlations, config.methods)
     return [Case(frozen, work, model, method, correlation, seed) for seed, correlation, method in every]
 

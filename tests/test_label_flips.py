@@ -49,7 +49,12 @@ def apply(params, image, key=None):
     return y + params["bias"].reshape(1, 1, 1, 3)
 
 
-NETWORK = Model(init, apply)
+def of_two_levels(params, image, key=None):
+    logits = apply(params, image)
+    return logits, logits[:, ::2, ::2]
+
+
+NETWORK, SUPERVISED = Model(init, apply), Model(init, of_two_levels)  # SUPERVISED deeply: finest logits first
 BOTH = "('erm','group_dro')"
 
 
@@ -171,16 +176,16 @@ def test_configs_train_as_one_population_and_one_that_diverges_fails_alone(tmp_p
     together, fit = [], study.fit
     monkeypatch.setattr(study, "fit", lambda *a, **b: together.append(len(b["inputs"])) or fit(*a, **b))
     with open_workdir(tmp_path / "0", {}) as good, open_workdir(tmp_path / "1", {}) as bad:
-        result, error = label_flips.population(configs, [good, bad], network=NETWORK)
+        result, error = label_flips.population(configs, [good, bad], network=SUPERVISED)
     assert together == [4] and isinstance(error, DataError) and "the loss is not finite" in str(error)
     assert isinstance(result, Result) and (tmp_path / "0" / "figures" / "flipped.png").is_file()
     with open_workdir(tmp_path / "alone", {}) as work:
-        alone = label_flips.run(configs[0], work, network=NETWORK)
+        alone = label_flips.run(configs[0], work, network=SUPERVISED)
     close(kept(tmp_path / "0"), kept(tmp_path / "alone"))
     assert alone.metrics.keys() == result.metrics.keys()
     assert result.metrics["flip/erm/0.9"] == pytest.approx(alone.metrics["flip/erm/0.9"], rel=1e-3)
     with open_workdir(tmp_path / "2", {}) as work, pytest.raises(DataError, match="the loss is not finite"):
-        label_flips.run(configs[1], work, network=NETWORK)
+        label_flips.run(configs[1], work, network=SUPERVISED)
 
 
 def test_traced_keys_are_the_config_s_and_make_no_other_kind_of_member():

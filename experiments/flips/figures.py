@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.flips.members import NAMES, Trained
-from medjax.models.model import Network
+from medjax.models.model import Network, finest_logits
 from medjax.phantoms.scenes import Scenes
 from medjax.report.figures import Scale, curves
 from medjax.report.gallery import image_rows
@@ -56,7 +56,7 @@ def flipped(
     most = np.argsort(-flip, kind="stable")[: max(int((flip > least).sum()), count)]
     some = most[np.linspace(0, len(most) - 1, count).astype(int)]  # from all of it to the least that counts
     image = np.asarray(test.image)[some]
-    logits = model.apply(network.params, jnp.asarray(image))
+    logits = finest_logits(model, network.params, jnp.asarray(image))
     prediction, entropy = np.asarray(logits).argmax(-1), np.asarray(flips.identity_entropy(logits))
     classes = Scale("class", "viridis", 0.0, 2.0)
     figure = image_rows(

@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 from medjax.datasets import flip_manifests
 from medjax.errors import MedjaxError
 from medjax.iterate import Algorithm, static_partial
-from medjax.models.model import Network
+from medjax.models.model import Network, finest_logits
 from medjax.phantoms.scenes import Scenes, Splits, draw_splits
 from medjax.running.cells import cell_name
 from medjax.running.config import flatten
@@ -103,7 +103,7 @@ def make_trainer(
 
 def image_losses(model: Network, params: PyTree, data: Scenes) -> Array:
     """Dice loss + cross-entropy of each image."""
-    return dice_cross_entropy(model.apply(params, data.image), jnp.asarray(data.label))
+    return dice_cross_entropy(finest_logits(model, params, jnp.asarray(data.image)), jnp.asarray(data.label))
 
 
 def training(case: Case, data: Splits) -> study.Training:
@@ -157,4 +157,6 @@ def chunks(data: Scenes) -> list[Scenes]:
 
 
 _mean_loss = jax.jit(lambda model, params, data: jnp.mean(image_losses(model, params, data)), static_argnums=0)
-_assess = jax.jit(lambda model, params, data: assess(model.apply(params, data.image), data.label), static_argnums=0)
+_assess = jax.jit(
+    lambda model, params, data: assess(finest_logits(model, params, data.image), data.label), static_argnums=0
+)

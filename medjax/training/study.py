@@ -52,6 +52,7 @@ class Training(NamedTuple):
     inputs: Inputs
     finish: Callable[[PyTree], PyTree]  # parameters → what is kept of the member, a nested dict of arrays
     validate: Callable[[PyTree], float] | None = None  # parameters → loss; with it, the best parameters are kept
+    average: bool = False  # `finish` is given the moving average of the parameters instead
 
 
 Load = Callable[[list[int]], Sequence[Training]]
@@ -139,7 +140,8 @@ def _train_part(
             step = int(done.state.members.step[number])
             yield DataError(f"{members[number].name}: the loss is not finite after step {step}; try a smaller rate")
         else:
-            yield training[number].finish(population.member(done.params, number))
+            params = done.state.members.ema_params if training[number].average else done.params
+            yield training[number].finish(population.member(params, number))
     shutil.rmtree(folder, ignore_errors=True)  # all of them are kept now
 
 

@@ -156,3 +156,13 @@ def test_a_member_that_diverges_is_an_error_and_is_tried_again(strategy, tmp_pat
     again = Study(tmp_path, rates=rates)
     again.train(strategy)
     assert again.loaded == [[1]]
+
+
+def test_what_a_member_takes_of_an_accelerator_is_asked_of_one_of_them(tmp_path, monkeypatch):
+    some = Study(tmp_path)
+    assert study._bytes_a_member(some.members, some.load, 2, None) is None  # a CPU has memory enough
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = study._bytes_a_member(some.members, some.load, 2, None)
+    assert found is not None and found > 4 * 3 * 3 and some.loaded == [[2]]  # parameters, average, batch
+    assert study._bytes_a_member(some.members, some.load, 2, 8) is None  # a width was given
+    some.close()
