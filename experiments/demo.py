@@ -91,15 +91,14 @@ def run(config: ConfigDict, work: WorkDir, prior: Any = None) -> Result:
         metrics |= {f"iterations_nrmse/{method}/{k}": float(v) for k, v in enumerate(done["nrmse"], 1)}
         record_timings(work, {f"{method}.seconds_a_pass": float(np.median(done["seconds"]))})
         if method == "osem":
-            filtered = blur(gaussian_psf(scan.grid, s.post_filter_mm), jnp.asarray(images["osem"]))
-            images["osem_filtered"] = np.asarray(filtered)
+            post_filter = gaussian_psf(scan.grid, s.post_filter_mm)
+            images["osem_filtered"] = np.asarray(blur(post_filter, jnp.asarray(images["osem"])))
     for method, image in images.items():
         metrics |= {f"{name}/{method}": value for name, value in measures(image, scan.subject).items()}
     sampled, slices = sampled_slices(config, work, prior)
-    rows = [[NAMES[m], *(round(metrics[f"{name}/{m}"], 3) for name in COLUMNS.values())] for m in images]
     table = Table(
         ["method", *COLUMNS],
-        rows,
+        [[NAMES[m], *(round(metrics[f"{name}/{m}"], 3) for name in COLUMNS.values())] for m in images],
         "Lesions in PET only and in both: recovered share of the true contrast, ideally 1. "
         "MR-only: contrast that lesion gets in PET, ideally 0. WM noise: standard deviation / mean in white matter.",
     )
@@ -137,9 +136,9 @@ def reconstruct(
     if pairs is not None:
         algorithm = em.map_em(stacked, Quadratic(pairs), jax.jit(em.penalty_weight)(stacked, float(beta)))
     state, errors, clock = em.init(stacked), list[float](), [time.perf_counter()]
-    n, progress = em.updates(stacked, iterations), partial(track, description=name)
-    for reached, _ in iterate.loop(algorithm, state, n, every=subsets, progress=progress):
-        state = reached
+    progress = partial(track, description=name)
+    steps = iterate.loop(algorithm, state, em.updates(stacked, iterations), every=subsets, progress=progress)
+    for state, _ in steps:
         errors.append(scan.error(state.image))
         clock.append(time.perf_counter())
     return {"image": state.image, "nrmse": np.array(errors), "seconds": np.diff(clock)}
@@ -165,8 +164,8 @@ def sampled_slices(config: ConfigDict, work: WorkDir, prior: Any) -> tuple[dict[
     shown = {"Truth": scan.subject.activity} | {NAMES[name]: image for name, image in images.items()}
     scales, note = {"its spread": PET._replace(high=float(sd.max()) or 1.0)}, f"{s.trues_per_mm3:g} trues/mm³"
     drawn = montage(shown | {"its spread": sd}, scan.subject.affine, other_scales=scales, note=f"Simulated, {note}")
-    caption = f"Likelihood schedule: mean of {s.samples} samples, and their standard deviation."
-    return metrics, Figure(save_figure(work, "slices", drawn), caption)
+    said = f"Likelihood schedule: mean of {s.samples} samples, and their standard deviation."
+    return metrics, Figure(save_figure(work, "slices", drawn), said)
 
 
 def measures(image: np.ndarray, subject: Brain) -> dict[str, float]:
@@ -211,12 +210,11 @@ def report(
     )
     stopped = "OSEM is stopped early because its noise grows; a penalty lets the iteration run on."
     orientation = "Neurological convention: the subject's left is at the left."
-    learnt = "The prior learnt from other head shapes, without lesions."
     sections = [
         Section("Images", orientation, [Figure(save_figure(work, "images", views), lesions)]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),
         Section("Convergence", "", [Figure(save_figure(work, "progress", drawn), stopped)]),
-        Section("A few slices with a prior", learnt, [slices]),
+        Section("A few slices with a prior", "The prior learnt from other head shapes, without lesions.", [slices]),
     ]
     summary = [
         f"Simulated FDG scan of the MNI152 brain on the {config.scan.scanner} ring: {scan.trues / 1e6:.1f} million "

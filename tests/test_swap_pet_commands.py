@@ -62,6 +62,11 @@ class Rough:
         return jnp.ones_like(image)
 
 
+class Plain(Rough):
+    def surrogate(self, image):
+        return image, image
+
+
 def along_x(shape, voxel_mm):
     return Ridge(jnp.broadcast_to(voxel_mm[0] * jnp.arange(1.0, shape[0] + 1)[:, None, None], shape))
 
@@ -83,7 +88,7 @@ def net(settings):
     return Model(init, apply)
 
 
-prior, mean, ridge, rough, three = Sure(), Mean(), Ridge(3.0), Rough(), 3
+prior, mean, ridge, rough, plain, three = Sure(), Mean(), Ridge(3.0), Rough(), Plain(), 3
 flat = Model(init, lambda params, slices, *inputs: slices[0])
 """
 
@@ -148,6 +153,7 @@ def test_a_penalty_of_ones_own_in_map_em(here):
     [
         ("--penalty mine.py:rough: MAP-EM needs a penalty with surrogate; Rough has no surrogate",
          ["--method", "map-em", "--penalty", "mine.py:rough"]),
+        ("mine.py:plain: no pytree; .* makes Plain one", ["--method", "map-em", "--penalty", "mine.py:plain"]),
         ("--penalty mine.py:broken: KeyError: 'nothing", ["--method", "map-em", "--penalty", "mine.py:broken"]),
         ("--penalty mine.py:three: TypeError: 'int' object", ["--method", "map-em", "--penalty", "mine.py:three"]),
         ("--penalty goes with --method map-em, not with osem", ["--penalty", "mine.py:ridge"]),
@@ -189,8 +195,8 @@ def test_a_network_of_ones_own_is_remembered_by_name_and_content(here):
     ("message", "network"),
     [
         ("--network mine.py:net: AssertionError", "net"),
-        ("network: int; expected a Model", "three"),
-        ("network: .* from slices of .* expected their shape", "flat"),
+        ("--network mine.py:three: TypeError: .*; expected a Model", "three"),
+        ("--network mine.py:flat: .* from slices of .* expected their shape", "flat"),
     ],
 )
 def test_networks_that_cannot_be_trained(here, message, network):

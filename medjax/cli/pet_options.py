@@ -29,13 +29,13 @@ Method = Annotated[str, typer.Option(help="osem, mlem, map-em, dds or likelihood
 Iterations = Annotated[
     int | None,
     typer.Option(
-        help="Passes through the data. likelihood-schedule: of MLEM, whose likelihood it ends with, its one knob; dds: "
+        help="Iterations, each of all subsets. likelihood-schedule: those of MLEM whose likelihood it ends with; dds: "
         "updates a step.",
         show_default="osem 3, mlem 30, map-em 10, likelihood-schedule 20, dds 4",
     ),
 ]
 Subsets = Annotated[
-    int | None, typer.Option(help="Subsets of the views in a pass.", show_default="osem 21, mlem 1, map-em 7")
+    int | None, typer.Option(help="Subsets of the views in an iteration.", show_default="osem 21, mlem 1, map-em 7")
 ]
 MuMap = Annotated[
     Path | None,
@@ -68,7 +68,7 @@ Size = Annotated[
 ]
 VoxelMm = Annotated[float | None, typer.Option(help="Voxel size along x and y.", show_default="the scanner's")]
 SumPlanes = Annotated[int, typer.Option(help="Neighbouring planes to add up, where counts are few.")]
-MaxRingDifference = Annotated[int, typer.Option(help="Of the list-mode events to use.")]
+MaxRingDifference = Annotated[int, typer.Option(help="Largest ring difference of the list-mode events to use.")]
 Additive = Annotated[
     Path | None,
     typer.Option(metavar="HEADER", help="Interfile: expected randoms and scatter.", show_default="none"),
@@ -103,9 +103,9 @@ PriorFile = Annotated[
     ),
 ]
 PriorNetwork = Annotated[str | None, part("The network that the prior was trained with, if not medjax's.", "--network")]
-Samples = Annotated[int, typer.Option(help="Samples to draw: their mean is the image, …_sd.nii.gz their spread.")]
+Samples = Annotated[int, typer.Option(help="Samples; their mean is the image, …_sd.nii.gz their standard deviation.")]
 SamplingSteps = Annotated[int, typer.Option("--steps", help="Reverse steps of a sample.")]
-SamplingSeed = Annotated[int, typer.Option("--seed", help="Of the samples.")]
+SamplingSeed = Annotated[int, typer.Option("--seed", help="Random seed of the samples.")]
 Perpendicular = Annotated[
     bool, typer.Option("--perpendicular", help="Use the prior in all three orientations, in turn.")
 ]
@@ -127,7 +127,7 @@ TruesPerMm3 = Annotated[
     float | None, typer.Option(help="Expected trues per mm³ of what emits within the planes.", show_default="10")
 ]
 Trues = Annotated[float | None, typer.Option(help="Expected trues in all, instead.", show_default=False)]
-Background = Annotated[float, typer.Option(help="Share of the counts that is no trues.")]
+Background = Annotated[float, typer.Option(help="Fraction of the prompts that is randoms and scatter.")]
 Planes = Annotated[
     int | None, typer.Option(help="Direct planes, an odd number.", show_default="what covers the object")
 ]
@@ -145,7 +145,7 @@ SimulatedCentre = Annotated[
 ]
 ResolutionMm = Annotated[float, typer.Option("--psf-mm", help="The scanner's resolution, FWHM.")]
 TruthSize = Annotated[int, typer.Option("--size", help="Voxels along x and y of the truth.")]
-Seed = Annotated[int, typer.Option(help="Of lesions and noise.")]
+Seed = Annotated[int, typer.Option(help="Random seed of lesions and noise.")]
 TruthDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Also write truth, mu and t1 (.nii.gz) there.", show_default=False)
 ]
@@ -166,7 +166,7 @@ PriorVoxel = Annotated[float, typer.Option("--voxel-mm", help="Voxel size of the
 Steps = Annotated[int, typer.Option(help="Training steps.")]
 Batch = Annotated[int, typer.Option(help="Slices a step.")]
 Rate = Annotated[float, typer.Option(help="Learning rate: warm-up, then a cosine to 0.")]
-TrainSeed = Annotated[int, typer.Option("--seed", help="Of start, order and noise.")]
+TrainSeed = Annotated[int, typer.Option("--seed", help="Random seed of start, order and noise.")]
 StartFrom = Annotated[
     Path | None, typer.Option("--start", metavar="PRIOR", help="A prior to go on from.", show_default=False)
 ]

@@ -19,6 +19,8 @@ from medjax.errors import ConfigError, DataError
 from medjax.models import build
 from medjax.models.model import Network
 from medjax.models.weights import fit_weights, load_weights, save_weights
+from medjax.running.network_part import network_part
+from medjax.running.parts import Part
 
 SHIPPED = "weights/brain.npz"
 BUILT_IN = "score_unet"  # the network of files that name none
@@ -31,21 +33,22 @@ def examples(settings: Settings) -> tuple[Array, ...]:
     return small, jnp.zeros(1), jnp.zeros((1, 3)), *([small] if settings.guided else [])
 
 
-def as_network(given: Any, settings: Settings) -> Network:
-    """A network as it is, or what a function of the prior's settings gives; seen to keep the shape of its slices.
+def prior_network(given: Any, settings: Settings) -> Part:
+    """A network, or what a function of the prior's settings gives, as a Part; seen to keep the shape of its slices.
 
     Raises:
-        ConfigError: neither is one: it lacks init or apply, or gives another shape.
+        ConfigError: it is none, fails on slices, or gives another shape.
     """
-    made = given if isinstance(given, Network) or not callable(given) else given(settings)
-    if not isinstance(made, Network):
-        raise ConfigError(f"network: {type(made).__name__}; expected a Model(init, apply), or a function giving one")
-    inputs = examples(settings)
-    output = jax.eval_shape(made.apply, _shapes(made, settings), *inputs)
+    part, inputs = network_part(given, settings), examples(settings)
+    try:
+        output = jax.eval_shape(part.value.apply, _shapes(part.value, settings), *inputs)
+    except Exception as error:  # whatever a user's network raises
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise ConfigError(f"--network {part.name}: {reason}") from error
     if getattr(output, "shape", None) != inputs[0].shape:
         found = getattr(output, "shape", type(output).__name__)
-        raise ConfigError(f"network: {found} from slices of {inputs[0].shape}; expected their shape")
-    return made
+        raise ConfigError(f"--network {part.name}: {found} from slices of {inputs[0].shape}; expected their shape")
+    return part
 
 
 def save_prior(path: Path, prior: Prior, network: str = BUILT_IN, sha256: str = "") -> None:
@@ -68,11 +71,11 @@ def save_prior(path: Path, prior: Prior, network: str = BUILT_IN, sha256: str = 
     save_weights(path, prior.params, header, np.float16)
 
 
-def load_prior(path: Path | None = None, model: Any = None, sha256: str = "") -> Prior:
+def load_prior(path: Path | None = None, model: Any = None) -> Prior:
     """The prior in `path`, or the brain prior that comes with medjax (its card: `weights/brain.md`).
 
-    A `model`, or a function of the prior's settings that gives one, takes the place of the network that the file names;
-    one that medjax does not know must be given. Its `sha256`, where that is known, is the one that was saved.
+    A `model`, or a function of the prior's settings that gives one, a Part or not, takes the place of the network that
+    the file names; one that medjax does not know must be given, the same as was saved.
 
     Raises:
         ConfigError: the file's network is none of medjax and no `model` is given, or it is another one.
@@ -80,16 +83,16 @@ def load_prior(path: Path | None = None, model: Any = None, sha256: str = "") ->
         FileNotFoundError: there is none.
     """
     if path is not None:
-        return _load(path, model, sha256)
+        return _load(path, model)
     with as_file(files("medjax.diffusion").joinpath(SHIPPED)) as shipped:
-        return _load(shipped, model, sha256)
+        return _load(shipped, model)
 
 
 def _built_in(settings: Settings) -> Network:
     return build(BUILT_IN, {name: getattr(settings, name) for name in ("widths", "blocks", "attention")})
 
 
-def _load(path: Path, model: Any, sha256: str) -> Prior:
+def _load(path: Path, model: Any) -> Prior:
     no_prior = f"{path}: no score prior; expected a file that `medjax pet train-prior` wrote"
     try:
         params, header = load_weights(path)
@@ -104,9 +107,12 @@ def _load(path: Path, model: Any, sha256: str) -> Prior:
     if model is None and known is None:
         how = "load_prior(path, model), or --network FILE.py:NAME"
         raise ConfigError(f"{path}: its network is {network!r}, none of medjax; give it: {how}")
-    if sha256 and kept and sha256 != kept:
-        raise ConfigError(f"{path}: trained with {network} of SHA-256 {kept[:8]}…; the one given has {sha256[:8]}…")
-    chosen = known or as_network(model, settings)
+    chosen = known
+    if chosen is None:
+        part = prior_network(model, settings)
+        chosen, sha256 = part.value, part.sha256
+        if len(sha256) == len(kept) and sha256 != kept:  # of one kind: digests of files, or of objects
+            raise ConfigError(f"{path}: trained with {network} of SHA-256 {kept[:8]}…; the one given has {sha256[:8]}…")
     params = fit_weights(path, params, _shapes(chosen, settings) if like is None else like)
     return Prior(params, sigma_data, vp(settings.beta_min, settings.beta_max), chosen, settings)
 

@@ -11,22 +11,20 @@ from jaxtyping import Float, PyTree
 
 from medjax import iterate
 from medjax.diffusion.prior import Prior, Settings
-from medjax.diffusion.prior_file import BUILT_IN, as_network, examples, load_prior, save_prior
+from medjax.diffusion.prior_file import BUILT_IN, examples, load_prior, prior_network, save_prior
 from medjax.diffusion.prior_training import initial_params, trainer, training_slices
 from medjax.diffusion.score_matching import normalize_intensity
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import grid_affine, read_nifti, resample
-from medjax.models.model import Model, Network
+from medjax.models.model import Model
 from medjax.models.score_unet import score_unet
 from medjax.phantoms.heads import family
 from medjax.phantoms.mni import tissue_shares
 from medjax.running.config import config_hash
-from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, open_workdir, stage
-from medjax.tools.checks import errors_of
 from medjax.tools.pet_defaults import BATCH, RATE, STEPS
 from medjax.training import checkpoint
 from medjax.training.state import TrainState, require_finite_loss
@@ -82,22 +80,19 @@ def train(
         raise ConfigError(
             f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
         )
-    part, model = Part(BUILT_IN, "", None), default_network(settings)
-    if network is not None:
-        part = as_part(network)
-        with errors_of(f"--network {part.name}"):
-            model = as_network(part.value, settings)
+    own = network is not None
+    part = prior_network(network, settings) if own else Part(BUILT_IN, "", default_network(settings))
     config: dict[str, Any] = settings._asdict() | {
         "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate,
         "seed": seed, "start": str(start or ""), "mr": str(mr or ""),
     }  # fmt: skip
-    own = {} if network is None else {"network": part.identity}
-    with open_workdir(folder, {"train-prior": config_hash(config), **config, **own}) as work:
+    named = {"network": part.identity} if own else {}
+    with open_workdir(folder, {"train-prior": config_hash(config), **config, **named}) as work:
         volumes = (read(path, settings, mr) for path in images) if images else phantom_volumes(phantoms, settings)
         data = stage(work, "slices", lambda: training_slices(volumes, settings.orientations))
         say(f"{len(data['axes'])} slices of {settings.size}² voxels of {settings.voxel_mm:g} mm")
-        first = None if start is None else load_prior(start, model if part.sha256 else None, part.sha256).params
-        prior = _train(work, data, settings, model, part, steps, batch, rate, seed, first, every)
+        first = None if start is None else load_prior(start, part if own else None).params
+        prior = _train(work, data, settings, part, steps, batch, rate, seed, first, every)
     return Trained(prior, folder / FILE)
 
 
@@ -105,7 +100,6 @@ def _train(
     work: WorkDir,
     data: dict[str, np.ndarray],
     settings: Settings,
-    model: Network,
     part: Part,
     steps: int,
     batch: int,
@@ -117,7 +111,7 @@ def _train(
     """Train from the last checkpoint on; write the prior at every checkpoint, and even if no step is left."""
     slices, axes = data["slices"], data["axes"]
     sigma_data = float(np.sqrt(np.mean([np.mean(one[..., 0].astype(np.float32) ** 2) for one in slices])))
-    key, sde = jax.random.key(seed), vp(settings.beta_min, settings.beta_max)
+    key, sde, model = jax.random.key(seed), vp(settings.beta_min, settings.beta_max), part.value
     algorithm = trainer(model, settings, sigma_data, steps, rate)
     params = initial_params(model, jax.random.fold_in(key, 1), examples(settings), first)
     state = algorithm.init(params, jax.random.fold_in(key, 2))

@@ -96,10 +96,9 @@ def reconstruct(
     _warn_of_few_counts(scan, settings)
     start = time.perf_counter()
     image, sd = _image(scan, grid, settings, mu_image, part)
-    seconds, said = time.perf_counter() - start, title(settings)
-    files = () if output is None else write_volume(output, image, affine, SCALE, said, sd, note)
-    total, error = float(scan.counts.sum(dtype=float)), _error(scan.truth, image, affine)
-    return Reconstruction(image, sd, affine, said, note, total, seconds, error, files)
+    seconds, name, total = time.perf_counter() - start, title(settings), float(scan.counts.sum(dtype=float))
+    files = () if output is None else write_volume(output, image, affine, SCALE, name, sd, note)
+    return Reconstruction(image, sd, affine, name, note, total, seconds, _error(scan.truth, image, affine), files)
 
 
 def _image(
@@ -177,6 +176,8 @@ def _users_penalty(part: Part, grid: Grid) -> Any:
     with errors_of(name):
         made = given if isinstance(given, Penalty) and not isinstance(given, type) else given(*astuple(grid))
         require(made, f"{name}: MAP-EM", "surrogate")
+        if jax.tree_util.all_leaves([made]):
+            raise ConfigError(f"{name}: no pytree; jax.tree_util.register_dataclass makes {type(made).__name__} one")
         jax.eval_shape(lambda penalty, image: penalty.surrogate(image), made, jnp.zeros(grid.shape))
     return made
 

@@ -60,8 +60,7 @@ def checked_prior(sampling: Sampling, grid: Grid, *, guided: bool = False) -> Pr
         part = as_part(sampling.prior)
         as_denoiser(part.value)  # is one
         return part
-    network = None if sampling.network is None else as_part(sampling.network)
-    prior = load_prior(sampling.prior, *(() if network is None else (network.value, network.sha256)))
+    prior = load_prior(sampling.prior, sampling.network)
     own = prior.settings.voxel_mm
     if any(abs(side - own) > UNLIKE * own for side in (x, y)):
         raise ConfigError(f"voxels of {x:.3g} mm; the prior knows {own:g} mm: --voxel-mm {own:g}")
