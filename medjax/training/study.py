@@ -71,6 +71,7 @@ def train(
 
     Raises:
         ConfigError: there is no such strategy or width.
+        DataError: some of the members that train side by side have a validation loss, and others none.
         WorkdirError: a checkpoint, or what was kept, is of another version of this code.
     """
 
@@ -117,6 +118,9 @@ def _train_part(
 ) -> Iterator[PyTree | MedjaxError]:
     """What the first `wanted` of members that train side by side come to; the others only fill the program up."""
     first, losses = members[0], [one.validate for one in training if one.validate is not None]
+    if losses and len(losses) < len(training):
+        lacking = next(m.name for m, one in zip(members, training, strict=True) if one.validate is None)
+        raise DataError(f"{lacking}: no validation loss, which others beside it have; expected one, or another kind")
 
     def report(number: int, step: int, infos: Info, **values: float) -> None:
         if number < wanted:
