@@ -31,7 +31,7 @@ from medjax.models.unet import unet
 from medjax.phantoms.echo import CLASSES, Echo, echo
 from medjax.report.html import Report, Section
 from medjax.running.cells import cell_name
-from medjax.running.experiment import Result, run_module
+from medjax.running.experiment import Result, only, run_module
 from medjax.running.workdir import WorkDir
 
 LOSS, VOG = "dice_mean", "vog"  # the scores whose suspects are dropped or repaired
@@ -53,10 +53,7 @@ def run(
     config: ConfigDict, work: WorkDir, *, network: Network | None = None, label_scores: Scores | None = None
 ) -> Result:
     """Every cell: kind of error × fraction of wrong labels × seed; then tables over seeds."""
-    [result] = population([config], [work], network=network, label_scores=label_scores)
-    if isinstance(result, MedjaxError):
-        raise result
-    return result
+    return only(population([config], [work], network=network, label_scores=label_scores))
 
 
 def population(

@@ -20,7 +20,7 @@ from medjax.metrics.summary import cell, over_runs
 from medjax.models.model import Network
 from medjax.models.unet import unet
 from medjax.report.html import Report, Section, Table
-from medjax.running.experiment import Result, run_module
+from medjax.running.experiment import Result, only, run_module
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
 
@@ -35,10 +35,7 @@ SELECTION = {
 
 def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) -> Result:
     """Train every network, measure, average over seeds, draw. `network` takes the place of the U-Net."""
-    [result] = population([config], [work], network=network)
-    if isinstance(result, MedjaxError):
-        raise result
-    return result
+    return only(population([config], [work], network=network))
 
 
 def population(
