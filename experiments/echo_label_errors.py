@@ -1,16 +1,17 @@
 """How much wrong ground truth can a U-Net stand, and can wrong labels be found and repaired while it trains? (paper 1)
 
 Simulated echocardiograms get wrong labels: at random, always in the same direction, or without their apex, in a tenth
-to three quarters of the images. A fifth of the images is hard but correctly labelled. A plain
-run on these labels is probed as it goes: variance of gradients (VOG) in several forms, losses, margins. At the end of
-early learning its suspects are dropped, or repaired with the network's own predictions, and training goes on; the
-oracle drops what is truly wrong. All are judged on clean labels of hearts that no training saw.
+to three quarters of the images. A fifth of the images is hard but correctly labelled. A plain run on these labels is
+probed as it goes: variance of gradients (VOG) in several forms, losses, margins. At the end of early learning its
+suspects are dropped, or repaired with the network's own predictions, and training goes on; the oracle drops what is
+truly wrong. All are judged on clean labels of hearts that no training saw.
 
-All plain runs are one population, all that go on another. A network of one's own is any segmentation Model; scores of
-labels are a LabelScore, a column `score` more, or a dict of them in place of the built-in ones.
+All plain runs are one population, all that go on another. A network of one's own is any segmentation Model, or a
+function of the number of classes that gives one; scores of labels are a LabelScore, a column `score` more, or a dict of
+them in place of the built-in ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -32,6 +33,7 @@ from medjax.phantoms.echo import CLASSES, Echo, echo
 from medjax.report.html import Report, Section
 from medjax.running.cells import cell_name
 from medjax.running.experiment import Result, only, run_module
+from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir
 
 LOSS, VOG = "dice_mean", "vog"  # the scores whose suspects are dropped or repaired
@@ -47,10 +49,11 @@ TRACED = (
 )  # fmt: skip
 TEST = 1_000_000  # first seed of hearts that are tested on
 Scores = Mapping[str, LabelScore] | LabelScore
+Given = Network | Callable[[int], Network]
 
 
 def run(
-    config: ConfigDict, work: WorkDir, *, network: Network | None = None, label_scores: Scores | None = None
+    config: ConfigDict, work: WorkDir, *, network: Given | None = None, label_scores: Scores | None = None
 ) -> Result:
     """Every cell: kind of error × fraction of wrong labels × seed; then tables over seeds."""
     return only(population([config], [work], network=network, label_scores=label_scores))
@@ -60,7 +63,7 @@ def population(
     configs: Sequence[ConfigDict],
     works: Sequence[WorkDir],
     *,
-    network: Network | None = None,
+    network: Given | None = None,
     label_scores: Scores | None = None,
 ) -> list[Result | MedjaxError]:
     """The same of several configs, whose runs train together; an error in place of a Result that has failed."""
@@ -71,7 +74,7 @@ def population(
     found = iter(
         compare(
             [case for study in studies for case in study],
-            network or unet(len(CLASSES), tuple(t.widths)),
+            network_part(network or unet(len(CLASSES), tuple(t.widths)), len(CLASSES), "--part network").value,
             Settings(len(CLASSES), t.rate, t.batch, steps, probe_every, latest),
             with_own(label_scores, needed=(LOSS, VOG)),
             STRATEGIES,

@@ -7,7 +7,7 @@ the flip-risk, which needs no truth, finds the images that are flipped, against 
 and what evenly drawn batches, GroupDRO and background CutMix do about it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -21,11 +21,13 @@ from medjax.models.model import Network
 from medjax.models.unet import unet
 from medjax.report.html import Report, Section, Table
 from medjax.running.experiment import Result, only, run_module
+from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
 
 __all__ = ["TRACED", "population", "run"]
 
+Given = Network | Callable[[int], Network]  # a Model, or a function of the number of classes that gives one
 RISKS = {"flip_risk": "flip-risk", "entropy": "entropy", "max_probability": "max. probability"}
 SELECTION = {
     "last": "those after the last step of a cosine schedule",
@@ -33,13 +35,13 @@ SELECTION = {
 }
 
 
-def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) -> Result:
+def run(config: ConfigDict, work: WorkDir, *, network: Given | None = None) -> Result:
     """Train every network, measure, average over seeds, draw. `network` takes the place of the U-Net."""
     return only(population([config], [work], network=network))
 
 
 def population(
-    configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, network: Network | None = None
+    configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, network: Given | None = None
 ) -> list[Result | MedjaxError]:
     """The same of several configs, whose networks train together; an error in place of a Result that has failed."""
     studies = [cases(config, work, network) for config, work in zip(configs, works, strict=True)]
@@ -47,9 +49,14 @@ def population(
     return [judge(study, [next(trained) for _ in study]) for study in studies]
 
 
-def cases(config: ConfigDict, work: WorkDir, network: Network | None) -> list[Case]:
-    """A network for every seed, correlation and method."""
-    frozen, model = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
+def cases(config: ConfigDict, work: WorkDir, network: Given | None) -> list[Case]:
+    """A network for every seed, correlation and method.
+
+    Raises:
+        ConfigError: `network` is none, and gives none.
+    """
+    frozen, own = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
+    model = network_part(own, CLASSES, "--part network").value
     every = product(range(config.seeds), config.correlations, config.methods)
     return [Case(frozen, work, model, method, correlation, seed) for seed, correlation, method in every]
 

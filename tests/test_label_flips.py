@@ -15,7 +15,7 @@ from experiments import label_flips
 from experiments.flips import members
 from experiments.label_flips import cases
 from medjax import iterate
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 from medjax.models.model import Model
 from medjax.phantoms.scenes import draw_splits
 from medjax.running.arrays import load_arrays, numbered
@@ -95,6 +95,14 @@ def whole(request, tmp_path_factory):
     trained(folder, config)
     rows = [json.loads(line) for line in (folder / "0" / "metrics.jsonl").read_text().splitlines()]
     return request.param, config, kept(folder / "0"), traced.count(config.training.batch), rows
+
+
+def test_a_function_of_the_classes_gives_the_network_and_what_is_none_is_said():
+    assert {case.model for case in cases(configured(), None, lambda classes: NETWORK if classes == 3 else None)} == {
+        NETWORK
+    }
+    with pytest.raises(ConfigError, match="--part network int: TypeError.*; expected a Model, or a function"):
+        cases(configured(), None, 3)
 
 
 def test_a_step_is_compiled_once_for_erm_and_once_for_group_dro(whole):
