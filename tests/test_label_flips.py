@@ -98,10 +98,9 @@ def whole(request, tmp_path_factory):
 
 
 def test_a_function_of_the_classes_gives_the_network_and_what_is_none_is_said():
-    assert {case.model for case in cases(configured(), None, lambda classes: NETWORK if classes == 3 else None)} == {
-        NETWORK
-    }
-    with pytest.raises(ConfigError, match="--part network int: TypeError.*; expected a Model, or a function"):
+    every = cases(configured(), None, lambda classes: NETWORK if classes == 3 else None)
+    assert {case.model for case in every} == {NETWORK}
+    with pytest.raises(ConfigError, match=r"--part network int: TypeError.*; expected a Model, or a function"):
         cases(configured(), None, 3)
 
 
