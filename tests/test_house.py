@@ -129,6 +129,10 @@ def wrong_arrows(source: str, name: str) -> list[str]:
             found.append(f"{name}:{line}: flax is imported in models/ only")
         if top == "matplotlib" and mine != "report":
             found.append(f"{name}:{line}: matplotlib is imported in report/ only")
+        if top == "typer" and mine not in (None, "cli"):
+            found.append(f"{name}:{line}: typer is imported in cli/ only; a tool returns a result")
+        if name[:12] == "experiments/" and module.startswith("medjax.cli"):
+            found.append(f"{name}:{line}: an experiment imports no command; run_module is in medjax.running.experiment")
         if mine is not None and early and top in HEAVY_OR_OPTIONAL:
             found.append(f"{name}:{line}: {top} is imported inside functions only")
     return list(dict.fromkeys(found))
@@ -137,6 +141,12 @@ def wrong_arrows(source: str, name: str) -> list[str]:
 def may_import(mine: str, other: str) -> bool:
     below = other in FLOOR_OF and FLOOR_OF[other] < FLOOR_OF[mine]
     return below or other in (mine, "__init__")
+
+
+def hidden_files(names: list[str]) -> list[str]:
+    """Modules of experiments whose names begin with an underscore: what several share is a package with a name."""
+    shared = [name for name in names if name.startswith("experiments/")]
+    return [name for name in shared if name.split("/")[-1].startswith("_") and not name.endswith("__init__.py")]
 
 
 def networks_built(source: str, name: str) -> list[str]:
@@ -282,6 +292,13 @@ def test_scripts_and_tests_are_short_too():
     assert_none([line for line in found if re.match(r"\S+: ", line)])  # files; functions are the library's rule
 
 
+def test_what_experiments_share_has_a_name():
+    assert_none(hidden_files(sources("experiments")))
+    assert hidden_files(["experiments/_pet.py", "experiments/pet/__init__.py", "medjax/_a.py"]) == [
+        "experiments/_pet.py"
+    ]
+
+
 def test_no_network_is_built_below_tools():
     assert_none([line for name in sources("medjax") for line in networks_built(read(name), name)])
 
@@ -354,6 +371,8 @@ def test_answers_at_once(command):
         ("medjax/pet/em.py", "def f():\n    import flax.linen as nn"),
         ("experiments/demo.py", "from flax import linen"),
         ("experiments/demo.py", "def f():\n    import matplotlib.pyplot as plt"),
+        ("experiments/demo.py", "from medjax.cli import main"),
+        ("medjax/tools/ivim_fit.py", "import typer"),
         ("medjax/report/figures.py", "from matplotlib import pyplot"),
         ("medjax/training/checkpoint.py", "import orbax.checkpoint"),
         ("medjax/phantoms/mni.py", "if True:\n    import nilearn"),
