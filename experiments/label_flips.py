@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.flips import figures
 from experiments.flips.members import CLASSES, NAMES, TRACED, Case, Trained, splits, train
-from medjax.errors import MedjaxError
+from medjax.errors import ConfigError, MedjaxError
 from medjax.metrics.summary import cell, over_runs
 from medjax.models.model import Network
 from medjax.models.unet import unet
@@ -53,8 +53,11 @@ def cases(config: ConfigDict, work: WorkDir, network: Given | None) -> list[Case
     """A network for every seed, correlation and method.
 
     Raises:
-        ConfigError: `network` is none, and gives none.
+        ConfigError: `network` is none, and gives none; or the correlation that is shown is none of the study's.
     """
+    if config.shown.correlation not in config.correlations:
+        expected = f"one of correlations {tuple(config.correlations)}"
+        raise ConfigError(f"shown.correlation {config.shown.correlation:g}; expected {expected}")
     frozen, own = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
     model = network_part(own, CLASSES, "--part network").value
     every = product(range(config.seeds), config.correlations, config.methods)

@@ -102,6 +102,8 @@ def test_a_function_of_the_classes_gives_the_network_and_what_is_none_is_said():
     assert {case.model for case in every} == {NETWORK}
     with pytest.raises(ConfigError, match=r"--part network int: TypeError.*; expected a Model, or a function"):
         cases(configured(), None, 3)
+    with pytest.raises(ConfigError, match=r"shown.correlation 0.9; expected one of correlations \(0.5,\)"):
+        cases(load_config(CONFIG, "tiny", ["correlations=(0.5,)"]), None, NETWORK)
 
 
 def test_a_step_is_compiled_once_for_erm_and_once_for_group_dro(whole):

@@ -47,6 +47,13 @@ def apply(params, image, level, key=None):
     return SMALL.apply(params[0], image) - image + params[1] * level.reshape(-1, 1, 1, 1)
 
 
+def test_count_levels_are_those_of_the_scans():
+    c = config(0)
+    c.scan.trues_per_mm3 = (0.7, 10.0)
+    [session] = sessions([c], [None], Constant())
+    assert session.levels == tuple(np.float32([0.7, 10.0]).tolist())
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A ball of tissues with FreeSurfer's labels: no atlas is needed."""

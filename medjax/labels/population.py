@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from medjax.errors import DataError, MedjaxError
+from medjax.errors import ConfigError, DataError, MedjaxError
 from medjax.iterate import Algorithm, static_partial
 from medjax.labels import dynamics, scores
 from medjax.labels.audit import batches_of, probe_all
@@ -130,7 +130,13 @@ def observe(
         measure: a number of interest at every probe, of a member's number and state, such as the Dice on a test set.
         checkpoints: as in `training_dynamics`; what was seen is kept beside them, FOLDER.npz. Both are removed when the
             next member is asked for: keep what was yielded before.
+
+    Raises:
+        ConfigError: `settings.latest` is after the end, so that labels may never be judged.
+        DataError, WorkdirError: as `training_dynamics`.
     """
+    if settings.latest > settings.steps:
+        raise ConfigError(f"labels judged by step {settings.latest} of {settings.steps}; expected one that is made")
     for part in _parts(makers, lambda one: one, model, settings, label_scores, strategy, width):
         members, failed = _made(makers, part.tolist())
         yield from failed.items()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.errors import DataError, WorkdirError
+from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.labels import audit, population, scores
 from medjax.labels.dynamics import Settings
 from medjax.labels.errors import corrupt
@@ -157,6 +157,12 @@ def test_members_go_on_each_from_its_own_step_compiled_once(members):
             wanted = audit.continue_training(one.seed, TWO_LAYERS, states[k], one.images, one.labels, weight, own(one))
             assert int(found[k].step) == 14
             close(found[k].params, wanted.params, 1e-5 if strategy == "loop" else 1e-3)
+
+
+def test_labels_are_judged_within_the_training(members):
+    late = SETTINGS._replace(latest=15)
+    with pytest.raises(ConfigError, match="labels judged by step 15 of 14"):
+        next(population.observe([lambda: members[0]], TWO_LAYERS, late, SOME))
 
 
 @pytest.mark.parametrize("strategy", ["loop", "vmap"])

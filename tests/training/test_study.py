@@ -164,6 +164,9 @@ def test_members_side_by_side_are_all_validated_or_none(tmp_path):
     mixed.load = lambda numbers: [one._replace(validate=None) if i == 3 else one for i, one in enumerate(load(numbers))]
     with pytest.raises(DataError, match="net_3: no validation loss"):
         mixed.train("vmap")
+    mixed.load = lambda numbers: [one._replace(average=True) for one in load(numbers)]
+    with pytest.raises(DataError, match="a_net_0: the average of a training that stops early"):
+        train([m._replace(name=f"a_{m.name}") for m in mixed.members], mixed.load, "vmap")
     mixed.close()
 
 
