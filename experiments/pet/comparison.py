@@ -85,9 +85,7 @@ def sessions(configs: Sequence[ConfigDict], works: Sequence[WorkDir], denoiser: 
         denoisers, multiple = (denoiser,) * 3, 1
     sampled = Sampled(denoisers, multiple, Sampling(s.steps, s.first, s.last, s.eta))
     plane = setup(preset(scan.scanner), grid.size, grid.voxel_mm, scan.background)
-    levels = tuple(
-        float(np.float32(level)) for level in scan.trues_per_mm3
-    )  # as scans keep them: keys of what is tuned
+    levels = tuple(float(np.float32(level)) for level in scan.trues_per_mm3)  # as scans keep them, and what is tuned
     shared = (levels, plane, sampled, methods(plane, sampled, size), size)
     return [Session(work, config.seed, *shared) for config, work in zip(configs, works, strict=True)]
 
