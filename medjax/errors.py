@@ -15,3 +15,8 @@ class ConfigError(MedjaxError):
 
 class WorkdirError(MedjaxError):
     """A work directory that cannot be used now: another run holds it, or it belongs to another configuration."""
+
+
+def type_and_message(error: Exception) -> str:
+    """`KeyError: 'width'`, to be told within one line: the type of what a user's part raised, and its first line."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])

@@ -80,6 +80,6 @@ def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"]
     known = {name.partition(".")[0]: k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
     try:
         numbers = np.array([known[row["name"]] for row in rows])
-        return numbers, np.array([(0, 1)[int(row["wrong"])] for row in rows]) > 0
+        return numbers, np.array([{0: False, 1: True}[int(row["wrong"])] for row in rows], bool)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; expected columns name (of an image) and wrong (0 or 1)") from error

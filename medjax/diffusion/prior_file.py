@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 from medjax.diffusion.prior import Prior, Settings
 from medjax.diffusion.sde import vp
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, type_and_message
 from medjax.models import build
 from medjax.models.model import Network
 from medjax.models.weights import fit_weights, load_weights, save_weights
@@ -43,8 +43,7 @@ def prior_network(given: Any, settings: Settings) -> Part:
     try:
         output = jax.eval_shape(part.value.apply, _shapes(part.value, settings), *inputs)
     except Exception as error:  # whatever a user's network raises
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise ConfigError(f"--network {part.name}: {reason}") from error
+        raise ConfigError(f"--network {part.name}: {type_and_message(error)}") from error
     if getattr(output, "shape", None) != inputs[0].shape:
         found = getattr(output, "shape", type(output).__name__)
         raise ConfigError(f"--network {part.name}: {found} from slices of {inputs[0].shape}; expected their shape")

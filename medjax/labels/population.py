@@ -37,10 +37,9 @@ from medjax.labels.scores import LabelScore
 from medjax.models.model import Network
 from medjax.running.arrays import from_numbered, load_arrays, numbered, save_arrays
 from medjax.training import population
+from medjax.training.fit import SECONDS
 from medjax.training.layout import parts
 from medjax.training.state import TrainState
-
-SECONDS = 60.0  # between a member's checkpoints, so that saving costs next to nothing
 
 
 class Member(NamedTuple):

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, type_and_message
 
 
 @runtime_checkable
@@ -99,8 +99,9 @@ def check_network(model: Network, shape: tuple[int, ...], classes: int) -> None:
         params = jax.eval_shape(model.init, jax.random.key(0), one)
         found = jax.eval_shape(partial(finest_logits, model), params, one)
     except Exception as error:  # whatever a user's network raises
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise DataError(f"the network does not take images of {shape} (space, channel): {reason}") from error
+        raise DataError(
+            f"the network does not take images of {shape} (space, channel): {type_and_message(error)}"
+        ) from error
     given, wanted = getattr(found, "shape", f"a {type(found).__name__}"), (1, *shape[:-1], classes)
     if given != wanted:
         raise DataError(f"the network gives {given} for an image of {shape}; expected {wanted}")

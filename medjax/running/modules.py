@@ -38,5 +38,5 @@ def load_file(file: Path, name: str) -> ModuleType:
         raise FileNotFoundError(2, "not a Python file", str(file))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    exec(compile(file.read_bytes(), str(file), "exec"), vars(module))
+    exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))
     return module

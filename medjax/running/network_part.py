@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from medjax.errors import ConfigError
+from medjax.errors import ConfigError, type_and_message
 from medjax.models.model import Network
 from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
@@ -23,8 +23,9 @@ def network_part(given: Any, argument: Any, option: str = "--network") -> Part:
             value = value(argument)
         hash(value)
     except Exception as error:  # whatever a user's function raises
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise ConfigError(f"{option} {name}: {reason}; expected a Model, or a function that gives one") from error
+        raise ConfigError(
+            f"{option} {name}: {type_and_message(error)}; expected a Model, or a function that gives one"
+        ) from error
     if not isinstance(value, Network):
         raise ConfigError(f"{option} {name} gives a {type(value).__name__}; expected a Model")
     return given._replace(value=value) if isinstance(given, Part) else as_part(value)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from medjax.errors import ConfigError
+from medjax.errors import ConfigError, type_and_message
 from medjax.running.config import did_you_mean
 from medjax.running.modules import load_file
 
@@ -56,8 +56,7 @@ def load_part(text: str, option: str = "--part") -> Part:
     try:
         module = _run(file, hashlib.sha256(str(file.resolve()).encode() + content).hexdigest())
     except Exception as error:  # whatever a user's file raises
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise ConfigError(f"{option} {text}: {path} cannot be run: {reason}") from error
+        raise ConfigError(f"{option} {text}: {path} cannot be run: {type_and_message(error)}") from error
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]
         raise ConfigError(f"{option} {text}: {path} has no {name}{did_you_mean(name, known)}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medjax.errors import ConfigError, DataError, MedjaxError
+from medjax.errors import ConfigError, DataError, MedjaxError, type_and_message
 from medjax.io.nifti import Volume, read_nifti
 
 
@@ -99,4 +99,4 @@ def errors_of(what: str) -> Iterator[None]:
     except MedjaxError:
         raise
     except Exception as error:  # whatever a user's part raises
-        raise ConfigError(f"{what}: {': '.join([type(error).__name__, *str(error).splitlines()[:1]])}") from error
+        raise ConfigError(f"{what}: {type_and_message(error)}") from error

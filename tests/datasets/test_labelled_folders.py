@@ -45,7 +45,7 @@ def test_checked_labels_by_name_with_or_without_ending(tmp_path):
     numbers, wrong = read_trusted(file, ["a.png", "b.png"])
     np.testing.assert_array_equal(numbers, [1, 0])
     np.testing.assert_array_equal(wrong, [True, False])
-    for row in ("c,1", "a,2", "a,no"):
+    for row in ("a,-1", "c,1", "a,2", "a,no"):
         file.write_text(f"name,wrong\n{row}\n")
         with pytest.raises(DataError, match=r"expected columns name \(of an image\) and wrong \(0 or 1\)"):
             read_trusted(file, ["a.png", "b.png"])
