@@ -6,8 +6,9 @@ run on these labels is probed as it goes: variance of gradients (VOG) in several
 early learning its suspects are dropped, or repaired with the network's own predictions, and training goes on; the
 oracle drops what is truly wrong. All are judged on clean labels of hearts that no training saw.
 
-All plain runs are one population, all that go on another. A network of one's own is any segmentation Model; scores of
-labels are a LabelScore, a column `score` more, or a dict of them in place of the built-in ones.
+All plain runs are one population, all that go on another. A network of one's own is any segmentation Model, or a
+function of the number of classes that gives one; scores of labels are a LabelScore, a column `score` more, or a dict of
+them in place of the built-in ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from medjax.phantoms.echo import CLASSES, Echo, echo
 from medjax.report.html import Report, Section
 from medjax.running.cells import cell_name
 from medjax.running.experiment import Result, run_module
+from medjax.running.network_part import network_of
 from medjax.running.workdir import WorkDir
 
 LOSS, VOG = "dice_mean", "vog"  # the scores whose suspects are dropped or repaired
@@ -71,10 +73,11 @@ def population(
     every = camus(Path(configs[0].camus), d.size) if configs[0].camus else None
     studies = [cases(config, work, every) for config, work in zip(configs, works, strict=True)]
     steps, probe_every, latest = (epochs * d.train // t.batch for epochs in (t.epochs, t.probe_every, t.latest))
+    model = unet(len(CLASSES), tuple(t.widths)) if network is None else network_of(network, len(CLASSES))
     found = iter(
         compare(
             [case for study in studies for case in study],
-            network or unet(len(CLASSES), tuple(t.widths)),
+            model,
             Settings(len(CLASSES), t.rate, t.batch, steps, probe_every, latest),
             with_own(label_scores, needed=(LOSS, VOG)),
             STRATEGIES,

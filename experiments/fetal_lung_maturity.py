@@ -24,6 +24,7 @@ from medjax.models.model import Network
 from medjax.models.plain_unet import plain_unet
 from medjax.phantoms.fetal import LUNGS, Fetal, Motion, cohort, fetal
 from medjax.running.experiment import Result, run_module
+from medjax.running.network_part import network_of
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, stage
 from medjax.segmentation.nnunet import train_folds
@@ -73,7 +74,7 @@ def study_cohort(
     cases = [Case(one.signals[0][..., None], (one.labels == LUNGS).astype(np.int32), one.spacing) for one in training()]
     design = plan(fingerprint(cases, 2), memory_gb=memory_gb, base_width=base_width, patch=patch or None)
     unet = plain_unet(design.classes, design.widths, design.kernels, design.strides)
-    model = unet if network is None else network if isinstance(network, Network) else network(design)
+    model = unet if network is None else network_of(network, design)
     params = train_folds(
         model, cases, design, checkpoints, seed=seed, number=folds,
         progress=lambda steps, fold: track(steps, f"steps, cohort {seed} fold {fold}"), **recipe,

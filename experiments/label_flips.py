@@ -17,10 +17,11 @@ from experiments.flips import figures
 from experiments.flips.members import CLASSES, NAMES, TRACED, Case, Trained, splits, train
 from medjax.errors import MedjaxError
 from medjax.metrics.summary import cell, over_runs
-from medjax.models.model import Network
+from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
 from medjax.report.html import Report, Section, Table
 from medjax.running.experiment import Result, run_module
+from medjax.running.network_part import network_of
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
 
@@ -34,7 +35,10 @@ SELECTION = {
 
 
 def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) -> Result:
-    """Train every network, measure, average over seeds, draw. `network` takes the place of the U-Net."""
+    """Train every network, measure, average over seeds, draw.
+
+    `network` takes the place of the U-Net: a Model of images, or a function of the number of classes that gives one.
+    """
     [result] = population([config], [work], network=network)
     if isinstance(result, MedjaxError):
         raise result
@@ -52,7 +56,9 @@ def population(
 
 def cases(config: ConfigDict, work: WorkDir, network: Network | None) -> list[Case]:
     """A network for every seed, correlation and method."""
-    frozen, model = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
+    frozen, side, channels = FrozenConfigDict(config), config.scenes.side, 1 if config.data.layout == "scenes" else 3
+    model = unet(CLASSES, tuple(config.model.widths)) if network is None else network_of(network, CLASSES)
+    check_network(model, (side, side, channels), CLASSES)
     every = product(range(config.seeds), config.correlations, config.methods)
     return [Case(frozen, work, model, method, correlation, seed) for seed, correlation, method in every]
 

@@ -84,7 +84,7 @@ Experiments = Annotated[
 Parts = Annotated[
     list[str] | None,
     typer.Option(
-        "--part", metavar="SEAM=FILE.py:NAME", help="A part of your own, such as network=mine.py:net; several may be."
+        "--part", metavar="SEAM=FILE.py:NAME", help="A part of your own, such as network=mine.py:net; may be repeated."
     ),
 ]
 

@@ -177,7 +177,10 @@ def _users_penalty(part: Part, grid: Grid) -> Any:
         made = given if isinstance(given, Penalty) and not isinstance(given, type) else given(*astuple(grid))
         require(made, f"{name}: MAP-EM", "surrogate")
         if jax.tree_util.all_leaves([made]):
-            raise ConfigError(f"{name}: no pytree; jax.tree_util.register_dataclass makes {type(made).__name__} one")
+            raise ConfigError(
+                f"{name}: {type(made).__name__} is no pytree; expected one, as jax.tree_util.register_dataclass or "
+                "register_static makes of its class"
+            )
         jax.eval_shape(lambda penalty, image: penalty.surrogate(image), made, jnp.zeros(grid.shape))
     return made
 
