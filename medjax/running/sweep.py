@@ -115,7 +115,7 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
     """Run the members that are not finished, print and write the table; returns sweep.csv.
 
     With a `task` only the members of that group (see `grouped`) are run, and the table is left to who collects all.
-    A member that fails is reported, has empty cells in the table, and the rest go on.
+    A member that fails is reported, has empty cells in the table, and the rest go on; if all fail, there is no table.
 
     Raises:
         MedjaxError: members failed (after all have run), the experiment's TRACED is wrong or it takes no such part, or
@@ -138,11 +138,12 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
         except Exception:  # a bug is shown with its place; the other members need not meet it
             print(f"medjax: {' '.join(names)}:\n{traceback.format_exc()}", file=sys.stderr)
             failed += names
-    file = _collect(sweep, failed) if task is None else sweep.folder / "sweep.csv"
+    number = sum(map(len, groups))
+    if task is None and len(failed) < number:  # where all failed, a table that is there may be of better days
+        _collect(sweep, failed)
     if failed:
-        number = sum(map(len, groups))
         raise MedjaxError(f"{len(failed)} of {number} members failed; the same command tries them again")
-    return file
+    return sweep.folder / "sweep.csv"
 
 
 def grouped(members: Sequence[Member], module: ModuleType, together: int | None = None) -> list[list[Member]]:
@@ -257,7 +258,7 @@ def _make(sweep: Sweep, module: ModuleType, group: Sequence[Member]) -> list[str
     return list(errors)
 
 
-def _collect(sweep: Sweep, failed: Sequence[str]) -> Path:
+def _collect(sweep: Sweep, failed: Sequence[str]) -> None:
     """Write sweep.csv and print the start of it."""
     rows: list[dict[str, Any]] = []
     for member in sweep.members:
@@ -273,4 +274,3 @@ def _collect(sweep: Sweep, failed: Sequence[str]) -> Path:
     print_table(Table(some, [[row.get(name, "") for name in some] for row in rows]))
     more = len(columns) - 1 - len(some)
     print(f"\ntable: {shown(file)}{f' ({more} more metrics)' if more else ''}")
-    return file

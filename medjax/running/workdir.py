@@ -205,8 +205,10 @@ def _claim(work: WorkDir, config: Mapping | ConfigDict) -> None:
     for key in sorted(there | wanted):
         old, new = (json.dumps(values[key]) if key in values else absent for values in (there, wanted))
         if old != new:
+            edited = ", since its file was edited" if key.endswith(".sha256") and absent not in (old, new) else ""
             raise WorkdirError(
-                f"{work.path} belongs to another config: {key} is {old} there and {new} here; choose another folder"
+                f"{work.path} belongs to another config: {key} is {old} there and {new} here{edited}; choose another "
+                "folder"
             )
 
 

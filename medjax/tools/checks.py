@@ -11,6 +11,11 @@ from medjax.errors import ConfigError, DataError, MedjaxError
 from medjax.io.nifti import Volume, read_nifti
 
 
+def as_paths(*given: Any) -> tuple[Any, ...]:
+    """What was given, texts as paths: a notebook may name files and folders either way."""
+    return tuple(Path(one) if isinstance(one, str) else one for one in given)
+
+
 def counted(number: int, thing: str) -> str:
     """`1 plane`, `2 planes`."""
     return f"{number} {thing}{'s' * (number != 1)}"
