@@ -99,7 +99,7 @@ def run(config: ConfigDict, work: WorkDir, prior: Any = None) -> Result:
     table = Table(
         ["method", *COLUMNS],
         [[NAMES[m], *(round(metrics[f"{name}/{m}"], 3) for name in COLUMNS.values())] for m in images],
-        "Lesions in PET only and in both: recovered share of the true contrast, ideally 1. "
+        "Lesions in PET only and in both: recovered fraction of the true contrast, ideally 1. "
         "MR-only: contrast that lesion gets in PET, ideally 0. WM noise: standard deviation / mean in white matter.",
     )
     return Result(metrics | sampled, report(config, work, scan, images, paths, slices, table), table)

@@ -1,17 +1,17 @@
 """How much wrong ground truth can a U-Net stand, and can wrong labels be found and repaired while it trains? (paper 1)
 
 Simulated echocardiograms get wrong labels: at random, always in the same direction, or without their apex, in a tenth
-to three quarters of the images. A fifth of the images is hard but correctly labelled. A plain
-run on these labels is probed as it goes: variance of gradients (VOG) in several forms, losses, margins. At the end of
-early learning its suspects are dropped, or repaired with the network's own predictions, and training goes on; the
-oracle drops what is truly wrong. All are judged on clean labels of hearts that no training saw.
+to three quarters of the images. A fifth of the images is hard but correctly labelled. A plain run on these labels is
+probed as it goes: variance of gradients (VOG) in several forms, losses, margins. At the end of early learning its
+suspects are dropped, or repaired with the network's own predictions, and training goes on; the oracle drops what is
+truly wrong. All are judged on clean labels of hearts that no training saw.
 
 All plain runs are one population, all that go on another. A network of one's own is any segmentation Model, or a
 function of the number of classes that gives one; scores of labels are a LabelScore, a column `score` more, or a dict of
 them in place of the built-in ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -32,8 +32,13 @@ from medjax.models.unet import unet
 from medjax.phantoms.echo import CLASSES, Echo, echo
 from medjax.report.html import Report, Section
 from medjax.running.cells import cell_name
+<<<<<<< HEAD
 from medjax.running.experiment import Result, run_module
 from medjax.running.network_part import network_of
+=======
+from medjax.running.experiment import Result, only, run_module
+from medjax.running.network_part import network_part
+>>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
 from medjax.running.workdir import WorkDir
 
 LOSS, VOG = "dice_mean", "vog"  # the scores whose suspects are dropped or repaired
@@ -49,23 +54,21 @@ TRACED = (
 )  # fmt: skip
 TEST = 1_000_000  # first seed of hearts that are tested on
 Scores = Mapping[str, LabelScore] | LabelScore
+Given = Network | Callable[[int], Network]
 
 
 def run(
-    config: ConfigDict, work: WorkDir, *, network: Network | None = None, label_scores: Scores | None = None
+    config: ConfigDict, work: WorkDir, *, network: Given | None = None, label_scores: Scores | None = None
 ) -> Result:
     """Every cell: kind of error × fraction of wrong labels × seed; then tables over seeds."""
-    [result] = population([config], [work], network=network, label_scores=label_scores)
-    if isinstance(result, MedjaxError):
-        raise result
-    return result
+    return only(population([config], [work], network=network, label_scores=label_scores))
 
 
 def population(
     configs: Sequence[ConfigDict],
     works: Sequence[WorkDir],
     *,
-    network: Network | None = None,
+    network: Given | None = None,
     label_scores: Scores | None = None,
 ) -> list[Result | MedjaxError]:
     """The same of several configs, whose runs train together; an error in place of a Result that has failed."""
@@ -77,7 +80,11 @@ def population(
     found = iter(
         compare(
             [case for study in studies for case in study],
+<<<<<<< HEAD
             model,
+=======
+            network_part(network or unet(len(CLASSES), tuple(t.widths)), len(CLASSES), "--part network").value,
+>>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
             Settings(len(CLASSES), t.rate, t.batch, steps, probe_every, latest),
             with_own(label_scores, needed=(LOSS, VOG)),
             STRATEGIES,

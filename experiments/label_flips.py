@@ -7,7 +7,7 @@ the flip-risk, which needs no truth, finds the images that are flipped, against 
 and what evenly drawn batches, GroupDRO and background CutMix do about it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -15,18 +15,24 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.flips import figures
 from experiments.flips.members import CLASSES, NAMES, TRACED, Case, Trained, splits, train
-from medjax.errors import MedjaxError
+from medjax.errors import ConfigError, MedjaxError
 from medjax.metrics.summary import cell, over_runs
 from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
 from medjax.report.html import Report, Section, Table
+<<<<<<< HEAD
 from medjax.running.experiment import Result, run_module
 from medjax.running.network_part import network_of
+=======
+from medjax.running.experiment import Result, only, run_module
+from medjax.running.network_part import network_part
+>>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
 
 __all__ = ["TRACED", "population", "run"]
 
+Given = Network | Callable[[int], Network]  # a Model, or a function of the number of classes that gives one
 RISKS = {"flip_risk": "flip-risk", "entropy": "entropy", "max_probability": "max. probability"}
 SELECTION = {
     "last": "those after the last step of a cosine schedule",
@@ -34,6 +40,7 @@ SELECTION = {
 }
 
 
+<<<<<<< HEAD
 def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) -> Result:
     """Train every network, measure, average over seeds, draw.
 
@@ -43,10 +50,15 @@ def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) ->
     if isinstance(result, MedjaxError):
         raise result
     return result
+=======
+def run(config: ConfigDict, work: WorkDir, *, network: Given | None = None) -> Result:
+    """Train every network, measure, average over seeds, draw. `network` takes the place of the U-Net."""
+    return only(population([config], [work], network=network))
+>>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
 
 
 def population(
-    configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, network: Network | None = None
+    configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, network: Given | None = None
 ) -> list[Result | MedjaxError]:
     """The same of several configs, whose networks train together; an error in place of a Result that has failed."""
     studies = [cases(config, work, network) for config, work in zip(configs, works, strict=True)]
@@ -54,11 +66,25 @@ def population(
     return [judge(study, [next(trained) for _ in study]) for study in studies]
 
 
+<<<<<<< HEAD
 def cases(config: ConfigDict, work: WorkDir, network: Network | None) -> list[Case]:
     """A network for every seed, correlation and method."""
     frozen, side, channels = FrozenConfigDict(config), config.scenes.side, 1 if config.data.layout == "scenes" else 3
     model = unet(CLASSES, tuple(config.model.widths)) if network is None else network_of(network, CLASSES)
     check_network(model, (side, side, channels), CLASSES)
+=======
+def cases(config: ConfigDict, work: WorkDir, network: Given | None) -> list[Case]:
+    """A network for every seed, correlation and method.
+
+    Raises:
+        ConfigError: `network` is none, and gives none; or the correlation that is shown is none of the study's.
+    """
+    if config.shown.correlation not in config.correlations:
+        expected = f"one of correlations {tuple(config.correlations)}"
+        raise ConfigError(f"shown.correlation {config.shown.correlation:g}; expected {expected}")
+    frozen, own = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
+    model = network_part(own, CLASSES, "--part network").value
+>>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
     every = product(range(config.seeds), config.correlations, config.methods)
     return [Case(frozen, work, model, method, correlation, seed) for seed, correlation, method in every]
 

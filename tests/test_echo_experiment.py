@@ -43,7 +43,9 @@ def test_configs_together_are_each_as_alone_and_a_bad_one_ends_alone(study, tmp_
     found = study.population(configs, works, network=TWO_LAYERS, label_scores=SCORES)
     assert isinstance(found[2], DataError) and isinstance(found[3], ConfigError)
     for k in (1, 4):
-        alone = study.run(config(changed[k]), work(tmp_path / f"alone_{k}"), network=TWO_LAYERS, label_scores=SCORES)
+        alone = study.run(
+            config(changed[k]), work(tmp_path / f"alone_{k}"), network=lambda _: TWO_LAYERS, label_scores=SCORES
+        )
         assert alone.metrics.keys() == found[k].metrics.keys()
         values = np.array([[one[name] for name in alone.metrics] for one in (alone.metrics, found[k].metrics)])
         np.testing.assert_allclose(*values, rtol=1e-3)

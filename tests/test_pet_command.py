@@ -412,7 +412,7 @@ def test_a_full_disk_changes_nothing(here, monkeypatch, full_for):
         ("--trues-per-mm3 1 and --trues 1000; expected one", ["--trues-per-mm3", "1", "--trues", "1000"]),
         ("--trues 0; expected more than 0", ["--trues", "0"]),
         ("--trues-per-mm3 nan; expected more than 0", ["--trues-per-mm3", "nan"]),
-        ("--background 1; expected a share", ["--background", "1"]),
+        ("--background 1; expected a fraction", ["--background", "1"]),
         ("--seed -1; expected 0 or more", ["--seed", "-1"]),
         ("--slice-mm nan; expected mm", ["--slice-mm", "nan"]),
         ("--voxel-mm -2; expected more than 0", ["--voxel-mm", "-2"]),

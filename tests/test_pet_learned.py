@@ -40,11 +40,18 @@ def config(seed: int):
 
 
 def init(key, image, level):
-    return {"net": SMALL.init(key, image), "level": jnp.zeros(())}
+    return SMALL.init(key, image), jnp.zeros(())  # any pytree is good enough
 
 
 def apply(params, image, level, key=None):
-    return SMALL.apply(params["net"], image) - image + params["level"] * level.reshape(-1, 1, 1, 1)
+    return SMALL.apply(params[0], image) - image + params[1] * level.reshape(-1, 1, 1, 1)
+
+
+def test_count_levels_are_those_of_the_scans():
+    c = config(0)
+    c.scan.trues_per_mm3 = (0.7, 10.0)
+    [session] = sessions([c], [None], Constant())
+    assert session.levels == tuple(np.float32([0.7, 10.0]).tolist())
 
 
 @pytest.fixture(scope="module")

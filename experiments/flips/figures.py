@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,6 +12,7 @@ from medjax.phantoms.scenes import Scenes
 from medjax.report.figures import Scale, curves
 from medjax.report.gallery import image_rows
 from medjax.report.html import Figure
+from medjax.running.arrays import from_numbered
 from medjax.running.workdir import WorkDir, save_figure
 from medjax.shortcuts import flips
 
@@ -56,7 +58,8 @@ def flipped(
     most = np.argsort(-flip, kind="stable")[: max(int((flip > least).sum()), count)]
     some = most[np.linspace(0, len(most) - 1, count).astype(int)]  # from all of it to the least that counts
     image = np.asarray(test.image)[some]
-    logits = finest_logits(model, network.params, jnp.asarray(image))
+    params = from_numbered(network.params, jax.eval_shape(model.init, jax.random.key(0), image))
+    logits = finest_logits(model, params, jnp.asarray(image))
     prediction, entropy = np.asarray(logits).argmax(-1), np.asarray(flips.identity_entropy(logits))
     classes = Scale("class", "viridis", 0.0, 2.0)
     figure = image_rows(

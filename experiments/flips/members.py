@@ -15,6 +15,7 @@ from medjax.errors import MedjaxError
 from medjax.iterate import Algorithm, static_partial
 from medjax.models.model import Network, finest_logits
 from medjax.phantoms.scenes import Scenes, Splits, draw_splits
+from medjax.running.arrays import numbered
 from medjax.running.cells import cell_name
 from medjax.running.config import flatten
 from medjax.running.workdir import WorkDir
@@ -53,7 +54,7 @@ class Case(NamedTuple):
 class Trained(NamedTuple):
     """Its parameters, and what it made of the test images."""
 
-    params: Any
+    params: dict[str, Any]  # their leaves, as `arrays.numbered` gives them
     assessment: Assessment
 
 
@@ -121,7 +122,7 @@ def training(case: Case, data: Splits) -> study.Training:
     def finish(params: PyTree) -> PyTree:
         parts = [_assess(case.model, params, some) for some in chunks(data.test)]
         judged = jax.tree.map(lambda *each: np.concatenate([np.asarray(one) for one in each]), *parts)
-        return {"params": params, "judged": judged._asdict()}
+        return {"params": numbered(params), "judged": judged._asdict()}
 
     state = own.make(own.settings).init(params, jax.random.fold_in(case.key, 1))
     return study.Training(state, batches(case, data.train), finish, None if own.patience is None else validate)

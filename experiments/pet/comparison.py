@@ -86,7 +86,8 @@ def sessions(configs: Sequence[ConfigDict], works: Sequence[WorkDir], denoiser: 
         denoisers, multiple = (as_denoiser(denoiser),) * 3, 1
     sampled = Sampled(denoisers, multiple, Sampling(s.steps, s.first, s.last, s.eta))
     plane = setup(preset(scan.scanner), grid.size, grid.voxel_mm, scan.background)
-    shared = (scan.trues_per_mm3, plane, sampled, methods(plane, sampled, size), size)
+    levels = tuple(float(np.float32(level)) for level in scan.trues_per_mm3)  # as scans keep them, and what is tuned
+    shared = (levels, plane, sampled, methods(plane, sampled, size), size)
     return [Session(work, config.seed, *shared) for config, work in zip(configs, works, strict=True)]
 
 

@@ -26,6 +26,7 @@ from medjax.models.residual import residual_cnn
 from medjax.models.score_unet import score_unet
 from medjax.pet.acquisition import Acquisition, ordered_subsets
 from medjax.pet.unrolled import unrolled
+from medjax.running.arrays import from_numbered, numbered
 from medjax.training import study
 from medjax.training.schedules import warmup_cosine
 from medjax.training.state import Loss, trainer
@@ -135,22 +136,27 @@ def train(
         optimizer = optax.adam(warmup_cosine(settings["rate"], steps))
         return trainer(learner.loss, optax.chain(optax.clip_by_global_norm(1.0), optimizer), decay=0.99)
 
+    def init(member: int) -> PyTree:
+        return learner.init(jax.random.key(sessions[member].seed), jnp.zeros((1, *scans[member].truth.shape[1:3], 1)))
+
     def training(member: int) -> study.Training:
-        data, seed, cases = learner.data(scans[member]), sessions[member].seed, scans[member]
-        params = learner.init(jax.random.key(seed), jnp.zeros((1, *cases.truth.shape[1:3], 1)))
+        data, seed, cases, params = learner.data(scans[member]), sessions[member].seed, scans[member], init(member)
         state = make({"rate": rates[member]}).init(params, jax.random.key(seed + 1))
 
         def batches(number: int) -> PyTree:
             return data(np.random.default_rng((seed, number)).integers(cases.number, size=batch))
 
-        return study.Training(state, batches, finish=lambda params: {"params": params}, average=True)
+        return study.Training(state, batches, finish=numbered, average=True)
 
     members = [
         study.Member(session.work, learner.name, make, {"rate": rate}, steps, every=100)
         for session, rate in zip(sessions, rates, strict=True)
     ]
     kept = study.train(members, lambda numbers: [training(number) for number in numbers], strategy, width)
-    return [one if isinstance(one, MedjaxError) else partial(learner.run, params=one["params"]) for one in kept]
+    like = jax.eval_shape(partial(init, 0))
+    return [
+        one if isinstance(one, MedjaxError) else partial(learner.run, params=from_numbered(one, like)) for one in kept
+    ]
 
 
 def _error(image: Array, truth: Array) -> Scalar:

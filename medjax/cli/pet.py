@@ -8,7 +8,7 @@ import typer
 
 from medjax.cli import pet_options as options
 from medjax.errors import ConfigError
-from medjax.running.environment import prepared
+from medjax.running.environment import command_process
 from medjax.running.parts import Part, load_part, names_part
 from medjax.tools import pet_defaults as defaults
 
@@ -58,7 +58,7 @@ def reconstruct_command(
     List mode is rebinned to direct planes; its smoothed delayed coincidences are the background. For OSEM of so few
     counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
-    with prepared():
+    with command_process():
         from medjax.pet.io import load_scan
         from medjax.tools.pet_reconstruct import reconstruct
         from medjax.tools.pet_sample import Sampling
@@ -107,7 +107,7 @@ def simulate_command(
     The phantom is the MNI152 atlas (it comes with nilearn, of medjax's extra `data`), with mm in its space. The
     simulation has 1 mm voxels and finer rays than a reconstruction.
     """
-    with prepared():
+    with command_process():
         from medjax.tools.checks import counted
         from medjax.tools.pet_simulate import Counting, simulate
 
@@ -159,7 +159,7 @@ def train_prior_command(
 
     Slices of all three orientations are learnt. Killed at any moment, the same command goes on.
     """
-    with prepared():
+    with command_process():
         from medjax.diffusion.prior import Settings
         from medjax.tools.pet_prior import train
 

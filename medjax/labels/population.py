@@ -9,21 +9,24 @@ is the training that `audit` makes of its seed and data alone, to rounding; by t
 `training.population` members are compiled and trained as one program. One whose loss is not finite ends with an error,
 and the others go on.
 
-The scores' states of all members that train side by side, maps of VOG above all, are held at once, so a width may have
-to be given. `observe` and `continue_training` take part after part, and make a member's data when its part begins.
+The scores' states of all members that train side by side, maps of VOG above all, are held at once: `bytes_a_member`
+counts them. `observe` and `continue_training` take part after part, as many members at a time as an accelerator's
+memory holds unless a width is given, and make a member's data when its part begins.
 """
 
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from medjax.errors import DataError, MedjaxError
+from medjax.errors import ConfigError, DataError, MedjaxError
 from medjax.iterate import Algorithm, static_partial
 from medjax.labels import dynamics, scores
 from medjax.labels.audit import batches_of, probe_all
@@ -127,8 +130,14 @@ def observe(
         measure: a number of interest at every probe, of a member's number and state, such as the Dice on a test set.
         checkpoints: as in `training_dynamics`; what was seen is kept beside them, FOLDER.npz. Both are removed when the
             next member is asked for: keep what was yielded before.
+
+    Raises:
+        ConfigError: `settings.latest` is after the end, so that labels may never be judged.
+        DataError, WorkdirError: as `training_dynamics`.
     """
-    for part in parts(len(makers), strategy, width):
+    if settings.latest > settings.steps:
+        raise ConfigError(f"labels judged by step {settings.latest} of {settings.steps}; expected one that is made")
+    for part in _parts(makers, lambda one: one, model, settings, label_scores, strategy, width):
         members, failed = _made(makers, part.tolist())
         yield from failed.items()
         numbers = list(members)
@@ -167,13 +176,44 @@ def continue_training(
     A member that cannot be made, or whose loss is not finite, gives the error instead. Makers are called when their
     part of the members begins. Otherwise as `audit.continue_training`.
     """
-    for part in parts(len(makers), strategy, width):
+    for part in _parts(makers, lambda one: one[1], model, settings, {}, strategy, width):
         made, failed = _made(makers, part.tolist())
         yield from failed.items()
         numbers, states, members = list(made), [one for one, _ in made.values()], [one for _, one in made.values()]
         yield from ((k, state) for k, state in zip(numbers, states, strict=True) if int(state.step) >= settings.steps)
         for number, end in _train(members, states, model, settings, settings.steps, strategy, width):
             yield numbers[number], end
+
+
+def bytes_a_member(one: Member, model: Network, settings: Settings, label_scores: Mapping[str, LabelScore]) -> int:
+    """Device memory of a member: a step of its training, as far as the compiler says, and its scores' states."""
+    begin = partial(scores.init, label_scores, len(one.images), one.labels.shape[1:])
+    tracked = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(begin)))
+    state = population.stack([dynamics.algorithm(model, settings).init(jax.random.key(one.seed), one.images)])
+    weight = np.ones(len(one.images), np.float32)
+    batch = batches_of(one.seed, one.images, one.labels, weight, settings.batch)(0)
+    return tracked + (population.bytes_a_member(_make(model, settings), jnp.array([one.rate]), state, batch) or 0)
+
+
+def _parts(
+    makers: Sequence[Callable[[], Any]],
+    member_of: Callable[[Any], Member],
+    model: Network,
+    settings: Settings,
+    label_scores: Mapping[str, LabelScore],
+    strategy: str | None,
+    width: int | None,
+) -> list[Int[np.ndarray, " member"]]:
+    """Which members train side by side; on an accelerator the first one says how many of them fit."""
+    size = None
+    if not width and jax.default_backend() != "cpu":
+        made, _ = _made(makers, range(min(1, len(makers))))
+        size = bytes_a_member(member_of(made[0]), model, settings, label_scores) if made else None
+    return parts(len(makers), strategy, width, size)
+
+
+def _make(model: Network, settings: Settings) -> population.Make:
+    return static_partial(_algorithm, model, settings._replace(learning_rate=0.0))
 
 
 def _train(
@@ -194,7 +234,7 @@ def _train(
     for one in members:
         weight = np.ones(len(one.images), np.float32) if one.weight is None else one.weight
         inputs.append(batches_of(one.seed, one.images, one.labels, weight, settings.batch))
-    make = static_partial(_algorithm, model, settings._replace(learning_rate=0.0))
+    make = _make(model, settings)
     rates = jnp.array([one.rate for one in members], jnp.float32)
     reached, made = first.copy(), 0
     for now, infos in population.loop(

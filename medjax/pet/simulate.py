@@ -83,7 +83,7 @@ def draw(
 ) -> Simulation:
     """Counts ~ Poisson(trues + additive), scaled to `total_trues` expected trues.
 
-    `background` is the share of the prompts that is not true: a constant over the bins that can hold counts.
+    `background` is the fraction of the prompts that is not true: a constant over the bins that can hold counts.
 
     Raises:
         DataError: `total_trues` or `background` is out of range, or there are no trues to scale.

@@ -30,4 +30,4 @@ def cells(
 
 def cell_name(key: tuple[Any, ...]) -> str:
     """What a cell is called in a work directory: `random_0.25_0` for ("random", 0.25, 0)."""
-    return "_".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in key)
+    return "_".join(f"{value:g}".replace("+", "") if isinstance(value, float) else str(value) for value in key)

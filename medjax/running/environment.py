@@ -49,7 +49,7 @@ def prepare_process() -> None:
 
 
 @contextlib.contextmanager
-def prepared() -> Iterator[None]:
+def command_process() -> Iterator[None]:
     """`prepare_process`, and until the block ends a warning is one line on stderr, said each time it comes."""
     prepare_process()
     with warnings.catch_warnings():

@@ -128,10 +128,10 @@ def perform(
 ) -> list[Result | MedjaxError]:
     """Make `runs` and write what each promises: one by the module's `run`, several at once by its `population`.
 
-    A population gives an error in place of the result of a member that failed; the others are kept.
+    There is an error in place of the result of a member that failed or has an infinite metric; the others are kept.
 
     Raises:
-        MedjaxError: the module has no such function, or it gives no Result or an infinite metric.
+        MedjaxError: the module has no such function, or it gives no Result.
     """
     from medjax.running.environment import peak_memory, prepare_process
 
@@ -188,13 +188,13 @@ def _called(module: ModuleType, runs: Sequence[Run], parts: Parts) -> list[Resul
 
 
 def _checked(result: Result | MedjaxError) -> Result | MedjaxError:
-    """The result with metrics as plain floats, sorted by name. Raises MedjaxError for an infinite one."""
+    """The result with metrics as plain floats, sorted by name; an error if one is infinite."""
     if isinstance(result, MedjaxError):
         return result
     checked = {name: float(result.metrics[name]) for name in sorted(result.metrics)}
     for name, value in checked.items():
         if math.isinf(value):
-            raise MedjaxError(f"metric {name} is {value}; expected a finite number, or NaN where it is undefined")
+            return MedjaxError(f"metric {name} is {value}; expected a finite number, or NaN where it is undefined")
     return result._replace(metrics=checked)
 
 

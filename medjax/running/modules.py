@@ -28,6 +28,8 @@ def load_module(file: Path, name: str) -> ModuleType:
 def load_file(file: Path, name: str) -> ModuleType:
     """Run `file` as the module `name`, without making anything beside it importable.
 
+    It is run as it stands there: compiled code kept beside it may be of an edition of the same second and length.
+
     Raises:
         FileNotFoundError: there is no such file; and whatever running it raises.
     """
@@ -36,5 +38,5 @@ def load_file(file: Path, name: str) -> ModuleType:
         raise FileNotFoundError(2, "not a Python file", str(file))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    exec(compile(file.read_bytes(), str(file), "exec"), vars(module))
     return module

@@ -129,6 +129,7 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
         groups = [groups[task]]
     failed: list[str] = []
     for group in track(groups, "members"):
+<<<<<<< HEAD
         names = [member.name for member in group]
         try:
             failed += _make(sweep, module, group)
@@ -141,6 +142,10 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
     number = sum(map(len, groups))
     if task is None and len(failed) < number:  # where all failed, a table that is there may be of better days
         _collect(sweep, failed)
+=======
+        failed += _make(sweep, module, group)
+    file = _collect(sweep, failed) if task is None else sweep.folder / "sweep.csv"
+>>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
     if failed:
         raise MedjaxError(f"{len(failed)} of {number} members failed; the same command tries them again")
     return sweep.folder / "sweep.csv"
@@ -240,22 +245,33 @@ def _member(keys: Sequence[str], overrides: tuple[str, ...], config: FrozenConfi
 
 def _make(sweep: Sweep, module: ModuleType, group: Sequence[Member]) -> list[str]:
     """Run what is not finished of a group; its directories are held until all of it is. Gives those that failed."""
+    failed, runs = list[str](), dict[str, Run]()
     with ExitStack() as held:
-        runs, names = list[Run](), list[str]()
         for member in group:
             content = identity(sweep.experiment, member.config, sweep.parts)
-            work = held.enter_context(open_workdir(sweep.folder / member.name, content))
+            try:
+                work = held.enter_context(open_workdir(sweep.folder / member.name, content))
+            except (MedjaxError, OSError) as error:  # it is in use, or of another config: the others are not
+                failed += _report_failed([member.name], error)
+                continue
             if not (work.path / "metrics.json").is_file():
-                command = run_command(
-                    sweep.experiment, sweep.preset, member.overrides, sweep.config_file, sweep.given_parts
-                )
-                runs.append(Run(work, member.config, command))
-                names.append(member.name)
-        results = perform(module, runs, sweep.root, sweep.parts) if runs else []
-    errors = {name: result for name, result in zip(names, results, strict=True) if isinstance(result, MedjaxError)}
-    for name, error in errors.items():
-        print(f"medjax: {name}: {' '.join(str(error).split())}", file=sys.stderr)
-    return list(errors)
+                options = (member.overrides, sweep.config_file, sweep.given_parts)
+                runs[member.name] = Run(work, member.config, run_command(sweep.experiment, sweep.preset, *options))
+        try:
+            results = perform(module, [*runs.values()], sweep.root, sweep.parts) if runs else []
+        except Exception as error:  # the other groups need not meet it
+            return failed + _report_failed([*runs], error)
+    for name, result in zip(runs, results, strict=True):
+        failed += _report_failed([name], result) if isinstance(result, MedjaxError) else []
+    return failed
+
+
+def _report_failed(names: list[str], error: Exception) -> list[str]:
+    """Say why these members failed, of a bug also where; gives their names."""
+    expected = isinstance(error, MedjaxError | OSError)
+    why = " " + " ".join(str(error).split()) if expected else "\n" + "".join(traceback.format_exception(error))
+    print(f"medjax: {' '.join(names)}:{why}", file=sys.stderr)
+    return names
 
 
 def _collect(sweep: Sweep, failed: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from medjax.errors import DataError
 from medjax.report.html import Table
 from medjax.running.progress import track
 
-FAILED = 10.0  # the error of a setting whose own is not finite
+FAILED = 10.0  # the least error of a setting whose own is not finite
 PerGroup = Float[np.ndarray, " group"]
 
 
@@ -93,8 +93,8 @@ def search(
 ) -> Tuning:
     """`evaluate(**setting)` of every combination of the grid's values, the last axis fastest, under a progress bar.
 
-    It gives an error, which should be positive, and a cost for each of the `groups`. An error that is not finite counts
-    as `FAILED`.
+    It gives an error, which should be positive, and a cost for each of the `groups`. One that is not finite counts as
+    twice the largest that is, and at least `FAILED`: it is never the best.
 
     Raises:
         DataError: an axis has no values, or not every group has an error and a cost.
@@ -111,7 +111,8 @@ def search(
                 f"tuning: errors and costs of shape {shapes}; expected one for each of {len(groups)} groups"
             )
         errors[row], costs[row] = found
-    errors = np.where(np.isfinite(errors), errors, FAILED)
+    finite = np.isfinite(errors)
+    errors = np.where(finite, errors, max(FAILED, 2 * errors.max(where=finite, initial=0.0)))
     return Tuning(np.array(list(grid), "U32"), settings, np.asarray(groups), errors, costs)
 
 

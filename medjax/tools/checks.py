@@ -93,8 +93,8 @@ def checked_volume(given: Path | Volume, name: str, check: Callable[[Any], None]
 
 
 @contextmanager
-def errors_of(what: str) -> Iterator[None]:
-    """Say in one line what a user's part raises within; `what` names it.
+def errors_of(what: str, expected: str) -> Iterator[None]:
+    """Say in one line what a user's part raises within; `what` names it, `expected` says what it is to be.
 
     Raises:
         ConfigError: anything but medjax's own errors was raised.
@@ -104,4 +104,5 @@ def errors_of(what: str) -> Iterator[None]:
     except MedjaxError:
         raise
     except Exception as error:  # whatever a user's part raises
-        raise ConfigError(f"{what}: {': '.join([type(error).__name__, *str(error).splitlines()[:1]])}") from error
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise ConfigError(f"{what}: {reason}; expected {expected}") from error

@@ -180,7 +180,8 @@ def _users_penalty(part: Part, grid: Grid) -> Any:
         ConfigError: it is none, has no surrogate, or fails.
     """
     given, name = part.value, f"--penalty {part.name}"
-    with errors_of(name):
+    expected = "value, gradient and surrogate of an image, or a function of its shape and voxel size that gives them"
+    with errors_of(name, expected):
         made = given if isinstance(given, Penalty) and not isinstance(given, type) else given(*astuple(grid))
         require(made, f"{name}: MAP-EM", "surrogate")
         if jax.tree_util.all_leaves([made]):

@@ -120,7 +120,7 @@ def _check_counting(counting: Counting) -> None:
         if level is not None and not (math.isfinite(level) and level > 0):
             raise ConfigError(f"{name} {level:g}; expected more than 0")
     if not 0 <= background < 1:
-        raise ConfigError(f"--background {background:g}; expected a share of the counts, 0 or more and below 1")
+        raise ConfigError(f"--background {background:g}; expected a fraction of the prompts, 0 or more and below 1")
     at_least("--psf-mm", psf_mm, 0)
     at_least("--seed", seed, 0)
 

@@ -76,7 +76,8 @@ def fit(
     if checkpoints is not None and (kept := restore(checkpoints, run)) is not None:
         run = _Run(*kept[1])
     begin(_steps(run.state))
-    saved, left = time.monotonic(), np.maximum(first + steps - _steps(run.state), 0)
+    saved, now = time.monotonic(), np.asarray(run.state.start) + int(run.state.step)
+    left = np.maximum(first + steps - now, 0)  # of one that has stopped: what it would have had beside the others
     going = _going(run, first + steps, patience)
     if not going.any():
         return _fitted(run, first + steps, validate, patience)

@@ -52,7 +52,7 @@ class Training(NamedTuple):
     inputs: Inputs
     finish: Callable[[PyTree], PyTree]  # parameters → what is kept of the member, a nested dict of arrays
     validate: Callable[[PyTree], float] | None = None  # parameters → loss; with it, the best parameters are kept
-    average: bool = False  # `finish` is given the moving average of the parameters instead
+    average: bool = False  # `finish` is given the moving average at the last step instead: not with patience
 
 
 Load = Callable[[list[int]], Sequence[Training]]
@@ -71,6 +71,8 @@ def train(
 
     Raises:
         ConfigError: there is no such strategy or width.
+        DataError: some of the members that train side by side have a validation loss, and others none; or one with
+            patience wants its average, which would depend on how long those beside it go on.
         WorkdirError: a checkpoint, or what was kept, is of another version of this code.
     """
 
@@ -117,6 +119,13 @@ def _train_part(
 ) -> Iterator[PyTree | MedjaxError]:
     """What the first `wanted` of members that train side by side come to; the others only fill the program up."""
     first, losses = members[0], [one.validate for one in training if one.validate is not None]
+    if losses and len(losses) < len(training):
+        lacking = next(m.name for m, one in zip(members, training, strict=True) if one.validate is None)
+        raise DataError(f"{lacking}: no validation loss, which others beside it have; expected one, or another kind")
+    if first.patience is not None and any(one.average for one in training):
+        raise DataError(
+            f"{first.name}: the average of a training that stops early; expected one of patience and average"
+        )
 
     def report(number: int, step: int, infos: Info, **values: float) -> None:
         if number < wanted:

@@ -1,6 +1,7 @@
 """Followed trainings as a population: each member is the training that `audit` makes of it alone, however it is run."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.errors import DataError, WorkdirError
+from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.labels import audit, population, scores
 from medjax.labels.dynamics import Settings
 from medjax.labels.errors import corrupt
@@ -158,6 +159,12 @@ def test_members_go_on_each_from_its_own_step_compiled_once(members):
             close(found[k].params, wanted.params, 1e-5 if strategy == "loop" else 1e-3)
 
 
+def test_labels_are_judged_within_the_training(members):
+    late = SETTINGS._replace(latest=15)
+    with pytest.raises(ConfigError, match="labels judged by step 15 of 14"):
+        next(population.observe([lambda: members[0]], TWO_LAYERS, late, SOME))
+
+
 @pytest.mark.parametrize("strategy", ["loop", "vmap"])
 def test_a_member_that_diverges_or_cannot_be_made_ends_alone(members, strategy):
     def make(k):
@@ -171,3 +178,17 @@ def test_a_member_that_diverges_or_cannot_be_made_ends_alone(members, strategy):
     start = [partial(lambda k, maker: (found[0].state, maker()), k, maker) for k, maker in enumerate(makers)]
     ends = dict(population.continue_training(start, TWO_LAYERS, SETTINGS, strategy=strategy))
     assert int(ends[0].step) == 14 and isinstance(ends[1], DataError) and str(ends[2]) == "no such images"
+
+
+def test_as_many_side_by_side_as_memory_holds(members, monkeypatch):
+    """The states of the scores count: VOG keeps maps of every image."""
+    one = members[0]
+    without, with_maps = (population.bytes_a_member(one, TWO_LAYERS, SETTINGS, chosen) for chosen in ({}, SOME))
+    states = scores.init(SOME, len(one.images), one.labels.shape[1:])
+    assert with_maps - without == sum(leaf.nbytes for leaf in jax.tree.leaves(states)) > 4 * one.images.nbytes
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 3 * with_maps})
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    makers = [lambda k=k: members[k] for k in range(4)]
+    found = population._parts(makers, lambda one: one, TWO_LAYERS, SETTINGS, SOME, None, None)
+    assert [part.tolist() for part in found] == [[0, 1], [2, 3]]  # two fit into four fifths of the memory of three

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medjax.errors import DataError
-from medjax.running.cells import cells
+from medjax.running.cells import cell_name, cells
 from medjax.running.workdir import open_workdir, stages
 
 
@@ -50,6 +50,13 @@ def test_a_grid_of_cells_is_computed_once(tmp_path):
             found = cells(work, keys, compute, "cells")
     assert asked == keys == list(found) and float(found["random", 0.5, 1]["x"]) == 1.5
     assert (tmp_path / "checkpoints" / "random_0.25_0.npz").is_file()
+
+
+def test_every_cell_has_a_plain_name_of_its_own(tmp_path):
+    assert cell_name(("random", 0.25, 0)) == "random_0.25_0" and cell_name(("clean", 10.0)) == "clean_10"
+    with open_workdir(tmp_path, {}) as work:
+        found = cells(work, [("a", 2e6, seed) for seed in (1234567, 1234568)], lambda *key: {"x": key[2]}, "cells")
+    assert [int(one["x"]) for one in found.values()] == [1234567, 1234568]
 
 
 def test_an_error_in_place_of_a_result_is_handed_back_and_tried_again(tmp_path):

@@ -1,6 +1,7 @@
 """Parts given as FILE.py:NAME: what is loaded, what tells it from another, and what is said of one that is none."""
 
 import hashlib
+import os
 import sys
 from types import ModuleType
 
@@ -20,6 +21,17 @@ def test_a_part_is_what_its_file_calls_so_and_its_digest_that_of_the_file(tmp_pa
     assert load_part(f"{file}:net").identity == part.identity and str(tmp_path) not in sys.path
     file.write_text("def net(x):\n    return 3 * x\n")
     assert load_part(f"{file}:net").value(3) == 9 and load_part(f"{file}:net").sha256 != part.sha256
+
+
+def test_an_edited_file_is_run_anew_however_soon(tmp_path, monkeypatch):
+    """Python's compiled files tell editions apart by whole seconds and length."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "mine.py"
+    for number in (1, 2):
+        file.write_text(f"net = {number}\n")
+        os.utime(file, (1e9, 1e9))
+        assert load_part(f"{file}:net").value == number
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.py"]
 
 
 def test_two_parts_of_one_file_are_of_one_kind(tmp_path):

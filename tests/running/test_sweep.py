@@ -12,6 +12,7 @@ from medjax import cli
 from medjax.errors import MedjaxError
 from medjax.running.modules import load_module
 from medjax.running.sweep import grouped, plan_sweep, run_sweep
+from medjax.running.workdir import open_workdir
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -216,6 +217,26 @@ def test_a_member_of_a_population_that_fails_leaves_the_others(root):
         "medjax: seed=0: seed 0 diverged\nmedjax: 1 of 3 members failed; the same command tries them again\n"
     )
     assert [row["loss"] for row in table(root / "here" / "sweep.csv")] == ["", "1.5", "2.5"]
+
+
+def test_an_infinite_metric_or_a_directory_in_use_is_of_one_member(root):
+    with (root / "experiments" / "toy.py").open("a") as file:
+        file.write(POPULATION.replace("c.rate + c.seed", "c.rate if c.seed else float('inf')"))
+    with open_workdir(root / "here" / "seed=2", {"another": 1}):
+        done = command("toy", "--over=seed=0..3", "--workdir=here")
+    assert done.exit_code == 2 and "2 of 4 members failed" in done.stderr
+    assert "medjax: seed=0: metric loss is inf" in done.stderr and "seed=2 is in use by process" in done.stderr
+    assert [row["loss"] for row in table(root / "here" / "sweep.csv")] == ["", "0.5", "", "0.5"]
+
+
+def test_what_is_finished_stays_in_the_table_where_a_group_fails(root):
+    file = root / "experiments" / "toy.py"
+    file.write_text(EXPERIMENT + POPULATION)
+    assert command("toy", "--over=seed=0..1", "--workdir=here").exit_code == 0
+    file.write_text(EXPERIMENT + POPULATION.replace("return [", "return 1 / 0 and ["))
+    done = command("toy", "--over=seed=0..3", "--workdir=here")
+    assert "medjax: seed=2 seed=3:\nTraceback" in done.stderr and "2 of 4 members failed" in done.stderr
+    assert [row["loss"] for row in table(root / "here" / "sweep.csv")] == ["0.5", "1.5", "", ""]
 
 
 PART = """

@@ -29,7 +29,7 @@ def tuning() -> Tuning:
 def test_every_setting_is_tried_once_the_last_axis_fastest(tuning):
     assert [tuple(row) for row in tuning.settings] == list(ERRORS)
     np.testing.assert_array_equal(tuning.errors[:-1], list(ERRORS.values())[:-1])
-    assert tuning.errors[-1].tolist() == [FAILED, 5.0]
+    assert tuning.errors[-1].tolist() == [2 * 9.0, 5.0]
     assert tuning.cost == 7.5 * 1.5  # the mean of 5 and 10, once and twice
 
 
@@ -57,6 +57,14 @@ def test_the_least_cost_that_is_good_enough(tuning):
 def test_without_axes_nothing_is_evaluated():
     nothing = search({}, lambda: pytest.fail("evaluated"), groups=(1.0, 2.0))
     assert nothing.best == {1.0: {}, 2.0: {}} and nothing.settings.shape == (1, 0)
+
+
+def test_what_is_not_finite_is_never_the_best():
+    for errors, failed in (((30.0, np.nan, 20.0), 60.0), ((0.3, np.inf, 0.2), FAILED)):
+        found = search(
+            {"beta": (0.0, 1.0, 2.0)}, lambda beta, errors=errors: ([errors[int(beta)]], [1.0]), groups=(1.0,)
+        )
+        assert found.errors[1, 0] == failed and found.best == {1.0: {"beta": 2.0}}
 
 
 def test_a_stage_keeps_it(tuning, tmp_path):

@@ -97,6 +97,25 @@ def test_a_killed_run_goes_on_to_the_same_bits(options, tmp_path):
     assert max(begins[1]) == int(np.max(whole.state.members.step))
 
 
+def test_a_run_that_goes_on_beside_a_stopped_member_makes_no_more_steps(tmp_path):
+    def killed(number, step, infos, **values):
+        if step == 6:
+            raise KeyboardInterrupt
+
+    def counted(step):
+        asked.append(step)
+        return batches(step)
+
+    asked: list[int] = []
+    start = begun()
+    start = start._replace(members=start.members._replace(params={"x": start.members.params["x"].at[1].set(np.nan)}))
+    run = partial(fit, make, SETTINGS, start, 9, inputs=counted, every=2, strategy="vmap", checkpoints=tmp_path / "k")
+    with pytest.raises(KeyboardInterrupt):
+        run(seconds=0.0, report=killed)
+    asked.clear()
+    assert run().diverged.tolist() == [False, True, False] and asked == [4, 5, 6, 7, 8]
+
+
 def test_a_member_that_diverges_is_told_from_the_others():
     def broken(params, batch, key, rate):
         return loss(params, batch, key) * jnp.where((rate > 0.9) & (params["x"][0] > 0.5), jnp.nan, 1.0)

@@ -158,6 +158,18 @@ def test_a_member_that_diverges_is_an_error_and_is_tried_again(strategy, tmp_pat
     assert again.loaded == [[1]]
 
 
+def test_members_side_by_side_are_all_validated_or_none(tmp_path):
+    mixed = Study(tmp_path, validate=lambda params: 0.0)
+    load = mixed.load
+    mixed.load = lambda numbers: [one._replace(validate=None) if i == 3 else one for i, one in enumerate(load(numbers))]
+    with pytest.raises(DataError, match="net_3: no validation loss"):
+        mixed.train("vmap")
+    mixed.load = lambda numbers: [one._replace(average=True) for one in load(numbers)]
+    with pytest.raises(DataError, match="a_net_0: the average of a training that stops early"):
+        train([m._replace(name=f"a_{m.name}") for m in mixed.members], mixed.load, "vmap")
+    mixed.close()
+
+
 def test_what_a_member_takes_of_an_accelerator_is_asked_of_one_of_them(tmp_path, monkeypatch):
     some = Study(tmp_path)
     assert study._bytes_a_member(some.members, some.load, 2, None) is None  # a CPU has memory enough
