@@ -32,13 +32,8 @@ from medjax.models.unet import unet
 from medjax.phantoms.echo import CLASSES, Echo, echo
 from medjax.report.html import Report, Section
 from medjax.running.cells import cell_name
-<<<<<<< HEAD
-from medjax.running.experiment import Result, run_module
-from medjax.running.network_part import network_of
-=======
 from medjax.running.experiment import Result, only, run_module
 from medjax.running.network_part import network_part
->>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
 from medjax.running.workdir import WorkDir
 
 LOSS, VOG = "dice_mean", "vog"  # the scores whose suspects are dropped or repaired
@@ -76,15 +71,10 @@ def population(
     every = camus(Path(configs[0].camus), d.size) if configs[0].camus else None
     studies = [cases(config, work, every) for config, work in zip(configs, works, strict=True)]
     steps, probe_every, latest = (epochs * d.train // t.batch for epochs in (t.epochs, t.probe_every, t.latest))
-    model = unet(len(CLASSES), tuple(t.widths)) if network is None else network_of(network, len(CLASSES))
     found = iter(
         compare(
             [case for study in studies for case in study],
-<<<<<<< HEAD
-            model,
-=======
             network_part(network or unet(len(CLASSES), tuple(t.widths)), len(CLASSES), "--part network").value,
->>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
             Settings(len(CLASSES), t.rate, t.batch, steps, probe_every, latest),
             with_own(label_scores, needed=(LOSS, VOG)),
             STRATEGIES,

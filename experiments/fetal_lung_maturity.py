@@ -24,11 +24,7 @@ from medjax.models.model import Network
 from medjax.models.plain_unet import plain_unet
 from medjax.phantoms.fetal import LUNGS, Fetal, Motion, cohort, fetal
 from medjax.running.experiment import Result, run_module
-<<<<<<< HEAD
-from medjax.running.network_part import network_of
-=======
 from medjax.running.network_part import network_part
->>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, stage
 from medjax.segmentation.nnunet import train_folds
@@ -78,11 +74,7 @@ def study_cohort(
     cases = [Case(one.signals[0][..., None], (one.labels == LUNGS).astype(np.int32), one.spacing) for one in training()]
     design = plan(fingerprint(cases, 2), memory_gb=memory_gb, base_width=base_width, patch=patch or None)
     unet = plain_unet(design.classes, design.widths, design.kernels, design.strides)
-<<<<<<< HEAD
-    model = unet if network is None else network_of(network, design)
-=======
     model = network_part(unet if network is None else network, design, "--part network").value
->>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
     params = train_folds(
         model, cases, design, checkpoints, seed=seed, number=folds,
         progress=lambda steps, fold: track(steps, f"steps, cohort {seed} fold {fold}"), **recipe,

@@ -20,13 +20,8 @@ from medjax.metrics.summary import cell, over_runs
 from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
 from medjax.report.html import Report, Section, Table
-<<<<<<< HEAD
-from medjax.running.experiment import Result, run_module
-from medjax.running.network_part import network_of
-=======
 from medjax.running.experiment import Result, only, run_module
 from medjax.running.network_part import network_part
->>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
 
@@ -40,21 +35,9 @@ SELECTION = {
 }
 
 
-<<<<<<< HEAD
-def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) -> Result:
-    """Train every network, measure, average over seeds, draw.
-
-    `network` takes the place of the U-Net: a Model of images, or a function of the number of classes that gives one.
-    """
-    [result] = population([config], [work], network=network)
-    if isinstance(result, MedjaxError):
-        raise result
-    return result
-=======
 def run(config: ConfigDict, work: WorkDir, *, network: Given | None = None) -> Result:
     """Train every network, measure, average over seeds, draw. `network` takes the place of the U-Net."""
     return only(population([config], [work], network=network))
->>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
 
 
 def population(
@@ -66,25 +49,20 @@ def population(
     return [judge(study, [next(trained) for _ in study]) for study in studies]
 
 
-<<<<<<< HEAD
-def cases(config: ConfigDict, work: WorkDir, network: Network | None) -> list[Case]:
-    """A network for every seed, correlation and method."""
-    frozen, side, channels = FrozenConfigDict(config), config.scenes.side, 1 if config.data.layout == "scenes" else 3
-    model = unet(CLASSES, tuple(config.model.widths)) if network is None else network_of(network, CLASSES)
-    check_network(model, (side, side, channels), CLASSES)
-=======
 def cases(config: ConfigDict, work: WorkDir, network: Given | None) -> list[Case]:
     """A network for every seed, correlation and method.
 
     Raises:
         ConfigError: `network` is none, and gives none; or the correlation that is shown is none of the study's.
+        DataError: its logits do not fit.
     """
     if config.shown.correlation not in config.correlations:
         expected = f"one of correlations {tuple(config.correlations)}"
         raise ConfigError(f"shown.correlation {config.shown.correlation:g}; expected {expected}")
     frozen, own = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
     model = network_part(own, CLASSES, "--part network").value
->>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
+    side, channels = config.scenes.side, 1 if config.data.layout == "scenes" else 3
+    check_network(model, (side, side, channels), CLASSES)
     every = product(range(config.seeds), config.correlations, config.methods)
     return [Case(frozen, work, model, method, correlation, seed) for seed, correlation, method in every]
 

@@ -27,7 +27,7 @@ from medjax.models.model import Network
 from medjax.report.figures import curves, montage
 from medjax.report.html import Figure, Section, Table
 from medjax.running.experiment import Result, attempts, only, run_module
-from medjax.running.network_part import network_of
+from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 METHODS = (
@@ -54,7 +54,7 @@ def population(
     configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, denoiser: Any = None, network: Network | None = None
 ) -> list[Result | MedjaxError]:
     """Train the networks of one kind of all members together; then make each study, with its own."""
-    model = learned.UNET if network is None else network_of(network, configs[0].grid.size)
+    model = network_part(learned.UNET if network is None else network, configs[0].grid.size, "--part network").value
     t, p, sessions = configs[0].training, configs[0].population, comparison.sessions(configs, works, denoiser)
     setup, osem, size = sessions[0].setup, sessions[0].runs["osem"], sessions[0].size
     data = [one.scans("training", lambda: subjects.training(setup, t.heads), 1) for one in sessions]

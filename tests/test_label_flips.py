@@ -216,7 +216,7 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_drawn(tmp_pat
     config = load_config(CONFIG, "tiny", ())
     with open_workdir(tmp_path / "a", {}) as work:
         assert cases(config, work, lambda classes: NETWORK if classes == 3 else None)[0].model == NETWORK
-        with pytest.raises(ConfigError, match="network: int: TypeError"):
+        with pytest.raises(ConfigError, match="--part network int: TypeError"):
             cases(config, work, 3)
         with pytest.raises(DataError, match=r"gives \(1, 8, 16, 3\) for an .*; expected \(1, 16, 16, 3\)"):
             cases(config, work, Model(init, lambda params, image, key=None: apply(params, image)[:, ::2]))

@@ -16,16 +16,6 @@ def network_part(given: Any, argument: Any, option: str = "--network") -> Part:
     Raises:
         ConfigError: it is neither, it raises, or the network cannot be hashed.
     """
-    value = network_of(given, argument, option)
-    return given._replace(value=value) if isinstance(given, Part) else as_part(value)
-
-
-def network_of(given: Any, argument: Any, option: str = "--part network:") -> Network:
-    """The network itself: of `network_part`, whose errors it raises.
-
-    An experiment's `run` and `population` pass what they are given as `network` through it, so that one file serves
-    the tools and the experiments.
-    """
     value = given.value if isinstance(given, Part) else given
     name = given.name if isinstance(given, Part) else getattr(value, "__name__", type(value).__name__)
     try:
@@ -37,4 +27,4 @@ def network_of(given: Any, argument: Any, option: str = "--part network:") -> Ne
         raise ConfigError(f"{option} {name}: {reason}; expected a Model, or a function that gives one") from error
     if not isinstance(value, Network):
         raise ConfigError(f"{option} {name} gives a {type(value).__name__}; expected a Model")
-    return value
+    return given._replace(value=value) if isinstance(given, Part) else as_part(value)

@@ -129,23 +129,10 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
         groups = [groups[task]]
     failed: list[str] = []
     for group in track(groups, "members"):
-<<<<<<< HEAD
-        names = [member.name for member in group]
-        try:
-            failed += _make(sweep, module, group)
-        except (MedjaxError, OSError) as error:
-            print(f"medjax: {' '.join(names)}: {' '.join(str(error).split())}", file=sys.stderr)
-            failed += names
-        except Exception:  # a bug is shown with its place; the other members need not meet it
-            print(f"medjax: {' '.join(names)}:\n{traceback.format_exc()}", file=sys.stderr)
-            failed += names
+        failed += _make(sweep, module, group)
     number = sum(map(len, groups))
     if task is None and len(failed) < number:  # where all failed, a table that is there may be of better days
         _collect(sweep, failed)
-=======
-        failed += _make(sweep, module, group)
-    file = _collect(sweep, failed) if task is None else sweep.folder / "sweep.csv"
->>>>>>> d497521e50385a322c9deaba31e3352a59b26d02
     if failed:
         raise MedjaxError(f"{len(failed)} of {number} members failed; the same command tries them again")
     return sweep.folder / "sweep.csv"

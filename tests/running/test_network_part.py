@@ -5,7 +5,7 @@ import pytest
 from medjax.errors import ConfigError
 from medjax.iterate import static_partial
 from medjax.models.model import Model
-from medjax.running.network_part import network_of, network_part
+from medjax.running.network_part import network_part
 from medjax.running.part_identity import identity
 from medjax.running.parts import Part
 
@@ -45,12 +45,6 @@ def test_a_part_keeps_its_name_and_digest_and_an_object_has_the_networks_identit
     part = network_part(Part("mine.py:net", "ab", network), 5)
     assert part == Part("mine.py:net", "ab", network(5))
     assert network_part(network, 5).sha256 == identity(network(5)) != network_part(network, 6).sha256
-
-
-def test_an_experiment_takes_what_the_tools_take():
-    assert network_of(network, 5) == network_of(network(5), 3) == network(5)
-    with pytest.raises(ConfigError, match=r"^--part network: int: TypeError.*; expected a Model, or a function"):
-        network_of(3, 5)
 
 
 class Unhashable(Plain):
