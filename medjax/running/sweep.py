@@ -233,21 +233,21 @@ def _member(keys: Sequence[str], overrides: tuple[str, ...], config: FrozenConfi
 def _make(sweep: Sweep, module: ModuleType, group: Sequence[Member]) -> list[str]:
     """Run what is not finished of a group; its directories are held until all of it is. Gives those that failed."""
     failed, runs = list[str](), dict[str, Run]()
-    with ExitStack() as held:
-        for member in group:
-            content = identity(sweep.experiment, member.config, sweep.parts)
-            try:
-                work = held.enter_context(open_workdir(sweep.folder / member.name, content))
-            except (MedjaxError, OSError) as error:  # it is in use, or of another config: the others are not
-                failed += _report_failed([member.name], error)
-                continue
-            if not (work.path / "metrics.json").is_file():
-                options = (member.overrides, sweep.config_file, sweep.given_parts)
-                runs[member.name] = Run(work, member.config, run_command(sweep.experiment, sweep.preset, *options))
-        try:
+    try:
+        with ExitStack() as held:
+            for member in group:
+                content = identity(sweep.experiment, member.config, sweep.parts)
+                try:
+                    work = held.enter_context(open_workdir(sweep.folder / member.name, content))
+                except (MedjaxError, OSError) as error:  # it is in use, or of another config: the others are not
+                    failed += _report_failed([member.name], error)
+                    continue
+                if not (work.path / "metrics.json").is_file():
+                    options = (member.overrides, sweep.config_file, sweep.given_parts)
+                    runs[member.name] = Run(work, member.config, run_command(sweep.experiment, sweep.preset, *options))
             results = perform(module, [*runs.values()], sweep.root, sweep.parts) if runs else []
-        except Exception as error:  # the other groups need not meet it
-            return failed + _report_failed([*runs], error)
+    except Exception as error:  # the other groups need not meet it
+        return failed + _report_failed([*runs], error)
     for name, result in zip(runs, results, strict=True):
         failed += _report_failed([name], result) if isinstance(result, MedjaxError) else []
     return failed
