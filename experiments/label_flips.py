@@ -17,7 +17,7 @@ from experiments.flips import figures
 from experiments.flips.members import CLASSES, NAMES, TRACED, Case, Trained, splits, train
 from medjax.errors import ConfigError, MedjaxError
 from medjax.metrics.summary import cell, over_runs
-from medjax.models.model import Network
+from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
 from medjax.report.html import Report, Section, Table
 from medjax.running.experiment import Result, only, run_module
@@ -54,12 +54,15 @@ def cases(config: ConfigDict, work: WorkDir, network: Given | None) -> list[Case
 
     Raises:
         ConfigError: `network` is none, and gives none; or the correlation that is shown is none of the study's.
+        DataError: its logits do not fit.
     """
     if config.shown.correlation not in config.correlations:
         expected = f"one of correlations {tuple(config.correlations)}"
         raise ConfigError(f"shown.correlation {config.shown.correlation:g}; expected {expected}")
     frozen, own = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
     model = network_part(own, CLASSES, "--part network").value
+    side, channels = config.scenes.side, 1 if config.data.layout == "scenes" else 3
+    check_network(model, (side, side, channels), CLASSES)
     every = product(range(config.seeds), config.correlations, config.methods)
     return [Case(frozen, work, model, method, correlation, seed) for seed, correlation, method in every]
 

@@ -27,6 +27,7 @@ from medjax.models.model import Network
 from medjax.report.figures import curves, montage
 from medjax.report.html import Figure, Section, Table
 from medjax.running.experiment import Result, attempts, only, run_module
+from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 METHODS = (
@@ -43,8 +44,8 @@ TRACED = ("seed", "training.rate")  # what members of a population may differ in
 def run(config: ConfigDict, work: WorkDir, *, denoiser: Any = None, network: Network | None = None) -> Result:
     """Train, tune, reconstruct, judge; then the schedule itself, other tracers and brains, and a volume.
 
-    `denoiser` takes the prior's place (see `sessions`), `network` that of the U-Net behind OSEM: apply(params, image,
-    level), with the log10 of the trues per mm³ as level.
+    `denoiser` takes the prior's place (see `sessions`), `network` that of the U-Net behind OSEM: a Model with
+    apply(params, image, level), the log10 of the trues per mm³ as level, or a function of the image's side.
     """
     return only(population([config], [work], denoiser=denoiser, network=network))
 
@@ -53,6 +54,7 @@ def population(
     configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, denoiser: Any = None, network: Network | None = None
 ) -> list[Result | MedjaxError]:
     """Train the networks of one kind of all members together; then make each study, with its own."""
+    model = network_part(learned.UNET if network is None else network, configs[0].grid.size, "--part network").value
     t, p, sessions = configs[0].training, configs[0].population, comparison.sessions(configs, works, denoiser)
     setup, osem, size = sessions[0].setup, sessions[0].runs["osem"], sessions[0].size
     data = [one.scans("training", lambda: subjects.training(setup, t.heads), 1) for one in sessions]
@@ -60,7 +62,7 @@ def population(
         learned.train, sessions=sessions, scans=data, rates=[config.training.rate for config in configs], batch=t.batch,
         strategy=p.strategy or None, width=p.width or None,
     )  # fmt: skip
-    unet = learned.unet_behind_osem(setup, osem, size, learned.UNET if network is None else network)
+    unet = learned.unet_behind_osem(setup, osem, size, model)
     unets = train(unet, steps=t.unet_steps)
     unrolled = train(learned.unrolled_em(setup, osem, size), steps=t.unrolled_steps)
     return attempts(_study, configs, sessions, unets, unrolled)

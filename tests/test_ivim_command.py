@@ -107,7 +107,7 @@ def test_arrays_give_what_files_give(here):
     labels[2:4], labels[8] = 1, 5  # 5 lies outside the mask
     write_nifti("labels.nii.gz", labels, AFFINE)
     done("--mask", "mask.nii.gz", "--labels", "labels.nii.gz")
-    found = fit_scan(frames(), B, mask=here, labels=labels)
+    found = fit_scan(frames(), B.tolist(), mask=here, labels=labels)
     assert found.folder is None and list(found.regions) == ["all", "1"]
     for name, values in found.maps.items():
         np.testing.assert_allclose(values, read_nifti(f"maps/{name}.nii.gz").array, rtol=1e-6)

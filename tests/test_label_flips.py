@@ -209,3 +209,14 @@ def test_traced_keys_are_the_config_s_and_make_no_other_kind_of_member():
     traced, other = member("seed=3", "training.rate=0.5", "scenes.noise=0.3"), member("scenes.side=20")
     assert traced.make == other.make == member().make
     assert traced.kind == member().kind != other.kind  # images of another size do not stack
+
+
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_drawn(tmp_path):
+    """Or a function of the number of classes, as for the tools, makes one that does."""
+    config = load_config(CONFIG, "tiny", ())
+    with open_workdir(tmp_path / "a", {}) as work:
+        assert cases(config, work, lambda classes: NETWORK if classes == 3 else None)[0].model == NETWORK
+        with pytest.raises(ConfigError, match="--part network int: TypeError"):
+            cases(config, work, 3)
+        with pytest.raises(DataError, match=r"gives \(1, 8, 16, 3\) for an .*; expected \(1, 16, 16, 3\)"):
+            cases(config, work, Model(init, lambda params, image, key=None: apply(params, image)[:, ::2]))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from medjax.cli import app
 from medjax.datasets.labelled_folders import read
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 from medjax.io.nifti import write_nifti
 from medjax.labels.errors import corrupt
 from medjax.labels.scores import LabelScore, built_in
@@ -191,6 +191,8 @@ def test_arrays_give_what_files_give(folders, tmp_path):
     assert found.folder is None and whole.folder == tmp_path / "out" and whole.prediction.shape == data.labels.shape
     with pytest.raises(DataError, match=r"images \(20, 16, 16, 1\), masks .*masks; expected two folders, or"):
         audit(data.images, root / "masks", **options)
+    with pytest.raises(ConfigError, match=r"--threshold 2\.0; expected otsu, mixture, mad or a fraction"):
+        audit(str(root / "images"), str(root / "masks"), threshold=2.0, **options)
 
 
 def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):

@@ -93,3 +93,4 @@ def test_a_changed_file_is_another_run(root):
     (root / "mine.py").write_text(NETWORK)
     done = medjax("run", "toy", "--workdir=here")
     assert done.exit_code == 2 and "here belongs to another config: parts.network.sha256 is" in done.stderr
+    assert "since its file was edited; choose another folder" in done.stderr

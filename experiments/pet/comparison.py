@@ -19,6 +19,7 @@ from experiments.pet.methods import KNOWN, MEAN, Method, Run, averaged, methods
 from experiments.pet.samplers import Sampled
 from experiments.pet.scans import Reconstruction, Scans, Setup, Subject, measures, setup, simulate
 from experiments.pet.subjects import held_out
+from medjax.diffusion.denoiser import as_denoiser
 from medjax.diffusion.prior import slices
 from medjax.diffusion.prior_file import load_prior
 from medjax.diffusion.reconstruct import Sampling
@@ -76,13 +77,13 @@ def sessions(configs: Sequence[ConfigDict], works: Sequence[WorkDir], denoiser: 
     config names.
 
     Raises:
-        ConfigError: the prior has other voxels than the slices.
+        ConfigError: the prior has other voxels than the slices, or the denoiser is none.
     """
     scan, grid, s, size = configs[0].scan, configs[0].grid, configs[0].sampling, configs[0].chunk
     if denoiser is None:
         denoisers, multiple = _prior(Path(s.prior) if s.prior else None, grid.size, grid.voxel_mm)
     else:
-        denoisers, multiple = (denoiser,) * 3, 1
+        denoisers, multiple = (as_denoiser(denoiser),) * 3, 1
     sampled = Sampled(denoisers, multiple, Sampling(s.steps, s.first, s.last, s.eta))
     plane = setup(preset(scan.scanner), grid.size, grid.voxel_mm, scan.background)
     levels = tuple(float(np.float32(level)) for level in scan.trues_per_mm3)  # as scans keep them, and what is tuned

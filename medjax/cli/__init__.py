@@ -84,7 +84,7 @@ Experiments = Annotated[
 Parts = Annotated[
     list[str] | None,
     typer.Option(
-        "--part", metavar="SEAM=FILE.py:NAME", help="A part of your own, such as network=mine.py:net; several may be."
+        "--part", metavar="SEAM=FILE.py:NAME", help="A part of your own, such as network=mine.py:net; may be repeated."
     ),
 ]
 
@@ -163,9 +163,13 @@ def sweep(
         int | None, typer.Option(metavar="N", help="Most members that run at once (default: all that can).")
     ] = None,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Only write a Slurm job array, one task for members that run at once.")
+        bool,
+        typer.Option(
+            "--slurm",
+            help="Only write a Slurm job array, a task for members that run at once; the same without it collects.",
+        ),
     ] = False,
-    task: Annotated[int | None, typer.Option(metavar="K", help="Run that task of the job array only.")] = None,
+    task: Annotated[int | None, typer.Option(metavar="K", help="Run that task of the job array only, from 0.")] = None,
     override: Overrides = None,
 ) -> None:
     """Run an experiment for every combination of values; if it was stopped, continue; finished members stay.

@@ -87,7 +87,7 @@ Centre = Annotated[
 PenaltyPart = Annotated[
     str | None,
     part(
-        "Your own penalty for map-em: an object with value, gradient and surrogate, or a function of the image's shape "
+        "Your own penalty for map-em: a pytree with value, gradient and surrogate, or a function of the image's shape "
         "and voxel size (mm) that returns one. β is its weight as it is, 1 unless given.",
         "--penalty",
     ),

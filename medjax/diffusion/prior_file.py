@@ -43,7 +43,8 @@ def prior_network(given: Any, settings: Settings) -> Part:
     try:
         output = jax.eval_shape(part.value.apply, _shapes(part.value, settings), *inputs)
     except Exception as error:  # whatever a user's network raises
-        raise ConfigError(f"--network {part.name}: {type_and_message(error)}") from error
+        expected = f"a Model of {len(inputs)} inputs: slices, level, orientation{', MR' if settings.guided else ''}"
+        raise ConfigError(f"--network {part.name}: {type_and_message(error)}; expected {expected}") from error
     if getattr(output, "shape", None) != inputs[0].shape:
         found = getattr(output, "shape", type(output).__name__)
         raise ConfigError(f"--network {part.name}: {found} from slices of {inputs[0].shape}; expected their shape")

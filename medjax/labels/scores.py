@@ -94,18 +94,22 @@ def built_in(pool: int = 1, dtype: Any = jnp.float32, readings: tuple[str, ...] 
     return {name: score for name, score in every.items() if set(score.readings) <= set(readings)}
 
 
-def with_own(
-    label_scores: Mapping[str, LabelScore] | LabelScore | None, needed: Sequence[str] = ()
-) -> dict[str, LabelScore]:
+def with_own(label_scores: Any, needed: Sequence[str] = ()) -> dict[str, LabelScore]:
     """The built-in scores, and a LabelScore of one's own as `score`; or a dict of them in place of the built-in ones.
 
     Those `needed` stay in any case, unless the dict has its own of that name.
+
+    Raises:
+        ConfigError: something else is given.
     """
     every: dict[str, LabelScore] = built_in()
     if label_scores is None:
         return every
     if isinstance(label_scores, LabelScore):
         return {**every, "score": label_scores}
+    given = label_scores.values() if isinstance(label_scores, Mapping) else [label_scores]
+    if other := [type(one).__name__ for one in given if not isinstance(one, LabelScore)]:
+        raise ConfigError(f"label_scores: {other[0]}; expected a LabelScore, or a dict of them by name")
     return {**{name: every[name] for name in needed}, **label_scores}
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from medjax.errors import ConfigError, DataError
 from medjax.io import interfile, siemens_listmode
-from medjax.io.counts import read_counts
+from medjax.io.counts import Counts, read_counts
 from medjax.io.nifti import Volume
 from medjax.pet.grid import Grid
 from medjax.pet.randoms import smoothed_delayeds
@@ -72,11 +72,7 @@ def load_scan(
         scan = _from_listmode(path, _needed(path, scanner), max_ring_difference)
     else:
         scan = _from_interfile(path, _needed(path, scanner), additive, multiplicative)
-    if not scan.counts.any():
-        raise DataError(f"{path}: holds no counts; expected some")
-    if not scan.multiplicative.any():
-        raise DataError(f"{path}: all multiplicative factors are 0; expected a scanner that sees something")
-    return scan
+    return _seen(scan, str(path))
 
 
 def image_grid(scan: Scan, size: int, voxel_mm: float | None = None) -> Grid:
@@ -147,18 +143,28 @@ def _from_npz(path: Path, scanner: str | None) -> Scan:
     read = read_counts(path)
     if scanner is not None and scanner != read.scanner:
         raise ConfigError(f"{path} is of scanner {read.scanner!r}; --scanner says {scanner!r}")
+    return scan_of_counts(read, str(path))
+
+
+def scan_of_counts(read: Counts, name: str = "counts") -> Scan:
+    """The scan that a counts file holds, which a message calls `name`.
+
+    Raises:
+        DataError: a scanner that is not known, counts that are not of it, or none.
+    """
     if read.scanner not in PRESETS:
-        raise DataError(f"{path}: scanner {read.scanner!r}; expected one of {', '.join(PRESETS)}")
-    return Scan(
+        raise DataError(f"{name}: scanner {read.scanner!r}; expected one of {', '.join(PRESETS)}")
+    scan = Scan(
         read.counts,
         read.multiplicative,
         read.additive,
-        _fits(path, read.counts, preset(read.scanner)),
+        _fits(name, read.counts, preset(read.scanner)),
         preset(read.scanner).ring_spacing_mm / 2,
-        _centre(path, read.metadata),
+        _centre(name, read.metadata),
         _summary(read.counts, read.additive),
         truth=Volume(read.truth, read.affine) if read.truth is not None and read.affine is not None else None,
     )
+    return _seen(scan, name)
 
 
 def _from_interfile(
@@ -206,7 +212,16 @@ def _interfile_planes(path: Path) -> np.ndarray:
     return sinogram
 
 
-def _fits(path: Path, counts: np.ndarray, scanner: Scanner) -> Scanner:
+def _seen(scan: Scan, name: str) -> Scan:
+    """The scan, if there is anything in it."""
+    if not scan.counts.any():
+        raise DataError(f"{name}: holds no counts; expected some")
+    if not scan.multiplicative.any():
+        raise DataError(f"{name}: all multiplicative factors are 0; expected a scanner that sees something")
+    return scan
+
+
+def _fits(path: Path | str, counts: np.ndarray, scanner: Scanner) -> Scanner:
     views, bins, planes = counts.shape
     if (views, bins) != (scanner.views, scanner.bins) or planes > scanner.planes or planes % 2 == 0:
         raise DataError(
@@ -216,7 +231,7 @@ def _fits(path: Path, counts: np.ndarray, scanner: Scanner) -> Scanner:
     return scanner
 
 
-def _centre(path: Path, metadata: Mapping[str, Any]) -> tuple[float, float, float]:
+def _centre(path: Path | str, metadata: Mapping[str, Any]) -> tuple[float, float, float]:
     try:
         x, y, z = (float(value) for value in metadata.get("centre_mm", (0, 0, 0)))
     except (TypeError, ValueError):

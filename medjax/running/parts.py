@@ -41,25 +41,27 @@ def names_part(text: str) -> bool:
 
 
 def load_part(text: str, option: str = "--part") -> Part:
-    """The part that `text`, FILE.py:NAME, names; `option` is what a message calls it.
+    """The part that `text`, FILE.py:NAME, names; `option` is what stood before it, as in a message.
 
     Raises:
         ConfigError: not of that form, no such file, one that cannot be run, or no such name in it.
     """
+    gap = "" if option.endswith("=") else " "
+    called = f"{option}{gap}{text}"
     if not names_part(text):
-        raise ConfigError(f"{option} {text}; expected FILE.py:NAME, as in {option} mine.py:net")
+        raise ConfigError(f"{called}; expected FILE.py:NAME, as in {option}{gap}mine.py:net")
     path, _, name = text.rpartition(":")
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(f"{option} {text}: no file {path}; expected FILE.py:NAME")
+        raise ConfigError(f"{called}: no file {path}; expected FILE.py:NAME")
     content = file.read_bytes()
     try:
         module = _run(file, hashlib.sha256(str(file.resolve()).encode() + content).hexdigest())
     except Exception as error:  # whatever a user's file raises
-        raise ConfigError(f"{option} {text}: {path} cannot be run: {type_and_message(error)}") from error
+        raise ConfigError(f"{called}: {path} cannot be run: {type_and_message(error)}") from error
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]
-        raise ConfigError(f"{option} {text}: {path} has no {name}{did_you_mean(name, known)}")
+        raise ConfigError(f"{called}: {path} has no {name}{did_you_mean(name, known)}")
     return Part(f"{file.name}:{name}", hashlib.sha256(content).hexdigest(), getattr(module, name))
 
 
@@ -86,7 +88,7 @@ def load_parts(given: Sequence[str]) -> dict[str, Part]:
             raise ConfigError(f"--part {text}; expected SEAM=FILE.py:NAME, as in --part network=mine.py:net")
         if seam in parts:
             raise ConfigError(f"--part {seam} is given twice; expected once")
-        parts[seam] = load_part(where, f"--part {seam}")
+        parts[seam] = load_part(where, f"--part {seam}=")
     return parts
 
 

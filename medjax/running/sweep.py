@@ -115,7 +115,7 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
     """Run the members that are not finished, print and write the table; returns sweep.csv.
 
     With a `task` only the members of that group (see `grouped`) are run, and the table is left to who collects all.
-    A member that fails is reported, has empty cells in the table, and the rest go on.
+    A member that fails is reported, has empty cells in the table, and the rest go on; if all fail, there is no table.
 
     Raises:
         MedjaxError: members failed (after all have run), the experiment's TRACED is wrong or it takes no such part, or
@@ -130,11 +130,12 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
     failed: list[str] = []
     for group in track(groups, "members"):
         failed += _make(sweep, module, group)
-    file = _collect(sweep, failed) if task is None else sweep.folder / "sweep.csv"
+    number = sum(map(len, groups))
+    if task is None and len(failed) < number:  # where all failed, a table that is there may be of better days
+        _collect(sweep, failed)
     if failed:
-        number = sum(map(len, groups))
         raise MedjaxError(f"{len(failed)} of {number} members failed; the same command tries them again")
-    return file
+    return sweep.folder / "sweep.csv"
 
 
 def grouped(members: Sequence[Member], module: ModuleType, together: int | None = None) -> list[list[Member]]:
@@ -232,21 +233,21 @@ def _member(keys: Sequence[str], overrides: tuple[str, ...], config: FrozenConfi
 def _make(sweep: Sweep, module: ModuleType, group: Sequence[Member]) -> list[str]:
     """Run what is not finished of a group; its directories are held until all of it is. Gives those that failed."""
     failed, runs = list[str](), dict[str, Run]()
-    with ExitStack() as held:
-        for member in group:
-            content = identity(sweep.experiment, member.config, sweep.parts)
-            try:
-                work = held.enter_context(open_workdir(sweep.folder / member.name, content))
-            except (MedjaxError, OSError) as error:  # it is in use, or of another config: the others are not
-                failed += _report_failed([member.name], error)
-                continue
-            if not (work.path / "metrics.json").is_file():
-                options = (member.overrides, sweep.config_file, sweep.given_parts)
-                runs[member.name] = Run(work, member.config, run_command(sweep.experiment, sweep.preset, *options))
-        try:
+    try:
+        with ExitStack() as held:
+            for member in group:
+                content = identity(sweep.experiment, member.config, sweep.parts)
+                try:
+                    work = held.enter_context(open_workdir(sweep.folder / member.name, content))
+                except (MedjaxError, OSError) as error:  # it is in use, or of another config: the others are not
+                    failed += _report_failed([member.name], error)
+                    continue
+                if not (work.path / "metrics.json").is_file():
+                    options = (member.overrides, sweep.config_file, sweep.given_parts)
+                    runs[member.name] = Run(work, member.config, run_command(sweep.experiment, sweep.preset, *options))
             results = perform(module, [*runs.values()], sweep.root, sweep.parts) if runs else []
-        except Exception as error:  # the other groups need not meet it
-            return failed + _report_failed([*runs], error)
+    except Exception as error:  # the other groups need not meet it
+        return failed + _report_failed([*runs], error)
     for name, result in zip(runs, results, strict=True):
         failed += _report_failed([name], result) if isinstance(result, MedjaxError) else []
     return failed
@@ -260,7 +261,7 @@ def _report_failed(names: list[str], error: Exception) -> list[str]:
     return names
 
 
-def _collect(sweep: Sweep, failed: Sequence[str]) -> Path:
+def _collect(sweep: Sweep, failed: Sequence[str]) -> None:
     """Write sweep.csv and print the start of it."""
     rows: list[dict[str, Any]] = []
     for member in sweep.members:
@@ -276,4 +277,3 @@ def _collect(sweep: Sweep, failed: Sequence[str]) -> Path:
     print_table(Table(some, [[row.get(name, "") for name in some] for row in rows]))
     more = len(columns) - 1 - len(some)
     print(f"\ntable: {shown(file)}{f' ({more} more metrics)' if more else ''}")
-    return file

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import time
 import zipfile
@@ -25,6 +26,8 @@ from medjax.errors import MedjaxError, WorkdirError
 from medjax.running.config import flatten, plain
 
 PyTree = Any  # jaxtyping's would import JAX, and a finished run needs none
+
+EMPTY = (".lock", "config.json", "environment.json", "checkpoints", "figures")  # of a run that has kept nothing yet
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,17 @@ class WorkDir:
 def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir, None, None]:
     """Hold the directory `path` (made if absent) for a run with `config`, until the block ends or the process dies.
 
+    A directory that was made here is removed again if the block fails before it kept anything: another config, or a
+    part that was mended, can have its place.
+
     Raises:
         WorkdirError: another process holds it, or it belongs to another config.
         OSError: it cannot be made or written.
     """
+    new = not path.exists()
     for folder in (path, path / "checkpoints", path / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
-    with _lock(path):
+    with _lock(path), _removed_if_empty(path, new):
         work = WorkDir(path)
         remove_leftovers(path)
         for log in path.glob("*.jsonl"):
@@ -155,6 +162,17 @@ def save_figure(work: WorkDir, name: str, figure: Any) -> Path:
 
 
 @contextmanager
+def _removed_if_empty(path: Path, new: bool) -> Generator[None, None, None]:
+    """If the block raises, take away a `new` directory that holds nothing but what says whose it is."""
+    try:
+        yield
+    except BaseException:
+        if new and {one.name for one in path.rglob("*")} <= {*EMPTY}:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+@contextmanager
 def _lock(path: Path) -> Generator[None, None, None]:
     """A lock that the operating system releases at death; the number in the file is only for the message."""
     descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -187,8 +205,10 @@ def _claim(work: WorkDir, config: Mapping | ConfigDict) -> None:
     for key in sorted(there | wanted):
         old, new = (json.dumps(values[key]) if key in values else absent for values in (there, wanted))
         if old != new:
+            edited = ", since its file was edited" if key.endswith(".sha256") and absent not in (old, new) else ""
             raise WorkdirError(
-                f"{work.path} belongs to another config: {key} is {old} there and {new} here; choose another folder"
+                f"{work.path} belongs to another config: {key} is {old} there and {new} here{edited}; choose another "
+                "folder"
             )
 
 

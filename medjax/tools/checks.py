@@ -11,6 +11,11 @@ from medjax.errors import ConfigError, DataError, MedjaxError, type_and_message
 from medjax.io.nifti import Volume, read_nifti
 
 
+def as_paths(*given: Any) -> tuple[Any, ...]:
+    """What was given, texts as paths: a notebook may name files and folders either way."""
+    return tuple(Path(one) if isinstance(one, str) else one for one in given)
+
+
 def counted(number: int, thing: str) -> str:
     """`1 plane`, `2 planes`."""
     return f"{number} {thing}{'s' * (number != 1)}"
@@ -88,8 +93,8 @@ def checked_volume(given: Path | Volume, name: str, check: Callable[[Any], None]
 
 
 @contextmanager
-def errors_of(what: str) -> Iterator[None]:
-    """Say in one line what a user's part raises within; `what` names it.
+def errors_of(what: str, expected: str) -> Iterator[None]:
+    """Say in one line what a user's part raises within; `what` names it, `expected` says what it is to be.
 
     Raises:
         ConfigError: anything but medjax's own errors was raised.
@@ -99,4 +104,4 @@ def errors_of(what: str) -> Iterator[None]:
     except MedjaxError:
         raise
     except Exception as error:  # whatever a user's part raises
-        raise ConfigError(f"{what}: {type_and_message(error)}") from error
+        raise ConfigError(f"{what}: {type_and_message(error)}; expected {expected}") from error

@@ -5,7 +5,7 @@ found = fit_scan(frames, bvalues, labels=labels)           arrays (x, y, z, fram
 found.maps["D"]                                            (x, y, z), mm²/s
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -24,7 +24,7 @@ from medjax.ivim.signal import Convention
 from medjax.metrics.regions import Region, region_statistics
 from medjax.report.figures import Scale, montage, write_png
 from medjax.tools import defaults
-from medjax.tools.checks import choice
+from medjax.tools.checks import as_paths, choice
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
 SCALES = {
@@ -45,12 +45,12 @@ class Fit(NamedTuple):
 
 
 def fit_scan(
-    scan: Path | Float[np.ndarray, "x y z frame"],
-    bvals: Path | Float[np.ndarray, " _"],
-    output: Path | None = None,
+    scan: Path | str | Float[np.ndarray, "x y z frame"],
+    bvals: Path | str | Float[np.ndarray, " _"] | Sequence[float],
+    output: Path | str | None = None,
     *,
-    mask: OnGrid | None = None,
-    labels: OnGrid | None = None,
+    mask: OnGrid | str | None = None,
+    labels: OnGrid | str | None = None,
     method: str = defaults.METHOD,
     noise: str = defaults.NOISE,
     sigma: str | float = defaults.SIGMA,
@@ -62,6 +62,7 @@ def fit_scan(
     """Fit every usable voxel; with `output`, write maps, a picture and tables to that folder.
 
     Args:
+        bvals: of the frames, s/mm².
         mask: where to fit; default: all signal.
         labels: regions to give statistics of.
         sigma: noise of a measurement: "residual" of each voxel, a number, or the name of a NIfTI mask of air.
@@ -72,6 +73,8 @@ def fit_scan(
     Raises:
         ConfigError, DataError: something given cannot be used.
     """
+    scan, bvals, output, mask, labels = as_paths(scan, bvals, output, mask, labels)
+    bvals = bvals if isinstance(bvals, Path) else np.asarray(bvals, np.float32)  # as files are read
     choice("--method", method, get_args(Method))
     choice("--noise", noise, get_args(Kind))
     choice("--convention", convention, get_args(Convention))

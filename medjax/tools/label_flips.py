@@ -19,6 +19,7 @@ from medjax.io.label_images import SCORE_ENDINGS, list_files, pair_files, read_l
 from medjax.io.tables import read_table
 from medjax.metrics.overlap import confusion_matrix
 from medjax.shortcuts import flips
+from medjax.tools.checks import as_paths
 
 
 class LabelFlips(NamedTuple):
@@ -34,13 +35,13 @@ class LabelFlips(NamedTuple):
 
 
 def label_flips(
-    pred: Path,
-    gt: Path,
-    output: Path | None = None,
+    pred: Path | str,
+    gt: Path | str,
+    output: Path | str | None = None,
     *,
-    logits: Path | None = None,
-    probabilities: Path | None = None,
-    groups: Path | None = None,
+    logits: Path | str | None = None,
+    probabilities: Path | str | None = None,
+    groups: Path | str | None = None,
     labels: Sequence[int] | None = None,
 ) -> LabelFlips:
     """Compare label images, a file or a folder, with their ground truth; one row an image in the CSV `output`.
@@ -54,6 +55,7 @@ def label_flips(
         ConfigError: logits and probabilities are both given.
         DataError: files that are missing, unreadable, of different grids or names, or without any true foreground.
     """
+    pred, gt, output, logits, probabilities, groups = as_paths(pred, gt, output, logits, probabilities, groups)
     if logits is not None and probabilities is not None:
         raise ConfigError("--logits and --probabilities: expected one of them")
     table = read_table(groups, ("image", "group")) if groups else ()

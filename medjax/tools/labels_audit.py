@@ -34,6 +34,7 @@ from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
 from medjax.tools import defaults
+from medjax.tools.checks import as_paths
 
 FEWEST = 16  # images, below which there is nothing to compare with
 SHOWN = 24
@@ -58,13 +59,13 @@ class Audit(NamedTuple):
 
 
 def audit(
-    images: Path | Images,
-    masks: Path | ImageLabels,
-    output: Path | None = None,
+    images: Path | str | Images,
+    masks: Path | str | ImageLabels,
+    output: Path | str | None = None,
     *,
     detector: str = defaults.DETECTOR,
-    threshold: str | Threshold | Part = defaults.THRESHOLD,
-    trusted: Path | None = None,
+    threshold: str | float | Threshold | Part = defaults.THRESHOLD,
+    trusted: Path | str | None = None,
     size: int = defaults.SIZE,
     classes: int | None = None,
     epochs: int = defaults.AUDIT_EPOCHS,
@@ -75,10 +76,11 @@ def audit(
     """Rank the labels in `masks`; with `output`, a work directory, an audit that was stopped goes on.
 
     Args:
-        images: a folder of files, which are read on `size` voxels each way; or an array, 0 … 1, taken as it is.
-        masks: a folder of files of the same names; or class numbers.
+        images: a folder of files, which are read on `size` voxels each way; or an array (image, *space, channel) of
+            about 0 … 1, taken as it is: `size` says nothing then.
+        masks: a folder of files of the same names; or class numbers (image, *space).
         detector: the name of the score that ranks and flags.
-        threshold: a name, a fraction such as "0.1", or a function scores → flags.
+        threshold: a name, a fraction such as 0.1, or a function scores → flags.
         trusted: a CSV of labels that were checked, see `read_trusted`.
         network: a Model, or a function of the number of classes that makes one; default: a small U-Net.
         label_scores: the columns of the table; or parts that come beside `scores.built_in()`, each as its NAME.
@@ -87,6 +89,7 @@ def audit(
         ConfigError, DataError: something given cannot be used.
         WorkdirError: `output` holds another audit: of other data, settings, network or scores.
     """
+    images, masks, output, trusted = as_paths(images, masks, output, trusted)
     columns, foreign = _columns(label_scores)
     rule = _rule(threshold)
     _check(detector, size, epochs, tuple(columns), network is None)
@@ -123,10 +126,14 @@ def small_unet(classes: int) -> Network:
 def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: int | None) -> LabelledImages:
     if isinstance(images, Path) and isinstance(masks, Path):
         return read(images, masks, size, classes, FEWEST)
-    if isinstance(images, Path) or isinstance(masks, Path) or images.shape[:-1] != masks.shape:
-        found = [str(it) if isinstance(it, Path) else it.shape for it in (images, masks)]
-        raise DataError(f"images {found[0]}, masks {found[1]}; expected two folders, or arrays of one shape")
-    return LabelledImages([str(number) for number in range(len(images))], images, masks)
+    found = [str(it) if isinstance(it, Path) else np.shape(it) for it in (images, masks)]
+    if isinstance(images, Path) or isinstance(masks, Path) or found[0][:-1] != found[1]:
+        expected = "two folders, or arrays (image, *space, channel) and (image, *space)"
+        raise DataError(f"images {found[0]}, masks {found[1]}; expected {expected}")
+    labels = np.asarray(masks)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"masks of {labels.dtype}; expected class numbers, whole ones")
+    return LabelledImages([str(number) for number in range(len(images))], np.asarray(images), labels)
 
 
 def _columns(given: Scores | Sequence[Part]) -> tuple[dict[str, LabelScore], dict[str, dict[str, str]]]:
@@ -145,9 +152,9 @@ def _columns(given: Scores | Sequence[Part]) -> tuple[dict[str, LabelScore], dic
     return columns, {name: as_part(parts[name]).identity for name, one in columns.items() if known.get(name) != one}
 
 
-def _rule(threshold: str | Threshold | Part) -> Threshold:
-    if isinstance(threshold, str):
-        return thresholds.by_name(threshold, "--threshold")
+def _rule(threshold: str | float | Threshold | Part) -> Threshold:
+    if isinstance(threshold, str | float):
+        return thresholds.by_name(str(threshold), "--threshold")
     name, rule = (threshold.name, threshold.value) if isinstance(threshold, Part) else (repr(threshold), threshold)
     if not callable(rule):
         raise ConfigError(f"--threshold {name}: {type(rule).__name__}; expected a function scores → flags")

@@ -25,6 +25,7 @@ from medjax.running.config import config_hash
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, open_workdir, stage
+from medjax.tools.checks import as_paths
 from medjax.tools.pet_defaults import BATCH, RATE, STEPS
 from medjax.training import checkpoint
 from medjax.training.state import TrainState, require_finite_loss
@@ -47,8 +48,8 @@ def default_network(settings: Settings) -> Model:
 
 
 def train(
-    folder: Path,
-    images: Sequence[Path] = (),
+    folder: Path | str,
+    images: Sequence[Path | str] = (),
     phantoms: int = 0,
     settings: Settings | None = None,
     steps: int = STEPS,
@@ -56,8 +57,8 @@ def train(
     rate: float = RATE,
     seed: int = 0,
     *,
-    start: Path | None = None,
-    mr: Path | None = None,
+    start: Path | str | None = None,
+    mr: Path | str | None = None,
     network: Any = None,
     every: int = 100,
 ) -> Trained:
@@ -71,6 +72,7 @@ def train(
         ConfigError, DataError: something given cannot be used, or training failed.
         WorkdirError: the folder belongs to another training, or to another network.
     """
+    folder, start, mr, *images = as_paths(folder, start, mr, *images)
     settings = Settings() if settings is None else settings
     if bool(images) == bool(phantoms):
         raise ConfigError("train-prior: give NIfTI images, or --phantoms N and none")

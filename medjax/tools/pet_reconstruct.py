@@ -16,13 +16,14 @@ from jaxtyping import Array, Float
 
 from medjax import iterate
 from medjax.errors import ConfigError, DataError
+from medjax.io.counts import Counts
 from medjax.io.nifti import SUFFIXES, Volume, resample
 from medjax.metrics.image import nrmse
 from medjax.penalty import Penalty, Quadratic, bowsher, neighbours, require
 from medjax.pet import em
 from medjax.pet.acquisition import acquire, attenuation_factors, check_mu, ordered_subsets
 from medjax.pet.grid import Grid, in_field_of_view
-from medjax.pet.io import Scan, caution, image_affine, image_grid, load_scan, sum_planes
+from medjax.pet.io import Scan, caution, image_affine, image_grid, load_scan, scan_of_counts, sum_planes
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import lines
 from medjax.pet.system import build_system
@@ -30,7 +31,7 @@ from medjax.report.figures import PET
 from medjax.report.volumes import write_volume
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
-from medjax.tools.checks import at_least, check_output, checked_volume, errors_of
+from medjax.tools.checks import as_paths, at_least, check_output, checked_volume, errors_of
 from medjax.tools.pet_defaults import SIZE
 from medjax.tools.pet_sample import SAMPLERS, checked_prior, denoiser_of_volumes, sample
 from medjax.tools.pet_settings import Settings, complete_settings, title
@@ -57,12 +58,12 @@ class Reconstruction(NamedTuple):
 
 
 def reconstruct(
-    counts: Path | Scan | Callable[[], Scan],
+    counts: Path | str | Counts | Scan | Callable[[], Scan],
     settings: Settings | None = None,
-    output: Path | None = None,
+    output: Path | str | None = None,
     *,
-    mu: Path | Volume | None = None,
-    mr: Path | Volume | None = None,
+    mu: Path | str | Volume | None = None,
+    mr: Path | str | Volume | None = None,
     size: int | None = None,
     voxel_mm: float | None = None,
     planes_to_sum: int = 1,
@@ -70,16 +71,22 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct a scan, the file of one, or what a function loads (`medjax.pet.io.load_scan`) after other checks.
 
+    Counts in memory, such as `simulate(…).counts`, need no file.
+
     The image goes to `output`, if that is given, with a picture beside it.
 
     Raises:
         ConfigError, DataError: something given cannot be used; nothing has been written then.
         OSError: the image cannot be written; nothing has been changed then.
     """
+    counts, output, mu, mr = as_paths(counts, output, mu, mr)
     settings = complete_settings((settings or Settings())._replace(guided=mr is not None))
     if output is not None:
         check_output(output, SUFFIXES)
-    loaded = load_scan(counts) if isinstance(counts, Path) else counts if isinstance(counts, Scan) else counts()
+    if isinstance(counts, Path | Counts):
+        loaded = load_scan(counts) if isinstance(counts, Path) else scan_of_counts(counts)
+    else:
+        loaded = counts if isinstance(counts, Scan) else counts()
     scan = sum_planes(loaded if centre_mm is None else replace(loaded, centre_mm=centre_mm), planes_to_sum)
     if settings.method in SAMPLERS and scan.truth is None:
         size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
@@ -173,11 +180,15 @@ def _users_penalty(part: Part, grid: Grid) -> Any:
         ConfigError: it is none, has no surrogate, or fails.
     """
     given, name = part.value, f"--penalty {part.name}"
-    with errors_of(name):
+    expected = "value, gradient and surrogate of an image, or a function of its shape and voxel size that gives them"
+    with errors_of(name, expected):
         made = given if isinstance(given, Penalty) and not isinstance(given, type) else given(*astuple(grid))
         require(made, f"{name}: MAP-EM", "surrogate")
         if jax.tree_util.all_leaves([made]):
-            raise ConfigError(f"{name}: no pytree; jax.tree_util.register_dataclass makes {type(made).__name__} one")
+            raise ConfigError(
+                f"{name}: {type(made).__name__} is no pytree; expected one, as jax.tree_util.register_dataclass or "
+                "register_static makes of its class"
+            )
         jax.eval_shape(lambda penalty, image: penalty.surrogate(image), made, jnp.zeros(grid.shape))
     return made
 

@@ -58,7 +58,10 @@ def checked_prior(sampling: Sampling, grid: Grid, *, guided: bool = False) -> Pr
         if sampling.network is not None:
             raise ConfigError("--network goes with the file of a prior; a denoiser has its own")
         part = as_part(sampling.prior)
-        as_denoiser(part.value)  # is one
+        try:
+            as_denoiser(part.value)  # is one
+        except ConfigError as error:
+            raise ConfigError(f"--prior {part.name}: {error}") from error
         return part
     prior = load_prior(sampling.prior, sampling.network)
     own = prior.settings.voxel_mm
@@ -87,7 +90,7 @@ def denoiser_of_volumes(
     if isinstance(prior, Prior):
         return volumes([slices(prior, axis, MR_WEIGHT) for axis in range(3)], mode, prior.settings.multiple, guide)
     denoiser = volumes([prior.value] * 3, mode, getattr(prior.value, "multiple", 1), guide)
-    with errors_of(f"--prior {prior.name}"):
+    with errors_of(f"--prior {prior.name}", "(x, t) → x0 of slices (batch, a, b), with an MR (x, t, mr) → x0"):
         jax.eval_shape(denoiser, jnp.zeros((1, *grid.shape)), jnp.ones(1))
     return denoiser
 

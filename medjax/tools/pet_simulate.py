@@ -21,7 +21,7 @@ from medjax.pet.scanner import Scanner, lines, preset, with_rings
 from medjax.pet.system import build_system
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
-from medjax.tools.checks import at_least, check_output, checked_volume, counted
+from medjax.tools.checks import as_paths, at_least, check_output, checked_volume, counted
 from medjax.tools.pet_defaults import BACKGROUND, PSF_MM, SCANNER, SIZE
 
 FINE_MM = 1.0  # voxels of the simulation along x and y
@@ -57,11 +57,11 @@ class Simulation(NamedTuple):
 
 
 def simulate(
-    output: Path | None = None,
+    output: Path | str | None = None,
     *,
     phantom: str | None = None,
-    activity: Path | Volume | None = None,
-    mu: Path | Volume | None = None,
+    activity: Path | str | Volume | None = None,
+    mu: Path | str | Volume | None = None,
     lesions: int = 0,
     lesion_kind: str = "both",
     scanner: str = SCANNER,
@@ -71,7 +71,7 @@ def simulate(
     centre_mm: tuple[float, float, float] | None = None,
     size: int = SIZE,
     voxel_mm: float | None = None,
-    truth_dir: Path | None = None,
+    truth_dir: Path | str | None = None,
 ) -> Simulation:
     """Simulate a scan of a brain phantom (by its tracer) or of an activity image, with noise and a flat background.
 
@@ -82,6 +82,7 @@ def simulate(
         ConfigError, DataError: something given cannot be used; nothing has been written then.
         OSError: a file cannot be written.
     """
+    output, activity, mu, truth_dir = as_paths(output, activity, mu, truth_dir)
     counting = counting or Counting()
     _check_counting(counting)
     _check_object(phantom, activity, mu, lesions, lesion_kind)

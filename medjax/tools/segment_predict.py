@@ -15,6 +15,7 @@ from medjax.io.nifti import write_nifti
 from medjax.io.nnunet_raw import cases_of, read_scan
 from medjax.running.progress import track
 from medjax.segmentation.nnunet_predict import predict_case
+from medjax.tools.checks import as_paths
 from medjax.tools.segment_model import Given, load_model, naming
 
 
@@ -28,9 +29,9 @@ class Predicted(NamedTuple):
 
 
 def predict(
-    model: Path,
-    images: Path,
-    output: Path,
+    model: Path | str,
+    images: Path | str,
+    output: Path | str,
     *,
     folds: Sequence[int] | None = None,
     mirror: bool = True,
@@ -43,11 +44,13 @@ def predict(
 
     Args:
         keep: how many components of which class, by its name or number; {} keeps all; default: as the folds determined.
-        network: the network that the model was trained with, where it is none that comes with medjax.
+        network: the network that the model was trained with, where it is none that comes with medjax; what a command
+            was given as FILE.py:NAME is `medjax.running.parts.load_part("FILE.py:NAME")`.
 
     Raises:
         ConfigError, DataError, WorkdirError: something given cannot be used.
     """
+    model, images, output = as_paths(model, images, output)
     trained = load_model(model, folds=folds, best=best, network=network)
     pieces = trained.keep if keep is None else _pieces(keep, trained.labels)
     cases = cases_of(images, len(trained.plan.channels), trained.ending)

@@ -33,6 +33,7 @@ from medjax.segmentation.patches import Prepared, prepare
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan
 from medjax.segmentation.resample import Shape
 from medjax.tools import defaults
+from medjax.tools.checks import as_paths
 from medjax.tools.segment_model import TRAIN_ANEW, Given, naming, open_design, read_arrays
 
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
@@ -50,8 +51,8 @@ class Training(NamedTuple):
 
 
 def train(
-    dataset: Path,
-    output: Path,
+    dataset: Path | str,
+    output: Path | str,
     *,
     fold: int | str = "all",
     epochs: int = defaults.EPOCHS,
@@ -72,6 +73,7 @@ def train(
         ConfigError, DataError: something given cannot be used, or a loss is not finite.
         WorkdirError: `output` holds a model of other settings, data or network, or another process works there.
     """
+    dataset, output = as_paths(dataset, output)
     for option, value in (("--rate", rate), ("--memory-gb", memory_gb)):
         if not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{option} {value:g}; expected a finite number above 0")

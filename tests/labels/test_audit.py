@@ -257,3 +257,10 @@ def test_a_network_of_several_levels_is_judged_by_its_finest():
     check_network(deep, images.shape[1:], 4)
     params = deep.init(jax.random.key(0), images)
     np.testing.assert_array_equal(predict(deep, params, images), predict(TWO_LAYERS, params, images))
+
+
+def test_what_is_no_score_of_ones_own_is_one_line():
+    """Also what a user's file gives in place of one, whatever it is."""
+    for given, found in ((lambda state: state, "function"), ({"mine": 3}, "int")):
+        with pytest.raises(ConfigError, match=f"label_scores: {found}; expected a LabelScore, or a dict of them"):
+            scores.with_own(given)

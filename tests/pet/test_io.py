@@ -1,5 +1,7 @@
 """Loading counts: which way planes run, what is refused, the estimate of randoms, adding planes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
@@ -14,6 +16,7 @@ from medjax.pet.io import (
     image_affine,
     image_grid,
     load_scan,
+    scan_of_counts,
     sum_planes,
 )
 from medjax.pet.randoms import smoothed_delayeds
@@ -53,6 +56,19 @@ def npz(path, planes=1, scanner="ring_2d", **changes):
 def simple(planes, seed=0):
     counts = np.random.default_rng(seed).poisson(3.0, (4, 6, planes)).astype(np.float32)
     return Scan(counts, counts + 1, counts + 2, RING, plane_mm=2.0, centre_mm=(1.0, 2.0, 3.0))
+
+
+def test_counts_in_memory_are_the_scan_of_their_file(tmp_path):
+    shape = (RING.views, RING.bins, 1)
+    made = Counts(np.full(shape, 3.0), np.ones(shape), np.ones(shape), "ring_2d", {"centre_mm": [1, 2, 3]})
+    write_counts(tmp_path / "a.npz", made)
+    scan, kept = scan_of_counts(made), load_scan(tmp_path / "a.npz")
+    np.testing.assert_array_equal(scan.counts, kept.counts)
+    assert (scan.scanner, scan.centre_mm, scan.summary) == (kept.scanner, kept.centre_mm, kept.summary)
+    with pytest.raises(DataError, match=r"^counts: scanner 'mine'; expected one of"):
+        scan_of_counts(replace(made, scanner="mine"))
+    with pytest.raises(DataError, match=r"^counts: holds no counts"):
+        scan_of_counts(replace(made, counts=np.zeros(shape)))
 
 
 # ── list mode ──

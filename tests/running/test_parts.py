@@ -77,6 +77,7 @@ def test_seams_are_named_once_and_taken_by_the_experiment(tmp_path):
     for given, message in (
         ([f"{file}:net"], "expected SEAM=FILE.py:NAME"),
         ([f"network={file}:net"] * 2, "--part network is given twice"),
+        ([f"network={file}"], "mine.py; expected FILE.py:NAME, as in --part network=mine.py:net"),
     ):
         with pytest.raises(ConfigError, match=message):
             load_parts(given)

@@ -99,6 +99,15 @@ def test_a_member_that_fails_is_reported_and_the_rest_go_on(root):
     assert log(root) == ["rate=2.0", "rate=-1.0"]
 
 
+def test_where_all_members_fail_a_table_that_is_there_stays(root):
+    assert command("toy", "--over=rate=0.5,0.25", "--workdir=here").exit_code == 0
+    before = (root / "here" / "sweep.csv").read_bytes()
+    done = command("toy", "--over=rate=2.0,-1.0", "--workdir=here")
+    assert done.exit_code == 2 and "2 of 2 members failed" in done.stderr and "table:" not in done.stdout
+    assert (root / "here" / "sweep.csv").read_bytes() == before
+    assert sorted(one.name for one in (root / "here").iterdir() if one.is_dir()) == ["rate=0.25", "rate=0.5"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from medjax import atomic
-from medjax.errors import WorkdirError
+from medjax.errors import MedjaxError, WorkdirError
 from medjax.running.arrays import from_numbered, load_arrays, numbered, save_arrays
 from medjax.running.workdir import append_jsonl, open_workdir, record_timings, save_figure, stage, write_json
 
@@ -65,6 +65,22 @@ def test_the_same_config_opens_it_again_and_another_is_refused(tmp_path):
         open_workdir(tmp_path, {"experiment": "toy", "config": {"rate": 0.5}}).__enter__()
     with pytest.raises(WorkdirError, match='experiment is "toy" there and "other" here'):
         open_workdir(tmp_path, CONFIG | {"experiment": "other"}).__enter__()
+
+
+def test_a_run_that_fails_before_it_keeps_anything_leaves_no_directory(tmp_path):
+    def fail(path, keep):
+        with pytest.raises(MedjaxError), open_workdir(path, {"seed": 0}) as work:
+            if keep:
+                stage(work, "fit", lambda: {"x": np.ones(1)})
+            raise MedjaxError("no")
+
+    fail(tmp_path / "new", keep=False)
+    (tmp_path / "mine").mkdir()
+    fail(tmp_path / "mine", keep=False)  # was there before: it stays
+    fail(tmp_path / "begun", keep=True)
+    fail(tmp_path / "begun", keep=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "mine"]
+    assert (tmp_path / "begun" / "checkpoints" / "fit.npz").is_file()
 
 
 def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
