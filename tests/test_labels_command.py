@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from medjax.cli import app
 from medjax.datasets.labelled_folders import read
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.io.nifti import write_nifti
 from medjax.labels.errors import corrupt
 from medjax.labels.scores import LabelScore, built_in
@@ -66,7 +66,7 @@ def test_a_second_look_needs_no_training_and_trusted_labels_turn_the_list(folder
     assert not corrupted[int(first["name"][5:7])]
 
 
-def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders, tmp_path):
+def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders, tmp_path, capsys):
     import shutil
 
     from PIL import Image
@@ -78,12 +78,13 @@ def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders
         with Image.open(mask) as picture:
             array = np.asarray(picture)
         Image.fromarray(((array == 1) * 255).astype(np.uint8)).save(mask)
-    where = (tmp_path / "images", tmp_path / "masks", "-o", tmp_path / "out", "--size", "16", "--epochs", "4")
-    said = command(*where)
-    assert said.exit_code == 0 and "labels 0, 255 are taken as classes 0 to 1" in said.stdout, said.output
+    where = (tmp_path / "images", tmp_path / "masks", tmp_path / "out")
+    options = {"size": 16, "epochs": 4, "network": two_layers, "label_scores": {"dice_mean": built_in()["dice_mean"]}}
+    audit(*where, **options)
+    assert "labels 0, 255 are taken as classes 0 to 1" in capsys.readouterr().out
     Image.fromarray(np.zeros((48, 48), np.uint8)).save(mask)
-    said = command(*where)
-    assert said.exit_code == 2 and "another" in said.stderr, said.output
+    with pytest.raises(WorkdirError, match="another config: content"):
+        audit(*where, **options)
 
 
 @pytest.mark.parametrize(

@@ -248,10 +248,11 @@ def test_a_score_a_threshold_and_a_network_in_the_audit(tmp_path):
             write_nifti(tmp_path / name / f"{k:02d}.nii.gz", array[..., None], np.eye(4))
     audit(
         tmp_path / "images", tmp_path / "masks", tmp_path / "audit", detector="worst", threshold=three_highest,
-        size=16, epochs=4, network=lambda classes: Model(init, apply), label_scores={**built_in(), "worst": worst},
+        size=16, epochs=4, network=lambda classes: Model(init, apply),
+        label_scores={"loss": built_in()["loss"], "worst": worst},
     )  # fmt: skip
     with (tmp_path / "audit" / "ranked.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["flagged"] for row in rows] == ["1"] * 3 + ["0"] * 13
     values = [float(row["worst"]) for row in rows]
-    assert values == sorted(values, reverse=True) and values[0] > values[-1] > 0 and "vog" in rows[0]
+    assert values == sorted(values, reverse=True) and values[0] > values[-1] > 0 and "loss" in rows[0]
