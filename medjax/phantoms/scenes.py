@@ -7,13 +7,13 @@ An object's class shows in its outline alone; its scene shows everywhere around 
 draws the right region and gives it the wrong name. Shapes are drawn; digits, where wanted, come with scikit-learn.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from medjax.errors import DataError
@@ -140,9 +140,6 @@ def draw(
     return Scenes(image[..., None], label.astype(jnp.int32), group)
 
 
-_drawn = jax.jit(draw, static_argnames="side")  # one program, not a hundred small ones to compile
-
-
 def draw_splits(
     key: PRNGKeyArray,
     correlation: float,
@@ -168,9 +165,9 @@ def draw_splits(
         raise DataError(f"shapes '{kind}'; expected lobes or digits")
 
     def drawn(number: int, group: np.ndarray, held_out: bool) -> Scenes:
-        outlines = Partial(lobes, least=amplitudes[0], greatest=amplitudes[1])
-        shapes = outlines if kind == "lobes" else Partial(digits(held_out=held_out))
-        made = _drawn(jax.random.fold_in(key, number), jnp.asarray(group), side, shapes, contrast, noise)
+        outlines = functools.partial(lobes, least=amplitudes[0], greatest=amplitudes[1])
+        shapes = outlines if kind == "lobes" else digits(held_out=held_out)
+        made = draw(jax.random.fold_in(key, number), jnp.asarray(group), side, shapes, contrast, noise)
         return jax.tree.map(np.asarray, made)
 
     return Splits(
