@@ -27,7 +27,7 @@ from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets
 from medjax.pet.grid import Grid
 from medjax.pet.psf import blur, gaussian_psf
-from medjax.pet.scanner import grid, lines, preset, with_rings
+from medjax.pet.scanner import grid, lors, preset, with_rings
 from medjax.pet.simulate import draw, emission_volume_mm3, expected_trues, factors
 from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain, Lesion, brain
@@ -120,7 +120,7 @@ def simulate(work: WorkDir, name: str, seed: int, s: ConfigDict, image: ConfigDi
         drawn = draw(jax.random.key(seed), ring, trues, total, s.background)
         return {"counts": drawn.counts, "additive": drawn.additive, "scale": drawn.scale, "trues": total}
 
-    drawn, system = stage(work, name, counts), build_system(lines(ring), coarse)
+    drawn, system = stage(work, name, counts), build_system(lors(ring), coarse)
     multiplicative = factors(ring, system, float(drawn["scale"]), jnp.asarray(subject.mu))
     measured = (jnp.asarray(drawn["counts"]), multiplicative, jnp.asarray(drawn["additive"]))
     acquisition = acquire(system, *measured, gaussian_psf(coarse, s.resolution_mm))

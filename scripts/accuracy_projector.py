@@ -15,7 +15,7 @@ from rich.table import Table
 
 from medjax.pet.grid import Grid
 from medjax.pet.projector import project
-from medjax.pet.scanner import lines, parallel_lines, preset
+from medjax.pet.scanner import lors, parallel_lines, preset
 from medjax.pet.system import build_system
 from tests.pet.oracle import ELLIPSES, ellipse_image, ellipse_integrals, joseph_matrix
 
@@ -23,8 +23,8 @@ DISC = ((0.0, 0.0, 0.78, 0.78, 0.0, 1.0),)
 GEOMETRIES = {
     "parallel 180×128, 128²": (parallel_lines(180, 128, 1.0), 128, 1.0),
     "parallel 360×367, 256²": (parallel_lines(360, 367, 1.0), 256, 1.0),
-    "mMR ring 252×344, 128² of 2.09 mm": (lines(preset("mmr")), 128, 2.08625),
-    "mMR ring 252×344, 256² of 1.04 mm": (lines(preset("mmr")), 256, 1.043125),
+    "mMR ring 252×344, 128² of 2.09 mm": (lors(preset("mmr")), 128, 2.08625),
+    "mMR ring 252×344, 256² of 1.04 mm": (lors(preset("mmr")), 256, 1.043125),
 }
 
 

@@ -20,7 +20,7 @@ from medjax.diffusion.prior_file import load_prior
 from medjax.pet import em
 from medjax.pet.acquisition import acquire
 from medjax.pet.psf import gaussian_psf
-from medjax.pet.scanner import grid, lines, preset
+from medjax.pet.scanner import grid, lors, preset
 from medjax.pet.system import build_system
 
 SLICES, STEPS, UPDATES = 8, 50, 2
@@ -48,7 +48,7 @@ def main() -> None:
     """Measure and print."""
     ring, prior = preset("mmr"), load_prior()
     voxels = grid(ring, 96, 2.5, SLICES)
-    system = build_system(lines(ring), voxels)
+    system = build_system(lors(ring), voxels)
     head = np.hypot(*np.meshgrid(*[np.arange(96) - 47.5] * 2))[..., None] < 32
     truth = jnp.asarray(np.repeat(head, SLICES, axis=2), jnp.float32)
     empty = acquire(system, jnp.zeros((ring.views, ring.bins, SLICES)), 0.2, 5.0, gaussian_psf(voxels, 4.5))

@@ -19,7 +19,7 @@ from medjax.penalty import Quadratic, neighbours
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets
 from medjax.pet.psf import gaussian_psf
-from medjax.pet.scanner import grid, lines, preset
+from medjax.pet.scanner import grid, lors, preset
 from medjax.pet.system import build_system
 from medjax.running.environment import keep_freed_memory
 
@@ -31,7 +31,7 @@ def scan() -> Acquisition:
     """Counts of a cylinder with a hot rod on the mMR's ring, one plane, stacked in subsets."""
     ring = preset("mmr")
     image_grid = grid(ring, SIZE, 2.08625, 1)
-    system = build_system(lines(ring), image_grid)
+    system = build_system(lors(ring), image_grid)
     x, y = np.meshgrid(*2 * (np.arange(SIZE) - SIZE / 2 + 0.5,), indexing="ij")
     truth = 1.0 * (np.hypot(x, y) < 45) + 3.0 * (np.hypot(x - 15, y) < 6)
     empty = acquire(system, jnp.zeros((ring.views, ring.bins, 1)), 0.05, 1.0, gaussian_psf(image_grid, 4.5))

@@ -36,7 +36,7 @@ from medjax.pet.acquisition import Acquisition, ordered_subsets
 from medjax.pet.grid import Grid
 from medjax.pet.projector import backproject, project
 from medjax.pet.psf import gaussian_psf
-from medjax.pet.scanner import Scanner, lines
+from medjax.pet.scanner import Scanner, lors
 from medjax.pet.system import build_system
 from medjax.segmentation import nnunet
 from medjax.training import augment_volumes
@@ -77,7 +77,7 @@ def floats(*shape: int) -> jax.ShapeDtypeStruct:
 
 @pytest.fixture(scope="module")
 def system():
-    return build_system(lines(Scanner("small", 72, 2, 80.0, 8.0, 49, 4.0, depth_mm=9.6, block=9, gaps=True)), GRID)
+    return build_system(lors(Scanner("small", 72, 2, 80.0, 8.0, 49, 4.0, depth_mm=9.6, block=9, gaps=True)), GRID)
 
 
 # ── what is computed in full precision ──

@@ -22,7 +22,7 @@ from medjax.io.counts import read_counts
 from medjax.io.interfile import write_sinogram
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.pet.io import load_scan
-from medjax.pet.scanner import lines, preset
+from medjax.pet.scanner import lors, preset
 from medjax.tools.pet_settings import Settings, complete_settings
 
 LEFT_RIGHT_FLIPPED = np.array([[-2.0, 0, 0, 104.0], [0, 2.0, 0, -102.0], [0, 0, 2.0, -4.0], [0, 0, 0, 1.0]])
@@ -191,7 +191,7 @@ def lines_through(path):
     """The point (x, y) from the scanner's axis to which the lines with counts come nearest, by least squares."""
     scan = load_scan(path)
     counts = scan.counts.sum(axis=2)
-    ends = lines(preset("mmr"))[counts > 5]
+    ends = lors(preset("mmr"))[counts > 5]
     along = ends[:, 1] - ends[:, 0]
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.linalg.norm(along, axis=1, keepdims=True)
     offset = np.sum(normal * ends[:, 0], axis=1)

@@ -19,7 +19,7 @@ from medjax.penalty import bowsher, neighbours
 from medjax.pet.acquisition import Acquisition, acquire
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
-from medjax.pet.scanner import Scanner, grid, lines, with_rings
+from medjax.pet.scanner import Scanner, grid, lors, with_rings
 from medjax.pet.simulate import acquire_noisy
 from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain
@@ -49,7 +49,7 @@ def setup(scanner: Scanner, size: int, voxel_mm: float, background: float = 0.5,
     """A scanner, and `size`² voxels in as many direct planes."""
     coarse = grid(scanner, size, voxel_mm, planes)
     empty = jnp.zeros((scanner.views, scanner.bins, planes))
-    template = acquire(build_system(lines(scanner), coarse), empty, 1.0, 0.0, gaussian_psf(coarse, RESOLUTION_MM))
+    template = acquire(build_system(lors(scanner), coarse), empty, 1.0, 0.0, gaussian_psf(coarse, RESOLUTION_MM))
     return Setup(scanner, coarse, template, background)
 
 

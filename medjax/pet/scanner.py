@@ -134,7 +134,7 @@ def crystal_pairs(scanner: Scanner) -> tuple[Float[np.ndarray, "view mash bin"],
     return (view + t // 2).astype(float), (view - (t + 1) // 2 + scanner.crystals // 2).astype(float)
 
 
-def lines(scanner: Scanner, shift: float = 0.0) -> Float[np.ndarray, "view bin 2 2"]:
+def lors(scanner: Scanner, shift: float = 0.0) -> Float[np.ndarray, "view bin 2 2"]:
     """End points (x, y) in mm of each bin's line of response; a mashed bin's line is the middle one.
 
     `shift` moves the ends by so many crystals in opposite senses, and so the line across its bin.

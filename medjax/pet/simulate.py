@@ -17,7 +17,7 @@ from medjax.pet import projector
 from medjax.pet.acquisition import Acquisition, attenuation_factors, check_counts, check_mu
 from medjax.pet.grid import Grid
 from medjax.pet.psf import blur, gaussian_psf
-from medjax.pet.scanner import Scanner, coverage, lines
+from medjax.pet.scanner import Scanner, coverage, lors
 from medjax.pet.system import System, build_system
 
 
@@ -63,7 +63,7 @@ def expected_trues(
         check_mu(np.asarray(mu))
     image = blur(gaussian_psf(fine, fwhm_mm), jnp.asarray(activity))
     shifts = (np.arange(rays) - (rays - 1) / 2) / rays
-    system = build_system(np.concatenate([lines(scanner, shift) for shift in shifts], axis=1), fine)
+    system = build_system(np.concatenate([lors(scanner, shift) for shift in shifts], axis=1), fine)
     every_ray = _through(system, image, mu).reshape(scanner.views, rays, scanner.bins, -1)
     return every_ray.mean(axis=1) * jnp.asarray(coverage(scanner), image.dtype)[..., None]
 

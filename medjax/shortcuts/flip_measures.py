@@ -45,8 +45,8 @@ def assess(logits: Float[Array, "image *space class"], label: Integer[AnyArray, 
     return Assessment(
         count(prediction, jnp.asarray(label)),
         flips.flip_risk(logits),
-        flips.foreground_mean(flips.class_entropy(logits), prediction),
-        flips.foreground_mean(flips.doubt(logits), prediction),
+        flips.mean_over_predicted_foreground(flips.class_entropy(logits), prediction),
+        flips.mean_over_predicted_foreground(flips.least_confidence(logits), prediction),
     )
 
 

@@ -102,12 +102,12 @@ def class_entropy(logits: Logits) -> Float[Array, "image *space"]:
     return _entropy(logits)
 
 
-def doubt(logits: Logits) -> Float[Array, "image *space"]:
+def least_confidence(logits: Logits) -> Float[Array, "image *space"]:
     """1 − max_c p_c of the softmax over all classes: another rival."""
     return 1 - jnp.max(jax.nn.softmax(logits), axis=-1)
 
 
-def foreground_mean(
+def mean_over_predicted_foreground(
     values: Float[Array, "image *space"], prediction: Integer[AnyArray, "image *space"]
 ) -> Float[Array, " image"]:
     """Mean of `values` over each image's predicted foreground; NaN where nothing is predicted."""
@@ -121,7 +121,7 @@ def flip_risk(logits: Logits) -> Float[Array, " image"]:
     Raises:
         DataError: fewer than two foreground classes.
     """
-    return foreground_mean(identity_entropy(logits), jnp.argmax(logits, axis=-1))
+    return mean_over_predicted_foreground(identity_entropy(logits), jnp.argmax(logits, axis=-1))
 
 
 def deciles(risk: Float[AnyArray, " image"], flip: Float[AnyArray, " image"], bins: int = 10) -> Deciles:

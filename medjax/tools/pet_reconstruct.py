@@ -25,7 +25,7 @@ from medjax.pet.acquisition import acquire, attenuation_factors, check_mu, order
 from medjax.pet.grid import Grid, in_field_of_view
 from medjax.pet.io import Scan, caution, image_affine, image_grid, load_scan, scan_of_counts, sum_planes
 from medjax.pet.psf import blur, gaussian_psf
-from medjax.pet.scanner import lines
+from medjax.pet.scanner import lors
 from medjax.pet.system import build_system
 from medjax.report.figures import PET
 from medjax.report.volumes import write_volume
@@ -115,7 +115,7 @@ def _image(
 
     EM starts from a uniform image within the scanner's field of view.
     """
-    system = build_system(lines(scan.scanner), grid)
+    system = build_system(lors(scan.scanner), grid)
     factors = jnp.asarray(scan.multiplicative)
     if mu is not None:
         factors = factors * attenuation_factors(system, mu)

@@ -17,7 +17,7 @@ from medjax.pet import simulate as simulation
 from medjax.pet.acquisition import check_counts, check_mu
 from medjax.pet.grid import Grid
 from medjax.pet.io import image_affine
-from medjax.pet.scanner import Scanner, lines, preset, with_rings
+from medjax.pet.scanner import Scanner, lors, preset, with_rings
 from medjax.pet.system import build_system
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
@@ -150,7 +150,7 @@ def _scan(
     total = (per_mm3 or TRUES_PER_MM3) * volume if total is None else total
     drawn = simulation.draw(jax.random.key(seed), scanner, expected, total, background)
     coarse_mu = _on(thing.mu, grid, centre)
-    system = build_system(lines(scanner), grid)
+    system = build_system(lors(scanner), grid)
     factors = simulation.factors(scanner, system, drawn.scale, None if coarse_mu is None else jnp.asarray(coarse_mu))
     metadata = {
         "object": thing.name, "centre_mm": list(centre), "trues": total, "trues_per_mm3": total / volume,

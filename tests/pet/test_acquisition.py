@@ -26,7 +26,7 @@ from medjax.pet.acquisition import (
 )
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
-from medjax.pet.scanner import Scanner, coverage, lines
+from medjax.pet.scanner import Scanner, coverage, lors
 from medjax.pet.system import System, build_system, subsets
 from tests.pet.oracle import ellipse_image, ellipse_integrals
 
@@ -42,7 +42,7 @@ def random(*shape: int, low: float = 0.5, high: float = 2.0, seed: int = 0) -> n
 def scan64() -> Acquisition:
     """A scan in float64 with blur, attenuation, gaps and background."""
     with jax.enable_x64(True):
-        system = build_system(lines(SMALL), GRID)
+        system = build_system(lors(SMALL), GRID)
         factors = (
             jnp.exp(-projector.project(system, jnp.asarray(0.01 * random(*GRID.shape)))) * coverage(SMALL)[..., None]
         )
@@ -53,7 +53,7 @@ def scan64() -> Acquisition:
 
 @pytest.fixture(scope="module")
 def system() -> System:
-    return build_system(lines(SMALL), GRID)
+    return build_system(lors(SMALL), GRID)
 
 
 def test_adjoint_with_blur_attenuation_and_gaps(scan64: Acquisition, x64: None):
@@ -233,9 +233,9 @@ def test_attenuation_of_a_water_disc():
     grid, radius = Grid((48, 48, 1), (1.5, 1.5, 1.0)), 30.0
     disc = ((0.1, 0.05, radius / 36, radius / 36, 0, 0.0096),)
     got = attenuation_factors(
-        build_system(lines(SMALL), grid), jnp.asarray(ellipse_image(48, 1.5, disc), jnp.float32)[..., None]
+        build_system(lors(SMALL), grid), jnp.asarray(ellipse_image(48, 1.5, disc), jnp.float32)[..., None]
     )
-    want = np.exp(-ellipse_integrals(lines(SMALL), 36.0, disc))
+    want = np.exp(-ellipse_integrals(lors(SMALL), 36.0, disc))
     assert want.min() == pytest.approx(np.exp(-0.0096 * 60), rel=0.01)
     error = np.abs(got[..., 0] - want)[want < 1]
     assert error.mean() < 0.004 and np.percentile(error, 95) < 0.01  # of a chord known to half a voxel or so

@@ -19,13 +19,13 @@ from medjax.penalty import Penalty, Quadratic, bowsher, neighbours
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets, select
 from medjax.pet.grid import Grid
-from medjax.pet.scanner import Scanner, coverage, lines
+from medjax.pet.scanner import Scanner, coverage, lors
 from medjax.pet.system import build_system, subsets
 from tests.pet.oracle import joseph_matrix
 
 SMALL = Scanner("small", 72, 2, 80.0, 8.0, 49, 4.0, depth_mm=9.6, block=9, gaps=True)
 GRID = Grid((12, 12, 2), (6.0, 6.0, 4.0))
-MATRIX = joseph_matrix(lines(SMALL), GRID).toarray().reshape(36, 49, 12, 12)
+MATRIX = joseph_matrix(lors(SMALL), GRID).toarray().reshape(36, 49, 12, 12)
 FACTORS = (0.02 * coverage(SMALL) * np.random.default_rng(0).uniform(0.5, 1, (36, 49)))[..., None] * np.ones(2)
 
 
@@ -126,7 +126,7 @@ def numpy_osem(
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_the_real_projector_gives_numpys_iterates(number: int):
-    system = build_system(lines(SMALL), GRID)
+    system = build_system(lors(SMALL), GRID)
     counts, additive = np.random.default_rng(0).poisson(3.0, (36, 49, 2)) * (FACTORS > 0), 0.3 * FACTORS
     y, m, b = (jnp.asarray(a, jnp.float32) for a in (counts, FACTORS, additive))
     whole = acquire(system, y, m, b)

@@ -14,7 +14,7 @@ from medjax.errors import ConfigError, DataError
 from medjax.pet.grid import Grid
 from medjax.pet.projector import backproject, project
 from medjax.pet.psf import blur, gaussian_psf
-from medjax.pet.scanner import PRESETS, Scanner, lines, parallel_lines
+from medjax.pet.scanner import PRESETS, Scanner, lors, parallel_lines
 from medjax.pet.system import System, build_system, subsets
 from tests.pet.oracle import ellipse_image, ellipse_integrals, joseph_matrix
 
@@ -61,7 +61,7 @@ def _scanners(draw: st.DrawFn) -> tuple[Scanner, Grid]:
 @given(_scanners(), st.integers(1, 3))
 def test_random_scanners_are_josephs_matrix_and_adjoint(geometry: tuple[Scanner, Grid], slices: int):
     scanner, grid = geometry
-    ends = lines(scanner)
+    ends = lors(scanner)
     direction = ends[..., 1, :] - ends[..., 0, :]
     slant = np.mean((direction[..., 0] ** 2 - direction[..., 1] ** 2) / (direction**2).sum(-1), axis=1)
     clear = np.repeat(np.abs(slant) > 1e-6, ends.shape[1])  # at exactly 45° either axis is Joseph's
@@ -81,7 +81,7 @@ def test_random_scanners_are_josephs_matrix_and_adjoint(geometry: tuple[Scanner,
 
 def test_adjoint_in_float64_with_psf_and_attenuation(x64):
     grid = Grid((24, 24, 3), (4.0, 4.0, 2.0))
-    system = build_system(lines(SMALL), grid)
+    system = build_system(lors(SMALL), grid)
     psf = gaussian_psf(grid, 6.0)
     image, sinogram = _pair(system, 3, dtype=np.float64)
     factors = jnp.exp(-project(system, 0.01 * jnp.ones_like(image)))
@@ -98,19 +98,19 @@ def test_adjoint_in_float64_with_psf_and_attenuation(x64):
 @pytest.mark.parametrize("name", ["mmr", "mct", "ring_2d"])
 def test_presets_use_the_symmetry_and_are_adjoint(name: str):
     grid = Grid((64, 64, 1), (4.0, 4.0, 2.0))
-    system = build_system(lines(PRESETS[name]), grid)
+    system = build_system(lors(PRESETS[name]), grid)
     assert [fan.turns for fan in system.fans] == [(0, 1, 2, 3)]
     assert _gap(system, *_pair(system, 2)) < 1e-6
 
 
 def test_symmetric_and_plain_systems_are_the_same_matrix():
     square, oblong = Grid((20, 20, 1), (4.0, 4.0, 2.0)), Grid((20, 21, 1), (4.0, 4.0, 2.0))
-    fast, slow = build_system(lines(SMALL), square), build_system(lines(SMALL)[::-1], oblong)
+    fast, slow = build_system(lors(SMALL), square), build_system(lors(SMALL)[::-1], oblong)
     assert len(fast.fans) == 1 and len(slow.fans) == 2
     image, _ = _pair(fast, 1)
     shifted = jnp.zeros((20, 21, 1))  # the same object, half a voxel off: compare through the oracle instead
     assert project(slow, shifted).shape == (36, 49, 1)
-    want = joseph_matrix(lines(SMALL), square) @ np.asarray(image, np.float64).ravel()
+    want = joseph_matrix(lors(SMALL), square) @ np.asarray(image, np.float64).ravel()
     np.testing.assert_allclose(np.asarray(project(fast, image)).ravel(), want, atol=1e-4 * np.abs(want).max())
 
 
@@ -130,7 +130,7 @@ def test_ellipses_as_well_as_joseph(size: int, views: int, bins: int):
 def test_uniform_disc_is_its_chord():
     radius, grid = 100.0, Grid((128, 128, 1), (2.0, 2.0, 1.0))
     disc = ((0, 0, radius / 128, radius / 128, 0, 1.0),)
-    ends = lines(PRESETS["ring_2d"])
+    ends = lors(PRESETS["ring_2d"])
     chord = ellipse_integrals(ends, 128.0, disc)
     image = jnp.asarray(ellipse_image(128, 2.0, disc), jnp.float32)[..., None]
     error = np.abs(np.asarray(project(build_system(ends, grid), image))[..., 0] - chord)[chord > 0]
@@ -138,7 +138,7 @@ def test_uniform_disc_is_its_chord():
 
 
 def test_gradients_are_the_transpose_and_hessian_products_work():
-    system = build_system(lines(SMALL), Grid((16, 16, 1), (4.0, 4.0, 2.0)))
+    system = build_system(lors(SMALL), Grid((16, 16, 1), (4.0, 4.0, 2.0)))
     image, sinogram = _pair(system, 2)
 
     def loss(x):
@@ -159,7 +159,7 @@ def test_gradients_are_the_transpose_and_hessian_products_work():
 
 
 def test_gradient_against_finite_differences(x64):
-    system = build_system(lines(SMALL), Grid((10, 10, 1), (6.0, 6.0, 2.0)))
+    system = build_system(lors(SMALL), Grid((10, 10, 1), (6.0, 6.0, 2.0)))
     image, sinogram = (jnp.abs(a) + 0.1 for a in _pair(system, 1, dtype=np.float64))
 
     def likelihood(x):
@@ -170,7 +170,7 @@ def test_gradient_against_finite_differences(x64):
 
 
 def test_vmap_is_folded_into_slices():
-    system = build_system(lines(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
+    system = build_system(lors(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
     images = jnp.stack([_pair(system, 2, seed)[0] for seed in range(3)])
     folded = jax.vmap(lambda x: project(system, x))(images)
     np.testing.assert_allclose(folded, jnp.stack([project(system, x) for x in images]), rtol=1e-6)
@@ -181,7 +181,7 @@ def test_vmap_is_folded_into_slices():
 
 
 def test_vmap_over_systems():
-    whole = build_system(lines(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
+    whole = build_system(lors(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
     stacked, views = subsets(whole, 3)
     image, _ = _pair(whole, 2)
     parts = jax.vmap(lambda s: project(s, image))(stacked)
@@ -190,7 +190,7 @@ def test_vmap_over_systems():
 
 @pytest.mark.parametrize("number", [1, 2, 3, 6, 9])
 def test_subsets_are_the_rows_of_the_whole(number: int):
-    whole = build_system(lines(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
+    whole = build_system(lors(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
     stacked, views = subsets(whole, number)
     assert sorted(views.ravel()) == list(range(36))
     image, sinogram = _pair(whole, 2)
@@ -203,7 +203,7 @@ def test_subsets_are_the_rows_of_the_whole(number: int):
 
 
 def test_uneven_subsets_are_refused():
-    system = build_system(lines(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
+    system = build_system(lors(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
     with pytest.raises(ConfigError, match=r"5 subsets .* 1, 2, 3, 6, 9, 18"):
         subsets(system, 5)
 
@@ -211,7 +211,7 @@ def test_uneven_subsets_are_refused():
 def test_views_shard_over_devices():
     if jax.device_count() < 2:
         pytest.skip("one device")
-    system = build_system(lines(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
+    system = build_system(lors(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
     stacked, views = subsets(system, 2)
     image, sinogram = _pair(system, 2)
     mesh = jax.make_mesh((2,), ("view",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -231,7 +231,7 @@ def test_views_shard_over_devices():
 
 
 def test_many_slices_are_passed_in_pieces():
-    system = build_system(lines(SMALL), Grid((8, 8, 1), (6.0, 6.0, 2.0)))
+    system = build_system(lors(SMALL), Grid((8, 8, 1), (6.0, 6.0, 2.0)))
     image, sinogram = _pair(system, 131)
     np.testing.assert_allclose(
         project(system, image)[..., 100:101], project(system, image[..., 100:101]), rtol=1e-5, atol=1e-4
@@ -241,13 +241,13 @@ def test_many_slices_are_passed_in_pieces():
 
 def test_bad_geometry_is_refused():
     with pytest.raises(DataError, match="inside the image"):
-        build_system(lines(SMALL), Grid((64, 64, 1), (4.0, 4.0, 2.0)))
+        build_system(lors(SMALL), Grid((64, 64, 1), (4.0, 4.0, 2.0)))
     with pytest.raises(DataError, match="at least"):
         Grid((1, 8, 1), (1.0, 1.0, 1.0))
 
 
 def test_arrays_of_another_shape_are_refused():
-    system = build_system(lines(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
+    system = build_system(lors(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
     with pytest.raises(DataError, match=r"image: shape \(10, 10, 1\); .* \(12, 12\)"):
         project(system, jnp.zeros((10, 10, 1)))
     with pytest.raises(DataError, match=r"sinogram: shape \(36, 48, 1\); .* \(36, 49\)"):

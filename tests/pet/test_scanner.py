@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from medjax.errors import ConfigError, DataError
 from medjax.pet import scanner as scanners
 from medjax.pet.grid import Grid, centres_mm, in_field_of_view
-from medjax.pet.scanner import PRESETS, Scanner, coverage, gap_mask, lines, preset, with_rings
+from medjax.pet.scanner import PRESETS, Scanner, coverage, gap_mask, lors, preset, with_rings
 from medjax.pet.system import build_system
 
 MMR, MCT = PRESETS["mmr"], PRESETS["mct"]
@@ -41,7 +41,7 @@ def test_presets_have_the_published_numbers(name: str, crystals: int, rings: int
     scanner = preset(name)
     assert (scanner.crystals, scanner.rings, scanner.sinogram_shape) == (crystals, rings, shape)
     assert (scanner.views, scanner.bins, scanner.planes) == shape
-    assert lines(scanner).shape == (*shape[:2], 2, 2)
+    assert lors(scanner).shape == (*shape[:2], 2, 2)
     assert hash(scanner) == hash(replace(scanner))
 
 
@@ -71,14 +71,14 @@ def test_ends_are_the_pairs_crystals():
     """Crystal 0 is at the top and a quarter of a ring later comes the patient's left, −x in RAS+."""
     angle = 2 * np.pi / 72 * np.array([[pair(view, bin_, 72, 49) for bin_ in range(49)] for view in range(36)])
     want = 89.6 * np.stack([-np.sin(angle), np.cos(angle)], axis=-1)
-    np.testing.assert_allclose(lines(SMALL), want, atol=1e-10)
+    np.testing.assert_allclose(lors(SMALL), want, atol=1e-10)
 
 
 @pytest.mark.parametrize("scanner", [MMR, SMALL, replace(SMALL, bins=48)])
 def test_distance_from_the_axis(scanner: Scanner):
     t = np.arange(scanner.bins) - scanner.bins // 2
     radius = scanner.radius_mm + scanner.depth_mm
-    distance = polar(lines(scanner))[1]
+    distance = polar(lors(scanner))[1]
     sign = np.sign(distance[0, -1])
     want = np.broadcast_to(sign * radius * np.sin(np.pi * t / scanner.crystals), distance.shape)
     np.testing.assert_allclose(distance, want, atol=1e-9)
@@ -86,14 +86,14 @@ def test_distance_from_the_axis(scanner: Scanner):
 
 
 def test_bins_of_the_mmr_come_closer_towards_the_edge():
-    spacing = np.abs(np.diff(polar(lines(MMR))[1], axis=1))
+    spacing = np.abs(np.diff(polar(lors(MMR))[1], axis=1))
     np.testing.assert_allclose(spacing[:, 171:173], 2.1, atol=0.01)
     np.testing.assert_allclose(spacing[:, [0, -1]], 1.0, atol=0.05)
     assert np.all(np.diff(spacing[:, 172:], axis=1) < 0)
 
 
 def test_a_view_has_two_angles_half_a_crystal_apart():
-    angle = polar(lines(MMR))[0]
+    angle = polar(lors(MMR))[0]
     t = np.arange(344) - 172
     even, odd = angle[:, t % 2 == 0], angle[:, t % 2 == 1]
     assert np.ptp(even, axis=1).max() < 1e-9 and np.ptp(odd, axis=1).max() < 1e-9
@@ -102,14 +102,14 @@ def test_a_view_has_two_angles_half_a_crystal_apart():
 
 
 def test_a_mashed_line_lies_between_its_members():
-    angle, distance = (part.reshape(168, 2, 400) for part in polar(lines(replace(MCT, mash=1))))
+    angle, distance = (part.reshape(168, 2, 400) for part in polar(lors(replace(MCT, mash=1))))
     np.testing.assert_allclose(np.diff(angle, axis=1), 2 * np.pi / 672, atol=1e-9)
-    np.testing.assert_allclose(polar(lines(MCT))[0], angle.mean(axis=1), atol=1e-9)
-    np.testing.assert_allclose(polar(lines(MCT))[1], distance.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(polar(lors(MCT))[0], angle.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(polar(lors(MCT))[1], distance.mean(axis=1), atol=1e-9)
 
 
 def test_shift_moves_a_line_across_its_bin():
-    (angle, moved), (before, distance) = polar(lines(SMALL, 0.25)), polar(lines(SMALL))
+    (angle, moved), (before, distance) = polar(lors(SMALL, 0.25)), polar(lors(SMALL))
     want = np.sign(distance[0, -1]) * 89.6 * np.sin(np.pi * (np.arange(49) - 24 + 0.5) / 72)
     np.testing.assert_allclose(moved, np.broadcast_to(want, moved.shape), atol=1e-9)
     np.testing.assert_allclose(angle, before, atol=1e-9)
@@ -183,7 +183,7 @@ def test_the_default_grid_fits(name: str):
     assert reach - grid.voxel_mm[0] < half <= reach
     assert grid.voxel_mm == (scanner.voxel_mm, scanner.voxel_mm, scanner.ring_spacing_mm / 2)
     assert grid.shape[2] == scanner.planes
-    build_system(lines(scanner)[:2], replace(grid, shape=(*grid.shape[:2], 1)))  # its corners lie inside of the ring
+    build_system(lors(scanner)[:2], replace(grid, shape=(*grid.shape[:2], 1)))  # its corners lie inside of the ring
 
 
 def test_a_grid_to_order():

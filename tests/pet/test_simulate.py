@@ -13,7 +13,7 @@ from medjax.pet import projector, simulate
 from medjax.pet.acquisition import acquire
 from medjax.pet.grid import Grid, centres_mm
 from medjax.pet.psf import blur, gaussian_psf
-from medjax.pet.scanner import Scanner, coverage, lines
+from medjax.pet.scanner import Scanner, coverage, lors
 from medjax.pet.system import build_system
 from tests.pet.oracle import ellipse_image, ellipse_integrals
 
@@ -28,7 +28,7 @@ def disc(value: float = 1.0) -> np.ndarray:
 
 
 def chords(shift: float = 0.0) -> np.ndarray:
-    return ellipse_integrals(lines(SMALL, shift), 36.0, DISC)
+    return ellipse_integrals(lors(SMALL, shift), 36.0, DISC)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_simulation_is_not_the_reconstructions_matrix():
         for x, y, _ in [centres_mm(grid)]
     ]
     simulated = simulate.expected_trues(SMALL, blob[0].astype(np.float32), FINE, fwhm_mm=4.5)
-    system = build_system(lines(SMALL), COARSE)
+    system = build_system(lors(SMALL), COARSE)
     factors = simulate.factors(SMALL, system, 1.0)
     expected = factors * projector.project(system, blur(gaussian_psf(COARSE, 4.5), jnp.asarray(blob[1], jnp.float32)))
     difference = float(jnp.linalg.norm(expected - simulated) / jnp.linalg.norm(simulated))
@@ -143,7 +143,7 @@ def test_bad_count_levels_are_refused(trues: jax.Array, total: float, background
 
 
 def test_factors_are_scale_coverage_and_attenuation():
-    system = build_system(lines(SMALL), COARSE)
+    system = build_system(lors(SMALL), COARSE)
     mu = jnp.full(COARSE.shape, 0.0096, jnp.float32)
     with_mu, without = simulate.factors(SMALL, system, 0.25, mu), simulate.factors(SMALL, system, 0.25)
     np.testing.assert_allclose(without, 0.25 * coverage(SMALL)[..., None])
@@ -207,7 +207,7 @@ def test_an_image_without_activity_has_no_volume(make: Callable[[np.ndarray], np
 
 def test_a_noisy_acquisition_is_what_a_reconstruction_knows(trues):
     """Its model predicts the counts that were drawn: bin sums agree within Poisson's noise; and A^T 1 is right."""
-    system = build_system(lines(SMALL), COARSE)
+    system = build_system(lors(SMALL), COARSE)
     empty = jnp.zeros((SMALL.views, SMALL.bins, 3))
     template = acquire(system, empty, 1.0, 0.0, gaussian_psf(COARSE, 4.5))
     mu = np.repeat(0.0096 * ellipse_image(18, 4.0, DISC)[..., None], 3, axis=-1).astype(np.float32)

@@ -114,7 +114,7 @@ def test_entropies_are_scipy_s(classes):
         flips.identity_entropy(jnp.asarray(values)), entropy(q, axis=-1, base=classes - 1), atol=1e-5
     )
     np.testing.assert_allclose(flips.class_entropy(jnp.asarray(values)), entropy(p, axis=-1, base=classes), atol=1e-5)
-    np.testing.assert_allclose(flips.doubt(jnp.asarray(values)), 1 - p.max(-1), atol=1e-6)
+    np.testing.assert_allclose(flips.least_confidence(jnp.asarray(values)), 1 - p.max(-1), atol=1e-6)
 
 
 def test_risk_asks_for_the_name_only():
@@ -129,7 +129,7 @@ def test_nothing_is_nan_at_great_logits():
     for scale in (30.0, 1e4, 1e30):
         values = jnp.asarray(logits(4) * scale)
         values = values.at[:, 0, 0, 0].set(values.max() * 2)  # certain background, where p₁ + p₂ is 0
-        for risk in (flips.identity_entropy, flips.class_entropy, flips.doubt, flips.flip_risk):
+        for risk in (flips.identity_entropy, flips.class_entropy, flips.least_confidence, flips.flip_risk):
             found = np.asarray(risk(values))
             assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1 + 1e-6
     ruled_out = jnp.asarray(logits()).at[..., 2].set(-jnp.inf)
