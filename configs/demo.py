@@ -8,19 +8,19 @@ from ml_collections import ConfigDict
 
 
 def get_config(preset: str) -> ConfigDict:
-    """Sizes by preset; physics is the same in all."""
+    """Config of a preset; the physics is the same in all."""
     size, voxel_mm, planes = {"tiny": (32, 8.0, 7), "small": (128, 2.08625, 77), "paper": (256, 2.08625, 127)}[preset]
     return ConfigDict(
         {
-            "seed": 0,
+            "seed": 0,  # random seed of the noise
             "scan": {
                 "scanner": "mmr",
                 "tracer": "fdg",
                 "trues_per_mm3": 2.5,
-                "background": 0.5,  # share of the prompts
-                "resolution_mm": 4.5,  # FWHM
+                "background": 0.5,  # fraction of the prompts (randoms + scatter)
+                "resolution_mm": 4.5,  # FWHM of the point spread function
                 "planes": planes,
-                "centre_mm": (0.0, -18.0, 14.0),  # MNI
+                "center_mm": (0.0, -18.0, 14.0),  # scanner's centre in MNI space
             },
             "grid": {"size": size, "voxel_mm": voxel_mm},
             "osem": {"subsets": 21, "iterations": 3, "beta": 0.0, "post_filter_mm": 4.0},
@@ -30,11 +30,11 @@ def get_config(preset: str) -> ConfigDict:
                 "size": 96,
                 "voxel_mm": 2.5,
                 "trues_per_mm3": 10.0,
-                "steps": 4 if preset == "tiny" else 50,
-                "samples": 2 if preset == "tiny" else 8,
-                "dds_updates": 4,
-                "schedule_iterations": 20,
+                "steps": 4 if preset == "tiny" else 50,  # reverse diffusion steps
+                "samples": 2 if preset == "tiny" else 8,  # posterior samples that are averaged
+                "dds_updates": 4,  # data-consistency updates of a step
+                "schedule_iterations": 20,  # MLEM iterate whose likelihood is the last target
             },
-            "mr_map_em": {"subsets": 21, "iterations": 10, "beta": 60.0, "similar": 4},
+            "mr_map_em": {"subsets": 21, "iterations": 10, "beta": 60.0, "similar": 4},  # Bowsher neighbours,
         }
     )

@@ -1,7 +1,7 @@
-"""Flips against the strength of the tie between class and scene, and what predicts them (paper 2).
+"""Config of `label_flips`: label flips against the correlation of class and scene, and their prediction (paper 2).
 
 `medjax run label_flips:small`: drawn shapes, a small U-Net, three seeds; RESULTS.md has the time on two cores.
-`medjax sweep label_flips:small --over training.dro_rate=0.01,0.1`: all networks of both runs as two populations.
+`medjax sweep label_flips:small --over training.group_step_size=0.01,0.1`: all networks of both runs as two populations.
 `tiny`: for tests. `paper`: the published sizes and optimiser for an accelerator, with Waterbirds-Seg as its authors'
 script writes it (`--config.data.layout=waterbirds_seg --config.data.folder=…/correlation_{:g}`), COCO-CD
 (`--config.data.layout=coco_cd`, `folder` with train2017/ and val2017/, `annotations` with the three files), or any CSV
@@ -11,44 +11,44 @@ differs from the published training in its network (no ImageNet encoder) and has
 
 from ml_collections import ConfigDict
 
-PUBLISHED = (0.5, 0.95)  # the correlations whose manifests were published
+PUBLISHED = (0.5, 0.95)  # correlations whose manifests were published
 
 
 def get_config(preset: str) -> ConfigDict:
-    """Sizes by preset."""
+    """Config of a preset."""
     tiny, paper = preset == "tiny", preset == "paper"
     small = not (tiny or paper)
     return ConfigDict(
         {
-            "seed": 0,
-            "seeds": 5 if paper else 3 if small else 2,
-            "correlations": PUBLISHED if paper else (0.5, 0.75, 0.9, 0.95, 0.99) if small else (0.5, 0.9),
+            "seed": 0,  # first random seed
+            "seeds": 5 if paper else 3 if small else 2,  # number of seeds
+            "correlations": PUBLISHED if paper else (0.5, 0.75, 0.9, 0.95, 0.99) if small else (0.5, 0.9),  # ρ
             "methods": ("erm", "balanced", "group_dro", "cutmix"),
             "data": {"layout": "scenes", "folder": "", "annotations": ""},
-            "scenes": {  # drawn ones
+            "scenes": {  # simulated images
                 "kind": "lobes",  # or digits
-                "side": 512 if paper else 24 if small else 16,
-                "train": 1668 if paper else 800 if small else 48,
+                "side": 512 if paper else 24 if small else 16,  # pixels
+                "train": 1668 if paper else 800 if small else 48,  # number of images
                 "validation": 200 if paper else 160 if small else 16,
                 "test": 500 if paper else 400 if small else 40,
-                "amplitudes": (0.2, 0.6),  # of the lobes: the less, the more alike
-                "contrast": 1.5,
-                "noise": 0.1,
+                "amplitudes": (0.2, 0.6),  # of the lobes: the smaller, the more similar the classes
+                "contrast": 1.5,  # brightness of the shapes above the texture's mean
+                "noise": 0.1,  # standard deviation
             },
-            "population": {"strategy": "", "width": 0},  # loop, vmap, shard; members at once; default: of the backend
+            "population": {"strategy": "", "width": 0},  # loop, vmap or shard; networks at once; "", 0: automatic
             "model": {"widths": (32, 64, 128, 256, 512) if paper else (8, 16, 32) if small else (8, 8)},
             "training": {
-                "rate": 1e-4 if paper else 1e-2,
-                "cosine": not paper,  # to a tenth over the steps; else constant
+                "rate": 1e-4 if paper else 1e-2,  # learning rate of the first step
+                "cosine": not paper,  # learning rate falls to a tenth over the steps; else it is constant
                 "steps": 40_000 if paper else 1000 if small else 4,
-                "selection": "validation" if paper else "last",
+                "selection": "validation" if paper else "last",  # of the parameters to test
                 "batch": 8,
-                "every": 200 if paper else 50 if small else 2,  # steps between validations
-                "patience": 25,  # validations
-                "dro_rate": 0.01,
+                "validate_every": 200 if paper else 50 if small else 2,  # steps
+                "patience": 25,  # validations without improvement, then early stopping
+                "group_step_size": 0.01,  # step size η of GroupDRO's weights
             },
-            "cutmix": {"probability": 0.5, "smallest": 0.1, "largest": 0.4},
+            "cutmix": {"probability": 0.5, "min_fraction": 0.1, "max_fraction": 0.4},
             "flip_prone": (0.1, 0.5),  # an image is flip-prone if more of its foreground is flipped
-            "shown": {"correlation": 0.95 if not tiny else 0.9, "images": 6 if small else 3},
+            "figures": {"correlation": 0.95 if not tiny else 0.9, "images": 6 if small else 3},
         }
     )

@@ -6,13 +6,13 @@
 
 from ml_collections import ConfigDict
 
-from configs._pet import base
+from configs.pet_common import base
 
 
 def get_config(preset: str) -> ConfigDict:
-    """`base`, and how many realisations and seeds."""
+    """Config of a preset: `base`, and the numbers of noise realisations and of posterior samples."""
     tiny = preset == "tiny"
-    config = base(preset, averaged="dds")
-    config.noise = ConfigDict({"realisations": 2 if tiny else 20})  # of the bias–deviation curves
-    config.posterior = ConfigDict({"seeds": 3 if tiny else 25})
+    config = base(preset, mean_of_samples="dds")
+    config.noise = ConfigDict({"realizations": 2 if tiny else 20})  # of the bias–deviation curves
+    config.posterior = ConfigDict({"seeds": 3 if tiny else 25})  # posterior samples of one scan
     return config

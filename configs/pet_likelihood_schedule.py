@@ -3,30 +3,32 @@
 `medjax run pet_likelihood_schedule:small`: slices, the shipped prior, 50 steps; RESULTS.md has the time on two cores.
 `tiny`: for tests. `paper`: more heads and realisations, 100 steps, for an accelerator; it has not been run yet.
 
-`--config.other_brain=DIR` adds a test out of the family: DIR holds t1.nii.gz and labels.nii.gz (FreeSurfer's numbers).
+`--config.other_brain=DIR` adds an out-of-distribution test: DIR holds t1.nii.gz and labels.nii.gz (FreeSurfer's
+numbers).
 """
 
 from ml_collections import ConfigDict
 
-from configs._pet import base
+from configs.pet_common import base
 
 
 def get_config(preset: str) -> ConfigDict:
-    """`base`, with supervised methods to train, a volume and another brain."""
+    """Config of a preset: `base`, with supervised methods to train, a volume and another brain."""
     tiny, paper = preset == "tiny", preset == "paper"
-    config = base(preset, averaged="likelihood_schedule")
+    config = base(preset, mean_of_samples="likelihood_schedule")
     config.training = ConfigDict(
         {
-            "heads": 2 if tiny else 400 if paper else 48,
+            "heads": 2 if tiny else 400 if paper else 48,  # number of training heads
             "batch": 2 if tiny else 8,
-            "unet_steps": 2 if tiny else 20000 if paper else 800,
+            "unet": {"widths": (8, 16) if tiny else (16, 32, 64), "attention": () if tiny else (2,)},  # behind OSEM
+            "unet_steps": 2 if tiny else 20000 if paper else 800,  # training steps
             "unrolled_steps": 2 if tiny else 5000 if paper else 200,
-            "rate": 2e-3,  # Adam's largest
+            "rate": 2e-3,  # Adam's peak learning rate
         }
     )
     config.population = ConfigDict({"strategy": "", "width": 0})  # of networks trained together; the backend's default
     config.volume = ConfigDict(
         {"planes": 9 if tiny else 63, "head": 0, "trues_per_mm3": 10.0, "iterations": 4.0 if tiny else 20.0}
     )
-    config.other_brain = ""
+    config.other_brain = ""  # folder of another brain; "": none
     return config

@@ -3,8 +3,9 @@
 A 2-D score prior of FDG-like brain slices is sampled given low-count scans of heads it has never seen: by editing the
 score (PET-Naive), by differentiating through the network (DPS), by data steps from the denoised image (DDS), and by
 the damped gradient steps of the paper (DDS-δ). Against them stand OSEM, MAP-EM with quadratic and patch-based
-penalties and BSREM, all tuned alike on validation scans. Then bias against standard deviation over realisations, and
-over seeds of the sampler an uncertainty map, with the question that such a map must answer: does it cover the truth?
+penalties and BSREM, all tuned in the same way on validation scans. Then bias against standard deviation over
+realisations, and over seeds of the sampler an uncertainty map, with the question that such a map must answer: does it
+cover the truth?
 """
 
 from collections.abc import Sequence
@@ -15,42 +16,44 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.pet import comparison, subjects, summary
-from experiments.pet.comparison import TESTED, Session, Study
+from experiments.pet.comparison import TEST_SEED, Study, StudyInputs
 from experiments.pet.methods import title
-from medjax.diffusion.posterior import coverage, summarise
+from medjax.diffusion.posterior import coverage, summarize
 from medjax.errors import MedjaxError
 from medjax.metrics.image import bias_and_standard_deviation, nrmse
 from medjax.report.figures import curves, montage
 from medjax.report.html import Figure, Section, Table
-from medjax.running.experiment import Result, attempts, run_module
+from medjax.running.experiment import Result, results_or_errors, run_module
 from medjax.running.workdir import WorkDir, save_figure
 
 METHODS = ("osem", "map_em", "patch_map_em", "bsrem", "naive", "dps", "dds", "dds_delta")
-CURVES = ("osem", "map_em", "dds", "dds_delta")  # bias against deviation, along the first knob
-SAMPLERS = ("dds", "dds_delta")  # of which many seeds are drawn
-LEVELS = (0.5, 0.8, 0.9)  # of the intervals whose coverage is counted
-TRACED = ("seed",)  # what members of a population may differ in
+BIAS_METHODS = ("osem", "map_em", "dds", "dds_delta")  # bias against deviation, along the first hyper-parameter
+POSTERIOR_METHODS = ("dds", "dds_delta")  # methods of which many posterior samples are drawn
+CREDIBLE_LEVELS = (0.5, 0.8, 0.9)  # probabilities of the credible intervals
+TRACED = ("seed",)  # config keys in which members of a population may differ
 
 
 def run(config: ConfigDict, work: WorkDir, *, denoiser: Any = None) -> Result:
-    """Tune, reconstruct, judge; then bias and deviation, and what many seeds say. `denoiser`: see `sessions`."""
-    return _study(config, *comparison.sessions([config], [work], denoiser))
+    """Tune, reconstruct and compare the methods; then bias, SD and uncertainty. `denoiser`: see `study_inputs`."""
+    return _study(config, *comparison.study_inputs([config], [work], denoiser))
 
 
 def population(
     configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, denoiser: Any = None
 ) -> list[Result | MedjaxError]:
-    """The studies one after the other; what is compiled serves all."""
-    return attempts(_study, configs, comparison.sessions(configs, works, denoiser))
+    """Run the studies one after the other; compiled programs serve all."""
+    return results_or_errors(_study, configs, comparison.study_inputs(configs, works, denoiser))
 
 
-def _study(config: ConfigDict, session: Session) -> Result:
-    lowest, lesions, seeds, test = min(session.levels), config.scan.lesions, config.posterior.seeds, config.test
-    study = comparison.run_study(config, session, METHODS)
-    noise, noise_figure = _bias_and_deviation(study, lowest, config.noise.realisations, lesions)
+def _study(config: ConfigDict, inputs: StudyInputs) -> Result:
+    lowest, lesions, seeds, test = min(inputs.levels), config.scan.lesions, config.posterior.seeds, config.test
+    study = comparison.run_study(config, inputs, METHODS)
+    noise, noise_figure = _bias_and_deviation(study, lowest, config.noise.realizations, lesions)
     certain, figures, table = _posterior(study, lowest, seeds)
     sections = [
-        Section("Bias and deviation", "Along each method's first knob, at the lowest counts.", [noise_figure]),
+        Section(
+            "Bias and deviation", "Along each method's first hyper-parameter, at the lowest counts.", [noise_figure]
+        ),
         Section("Uncertainty", f"{seeds} seeds on one scan.", figures, table),
     ]
     published = (
@@ -59,58 +62,60 @@ def _study(config: ConfigDict, session: Session) -> Result:
     )
     heading = "Conditional diffusion sampling at low counts"
     found = noise | certain
-    return summary.summarise(study, heading, published, found, sections, test.heads, lesions, test.realisations)
+    return summary.summarize(study, heading, published, found, sections, test.heads, lesions, test.realizations)
 
 
-def _bias_and_deviation(study: Study, level: float, realisations: int, lesions: int) -> tuple[dict[str, float], Figure]:
-    """Normalised bias and deviation of realisations of one scan, for each value of a method's first knob."""
-    session = study.session
-    cases = session.scans("noise", lambda: subjects.held_out(session.setup, TESTED, 1, lesions), realisations)
+def _bias_and_deviation(study: Study, level: float, realizations: int, lesions: int) -> tuple[dict[str, float], Figure]:
+    """Normalised bias and deviation of realisations of one scan, for each value of a method's first hyper-parameter."""
+    inputs = study.inputs
+    cases = inputs.scans("noise", lambda: subjects.held_out_subjects(inputs.setup, TEST_SEED, 1, lesions), realizations)
     cases = cases.at_level(level)
     metrics: dict[str, float] = {}
     series: dict[str, np.ndarray] = {}
     axis = np.linspace(0, 0.6, 61)  # of deviation: each curve is interpolated on it, between its own ends
-    for name in CURVES:
-        method, best = study.methods[name], study.tuned[name].best[level]
-        knob, values = next(iter(method.grid.items()))
+    for name in BIAS_METHODS:
+        method, best = study.methods[name], study.tunings[name].best[level]
+        hyperparameter, values = next(iter(method.grid.items()))
         points = []
         for value in values:
-            knobs = {level: best | {knob: value}}
-            done = session.reconstruct(f"noise_{name}_{value:g}", method.run, cases, knobs)
-            found = bias_and_standard_deviation(done.image, cases.truth[0], cases.mask[0], cases.white[0])
-            points.append((float(found.normalised_deviation), float(found.normalised_bias)))
+            hyperparameters = {level: best | {hyperparameter: value}}
+            done = inputs.reconstruct(f"noise_{name}_{value:g}", method.run, cases, hyperparameters)
+            result = bias_and_standard_deviation(done.image, cases.truth[0], cases.mask[0], cases.white[0])
+            points.append((float(result.normalized_deviation), float(result.normalized_bias)))
             metrics[f"noise_deviation/{name}/{value:g}"], metrics[f"noise_bias/{name}/{value:g}"] = points[-1]
         deviation, bias = np.array(sorted(points)).T
         series[title(name)] = np.interp(axis, deviation, bias, np.nan, np.nan)
     drawn = curves(axis, series, "standard deviation / mean in white matter", "normalised bias in the brain")
-    return metrics, Figure(save_figure(session.work, "bias", drawn), f"{level:g} trues/mm³, one head.")
+    return metrics, Figure(save_figure(inputs.work, "bias", drawn), f"{level:g} trues/mm³, one head.")
 
 
 def _posterior(study: Study, level: float, seeds: int) -> tuple[dict[str, float], list[Figure], Table]:
     """Mean, deviation and coverage over seeds, on the first scan of a count level."""
-    session, one = study.session, study.cases.at_level(level).where([0])
+    inputs, one = study.inputs, study.cases.at_level(level).select([0])
     truth, mask = jnp.asarray(one.truth[0]), jnp.asarray(one.mask[0])
-    affine = np.diag([*session.setup.grid.voxel_mm, 1.0])
+    affine = np.diag([*inputs.setup.grid.voxel_mm, 1.0])
     metrics: dict[str, float] = {}
     figures: list[Figure] = []
     rows: list[list[Any]] = []
-    for name in SAMPLERS:
-        run, best = study.methods[name].run, study.tuned[name].best
-        samples = jnp.asarray(session.reconstruct(f"seeds_{name}", run, one.repeated(seeds), best).image)
-        posterior = summarise(samples)
-        covered = np.asarray(coverage(samples, truth, mask, jnp.asarray(LEVELS))).tolist()
-        metrics |= {f"coverage/{name}/{interval:g}": value for interval, value in zip(LEVELS, covered, strict=True)}
+    for name in POSTERIOR_METHODS:
+        run, best = study.methods[name].run, study.tunings[name].best
+        samples = jnp.asarray(inputs.reconstruct(f"seeds_{name}", run, one.repeat(seeds), best).image)
+        posterior = summarize(samples)
+        covered = np.asarray(coverage(samples, truth, mask, jnp.asarray(CREDIBLE_LEVELS))).tolist()
+        metrics |= {
+            f"coverage/{name}/{interval:g}": value for interval, value in zip(CREDIBLE_LEVELS, covered, strict=True)
+        }
         metrics[f"nrmse_of_mean/{name}"] = float(nrmse(posterior.mean, truth, mask))
         metrics[f"nrmse_of_sample/{name}"] = float(np.mean([float(nrmse(image, truth, mask)) for image in samples]))
-        metrics[f"sample_variation/{name}"] = float(jnp.mean(posterior.variation, where=mask))
+        metrics[f"coefficient_of_variation/{name}"] = float(jnp.mean(posterior.coefficient_of_variation, where=mask))
         shown = {
             "Truth": truth, "one sample": samples[0], "mean": posterior.mean,
             "standard deviation": posterior.standard_deviation, "|mean − truth|": jnp.abs(posterior.mean - truth),
         }  # fmt: skip
         drawn = montage({k: np.asarray(v) for k, v in shown.items()}, affine, note=f"{title(name)}, {seeds} seeds")
-        figures.append(Figure(save_figure(session.work, f"uncertainty_{name}", drawn), f"{title(name)}."))
+        figures.append(Figure(save_figure(inputs.work, f"uncertainty_{name}", drawn), f"{title(name)}."))
         rows.append([title(name), *(round(value, 3) for value in covered)])
-    header = ["truth inside the interval of", *(f"{interval:.0%}" for interval in LEVELS)]
+    header = ["truth inside the interval of", *(f"{interval:.0%}" for interval in CREDIBLE_LEVELS)]
     note = "Fraction of the brain's voxels; a calibrated posterior has the interval's own level."
     return metrics, figures, Table(header, rows, note)
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, synced, then renamed."""
+"""Atomic file writing: files are written under a temporary name, synced, then renamed."""
 
 import csv
 import io
@@ -8,17 +8,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-PART = ".medjax-part"
+TEMPORARY_SUFFIX = ".medjax-part"  # name ending of a file until it is complete
 
 
 @contextmanager
 def replacing(path: Path) -> Generator[BinaryIO, None, None]:
-    """A binary file that becomes `path` when the block ends well; else `path` is as it was and nothing is left over.
+    """Atomically replace a file: yields a binary file that becomes `path` when the block succeeds.
+
+    Otherwise `path` is as it was and nothing is left over.
 
     Raises:
         OSError: it cannot be written (disk full, no permission); it names `path`.
     """
-    part = path.with_name(f".{path.name}{PART}")
+    part = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
         with part.open("wb") as file:
             yield file
@@ -35,21 +37,21 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`text` as UTF-8 at `path`, whole or not at all. Raises OSError as `replacing` does."""
+    """Write a text file as UTF-8, whole or not at all. Raises OSError as `replacing` does."""
     with replacing(path) as file:
         file.write(text.encode())
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table at `path`, whole or not at all. Raises OSError as `replacing` does."""
+    """Write a CSV file, whole or not at all. Raises OSError as `replacing` does."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_text(path, text.getvalue())
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left under `folder`. Call it only while no other process writes there."""
-    for part in folder.rglob(f".*{PART}"):
+    """Delete temporary files of interrupted writers. Call it only while no other process writes in `folder`."""
+    for part in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         part.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Errors a user can mend: one line each; the command line prints them without a traceback and exits with 2."""
+"""Errors that a user can correct: one line each; the command line prints them without a traceback and exits with 2."""
 
 
 class MedjaxError(ValueError):
@@ -18,5 +18,5 @@ class WorkdirError(MedjaxError):
 
 
 def type_and_message(error: Exception) -> str:
-    """`KeyError: 'width'`, to be told within one line: the type of what a user's part raised, and its first line."""
+    """Type and first line of an error, such as `KeyError: 'width'`, for a message of one line."""
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])

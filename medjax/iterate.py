@@ -1,4 +1,4 @@
-"""Iterative methods are Algorithms, and three drivers run every one of them.
+"""Iterative algorithms (init, step), and the drivers that run them: scan, repeat, loop.
 
     step(algorithm, state)         one step, jitted: the program that `loop` runs, to the bit
     scan(algorithm, state, n)      n steps by `lax.scan`, Info stacked; n is static
@@ -8,7 +8,7 @@
     init(…)               → State             what the next step needs; `state.step` counts the steps made
     step(State, *inputs)  → State, Info       Info is what a reader wants to see
 
-A State is all that a method needs to go on: give one back, and it resumes. A random method keeps its key in the State
+A State is all that a method needs to continue: from a saved one it resumes. A random method keeps its key in the State
 and draws step n with `fold_in(key, n)`, so that a resumed run is the run that was not interrupted.
 
 Where a method's data are arrays, init and step are `jax.tree_util.Partial`s of module-level functions. The pair is then
@@ -34,7 +34,7 @@ from medjax.errors import DataError
 
 
 class Algorithm(NamedTuple):
-    """An iterative method: two pure functions."""
+    """An iterative algorithm: two pure functions, init and step."""
 
     init: Callable[..., Any]
     step: Callable[..., tuple[Any, Any]]
@@ -45,8 +45,7 @@ class Algorithm(NamedTuple):
 class StaticPartial:
     """A `functools.partial` of hashable arguments that equals another one built equally.
 
-    `jit` finds again what it compiled for an equal one, so a step made of a network and settings is compiled once,
-    however often it is made.
+    `jit` reuses what it compiled for an equal one, so a step made of a network and settings is compiled once.
     """
 
     function: Callable[..., Any]
@@ -59,7 +58,7 @@ class StaticPartial:
 
 
 def static_partial(function: Callable[..., Any], *arguments: Hashable, **keywords: Hashable) -> StaticPartial:
-    """`function` with these hashable arguments bound: see `StaticPartial`."""
+    """Bind hashable arguments to a function: see `StaticPartial`."""
     return StaticPartial(function, arguments, tuple(sorted(keywords.items())))
 
 
@@ -69,27 +68,27 @@ def step(algorithm: Algorithm, state: PyTree, *inputs: PyTree) -> tuple[PyTree, 
 
 
 def scan(algorithm: Algorithm, state: PyTree, n: int, inputs: PyTree = None) -> tuple[PyTree, PyTree]:
-    """The state after `n` more steps, and the Info of each, stacked.
+    """Run `n` steps by `lax.scan`: the last State, and the Info of each step, stacked.
 
-    `inputs`, if there are any, have a leading axis of `n`: step k is given the k-th of them.
+    `inputs`, if there are any, have a leading axis of `n`: step k gets the k-th of them.
     """
 
-    def body(state: PyTree, given: PyTree) -> tuple[PyTree, PyTree]:
-        return algorithm.step(state, *(() if inputs is None else (given,)))
+    def body(state: PyTree, own: PyTree) -> tuple[PyTree, PyTree]:
+        return algorithm.step(state, *(() if inputs is None else (own,)))
 
     return jax.lax.scan(body, state, inputs, length=n)
 
 
 def repeat(algorithm: Algorithm, state: PyTree, n: int | Int[Array, ""]) -> PyTree:
-    """The state after `n` more steps; `n` may be traced, so that it can be tuned without compiling anew."""
+    """Run `n` steps: the last State; `n` may be traced, so that it can be tuned without compiling anew."""
     return jax.lax.fori_loop(0, n, lambda _, state: algorithm.step(state)[0], state)
 
 
 def require_finite(state: PyTree, info: PyTree, step: int) -> None:
-    """Pass a state without NaN and infinities, and an Info without NaN.
+    """Check that a State is finite and that an Info has no NaN.
 
     Raises:
-        DataError: there is one; the message has its name and the step.
+        DataError: it is not; the message has the name of the value and the step.
     """
     bad = [
         *_names_of(state, jax.device_get(_finite(state))),
@@ -111,18 +110,18 @@ def loop(
     save: Callable[[PyTree, int], Any] | None = None,
     donate: bool = False,
 ) -> Iterator[tuple[PyTree, PyTree]]:
-    """Yield the state and the stacked Infos (NumPy) of each `every` steps and after the last of `n` more steps.
+    """Run `n` steps on the host: yields the State and stacked Infos (NumPy) each `every` steps and after the last.
 
     Args:
-        inputs: what step number k is given, a function of k; k goes on from `state.step`.
+        inputs: number of a step → its inputs; numbers continue from `state.step`.
         progress: wraps the range of step numbers, such as `running.progress.track`.
         check: is called with state, Infos and the number of steps made before they are yielded, and raises.
         save: is called with the state and the number of steps made after that, to keep a checkpoint.
-        donate: a step reuses the memory of the state before it: a yielded state is gone with the next step. Copy what
-            you keep of it.
+        donate: a step reuses the memory of the state before it: a yielded state is invalid after the next step.
+            Copy what you keep of it.
 
     Raises:
-        DataError: `every` is below 1, or what `check` finds: then the state that was yielded last, or saved, is good.
+        DataError: `every` is below 1, or `check` fails: the state that was yielded or saved last is then good.
     """
     if every < 1:
         raise DataError(f"every: {every}; expected 1 or more steps")
@@ -146,7 +145,7 @@ def loop(
 
 
 def last(states: Iterable[tuple[PyTree, PyTree]], state: PyTree) -> PyTree:
-    """The state that a `loop` yields last; `state` if it makes no step."""
+    """Last State that a `loop` yields; `state` if it makes no step."""
     for reached, _ in states:
         state = reached
     return state

@@ -1,10 +1,10 @@
-"""What reconstruction and guidance ask of a likelihood, what follows from that, and the Gaussian likelihood.
+"""Likelihoods: the protocol that reconstruction and guidance take, steps that follow from it, and the Gaussian one.
 
 A `Likelihood` needs three methods: `expected`, `deviance` and `gradient`. It may have better ones of its own for what
 follows from these, and the free functions below use them where they exist:
 
-    update(likelihood, image)                        a step that raises the likelihood (for counts: EM)
-    precondition(likelihood, image, direction)       a direction in units in which a step of 1 is a safe one
+    update(likelihood, image)                        a step that increases the likelihood (for counts: EM)
+    precondition(likelihood, image, direction)       a direction scaled such that a step of 1 does not overshoot
     proximal(likelihood, image, anchor, weight)      a step on log-likelihood − ½ Σ weight (x − anchor)²
 
 `medjax.pet.acquisition.Acquisition` is the Poisson likelihood of counts; `Gaussian` is for denoising, inpainting, CT.
@@ -20,46 +20,46 @@ from jaxtyping import Array, Float, PyTree, Scalar
 
 from medjax.errors import ConfigError
 
-METHODS = ("expected", "deviance", "gradient")
-SEARCH_STEPS = 40  # of a line search: halvings at worst
+REQUIRED_METHODS = ("expected", "deviance", "gradient")
+LINE_SEARCH_STEPS = 40  # halvings at worst
 
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """p(data | image). Arrays are pytree leaves."""
+    """Protocol of a likelihood p(data | image). Arrays are pytree leaves."""
 
     def expected(self, image: Array) -> Array:
-        """The data that the image predicts; affine in the image."""
+        """Expected data of the image; affine in it."""
         ...
 
     def deviance(self, expected: Array) -> Scalar:
-        """The log-likelihood's distance from its largest possible value, ≥ 0, convex in what is expected."""
+        """Deviance: the log-likelihood's distance from its largest possible value, ≥ 0, convex in the expected data."""
         ...
 
     def gradient(self, image: Array) -> Array:
-        """∂ log-likelihood / ∂ image."""
+        """Gradient ∂ log-likelihood / ∂ image."""
         ...
 
 
 def require(likelihood: Any, use: str) -> None:
-    """Pass a likelihood, as a pytree: what compiled programs can be given.
+    """Check that an object is a likelihood and a pytree, as compiled programs need.
 
     Raises:
-        ConfigError: it lacks a method, or is no pytree; the message names the `use`.
+        ConfigError: it lacks a method, or is not a pytree; the message names the `use`.
     """
     name = type(likelihood).__name__
-    if missing := [method for method in METHODS if not callable(getattr(likelihood, method, None))]:
-        raise ConfigError(f"{use} needs a likelihood with {', '.join(METHODS)}; {name} has no {missing[0]}")
+    if missing := [method for method in REQUIRED_METHODS if not callable(getattr(likelihood, method, None))]:
+        raise ConfigError(f"{use} needs a likelihood with {', '.join(REQUIRED_METHODS)}; {name} has no {missing[0]}")
     if jax.tree_util.all_leaves([likelihood]):
         raise ConfigError(
-            f"{use} needs a likelihood that is a pytree; {name} is none: jax.tree_util.register_dataclass makes it one"
+            f"{use} needs a likelihood that is a pytree; {name} is not: jax.tree_util.register_dataclass makes it one"
         )
 
 
 def update(likelihood: Likelihood, image: Array, expected: Array | None = None) -> Array:
-    """One step that raises the log-likelihood; `expected`, if known, saves its computation.
+    """One step that increases the log-likelihood; `expected`, if known, saves its computation.
 
-    The likelihood's own `update`, or a step along its gradient to the least deviance on that line. Expected data are
+    The likelihood's own `update`, or a step along its gradient to the smallest deviance on that line. Expected data are
     affine in the image, so the search costs one projection.
     """
     own = getattr(likelihood, "update", None)
@@ -71,10 +71,10 @@ def update(likelihood: Likelihood, image: Array, expected: Array | None = None) 
 
 
 def precondition(likelihood: Likelihood, image: Array, direction: Array) -> Array:
-    """`direction` in units in which a step of 1 is a safe one.
+    """Precondition a `direction`: scale it such that a step of 1 does not overshoot.
 
     The likelihood's own `precondition`, or α · direction with α = ‖d‖² / dᵀ H d, H the deviance's Hessian, and no more
-    than reaches the least deviance on that line: along the gradient of a quadratic likelihood both are the same.
+    than reaches the smallest deviance on that line: along the gradient of a quadratic likelihood both are the same.
     """
     own = getattr(likelihood, "precondition", None)
     if own is not None:
@@ -83,14 +83,21 @@ def precondition(likelihood: Likelihood, image: Array, direction: Array) -> Arra
     zero = jnp.zeros((), image.dtype)
     slope, bend = _derivatives(misfit, zero)
     curved = jnp.sum(direction**2) / jnp.where(bend > 0, bend, 1)
-    most = jnp.where(slope < 0, _line_search(misfit, zero), jnp.where(bend > 0, curved, 0))
-    return jnp.where(bend > 0, jnp.minimum(curved, most), most) * direction
+    bound = jnp.where(slope < 0, _line_search(misfit, zero), jnp.where(bend > 0, curved, 0))
+    return jnp.where(bend > 0, jnp.minimum(curved, bound), bound) * direction
 
 
 def proximal(likelihood: Likelihood, image: Array, anchor: Array, weight: Any, expected: Array | None = None) -> Array:
-    """One step that raises log-likelihood − ½ Σ weight (image − anchor)².
+    """Proximal step, which increases log-likelihood − ½ Σ weight (image − anchor)².
 
     The likelihood's own `proximal`, or a step along the gradient of that sum to its maximum on the line.
+
+    Args:
+        likelihood: likelihood of the data.
+        image: image to start from.
+        anchor: image of the proximal term.
+        weight: weight of the proximal term, a number or one a voxel.
+        expected: data of `image`, if known: saves their computation.
     """
     own = getattr(likelihood, "proximal", None)
     if own is not None:
@@ -132,41 +139,44 @@ def _line_search(misfit: Callable[[Scalar], Scalar], zero: Scalar) -> Scalar:
         return low, high, jnp.where((bend > 0) & (newton > low) & (newton < high), newton, (low + high) / 2)
 
     high = jax.lax.while_loop(lambda alpha: falls(alpha) & (alpha < 1e30), lambda alpha: 4 * alpha, zero + 1)
-    low, _, alpha = jax.lax.fori_loop(0, SEARCH_STEPS, body, (zero, high, high / 2))
+    low, _, alpha = jax.lax.fori_loop(0, LINE_SEARCH_STEPS, body, (zero, high, high / 2))
     return jnp.where(misfit(alpha) < misfit(low), alpha, low)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Gaussian:
-    """data ~ N(A image, noise² I) for a linear A. `curvature` is any bound on the largest eigenvalue of Aᵀ A."""
+    """Gaussian likelihood data ~ N(A image, noise² I) of a linear A.
+
+    `noise` is a standard deviation, `curvature` any bound on the largest eigenvalue of Aᵀ A.
+    """
 
     data: Float[Array, "..."]
     noise: Float[Array, ""] | float
-    operator: PyTree = None  # whatever forward and adjoint need to know
-    curvature: Float[Array, ""] | float = 1.0
+    operator: PyTree = None  # argument of forward and adjoint
+    curvature: Float[Array, ""] | float = 1.0  # bound on the largest eigenvalue of Aᵀ A
     forward: Callable = field(default=lambda operator, image: image, metadata={"static": True})
     adjoint: Callable = field(default=lambda operator, data: data, metadata={"static": True})
 
     def expected(self, image: Float[Array, "..."]) -> Float[Array, "..."]:
-        """A x."""
+        """Expected data A x."""
         return self.forward(self.operator, image)
 
     def deviance(self, expected: Float[Array, "..."]) -> Scalar:
-        """½ ‖data − A x‖² / noise²."""
+        """Deviance ½ ‖data − A x‖² / noise²."""
         return jnp.sum((expected - self.data) ** 2) / (2 * self.noise**2)
 
     def gradient(self, image: Float[Array, "..."], expected: Float[Array, "..."] | None = None) -> Float[Array, "..."]:
-        """Aᵀ(data − A x) / noise²."""
+        """Gradient Aᵀ(data − A x) / noise²."""
         expected = self.expected(image) if expected is None else expected
         return self.adjoint(self.operator, self.data - expected) / self.noise**2
 
     def precondition(self, image: Float[Array, "..."], direction: Float[Array, "..."]) -> Float[Array, "..."]:
-        """noise² / curvature · direction: a gradient step so long never overshoots."""
+        """Preconditioned direction noise² / curvature · direction: a gradient step of that length never overshoots."""
         return self.noise**2 / self.curvature * direction
 
     def update(self, image: Float[Array, "..."], expected: Float[Array, "..."] | None = None) -> Float[Array, "..."]:
-        """A gradient step: x + Aᵀ(data − A x) / curvature."""
+        """Gradient step x + Aᵀ(data − A x) / curvature."""
         return image + self.precondition(image, self.gradient(image, expected))
 
     def proximal(
@@ -176,6 +186,6 @@ class Gaussian:
         weight: Float[Array, "..."] | float,
         expected: Float[Array, "..."] | None = None,
     ) -> Float[Array, "..."]:
-        """argmax of the quadratic that touches the log-likelihood from below, − ½ weight (x − anchor)²."""
+        """Proximal step: argmax of the quadratic minorant of the log-likelihood − ½ weight (x − anchor)²."""
         stiffness = self.curvature / self.noise**2
         return (stiffness * self.update(image, expected) + weight * anchor) / (stiffness + weight)

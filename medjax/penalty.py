@@ -1,4 +1,4 @@
-"""Penalties: what an algorithm asks of one, and those on differences between neighbouring voxels.
+"""Penalties (regularisation, priors): their protocol, and penalties on differences between neighbouring voxels.
 
 A `Penalty` has `value(x)` and `gradient(x)`, without its weight, and, where it has one, `surrogate(x)` (De Pierro's
 separable bound, for MAP-EM) and `curvature(x)` (the Hessian's diagonal). Any function of x becomes one by
@@ -7,7 +7,7 @@ separable bound, for MAP-EM) and `curvature(x)` (the Hessian's diagonal). Any fu
 A sum over pairs of neighbours j, k with weights w ∝ 1 / distance:
 
     Quadratic(neighbours(…))            ½ w (xⱼ − xₖ)²
-    Quadratic(bowsher(…, MR))           the same, with w = 0 unless the MR image says that j and k are alike
+    Quadratic(bowsher(…, MR))           the same, with Bowsher weights: w = 0 unless j and k are similar in the MR image
     Patch(neighbours(…), delta)         w ψ(t), t the distance of the patches around j and k
     RelativeDifference(neighbours(…))   w (xⱼ − xₖ)² / (xⱼ + xₖ + γ |xⱼ − xₖ| + ε)
 
@@ -26,23 +26,24 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Scalar
 
 from medjax.errors import ConfigError, DataError
+from medjax.one_program import one_program
 
 
 @runtime_checkable
 class Penalty(Protocol):
-    """R(x), to be weighted by the algorithm that takes it. Arrays are pytree leaves."""
+    """Protocol of a penalty R(x), which an algorithm multiplies by its weight. Arrays are pytree leaves."""
 
     def value(self, image: Array) -> Scalar:
-        """R(x)."""
+        """Value of the penalty R(x)."""
         ...
 
     def gradient(self, image: Array) -> Array:
-        """∂ R / ∂ x."""
+        """Gradient ∂ R / ∂ x."""
         ...
 
 
 def require(penalty: Any, use: str, *methods: str) -> None:
-    """Pass a penalty that has the methods that `use` needs.
+    """Check that a penalty has the methods that `use` needs.
 
     Raises:
         ConfigError: it lacks one; the message names both.
@@ -57,35 +58,35 @@ def require(penalty: Any, use: str, *methods: str) -> None:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FunctionPenalty:
-    """Any function of the image, with the gradient by automatic differentiation."""
+    """Penalty of any function of the image, with its gradient by automatic differentiation."""
 
     function: Callable[[Array], Scalar]  # a `Partial`
 
     def value(self, image: Float[Array, "*space"]) -> Scalar:
-        """The function's value."""
+        """Value of the function."""
         return self.function(image)
 
     def gradient(self, image: Float[Array, "*space"]) -> Float[Array, "*space"]:
-        """Its derivative."""
+        """Gradient of the function."""
         return jax.grad(self.function)(image)
 
 
 def from_function(function: Callable[[Array], Scalar]) -> FunctionPenalty:
-    """The penalty of a function of the image; a `jax.tree_util.Partial` keeps its arrays traced."""
+    """Penalty from a function of the image; a `jax.tree_util.Partial` keeps its arrays traced."""
     return FunctionPenalty(function if isinstance(function, Partial) else Partial(function))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Neighbours:
-    """Pairs of neighbours and their weights; 0 where a pair would leave the image."""
+class Neighbors:
+    """Pairs of neighbouring voxels and their weights, 0 where a pair would leave the image."""
 
     weights: Float[Array, "*stack offset x y z"]
     offsets: tuple[tuple[int, int, int], ...] = field(metadata={"static": True})
 
 
-def neighbours(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> Neighbours:
-    """All pairs in a 3 × 3 × 3 neighbourhood (3 × 3 in a single slice), weighted by 1 / distance.
+def neighbors(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> Neighbors:
+    """Pairs of neighbouring voxels in a 3 × 3 × 3 neighbourhood (3 × 3 in a single slice), weighted by 1 / distance.
 
     The weights around a voxel inside add up to 1, so that a penalty's strength does not depend on the neighbourhood.
     """
@@ -95,15 +96,14 @@ def neighbours(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]
     weight = weight / (2 * weight.sum())
     inside = np.pad(np.ones(shape), 1)
     there = [inside[tuple(slice(1 + i, 1 + i + n) for i, n in zip(o, shape, strict=True))] for o in offsets]
-    return Neighbours(jnp.asarray(np.stack([w * t for w, t in zip(weight, there, strict=True)])), offsets)
+    return Neighbors(jnp.asarray(np.stack([w * t for w, t in zip(weight, there, strict=True)])), offsets)
 
 
-def bowsher(plain: Neighbours, guide: Float[Array, "x y z"], similar: int = 4) -> Neighbours:
-    """Keep, for each voxel, the `similar` neighbours whose `guide` (MR) value is nearest to its own; symmetrised.
+def bowsher(pairs: Neighbors, guide: Float[Array, "x y z"], similar: int = 4) -> Neighbors:
+    """Bowsher weights: for each voxel, the `similar` neighbours nearest to it in the anatomical `guide` (MR) image.
 
-    The weight of a pair is the mean of what its two voxels say, so the penalty has a gradient and De Pierro's form
-    holds. Neighbours that are equally near share what is left to choose: a flat region is smoothed alike in all
-    directions.
+    Symmetrised: the weight of a pair is the mean of those of its two voxels, so the penalty has a gradient and De
+    Pierro's form holds. Neighbours that tie get equal fractions: a flat region is smoothed equally in all directions.
 
     Raises:
         DataError: shapes differ, a guide value is not finite, or `similar` is not between 1 and the number of
@@ -112,37 +112,38 @@ def bowsher(plain: Neighbours, guide: Float[Array, "x y z"], similar: int = 4) -
     Source: Bowsher et al., IEEE Nuclear Science Symposium Conference Record, 2004; symmetrised as in Schramm et al.
     2018.
     """
-    if guide.shape != plain.weights.shape[1:]:
-        raise DataError(f"guide image: shape {guide.shape}; expected {plain.weights.shape[1:]}")
+    if guide.shape != pairs.weights.shape[1:]:
+        raise DataError(f"guide image: shape {guide.shape}; expected {pairs.weights.shape[1:]}")
     if not np.all(np.isfinite(guide)):
         raise DataError("guide image: holds values that are not finite")
-    number = 2 * len(plain.offsets)
+    number = 2 * len(pairs.offsets)
     if not 1 <= similar <= number:
         raise DataError(f"similar: {similar}; expected 1 to {number}")
-    return _similar_only(plain, guide, similar)
+    return _similar_only(pairs, guide, similar)
 
 
 @jax.jit
-def _similar_only(plain: Neighbours, guide: Array, similar: Array) -> Neighbours:
+def _similar_only(plain: Neighbors, guide: Array, similar: Array) -> Neighbors:
     both = [*plain.offsets, *(tuple(-i for i in o) for o in plain.offsets)]
     inside = [_shift(jnp.ones(guide.shape, bool), o) for o in both]
     difference = jnp.stack(
         [jnp.where(i, jnp.abs(guide - _shift(guide, o)), jnp.inf) for i, o in zip(inside, both, strict=True)]
     )
-    chosen = [_share(difference, one, similar) for one in difference[:, None]]
+    chosen = [_tie_fraction(difference, one, similar) for one in difference[:, None]]
     half = len(plain.offsets)
     pairs = zip(plain.weights, chosen[:half], chosen[half:], plain.offsets, strict=True)
     return replace(plain, weights=jnp.stack([w * (there + _shift(back, o)) / 2 for w, there, back, o in pairs]))
 
 
-def _share(difference: Array, one: Array, similar: Array) -> Array:
+def _tie_fraction(difference: Array, one: Array, similar: Array) -> Array:
     """1 for a neighbour among the `similar` nearest, 0 for one that is not, a fraction where some tie for the rest."""
     nearer, tied = jnp.sum(difference < one, axis=0), jnp.sum(difference == one, axis=0)
     return jnp.clip((similar - nearer) / tied, 0.0, 1.0)
 
 
-def patch_weights(pairs: Neighbours, image: Float[Array, "x y z"], delta: float | Scalar) -> Neighbours:
-    """Weights with which the quadratic penalty touches the patch-based one at `image`, and lies above it elsewhere.
+@one_program
+def patch_weights(pairs: Neighbors, image: Float[Array, "x y z"], delta: float | Scalar) -> Neighbors:
+    """Patch-based weights, with which the quadratic penalty majorises the patch-based one at `image`.
 
     The penalty is Σ w ψ(t), ψ(t) = δ² (t / δ − log(1 + t / δ)), t² the mean over a 3 × 3 (× 3) patch of the squared
     differences between the patches around j and k. So w is multiplied by the patch mean of 1 / (1 + t / δ).
@@ -171,20 +172,23 @@ def _patch_mean(image: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Quadratic:
-    """½ Σ w (xⱼ − xₖ)²."""
+    """Quadratic penalty ½ Σ w (xⱼ − xₖ)²."""
 
-    pairs: Neighbours
+    pairs: Neighbors
 
+    @one_program
     def value(self, image: Float[Array, "x y z"]) -> Scalar:
-        """½ Σ w (xⱼ − xₖ)²."""
+        """Value ½ Σ w (xⱼ − xₖ)²."""
         return _sum_over_pairs(self.pairs, image, lambda a, b: (a - b) ** 2 / 2)
 
+    @one_program
     def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
-        """Σ_k w (xⱼ − xₖ)."""
+        """Gradient Σ_k w (xⱼ − xₖ)."""
         return _gather_pairs(self.pairs, image, lambda a, b: a - b)
 
+    @one_program
     def surrogate(self, image: Float[Array, "x y z"]) -> tuple[Float[Array, "x y z"], Float[Array, "x y z"]]:
-        """Anchor and curvature of De Pierro's separable bound at `image`.
+        """De Pierro's separable surrogate at `image`, as its anchor and curvature.
 
         ½ Σ curvature (x − anchor)², up to a constant, touches the penalty there and lies above it elsewhere:
         anchor_j = Σ_k w (xⱼ + xₖ) / (2 Wⱼ), curvature_j = 2 Wⱼ, Wⱼ = Σ_k w. A voxel without neighbours is its own
@@ -195,6 +199,7 @@ class Quadratic:
         anchor = jnp.where(total > 0, (image + mixed / jnp.where(total > 0, total, 1)) / 2, image)
         return anchor, 2 * total
 
+    @one_program
     def curvature(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         """The Hessian's diagonal, Wⱼ = Σ_k w."""
         return _gather_pairs(self.pairs, image, lambda a, b: jnp.ones_like(a))
@@ -203,7 +208,7 @@ class Quadratic:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Patch:
-    """Σ w ψ(t), ψ(t) = δ² (t / δ − log(1 + t / δ)), t the distance between the patches around j and k.
+    """Patch-based penalty Σ w ψ(t), ψ(t) = δ² (t / δ − log(1 + t / δ)), t the distance of the patches of j and k.
 
     t² is the mean over a 3 × 3 (× 3) patch of the squared differences. Gradient and surrogate are those of the
     quadratic that `patch_weights` gives at the image: the gradient is exact where all weights of a patch are equal,
@@ -212,50 +217,56 @@ class Patch:
     Source: Wang & Qi, IEEE Transactions on Medical Imaging 31(12), 2012.
     """
 
-    pairs: Neighbours
+    pairs: Neighbors
     delta: float | Scalar
 
+    @one_program
     def value(self, image: Float[Array, "x y z"]) -> Scalar:
-        """Σ w ψ(t)."""
+        """Value Σ w ψ(t)."""
         total = jnp.zeros((), image.dtype)
         for weight, offset in zip(self.pairs.weights, self.pairs.offsets, strict=True):
             ratio = _patch_distance(weight, offset, image) / self.delta
             total = total + jnp.sum(weight * self.delta**2 * (ratio - jnp.log1p(ratio)))
         return total
 
+    @one_program
     def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
-        """That of the quadratic that touches it at `image`."""
+        """Gradient, of the quadratic that touches the penalty at `image`."""
         return Quadratic(patch_weights(self.pairs, image, self.delta)).gradient(image)
 
+    @one_program
     def surrogate(self, image: Float[Array, "x y z"]) -> tuple[Float[Array, "x y z"], Float[Array, "x y z"]]:
-        """De Pierro's bound of the quadratic that touches it at `image`."""
+        """De Pierro's surrogate, of the quadratic that touches the penalty at `image`, as its anchor and curvature."""
         return Quadratic(patch_weights(self.pairs, image, self.delta)).surrogate(image)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RelativeDifference:
-    """Σ w d² / (xⱼ + xₖ + γ |d| + ε), d = xⱼ − xₖ, for images ≥ 0.
+    """Relative difference penalty (RDP) Σ w d² / (xⱼ + xₖ + γ |d| + ε), d = xⱼ − xₖ, for images ≥ 0.
 
     Source: Nuyts et al., IEEE Transactions on Nuclear Science 49(1), 2002.
     """
 
-    pairs: Neighbours
+    pairs: Neighbors
     gamma: float | Scalar = 2.0
     epsilon: float | Scalar = 1e-9
 
+    @one_program
     def value(self, image: Float[Array, "x y z"]) -> Scalar:
-        """Σ w d² / (xⱼ + xₖ + γ |d| + ε)."""
+        """Value Σ w d² / (xⱼ + xₖ + γ |d| + ε)."""
         return _sum_over_pairs(self.pairs, image, lambda a, b: (a - b) ** 2 / self._below(a, b))
 
+    @one_program
     def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
-        """Σ_k w d (γ |d| + xⱼ + 3 xₖ + 2ε) / (xⱼ + xₖ + γ |d| + ε)²."""
+        """Gradient Σ_k w d (γ |d| + xⱼ + 3 xₖ + 2ε) / (xⱼ + xₖ + γ |d| + ε)²."""
 
         def slope(a: Array, b: Array) -> Array:
             return (a - b) * (self.gamma * jnp.abs(a - b) + a + 3 * b + 2 * self.epsilon) / self._below(a, b) ** 2
 
         return _gather_pairs(self.pairs, image, slope)
 
+    @one_program
     def curvature(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         """The Hessian's diagonal, Σ_k w 2 (2 xₖ + ε)² / (xⱼ + xₖ + γ |d| + ε)³: never negative."""
         return _gather_pairs(self.pairs, image, lambda a, b: 2 * (2 * b + self.epsilon) ** 2 / self._below(a, b) ** 3)
@@ -264,12 +275,12 @@ class RelativeDifference:
         return a + b + self.gamma * jnp.abs(a - b) + self.epsilon
 
 
-def _sum_over_pairs(pairs: Neighbours, image: Array, cost: Callable[[Array, Array], Array]) -> Scalar:
+def _sum_over_pairs(pairs: Neighbors, image: Array, cost: Callable[[Array, Array], Array]) -> Scalar:
     terms = (jnp.sum(w * cost(image, _shift(image, o))) for w, o in zip(pairs.weights, pairs.offsets, strict=True))
     return sum(terms, jnp.zeros((), image.dtype))
 
 
-def _gather_pairs(pairs: Neighbours, image: Array, slope: Callable[[Array, Array], Array]) -> Array:
+def _gather_pairs(pairs: Neighbors, image: Array, slope: Callable[[Array, Array], Array]) -> Array:
     """Σ over all neighbours k of w · slope(xⱼ, xₖ)."""
     total = jnp.zeros_like(image)
     for weight, offset in zip(pairs.weights, pairs.offsets, strict=True):

@@ -1,4 +1,4 @@
-"""Bi-exponential fits against truths that are not ours: OSIPI's signals, the Cramér–Rao bound, a published cord's maps.
+"""Accuracy of bi-exponential fits against references: OSIPI's signals, the Cramér–Rao bound, a published cord's maps.
 
     python scripts/accuracy_ivim.py [--osipi generic.json] [--cord DIR] [--figure cord.png]
 
@@ -32,11 +32,11 @@ PROTOCOLS = {
     "10 b, to 1000": (0, 10, 30, 50, 75, 100, 200, 400, 700, 1000),
     "6 b, to 600": (0, 50, 100, 200, 400, 600),
 }
-SHOWN = Console()
+CONSOLE = Console()
 
 
 def osipi(file: Path) -> None:
-    """Each tissue's error."""
+    """Print the errors of f, D and D* of each tissue."""
     tissues = json.loads(file.read_text())
     bvalues = jnp.asarray(tissues.pop("config")["bvalues"], jnp.float32)
     y = jnp.asarray(np.stack([one["data"] for one in tissues.values()], 1), jnp.float32)
@@ -46,11 +46,11 @@ def osipi(file: Path) -> None:
         f, d, fast = (float(p[k]) for p in found[1:])
         off = f"{f - one['f']:+.4f}", f"{d / one['D'] - 1:+.2%}", f"{fast / one['Dp'] - 1:+.2%}"
         table.add_row(name, f"{one['f']:g}", off[0], f"{one['D']:g}", off[1], f"{one['Dp']:g}", off[2])
-    SHOWN.print(table)
+    CONSOLE.print(table)
 
 
 def precision(voxels: int = 16_384) -> None:
-    """Standard deviation over noise, as a share of the bound: half the span of the middle 68 %, and plain."""
+    """Standard deviation over noise, relative to the bound: half the span of the middle 68 %, and plain."""
     table = Table(
         "protocol", "SNR", *(f"{name} {what}" for name in ("f", "D", "D*") for what in ("CV of bound", "sd/bound"))
     )
@@ -62,22 +62,22 @@ def precision(voxels: int = 16_384) -> None:
             found = fit(jnp.asarray(np.asarray(signal(truth, b)) + noise, jnp.float32), b, steps=40).parameters
             bound = cramer_rao(Ivim(*(p[:1] for p in truth)), b, 1 / snr)
             cells: list[str] = []
-            for value, least, true in zip(found[1:], bound[1:], LUNG[1:], strict=True):
+            for value, limit, true in zip(found[1:], bound[1:], LUNG[1:], strict=True):
                 low, high = np.quantile(np.asarray(value), (0.1587, 0.8413))
-                robust, plain = (high - low) / 2 / float(least[0]), float(np.std(value)) / float(least[0])
-                cells += [f"{float(least[0]) / true:.0%}", f"{robust:.2f} ({plain:.2f})"]
+                robust, plain = (high - low) / 2 / float(limit[0]), float(np.std(value)) / float(limit[0])
+                cells += [f"{float(limit[0]) / true:.0%}", f"{robust:.2f} ({plain:.2f})"]
             table.add_row(name, str(snr), *cells)
-    SHOWN.print(table)
+    CONSOLE.print(table)
 
 
 def cord(folder: Path, figure: Path | None) -> None:
-    """Our maps against the authors', in their mask."""
+    """Compare maps of the cord with the authors', in their mask."""
     series, bvalues = read_nifti_series(folder / "dwi_rl.nii.gz"), read_bvalues(folder / "bval_rl.txt")
     inside = read_nifti(folder / "cord_seg_dilated.nii.gz").array > 0
     names = {"f": "Fivim", "D": "D", "D*": "Dstar"}
     theirs = {name: read_nifti(folder / f"ref_rl_{file}.nii.gz").array for name, file in names.items()}
     table = Table("fit", "map", "ours", "theirs", "r", "ρ", "bias", "limits", title=f"{inside.sum()} voxels")
-    pictures: dict[str, np.ndarray] = {}
+    images: dict[str, np.ndarray] = {}
     signals = series.array[inside].T
     fits = {
         "segmented, from 500": maps(signals, bvalues, method="segmented", threshold=500.0),
@@ -96,14 +96,14 @@ def cord(folder: Path, figure: Path | None) -> None:
             ]
             table.add_row(label, name, *row)
             if label != "full":
-                pictures |= {f"{name}, ours": volume(x.astype(np.float32), inside), f"{name}, authors'": reference}
-    SHOWN.print(table)
+                images |= {f"{name}, ours": volume(x.astype(np.float32), inside), f"{name}, authors'": reference}
+    CONSOLE.print(table)
     if figure:
         scales = {"f": Scale("f", "inferno", 0.0, 1.0), "D": Scale("D, mm²/s", "magma", 0.0, 3e-3)}
         scales["D*"] = Scale("D*, mm²/s", "inferno", 0.0, 0.05)
-        chosen = {name: scales[name.split(",")[0]] for name in pictures}
+        chosen = {name: scales[name.split(",")[0]] for name in images}
         first = next(iter(chosen.values()))
-        write_png(figure, montage(pictures, series.affine, scale=first, other_scales=chosen))
+        write_png(figure, montage(images, series.affine, scale=first, other_scales=chosen))
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""How far projections are from closed-form line integrals: a disc and four ellipses, on parallel grids and a ring.
+"""Accuracy of the projector against closed-form line integrals: a disc and four ellipses, parallel beams and a ring.
 
     python scripts/accuracy_projector.py
 
 Images are area averages of the shapes (value 1, pixels of 1 or 2 mm), so what is left is the error of Joseph's
-interpolation and of the pixels. Errors are absolute, over the lines that cross the shape, as a share of its longest
+interpolation and of the pixels. Errors are absolute, over the lines that cross the shape, as a fraction of its longest
 chord; SciPy's product with Joseph's matrix stands beside.
 """
 
@@ -15,14 +15,14 @@ from rich.table import Table
 
 from medjax.pet.grid import Grid
 from medjax.pet.projector import project
-from medjax.pet.scanner import lors, parallel_lines, preset
+from medjax.pet.scanner import lors, parallel_lors, preset
 from medjax.pet.system import build_system
 from tests.pet.oracle import ELLIPSES, ellipse_image, ellipse_integrals, joseph_matrix
 
 DISC = ((0.0, 0.0, 0.78, 0.78, 0.0, 1.0),)
 GEOMETRIES = {
-    "parallel 180×128, 128²": (parallel_lines(180, 128, 1.0), 128, 1.0),
-    "parallel 360×367, 256²": (parallel_lines(360, 367, 1.0), 256, 1.0),
+    "parallel 180×128, 128²": (parallel_lors(180, 128, 1.0), 128, 1.0),
+    "parallel 360×367, 256²": (parallel_lors(360, 367, 1.0), 256, 1.0),
     "mMR ring 252×344, 128² of 2.09 mm": (lors(preset("mmr")), 128, 2.08625),
     "mMR ring 252×344, 256² of 1.04 mm": (lors(preset("mmr")), 256, 1.043125),
 }

@@ -32,8 +32,8 @@ CLASSES, BATCH, PATCH = 3, 2, (32, 64, 64)
 RATE, MOMENTUM = 0.01, 0.99
 
 
-def least(calls: dict[str, Callable[[], Any]], rounds: int = 6) -> dict[str, float]:
-    """The least seconds of each call, taken in turn; the first round is not counted."""
+def fastest(calls: dict[str, Callable[[], Any]], rounds: int = 6) -> dict[str, float]:
+    """Seconds of the fastest run of each call, taken in turn; the first round is not counted."""
     seconds = dict.fromkeys(calls, np.inf)
     for turn in range(rounds):
         for name, call in calls.items():
@@ -59,7 +59,7 @@ def convolutions(strides: tuple[int, int, int], side: int = 32, width: int = 32)
 
         for name, f in ((f"{form} forward", jax.jit(forward)), (f"{form} gradient", jax.jit(gradient))):
             calls[name] = lambda f=f: jax.block_until_ready(f(x, kernel))
-    seconds = least(calls)
+    seconds = fastest(calls)
     work = 2 * calls["native forward"]().size * 27 * width / 1e9  # a gradient is this three times: forward, x, kernel
     for what, times in (("forward", 1), ("gradient", 3)):
         native, folded = seconds[f"native {what}"], seconds[f"folded {what}"]
@@ -152,7 +152,7 @@ def networks(widths: tuple[int, ...]) -> None:
         for name in ("contiguous_format", "channels_last_3d"):
             calls[name], found = torch_step(params, images, labels, strides, getattr(torch, name))
             apart = max(apart, float(np.abs(found - finest).max()))
-    seconds = least({"native": calls.pop("native")}, 3) | least(calls, 12)  # the first takes several times as long
+    seconds = fastest({"native": calls.pop("native")}, 3) | fastest(calls, 12)  # the first takes several times as long
     ms = {name: f"{1000 * value:.0f}" for name, value in seconds.items()}
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     row = f"| {widths} | {number:,} | {ms['native']} | {ms['folded']} | {seconds['native'] / seconds['folded']:.1f} |"

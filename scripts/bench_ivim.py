@@ -27,7 +27,7 @@ from scipy import optimize  # noqa: E402
 
 from medjax.atomic import write_text  # noqa: E402
 from medjax.ivim.fit import fit  # noqa: E402
-from medjax.ivim.signal import UNIT, Ivim, signal  # noqa: E402
+from medjax.ivim.signal import UM2_PER_MS, Ivim, signal  # noqa: E402
 from medjax.running.environment import keep_freed_memory, peak_memory  # noqa: E402
 
 B = np.array([0, 10, 20, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 800], np.float32)
@@ -44,12 +44,12 @@ def lungs(number: int, snr: float) -> np.ndarray:
 
 def model(p: np.ndarray) -> np.ndarray:
     """One voxel's signal; diffusivities in µm²/ms."""
-    return p[0] * ((1 - p[1]) * np.exp(-B * UNIT * p[2]) + p[1] * np.exp(-B * UNIT * p[3]))
+    return p[0] * ((1 - p[1]) * np.exp(-B * UM2_PER_MS * p[2]) + p[1] * np.exp(-B * UM2_PER_MS * p[3]))
 
 
 def jacobian(p: np.ndarray, *_: Any) -> np.ndarray:
-    """Its derivatives."""
-    b, slow, fast = B * UNIT, np.exp(-B * UNIT * p[2]), np.exp(-B * UNIT * p[3])
+    """Jacobian of the signal of one voxel."""
+    b, slow, fast = B * UM2_PER_MS, np.exp(-B * UM2_PER_MS * p[2]), np.exp(-B * UM2_PER_MS * p[3])
     rows = (
         (1 - p[1]) * slow + p[1] * fast,
         p[0] * (fast - slow),
@@ -77,13 +77,13 @@ def dipys() -> Callable[[np.ndarray], Any]:
 
 
 def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """The least of some runs."""
-    least = np.inf
+    """Seconds of the fastest of several runs."""
+    fastest = np.inf
     for _ in range(repeats):
         start = time.perf_counter()
         call()
-        least = min(least, time.perf_counter() - start)
-    return float(least)
+        fastest = min(fastest, time.perf_counter() - start)
+    return float(fastest)
 
 
 def main() -> None:
@@ -117,18 +117,18 @@ def main() -> None:
     Console().print(table)
     starts = [(1, f, d, s) for f in (0.1, 0.4) for d in (0.8, 2.0) for s in (8.0, 40.0)]
     best = np.array([min(2 * scipys(v, "trf", start).cost for start in starts) for v in few.T])
-    said: dict[str, float] = {f"voxels_per_s/{name}": rate for name, rate in rates.items()}
+    numbers: dict[str, float] = {f"voxels_per_s/{name}": rate for name, rate in rates.items()}
     for steps in (12, 60):
         ours = np.asarray(fit(jnp.asarray(few, jnp.float32), bvalues, steps=steps).cost, float)
-        said[f"excess_mean/{steps}"] = float(np.sum(ours) / np.sum(best) - 1)
-        said[f"excess_largest/{steps}"] = float(np.max(ours / best) - 1)
-    said |= {"first_call_s": first, "memory_mib": memory}
-    for name, value in list(said.items())[len(rates) :]:
+        numbers[f"excess_mean/{steps}"] = float(np.sum(ours) / np.sum(best) - 1)
+        numbers[f"excess_largest/{steps}"] = float(np.max(ours / best) - 1)
+    numbers |= {"first_call_s": first, "memory_mib": memory}
+    for name, value in list(numbers.items())[len(rates) :]:
         print(f"{name}: {value:.3g}")
     if options.json:
         import json
 
-        write_text(options.json, json.dumps(said, indent=1))
+        write_text(options.json, json.dumps(numbers, indent=1))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from medjax.iterate import Algorithm
 from medjax.models.unet import unet
 from medjax.training import population
 from medjax.training.batches import from_arrays
-from medjax.training.layout import STRATEGIES, layout
+from medjax.training.layout import STRATEGIES, device_layout
 from medjax.training.population import State, grid
 from medjax.training.state import TrainState, trainer
 
@@ -39,8 +39,8 @@ AXES = {"rate": (3e-4, 1e-3, 3e-3, 1e-2), "seed": (0, 1)}
 def discs() -> tuple[np.ndarray, np.ndarray]:
     """64 noisy images of a disc each, and its mask."""
     draw = np.random.default_rng(0)
-    centre, radius = draw.uniform(8, 24, (64, 2, 1, 1)), draw.uniform(3, 8, (64, 1, 1))
-    mask = np.hypot(*(np.indices((SIDE, SIDE))[:, None] - np.moveaxis(centre, 1, 0))) < radius
+    center, radius = draw.uniform(8, 24, (64, 2, 1, 1)), draw.uniform(3, 8, (64, 1, 1))
+    mask = np.hypot(*(np.indices((SIDE, SIDE))[:, None] - np.moveaxis(center, 1, 0))) < radius
     return (mask + draw.normal(size=mask.shape)).astype(np.float32)[..., None], mask.astype(np.int32)
 
 
@@ -103,7 +103,7 @@ def main() -> None:
             times.setdefault(strategy, []).append(blocks)
 
     machine = f"{jax.default_backend()}, {len(jax.local_devices())} devices, {os.cpu_count()} cores"
-    print(f"{machine}, load {os.getloadavg()[0]:.1f}; default: {layout(8)}")
+    print(f"{machine}, load {os.getloadavg()[0]:.1f}; default: {device_layout(8)}")
     print(
         f"{'':10}{'ms a step':>12}{'CPU ms':>10}{'against one':>14}{'compiling s':>14}{'CPU s':>10}{'difference':>14}"
     )

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.labels import scores
-from medjax.labels.dynamics import Batch, Settings, algorithm, riding_algorithm
-from medjax.labels.probe import READINGS, Probe, probe
+from medjax.labels.dynamics import Batch, TrainingSettings, algorithm, tracking_algorithm
+from medjax.labels.probe import GRADIENTS, Probe, probe
 from medjax.labels.scores import LabelScore
 from medjax.models.unet import unet
 from medjax.training.augment import Augmentation, augment
@@ -67,15 +67,15 @@ def measure(functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]], ro
 
 def main() -> None:
     """Measure and print."""
-    model, settings = unet(CLASSES, WIDTHS), Settings(CLASSES, batch=BATCH)
+    model, settings = unet(CLASSES, WIDTHS), TrainingSettings(CLASSES, batch=BATCH)
     images = jax.random.uniform(jax.random.key(0), (BATCH, SIDE, SIDE, 1))
     labels = jax.random.randint(jax.random.key(1), (BATCH, SIDE, SIDE), 0, CLASSES)
     batch = Batch(images, labels, jnp.ones(BATCH), jnp.arange(BATCH))
     train = algorithm(model, settings).init(jax.random.key(2), images)
     print(f"{sum(leaf.size for leaf in jax.tree.leaves(train.params)):,} parameters, {BATCH} images of {SIDE}²")
 
-    def riding(settings: Settings, label_scores: dict[str, LabelScore]) -> tuple[Callable[..., Any], Any]:
-        method = riding_algorithm(model, settings, scores.trackers(label_scores))
+    def riding(settings: TrainingSettings, label_scores: dict[str, LabelScore]) -> tuple[Callable[..., Any], Any]:
+        method = tracking_algorithm(model, settings, scores.trackers(label_scores))
         return method.step, method.init(train, scores.init(label_scores, BATCH, (SIDE, SIDE)))
 
     step_of_augmented, state = riding(settings._replace(augmentation=None), LAST_MAP)
@@ -87,7 +87,7 @@ def main() -> None:
 
     probing = (train.params, images, labels)
     step_of_map, with_map = riding(settings, LAST_MAP)
-    step_of_vog, with_vog = riding(settings, {"vog_loss": scores.built_in(readings=("loss",))["vog_loss"]})
+    step_of_vog, with_vog = riding(settings, {"vog_loss": scores.built_in(gradients=("loss",))["vog_loss"]})
     measure(
         {
             "training step": (algorithm(model, settings).step, (train, batch)),
@@ -95,12 +95,12 @@ def main() -> None:
             "riding step, map of the image as it is": (step_of_map, (with_map, batch)),
             "riding step, and its VOG": (step_of_vog, (with_vog, batch)),
             "forward pass": (model.apply, probing[:2]),
-            "separate probe of one reading": (partial(probe, model.apply, readings=("loss",)), probing),
+            "separate probe of one reading": (partial(probe, model.apply, gradients=("loss",)), probing),
             "separate probe of two, for the default VOG": (
-                partial(probe, model.apply, readings=("gt_minus_own", "own_loss")),
+                partial(probe, model.apply, gradients=("gt_minus_predicted", "predicted_loss")),
                 probing,
             ),
-            f"separate probe of all {len(READINGS)} readings": (partial(probe, model.apply), probing),
+            f"separate probe of all {len(GRADIENTS)} readings": (partial(probe, model.apply), probing),
         }
     )
 

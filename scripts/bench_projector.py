@@ -24,7 +24,7 @@ from rich.table import Table
 
 from medjax.pet.grid import Grid
 from medjax.pet.projector import backproject, project
-from medjax.pet.scanner import lors, parallel_lines, preset
+from medjax.pet.scanner import lors, parallel_lors, preset
 from medjax.pet.system import System, build_system
 from medjax.running.environment import keep_freed_memory
 from tests.pet.oracle import joseph_matrix
@@ -52,7 +52,7 @@ class Row(NamedTuple):
 def cases() -> list[Case]:
     """The ones that issue reports and RESULTS.md compare: parallel grids and the ring of the mMR."""
     square = lambda n, voxel, slices: Grid((n, n, slices), (voxel, voxel, 2.03125))  # noqa: E731
-    small, large, ring = parallel_lines(180, 128, 1.0), parallel_lines(360, 367, 1.0), lors(preset("mmr"))
+    small, large, ring = parallel_lors(180, 128, 1.0), parallel_lors(360, 367, 1.0), lors(preset("mmr"))
     return [
         Case("128² 180×128, 1 slice", small, square(128, 1.0, 1), True),
         Case("128² 180×128, 64 slices", small, square(128, 1.0, 64), True),

@@ -28,14 +28,14 @@ CASES, SLICES, SIDE = 5, 24, 32
 
 
 class Seconds(NamedTuple):
-    """What a process took."""
+    """Seconds of a process."""
 
     cpu: float
     wall: float
 
 
-def write_pictures(folder: Path) -> None:
-    """Simulated echocardiograms and their labels, as PNG."""
+def write_images(folder: Path) -> None:
+    """Write simulated echocardiograms and their labels as PNG."""
     from PIL import Image
 
     data = echo(0, IMAGES, SIZE)
@@ -46,7 +46,7 @@ def write_pictures(folder: Path) -> None:
 
 
 def write_volumes(folder: Path) -> None:
-    """A data set of volumes, in nnU-Net's layout: each is a stack of simulated echocardiograms."""
+    """Write a data set of volumes in nnU-Net's layout: each is a stack of simulated echocardiograms."""
     scans: list[Scan] = []
     for seed in range(CASES):
         data = echo(seed, SLICES, SIDE)
@@ -101,7 +101,7 @@ def main() -> None:
     print("| command | CPU s | wall s |\n|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_pictures(folder)
+        write_images(folder)
         write_volumes(folder)
         for name in names:
             took = measure(f"{name} {COMMANDS[name]}", folder, checkout)

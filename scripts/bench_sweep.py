@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import iterate
-from medjax.penalty import Quadratic, neighbours
+from medjax.penalty import Quadratic, neighbors
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets
 from medjax.pet.psf import gaussian_psf
@@ -48,7 +48,7 @@ def main() -> None:
     """Print one row."""
     keep_freed_memory()
     stacked = scan()
-    penalty = Quadratic(neighbours((SIZE, SIZE, 1), (2.08625,) * 3))
+    penalty = Quadratic(neighbors((SIZE, SIZE, 1), (2.08625,) * 3))
     start = em.init(stacked)
     weights = jnp.stack([em.penalty_weight(stacked, beta) for beta in BETAS])
 

@@ -82,8 +82,8 @@ def copied(params: Any, net: UNet) -> None:
     put(net.head, params["head_0"])
 
 
-def least(calls: dict[str, Callable[[], Any]], rounds: int = 12) -> dict[str, float]:
-    """The least time of each call, taken in turn."""
+def fastest(calls: dict[str, Callable[[], Any]], rounds: int = 12) -> dict[str, float]:
+    """Seconds of the fastest run of each call, taken in turn."""
     seconds = dict.fromkeys(calls, np.inf)
     for turn in range(rounds):
         for name, call in calls.items():
@@ -133,7 +133,7 @@ def compare(widths: tuple[int, ...], side: int) -> None:
         return one
 
     last = UNet(widths).to(memory_format=torch.channels_last)
-    found = least(
+    found = fastest(
         {
             "medjax": lambda: jax.block_until_ready(step(state, (images, labels))),
             "torch": torch_step(net, x),

@@ -1,4 +1,4 @@
-"""Do two runs say the same? Largest relative differences between the metrics of work directories.
+"""Compare the metrics of work directories: largest relative differences.
 
     python scripts/compare_metrics.py OLD NEW              two work directories, or folders of them
     python scripts/compare_metrics.py NEW                  against scripts/tiny_metrics.json, kept of `tiny` runs
@@ -33,10 +33,10 @@ def difference(old: float | None, new: float | None) -> float:
 def row(name: str, old: Metrics, new: Metrics) -> str:
     """A line of the table."""
     shared = sorted(old.keys() & new.keys(), key=lambda key: -difference(old[key], new[key]))
-    most = [difference(old[key], new[key]) for key in shared]
+    differences = [difference(old[key], new[key]) for key in shared]
     odd = len(old.keys() ^ new.keys())
-    above = sum(value > 1e-5 for value in most)
-    worst = f"{most[0]:.1e} (`{shared[0]}`)" if most and most[0] > 0 else "0"
+    above = sum(value > 1e-5 for value in differences)
+    worst = f"{differences[0]:.1e} (`{shared[0]}`)" if differences and differences[0] > 0 else "0"
     return f"| `{name}` | {len(shared)} | {odd} | {worst} | {above} |"
 
 

@@ -35,7 +35,7 @@ def say(line: str) -> None:
 
 
 def wanted() -> list[str]:
-    """What the environment must have been made from: [where it is and its packages, medjax's own metadata]."""
+    """Digests that the environment must have been made from: [where it is and its packages, medjax's own metadata]."""
     project = (ROOT / "pyproject.toml").read_bytes()
     packages = LOCKED.read_bytes() if LOCKED.exists() else project
     return [hashlib.sha256(part).hexdigest() for part in (bytes(ENVIRONMENT) + b"\n" + packages, project)]
@@ -48,8 +48,8 @@ def packages(locked: Path | None, accelerator: str) -> list[str]:
     return ["--editable", f".[{','.join(['data', 'dev', *([accelerator] if accelerator else [])])}]"]
 
 
-def found() -> list[str]:
-    """What the environment was made from; empty when it was never finished or its Python is gone."""
+def made_from() -> list[str]:
+    """Digests that the environment was made from; empty when it was never finished or its Python is gone."""
     finished = STAMP.exists() and (ENVIRONMENT / "bin" / "python").exists()
     return STAMP.read_text().split() if finished else []
 
@@ -72,7 +72,7 @@ def call(lock: int, *command: str | Path) -> None:
 def make(lock: int) -> None:
     """Bring the environment from what is there to what is wanted. New metadata of medjax alone takes a few seconds."""
     stamp = wanted()
-    reusable = found()[:1] == stamp[:1]
+    reusable = made_from()[:1] == stamp[:1]
     STAMP.unlink(missing_ok=True)
     LOG.write_bytes(b"")
     python = ENVIRONMENT / "bin" / "python"
@@ -97,7 +97,7 @@ def main() -> None:
     if ACCELERATOR and ACCELERATOR not in ACCELERATORS:
         say(f"MEDJAX_ACCELERATOR={ACCELERATOR}; expected {', '.join(ACCELERATORS)}, or none for the CPU")
         raise SystemExit(2)
-    if found() != wanted():
+    if made_from() != wanted():
         try:
             import ensurepip  # noqa: F401
             import venv  # noqa: F401
@@ -112,7 +112,7 @@ def main() -> None:
                 say("another set-up is at work; waiting for it…")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             start = time.monotonic()
-            if found() != wanted():
+            if made_from() != wanted():
                 make(lock.fileno())
                 say(f"done in {time.monotonic() - start:.0f} s")
     print(ENVIRONMENT / "bin")

@@ -1,4 +1,4 @@
-"""How far each conditioned sampler is from the posterior, where that is known: Gaussian prior, Gaussian noise.
+"""Error of each sampler against the exact posterior of a Gaussian prior and Gaussian noise.
 
 256 voxels, prior N(1, 0.5²), data = voxel + N(0, 0.5²), so the posterior is N((1 + data) / 2, 0.354²). Samplers get the
 exact score. Printed: root mean square distance of the samples' mean from the posterior's, and their standard deviation.
@@ -17,26 +17,26 @@ from medjax.diffusion.denoiser import Denoiser, from_score
 from medjax.diffusion.sde import vp
 from medjax.likelihood import Gaussian
 
-SDE, MEAN, SPREAD, NOISE, VOXELS, SAMPLES = vp(), 1.0, 0.5, 0.5, 256, 1000
-Method = Callable[[Denoiser, Gaussian], guidance.Guided]
+SDE, MEAN, PRIOR_SD, NOISE_SD, VOXELS, SAMPLES = vp(), 1.0, 0.5, 0.5, 256, 1000
+Method = Callable[[Denoiser, Gaussian], guidance.GuidedDenoiser]
 
 
 def score(x: Array, t: Array) -> Array:
     """The exact score of the prior's marginal."""
     gamma, nu = SDE.marginal(t[:, None])
-    return -(x - gamma * MEAN) / (gamma**2 * SPREAD**2 + nu**2)
+    return -(x - gamma * MEAN) / (gamma**2 * PRIOR_SD**2 + nu**2)
 
 
 def compare(method: Method, solver: sampler.Solver, steps: int) -> tuple[float, float]:
     """Distance of the mean, and the mean standard deviation."""
     draw = np.random.default_rng(0)
-    truth = MEAN + SPREAD * draw.standard_normal(VOXELS)
-    data = jnp.asarray(truth + NOISE * draw.standard_normal(VOXELS), jnp.float32)
-    guided = method(from_score(score, SDE), Gaussian(data, NOISE, curvature=2.0))
-    algorithm = sampler.sampler(guided, SDE, sampler.uniform_times(steps), solver)
+    truth = MEAN + PRIOR_SD * draw.standard_normal(VOXELS)
+    data = jnp.asarray(truth + NOISE_SD * draw.standard_normal(VOXELS), jnp.float32)
+    guided_denoiser = method(from_score(score, SDE), Gaussian(data, NOISE_SD, curvature=2.0))
+    algorithm = sampler.sampler(guided_denoiser, SDE, sampler.uniform_times(steps), solver)
 
     def one(key: Array) -> Array:
-        image = MEAN + SPREAD * jax.random.normal(jax.random.fold_in(key, 9), (VOXELS,))
+        image = MEAN + PRIOR_SD * jax.random.normal(jax.random.fold_in(key, 9), (VOXELS,))
         return iterate.scan(algorithm, algorithm.init(key, (VOXELS,), image), steps)[0].x0
 
     samples = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), SAMPLES))
@@ -47,16 +47,16 @@ def compare(method: Method, solver: sampler.Solver, steps: int) -> tuple[float, 
 def schedule(iterations: float) -> Method:
     """Likelihood scheduling from the prior's mean."""
 
-    def method(denoiser: Denoiser, likelihood: Gaussian) -> guidance.Guided:
+    def method(denoiser: Denoiser, likelihood: Gaussian) -> guidance.GuidedDenoiser:
         targets = likelihood_schedule.targets(likelihood, jnp.full(VOXELS, MEAN), iterations, 50, 10, 1)
         return likelihood_schedule.likelihood_schedule(denoiser, likelihood, targets.deviance, 1.0, 50, None)
 
     return method
 
 
-def dds(anchor: float, updates: int) -> Method:
+def dds(proximal_weight: float, updates: int) -> Method:
     """DDS with all data in every update."""
-    return lambda d, lik: guidance.dds(d, lik, anchor, updates=updates, positive=False)
+    return lambda d, lik: guidance.dds(d, lik, proximal_weight, updates=updates, nonnegative=False)
 
 
 def main() -> None:
@@ -67,12 +67,11 @@ def main() -> None:
         for w in (0.5, 1.0, 2.0)
     }
     rows |= {
-        f"DPS, weight {w:g}": compare(lambda d, k, w=w: guidance.dps(d, k, w, positive=False), ancestral, 200)
+        f"DPS, weight {w:g}": compare(lambda d, k, w=w: guidance.dps(d, k, w, nonnegative=False), ancestral, 200)
         for w in (0.5, 1.0, 2.0, 4.0)
     }
     rows |= {
-        f"DDS, {u} updates of anchor {a:g}": compare(dds(a, u), ancestral, 50)
-        for a, u in ((0.0, 1), (2.0, 1), (2.0, 4))
+        f"DDS, {u} updates, λ = {a:g}": compare(dds(a, u), ancestral, 50) for a, u in ((0.0, 1), (2.0, 1), (2.0, 4))
     }
     rows |= {
         f"DDS-δ, δ {d:g}": compare(lambda p, k, d=d: guidance.dds_delta(p, k, d), ancestral, 50)
@@ -81,9 +80,9 @@ def main() -> None:
     rows |= {
         f"likelihood schedule, {m:g} iterations": compare(schedule(m), ancestral, 50) for m in (0.5, 1.0, 2.0, 4.0)
     }
-    print(f"{'posterior':40s} mean off by 0.000, SD {1 / np.sqrt(1 / SPREAD**2 + 1 / NOISE**2):.3f}")
+    print(f"{'posterior':40s} error of mean 0.000, SD {1 / np.sqrt(1 / PRIOR_SD**2 + 1 / NOISE_SD**2):.3f}")
     for name, (distance, deviation) in rows.items():
-        print(f"{name:40s} mean off by {distance:.3f}, SD {deviation:.3f}")
+        print(f"{name:40s} error of mean {distance:.3f}, SD {deviation:.3f}")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from medjax.errors import ConfigError, DataError
 from medjax.labels.scores import LabelScore, built_in
 from medjax.running.config import load_config
 from medjax.running.modules import load_module
-from medjax.running.sweep import grouped, plan_sweep
+from medjax.running.sweep import group_members, plan_sweep
 from medjax.running.workdir import WorkDir, open_workdir
 from tests.labels.two_layers import TWO_LAYERS
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "data.train=12", "data.test=4", "data.size=16", "errors.kinds=('swap',)", "training.epochs=6",
-    "training.probe_every=3", "training.latest=3",
+    "training.probe_every=3", "training.latest_judgement=3",
 )  # fmt: skip
 SCORES = {"worst": built_in()["loss_mean"]}
 
@@ -37,7 +37,7 @@ def work(folder: Path) -> WorkDir:
 
 
 def test_configs_together_are_each_as_alone_and_a_bad_one_ends_alone(study, tmp_path):
-    changed = ["seed=0", "seed=4", "training.rate=1e30", "errors.repaired=(0.5,)", "data.hard=0.5"]
+    changed = ["seed=0", "seed=4", "training.rate=1e30", "errors.strategy_fractions=(0.5,)", "data.hard=0.5"]
     configs = [config("population.strategy=loop", one) for one in changed]  # by vmap: tests/labels/test_comparison.py
     works = [work(tmp_path / str(k)) for k in range(len(configs))]
     found = study.population(configs, works, network=TWO_LAYERS, label_scores=SCORES)
@@ -67,6 +67,6 @@ def test_scores_of_ones_own_are_columns(study, tmp_path):
 
 
 def test_what_a_sweep_trains_together(study):
-    over = ["seed=0..1", "training.rate=0.01,0.02", "errors.target.random=0.6,0.7", "training.epochs=6,8"]
+    over = ["seed=0..1", "training.rate=0.01,0.02", "errors.target_dice.random=0.6,0.7", "training.epochs=6,8"]
     sweep = plan_sweep("echo_label_errors", over, "tiny", root=ROOT)
-    assert [len(group) for group in grouped(sweep.members, study)] == [8, 8]
+    assert [len(group) for group in group_members(sweep.members, study)] == [8, 8]

@@ -49,8 +49,8 @@ def a_cohort(seen: int, fetuses: int = 12):
     return {
         "age": np.linspace(23, 38, fetuses), "restricted": np.arange(fetuses) % 2, "identifiable": np.ones(fetuses),
         "dice": np.nan_to_num(0.9 * known), "volume": np.stack([np.full(fetuses, 50.0), 55 * np.nan_to_num(known)], 1),
-        "bad": np.eye(fetuses, 10, dtype=bool), "left_out": np.eye(fetuses, 10, k=1, dtype=bool), "truth": truth,
-        "read": {readings.MAIN: read, readings.KEPT: read},
+        "corrupted": np.eye(fetuses, 10, dtype=bool), "left_out": np.eye(fetuses, 10, k=1, dtype=bool), "truth": truth,
+        "read": {readings.VOXEL_FIT: read, readings.WITHOUT_OUTLIERS: read},
         "boundary": {name: np.stack([values / 2, values * 2], 1) for name, values in manual.items()},
     }  # fmt: skip
 
@@ -58,13 +58,13 @@ def a_cohort(seen: int, fetuses: int = 12):
 def test_what_too_few_lungs_tell_is_undefined_and_the_rest_is_not():
     margin = dict.fromkeys(readings.PARAMETERS, 0.2)
     some, none = (measure(a_cohort(seen), margin, 26.0, (-3.0, 3.0)) for seen in (9, 0))
-    assert (some["missed"], none["missed"]) == (3, 12) and none["dice/mean"] == 0
+    assert (some["lungs_missed"], none["lungs_missed"]) == (3, 12) and none["dice/mean"] == 0
     undefined = {name.split("/")[0] for name, value in none.items() if np.isnan(value)}
     assert undefined == {*AGREEMENT, "regression"}
     assert np.isnan(none["regression/automatic/age"]) and none["regression/manual/age"] == some["regression/manual/age"]
     assert not any(map(np.isnan, some.values())) and some["tost_p/f"] < 1e-3
     assert (some["boundary/-3_mm/d"], some["boundary/+3_mm/d"]) == (-0.5, 1.0)
     together = over_cohorts([some, none])
-    assert together["missed"] == 7.5 and together["icc/f"] == some["icc/f"] and np.isnan(together["sd/icc/f"])
-    assert together["least/tost_p/f"] == together["most/tost_p/f"] == some["tost_p/f"]
-    assert "sd/missed" not in over_cohorts([some])
+    assert together["lungs_missed"] == 7.5 and together["icc/f"] == some["icc/f"] and np.isnan(together["sd/icc/f"])
+    assert together["min/tost_p/f"] == together["max/tost_p/f"] == some["tost_p/f"]
+    assert "sd/lungs_missed" not in over_cohorts([some])

@@ -99,8 +99,8 @@ def test_fractions_are_those_counted(here):
     pooled = ((predicted > 0) & (predicted != truth))[inside].mean()
     table = dict(re.findall(r"^(all pixels|mean of images) +(.*)$", said.stdout, re.M))
     assert float(table["all pixels"].split()[1]) == pytest.approx(pooled, rel=1e-3)
-    image_mean = np.mean([float(row["flip"]) for row in rows()])
-    assert float(table["mean of images"].split()[1]) == pytest.approx(image_mean, rel=1e-3)
+    mean_over_images = np.mean([float(row["flip"]) for row in rows()])
+    assert float(table["mean of images"].split()[1]) == pytest.approx(mean_over_images, rel=1e-3)
 
 
 def test_risk_is_that_of_the_logits_or_of_their_probabilities(here):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 # Floors, from the ground up. A room imports itself and lower floors; rooms of one floor do not know each other.
 FLOORS = [
-    {"errors", "atomic"},
+    {"errors", "atomic", "defaults", "one_program"},
     {"iterate", "likelihood", "penalty", "io"},
     {"models", "metrics", "report"},
     {"running"},
@@ -45,6 +45,7 @@ SHAPE_AT = {"jax.random.normal": 1, "jax.random.uniform": 1, "jax.random.truncat
 
 # A cache keyed by settings keeps what was compiled alive and hides it from `jit`; these are caches of something else.
 CACHES = {
+    "medjax/phantoms/mni.py": "the one atlas, which takes a second to segment",
     "medjax/training/batches.py": "an epoch's order, an array that is asked for once a batch",
 }
 

@@ -60,7 +60,6 @@ def frames(bvalues=B, snr=200.0):
 def here(tmp_path, monkeypatch):
     """A folder with a scan, its b-values, and a mask."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
     write_scan(frames())
     mask = np.zeros(SHAPE, np.float32)
     mask[2:7, 2:6, 1:3] = 1
@@ -127,21 +126,24 @@ def test_noise_is_measured_in_air_alone(here):
     write_nifti("tissue.nii.gz", 1 - air, AFFINE)
     done("--mask", "mask.nii.gz", "--sigma", "air.nii.gz", "--noise", "rician")
     given = done("--mask", "mask.nii.gz", "--sigma", "3.0", "--noise", "rician")
-    assert np.median(read_nifti("maps/crlb_f.nii.gz").array[here]) > 0.01 and "voxels tell" in given
+    assert np.median(read_nifti("maps/crlb_f.nii.gz").array[here]) > 0.01 and "voxels are identifiable" in given
     scan = ("dwi.nii.gz", "--bvals", "dwi.bval", "-o", "other", "--mask", "mask.nii.gz")
     refused_elsewhere = medjax_command(*scan, "--sigma", "tissue.nii.gz")
     assert refused_elsewhere.exit_code == 2 and "of air alone" in refused_elsewhere.stderr
 
 
+@pytest.mark.optimized
 def test_directions_are_averaged_and_a_spoilt_frame_is_named(here):
     bvalues = np.repeat(B, 3)
     array = frames(bvalues, snr=40.0)
     array[..., 25] *= 0.5  # of b = 400
     write_scan(array, bvalues)
     said = done("--noise", "student")
-    assert "frame 25 (b = 400) does not go with the others" in said and said.count("does not go") == 1
-    assert [row["frame"] for row in table("maps/frames.csv") if float(row["spoilt"])] == ["25"]
-    assert "frame 25 (b = 400) does not go with the others: left out" in done("--drop-spoilt")
+    assert "frame 25 (b = 400) is an outlier" in said and said.count("is an outlier") == 1
+    assert [row["frame"] for row in table("maps/frames.csv") if float(row["outlier"])] == ["25"]
+    assert "frame 25 (b = 400) is an outlier: left out" in done("--drop-outliers")
+    former_words = ("--mask", "mask.nii.gz", "--drop-spoilt", "--method", "shrunk")
+    assert "is an outlier: left out" in done(*former_words)
     assert "11 b-values" in done("--average", "geometric", "--mask", "mask.nii.gz")
 
 

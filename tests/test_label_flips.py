@@ -13,18 +13,18 @@ import pytest
 
 from experiments import label_flips
 from experiments.flips import members
-from experiments.label_flips import cases
+from experiments.label_flips import cells
 from medjax import iterate
 from medjax.errors import ConfigError, DataError
 from medjax.models.model import Model
 from medjax.phantoms.scenes import draw_splits
-from medjax.running.arrays import load_arrays, numbered
+from medjax.running.arrays import load_arrays, to_numbered_leaves
 from medjax.running.config import flatten, load_config
 from medjax.running.experiment import Result
 from medjax.running.workdir import open_workdir
 from medjax.training import study
 from medjax.training.batches import from_arrays
-from medjax.training.early_stopping import early_stopping, first
+from medjax.training.early_stopping import early_stopping, initial_best
 from medjax.training.losses import dice_cross_entropy
 from medjax.training.state import trainer
 
@@ -62,7 +62,8 @@ BOTH = "('erm','group_dro')"
 def configured(rule="last", methods=BOTH, rate=0.3, strategy="loop"):
     """Two seeds of each method at one correlation."""
     options = {"methods": methods, "correlations": "(0.9,)", "population.strategy": strategy}
-    options |= {"training.steps": 12, "training.every": 2, "training.rate": rate}
+    options |= {"scenes.train": 40, "scenes.validation": 40, "scenes.test": 40}  # equal: one shape to compile
+    options |= {"training.steps": 12, "training.validate_every": 2, "training.rate": rate}
     return load_config(CONFIG, "tiny", [*(f"{key}={value}" for key, value in options.items()), *RULES[rule]])
 
 
@@ -70,7 +71,7 @@ def trained(folder, *configs):
     """Every network of these configs, without the report."""
     with ExitStack() as held:
         works = [held.enter_context(open_workdir(folder / str(k), {"config": c})) for k, c in enumerate(configs)]
-        return members.train([case for one in zip(configs, works, strict=True) for case in cases(*one, NETWORK)])
+        return members.train([case for one in zip(configs, works, strict=True) for case in cells(*one, NETWORK)])
 
 
 def kept(folder):
@@ -98,12 +99,12 @@ def whole(request, tmp_path_factory):
 
 
 def test_a_function_of_the_classes_gives_the_network_and_what_is_none_is_said():
-    every = cases(configured(), None, lambda classes: NETWORK if classes == 3 else None)
+    every = cells(configured(), None, lambda classes: NETWORK if classes == 3 else None)
     assert {case.model for case in every} == {NETWORK}
     with pytest.raises(ConfigError, match=r"--part network int: TypeError.*; expected a Model, or a function"):
-        cases(configured(), None, 3)
-    with pytest.raises(ConfigError, match=r"shown.correlation 0.9; expected one of correlations \(0.5,\)"):
-        cases(load_config(CONFIG, "tiny", ["correlations=(0.5,)"]), None, NETWORK)
+        cells(configured(), None, 3)
+    with pytest.raises(ConfigError, match=r"figures.correlation 0.9; expected one of correlations \(0.5,\)"):
+        cells(load_config(CONFIG, "tiny", ["correlations=(0.5,)"]), None, NETWORK)
 
 
 def test_a_step_is_compiled_once_for_erm_and_once_for_group_dro(whole):
@@ -112,12 +113,12 @@ def test_a_step_is_compiled_once_for_erm_and_once_for_group_dro(whole):
 
 def test_a_member_is_what_it_is_alone_to_the_bit(whole, tmp_path):
     _, config, together, *_ = whole
-    for case in cases(config, None, NETWORK):
+    for case in cells(config, None, NETWORK):
         with open_workdir(tmp_path / members.member(case).name, {}) as work:
             [alone] = members.train([case._replace(work=work)])
         tree = together[members.member(case).name]
         equal(tree["params"], alone.params)
-        equal(tree["judged"], alone.assessment._asdict())
+        equal(tree["assessment"], alone.assessment._asdict())
 
 
 def test_side_by_side_under_vmap_it_is_the_same_to_rounding(whole, tmp_path):
@@ -138,7 +139,7 @@ def test_erm_is_the_loop_written_by_hand(whole):
     warm = optax.join_schedules([lambda n: t.rate * n, optax.cosine_decay_schedule(t.rate, 11, 0.1)], [1])
     algorithm = trainer(loss, optax.adam(warm if t.cosine else t.rate))
     state = algorithm.init(init(jax.random.fold_in(key, 0), data.train.image), jax.random.fold_in(key, 1))
-    states = iterate.loop(algorithm, state, t.steps, inputs=from_arrays(data.train, t.batch, 1), every=t.every)
+    states = iterate.loop(algorithm, state, t.steps, inputs=from_arrays(data.train, t.batch, 1), every=t.validate_every)
     if rule == "last":
         wanted = iterate.last(states, state)
     else:
@@ -148,12 +149,12 @@ def test_erm_is_the_loop_written_by_hand(whole):
             losses.append(float(loss(state.params, data.validation, key)))
             return losses[-1]
 
-        *_, (last, _, best) = early_stopping(states, first(state), validate, 2)
+        *_, (last, _, best) = early_stopping(states, initial_best(state), validate, 2)
         wanted = best.state
         assert 0 < int(wanted.step) < int(last.step) < t.steps  # it did stop early
         logged = [row["validation"] for row in rows if row["member"] == "erm_0.9_1"]
         np.testing.assert_allclose(logged, losses, rtol=1e-3)
-    close(together["erm_0.9_1"]["params"], numbered(wanted.params))
+    close(together["erm_0.9_1"]["params"], to_numbered_leaves(wanted.params))
 
 
 @pytest.mark.parametrize("strategy", ["loop", "vmap"])
@@ -204,7 +205,7 @@ def test_traced_keys_are_the_config_s_and_make_no_other_kind_of_member():
 
     def member(*overrides):
         config = load_config(CONFIG, "tiny", overrides)
-        return members.member(cases(config, None, NETWORK)[0])
+        return members.member(cells(config, None, NETWORK)[0])
 
     traced, other = member("seed=3", "training.rate=0.5", "scenes.noise=0.3"), member("scenes.side=20")
     assert traced.make == other.make == member().make
@@ -215,8 +216,8 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_drawn(tmp_pat
     """Or a function of the number of classes, as for the tools, makes one that does."""
     config = load_config(CONFIG, "tiny", ())
     with open_workdir(tmp_path / "a", {}) as work:
-        assert cases(config, work, lambda classes: NETWORK if classes == 3 else None)[0].model == NETWORK
+        assert cells(config, work, lambda classes: NETWORK if classes == 3 else None)[0].model == NETWORK
         with pytest.raises(ConfigError, match="--part network int: TypeError"):
-            cases(config, work, 3)
+            cells(config, work, 3)
         with pytest.raises(DataError, match=r"gives \(1, 8, 16, 3\) for an .*; expected \(1, 16, 16, 3\)"):
-            cases(config, work, Model(init, lambda params, image, key=None: apply(params, image)[:, ::2]))
+            cells(config, work, Model(init, lambda params, image, key=None: apply(params, image)[:, ::2]))

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medjax.cli import app
-from medjax.datasets.labelled_folders import read
+from medjax.datasets.labeled_folders import read
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.io.nifti import write_nifti
 from medjax.labels.errors import corrupt
@@ -90,7 +90,8 @@ def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("--detector vogg; expected", ("--detector", "vogg")),
+        ("--score vogg; expected", ("--detector", "vogg")),
+        ("did you mean 'vog'?", ("--score", "loss", "--score", "vogg")),
         ("--threshold much; expected otsu", ("--threshold", "much")),
         ("--size 30; expected a multiple of 8", ("--size", "30")),
         ("label 3; expected 0 to 1", ("--classes", "2")),
@@ -161,13 +162,13 @@ WORST = LabelScore(
 def test_a_network_a_score_and_a_threshold_of_ones_own(folders, tmp_path):
     """The score ranks, the threshold flags, and sides need be no multiple of 8."""
     root, _ = folders
-    columns = {**built_in(readings=("loss",)), "worst": WORST}
+    columns = {**built_in(gradients=("loss",)), "worst": WORST}
 
     def flag_two(scores):
         return scores >= np.sort(scores)[-2]
 
     where = (root / "images", root / "masks", tmp_path / "out")
-    audit(*where, detector="worst", threshold=flag_two, size=20, epochs=16, network=two_layers, label_scores=columns)
+    audit(*where, score="worst", threshold=flag_two, size=20, epochs=16, network=two_layers, label_scores=columns)
     rows = list(csv.DictReader((tmp_path / "out" / "ranked.csv").read_text().splitlines()))
     worst = [float(row["worst"]) for row in rows]
     assert worst == sorted(worst, reverse=True) and min(worst) > 0 and {"loss", "vog_loss"} < set(rows[0])
@@ -178,7 +179,7 @@ def test_a_network_a_score_and_a_threshold_of_ones_own(folders, tmp_path):
 def test_arrays_give_what_files_give(folders, tmp_path):
     """Nothing is written; the result holds what the table does."""
     root, _ = folders
-    options = {"detector": "loss", "epochs": 16, "network": two_layers, "label_scores": built_in(readings=("loss",))}
+    options = {"score": "loss", "epochs": 16, "network": two_layers, "label_scores": built_in(gradients=("loss",))}
     whole = audit(root / "images", root / "masks", tmp_path / "out", size=16, **options)
     rows = list(csv.DictReader((tmp_path / "out" / "ranked.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == [whole.names[k] for k in whole.order]
@@ -198,11 +199,11 @@ def test_arrays_give_what_files_give(folders, tmp_path):
 
 def test_an_audit_that_is_killed_goes_on(folders, tmp_path, monkeypatch):
     root, _ = folders
-    scores, dynamics, seen = built_in(readings=("loss",)), labels_audit.training_dynamics, []
+    scores, dynamics, seen = built_in(gradients=("loss",)), labels_audit.training_dynamics, []
 
     def audited(output):
         where = (root / "images", root / "masks", tmp_path / output)
-        audit(*where, detector="loss", size=16, epochs=16, network=two_layers, label_scores=scores)
+        audit(*where, score="loss", size=16, epochs=16, network=two_layers, label_scores=scores)
         return (tmp_path / output / "ranked.csv").read_text()
 
     def killed(*arguments, **keywords):

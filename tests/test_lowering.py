@@ -22,7 +22,7 @@ from medjax.diffusion.likelihood_schedule import likelihood_schedule
 from medjax.diffusion.sampler import heun, sampler, uniform_times
 from medjax.diffusion.sde import vp
 from medjax.ivim.fit import fit
-from medjax.ivim.shrinkage import shrink
+from medjax.ivim.hierarchical import hierarchical_fit
 from medjax.ivim.signal import Ivim
 from medjax.labels import dynamics, scores
 from medjax.labels.probe import probe
@@ -39,7 +39,7 @@ from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, lors
 from medjax.pet.system import build_system
 from medjax.segmentation import nnunet
-from medjax.training import augment_volumes
+from medjax.training import augment_nnunet
 from medjax.training.augment import Augmentation, augment
 from medjax.training.losses import deep_supervision, dice_cross_entropy
 from medjax.training.state import trainer
@@ -84,7 +84,7 @@ def system():
 
 
 def test_the_projector_and_its_transpose_multiply_no_matrices(system):
-    both = {project: floats(12, 12, 2), backproject: floats(*system.place.shape, 2)}
+    both = {project: floats(12, 12, 2), backproject: floats(*system.row_index.shape, 2)}
     for function, argument in both.items():
         assert products(lowered(function, system, argument)) == (0, [])
     slope = jax.grad(lambda image: jnp.sum(project(system, image) ** 2))
@@ -97,7 +97,7 @@ def test_osem_with_a_point_spread_function(system):
         algorithm = em.osem(ordered_subsets(whole, 3))
         return iterate.scan(algorithm, algorithm.init(), 6)
 
-    count, imprecise = products(lowered(reconstruct, floats(*system.place.shape, 2), floats(12, 12, 2)))
+    count, imprecise = products(lowered(reconstruct, floats(*system.row_index.shape, 2), floats(12, 12, 2)))
     assert count >= 9 and imprecise == []  # three axes, in the sensitivity, forwards and backwards
 
 
@@ -125,7 +125,7 @@ def given_counts(guided: Any, system: Any) -> Callable[..., Any]:
 )
 def test_a_step_of_a_sampler_given_counts(guided, system):
     step = given_counts(guided, system)
-    count, imprecise = products(lowered(step, floats(*system.place.shape, 2), floats(12, 12, 2), floats(12, 12, 2)))
+    count, imprecise = products(lowered(step, floats(*system.row_index.shape, 2), floats(12, 12, 2), floats(12, 12, 2)))
     assert count >= 6 and imprecise == []
 
 
@@ -137,7 +137,7 @@ def test_ivim_fit(noise):
 
 def test_ivim_fit_of_a_region():
     found = Ivim(*(floats(40) for _ in range(4)))
-    count, imprecise = products(lowered(shrink, floats(8, 40), floats(8), found, 1.0))
+    count, imprecise = products(lowered(hierarchical_fit, floats(8, 40), floats(8), found, 1.0))
     assert count >= 2 and imprecise == []
 
 
@@ -196,22 +196,22 @@ def test_a_training_step_of_every_network(name):
 
 
 def test_the_steps_of_an_audit():
-    settings, built_in = dynamics.Settings(3), scores.built_in(readings=("loss",))
+    settings, built_in = dynamics.TrainingSettings(3), scores.built_in(gradients=("loss",))
     method = dynamics.algorithm(UNET, settings)
     train = jax.eval_shape(method.init, KEY, floats(2, 8, 8, 1))
     batch = dynamics.Batch(floats(2, 8, 8, 1), classes(2, 8, 8), floats(2), classes(2))
     plain, _ = products(lowered(method.step, train, batch))
-    riding = dynamics.riding_algorithm(UNET, settings, scores.trackers(built_in))
+    riding = dynamics.tracking_algorithm(UNET, settings, scores.trackers(built_in))
     states = jax.eval_shape(partial(scores.init, built_in, 5, (8, 8)))
     assert products(lowered(riding.step, riding.init(train, states), batch))[0] > plain > 3
 
 
 def test_the_step_of_nnunets_trainer():
     model, patch = NETWORKS["plain_unet"][0], (8, 8, 8)
-    augmentation = augment_volumes.for_plan(patch, None)
-    method = nnunet.trainer(model, nnunet.Settings(2, 3, augmentation, True), 0.01)
+    augmentation = augment_nnunet.augmentation_for_plan(patch, None)
+    method = nnunet.trainer(model, nnunet.StepSettings(2, 3, augmentation, True), 0.01)
     params = jax.eval_shape(model.init, KEY, floats(1, *patch, 1))
-    source = augment_volumes.source_patch(augmentation, patch)
+    source = augment_nnunet.source_patch(augmentation, patch)
     batch = (floats(2, *source, 1), classes(2, *source))
     assert products(lowered(method.step, jax.eval_shape(method.init, params, KEY), batch))[0] > 3
 

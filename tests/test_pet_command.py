@@ -23,7 +23,7 @@ from medjax.io.interfile import write_sinogram
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.pet.io import load_scan
 from medjax.pet.scanner import lors, preset
-from medjax.tools.pet_settings import Settings, complete_settings
+from medjax.tools.pet_settings import ReconstructionSettings, complete_settings
 
 LEFT_RIGHT_FLIPPED = np.array([[-2.0, 0, 0, 104.0], [0, 2.0, 0, -102.0], [0, 0, 2.0, -4.0], [0, 0, 0, 1.0]])
 BACKGROUND, SCALE = 0.3, ["--size", "48", "--voxel-mm", "5"]
@@ -165,19 +165,19 @@ def test_attenuation_is_corrected_by_the_mu_map(here):
     assert dark[18:30, 18:30].mean() < 0.4 * right[18:30, 18:30].mean()
 
 
-@pytest.mark.parametrize("centre", [None, (10.0, 5.0, 2.0)])
-def test_a_point_is_found_at_its_millimetres_left_and_right_included(tmp_path, centre):
+@pytest.mark.parametrize("center", [None, (10.0, 5.0, 2.0)])
+def test_a_point_is_found_at_its_millimetres_left_and_right_included(tmp_path, center):
     """Its image is stored from right to left; the scanner stands at the middle of that image, or where it is put."""
     point = np.array([30.0, -20.0, 6.0])
     index = np.stack(np.meshgrid(*map(np.arange, (101, 101, 9)), indexing="ij"), axis=-1)
     mm = index @ LEFT_RIGHT_FLIPPED[:3, :3].T + LEFT_RIGHT_FLIPPED[:3, 3]
     write_nifti(tmp_path / "a.nii.gz", (np.linalg.norm(mm - point, axis=-1) < 3).astype(np.float32), LEFT_RIGHT_FLIPPED)
     counts, image = tmp_path / "c.npz", tmp_path / "i.nii.gz"
-    where = [] if centre is None else [f"--centre={centre[0]},{centre[1]},{centre[2]}"]
+    where = [] if center is None else [f"--centre={center[0]},{center[1]},{center[2]}"]
     simulated = ["--trues", "1e5", "--background", "0.1", "--planes", "9", "--size", "64", "--voxel-mm", "3"]
     done("simulate", "--activity", tmp_path / "a.nii.gz", "--scanner", "mmr", *simulated, *where, "-o", counts)
-    centre_mm = np.asarray(centre or (4.0, -2.0, 4.0))  # by default the middle of the image
-    assert lines_through(counts) == pytest.approx((point - centre_mm)[:2], abs=1)
+    center_mm = np.asarray(center or (4.0, -2.0, 4.0))  # by default the middle of the image
+    assert lines_through(counts) == pytest.approx((point - center_mm)[:2], abs=1)
     said = done("reconstruct", counts, "--iterations", "1", "--subsets", "7", "-o", image)
     assert said.stderr == ""
     found = nibabel.load(image)
@@ -216,7 +216,7 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
     assert first == "218,881 prompts and 35,320 delayeds; 29,119 and 5,891 with |ring difference| ≤ 5"
     assert label == "real data, no attenuation or normalisation correction"
     assert re.fullmatch(r"OSEM, 2 iterations × 3 subsets, 8 mm post-filter: 29,119 counts, .* s; wrote .*", last)
-    assert re.fullmatch(r"medjax: .*: 254816 of the 331257106 words its header tells of\n", said.stderr)
+    assert re.fullmatch(r"medjax: .*: 254816 of the 331257106 words in its header\n", said.stderr)
     image = read_nifti(tmp_path / "head.nii.gz")
     assert image.array.shape == (64, 64, 16) and nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
     x, y = np.meshgrid(*(image.affine[a, a] * np.arange(64) + image.affine[a, 3] for a in (0, 1)), indexing="ij")
@@ -225,8 +225,8 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
     assert middle[inside].mean() > 5 * middle[outside].mean()
     level = image.array[..., 6:9].mean(axis=2)
     share = np.hypot((x + 1) / 65, (y - 21) / 88)  # of the way from the head's middle to its surface
-    rim, centre = level[(share > 0.7) & (share < 0.9)], level[(share > 0.2) & (share < 0.5)]
-    assert rim.mean() > 1.4 * centre.mean()  # nothing corrects for attenuation
+    rim, center = level[(share > 0.7) & (share < 0.9)], level[(share > 0.2) & (share < 0.5)]
+    assert rim.mean() > 1.4 * center.mean()  # nothing corrects for attenuation
 
 
 # ── bad input ──
@@ -257,7 +257,7 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
         ("--centre 1,2,inf; expected finite", ["--centre", "1,2,inf"]),
         ("--additive goes with Interfile counts only", ["--additive", "a.hs"]),
         ("absent.nii: no such file", ["--mu", "absent.nii"]),
-        ("mu.nii.gz: 0 all over the image to make .*z 900 to 900 mm", ["--mu", "mu.nii.gz", "--centre", "0,0,900"]),
+        ("mu.nii.gz: 0 in the whole image grid .*z 900 to 900 mm", ["--mu", "mu.nii.gz", "--centre", "0,0,900"]),
     ],
 )
 def test_options_that_cannot_be(here, message, options):
@@ -310,7 +310,7 @@ SHEARED = PLAIN + np.eye(4, k=1) * [[2.0], [0], [0], [0]]
     ("message", "make", "arguments"),
     [
         (
-            "scan.l: 10 bytes; expected whole words of 4 bytes, so it was cut inside one",
+            "scan.l: 10 bytes; expected whole words of 4 bytes, so it is truncated",
             lambda: save_listmode(b"\0" * 10),
             ["scan.l", "--scanner", "mmr"],
         ),
@@ -417,8 +417,8 @@ def test_a_full_disk_changes_nothing(here, monkeypatch, full_for):
         ("--slice-mm nan; expected mm", ["--slice-mm", "nan"]),
         ("--voxel-mm -2; expected more than 0", ["--voxel-mm", "-2"]),
         ("mu.nii.gz: a file; expected a folder", ["--truth-dir", "mu.nii.gz"]),
-        ("truth.nii.gz: no activity in z = 399 to 401 mm", ["--activity", "truth.nii.gz", "--slice-mm", "400"]),
-        ("truth.nii.gz: reaches .* ring_2d takes 237 mm", ["--activity", "truth.nii.gz", "--centre", "300,0,10"]),
+        ("truth.nii.gz: no activity between z = 399 to 401 mm", ["--activity", "truth.nii.gz", "--slice-mm", "400"]),
+        ("truth.nii.gz: reaches .* ring_2d allows 237 mm", ["--activity", "truth.nii.gz", "--centre", "300,0,10"]),
         ("m.nii: affine: sheared", ["--activity", "m.nii"]),
         ("z.nii: no voxel is above 0", ["--activity", "z.nii"]),
         ("n.nii: activity: 1 of 2304 values are negative", ["--activity", "n.nii"]),
@@ -448,19 +448,19 @@ def test_an_object_that_the_reconstruction_would_cut_is_told_of(here):
         "s.npz",
     )
     assert said.exit_code == 0
-    assert re.fullmatch(r"medjax: truth.nii.gz: reaches .*; give a larger --size\n", said.stderr)
+    assert re.fullmatch(r"medjax: truth.nii.gz: reaches .*; use a larger --size\n", said.stderr)
 
 
 def test_osem_of_few_counts_is_told_of(here):
     save_npz("few.npz", counts=np.minimum(spoiled(0), np.indices((1, 252, 344))[1] % 63 == 0).astype(np.float32))
     said = done("reconstruct", "few.npz", "--iterations", "1", "-o", "few.nii")
-    assert re.fullmatch(r"medjax: \d+ counts a subset and plane are few: .*\n", said.stderr)
+    assert re.fullmatch(r"medjax: only \d+ counts a subset and plane: .*\n", said.stderr)
 
 
 def test_defaults_go_with_the_method():
     osem, mlem, map_em, guided = (
-        complete_settings(Settings(*given))
-        for given in (("osem",), ("mlem",), ("map-em",), Settings("map-em", guided=True))
+        complete_settings(ReconstructionSettings(*given))
+        for given in (("osem",), ("mlem",), ("map-em",), ReconstructionSettings("map-em", mr_guided=True))
     )
     assert osem[1:3] == (3, 21) and mlem[1:3] == (30, 1) and map_em[1:4] == (10, 7, 5.0) and guided.beta == 30.0
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from configs.pet_likelihood_schedule import get_config
-from experiments.pet import learned
-from experiments.pet.comparison import sessions
+from experiments.pet import supervised
+from experiments.pet.comparison import study_inputs
 from experiments.pet.scans import simulate
-from experiments.pet.subjects import other_brain
+from experiments.pet.subjects import other_brain_subjects
 from medjax.diffusion.sde import vp
 from medjax.models.model import Model
 from medjax.models.residual import residual_cnn
@@ -50,8 +50,8 @@ def apply(params, image, level, key=None):
 def test_count_levels_are_those_of_the_scans():
     c = config(0)
     c.scan.trues_per_mm3 = (0.7, 10.0)
-    [session] = sessions([c], [None], Constant())
-    assert session.levels == tuple(np.float32([0.7, 10.0]).tolist())
+    [inputs] = study_inputs([c], [None], Constant())
+    assert inputs.levels == tuple(np.float32([0.7, 10.0]).tolist())
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared():
     """The scanner and what is compiled."""
-    return sessions([config(0)], [WorkDir(Path())], Constant())[0]
+    return study_inputs([config(0)], [WorkDir(Path())], Constant())[0]
 
 
 @pytest.fixture(scope="module")
 def learner(shared):
-    return learned.unet_behind_osem(shared.setup, shared.runs["osem"], 2, Model(init, apply))
+    return supervised.unet_behind_osem(shared.setup, shared.reconstructors["osem"], 2, Model(init, apply))
 
 
 def trained(shared, learner, heads, path, seeds, rates):
@@ -80,19 +80,19 @@ def trained(shared, learner, heads, path, seeds, rates):
         works = [held.enter_context(open_workdir(path / str(k), {"seed": seed})) for k, seed in enumerate(seeds)]
         members = [shared._replace(work=work, seed=seed) for work, seed in zip(works, seeds, strict=True)]
         scans = [simulate(shared.setup, heads, shared.levels, 1, seed) for seed in seeds]
-        runs = learned.train(learner, members, scans, rates, 6, batch=2, strategy="vmap")
+        runs = supervised.train(learner, members, scans, rates, 6, batch=2, strategy="vmap")
     return [run(jax.random.key(0), own, {}).image for run, own in zip(runs, scans, strict=True)], scans
 
 
 def test_a_population_is_its_members_alone(shared, learner, folder, tmp_path):
-    heads = other_brain(shared.setup, folder)
+    heads = other_brain_subjects(shared.setup, folder)
     together, scans = trained(shared, learner, heads, tmp_path / "together", SEEDS, RATES)
     for member in (0, 2):
         own = slice(member, member + 1)
         [alone], _ = trained(shared, learner, heads, tmp_path / f"alone{member}", SEEDS[own], RATES[own])
         scale = np.abs(alone).max()
         np.testing.assert_allclose(together[member] / scale, alone / scale, atol=1e-3)
-        start = learned.osem_start(shared.runs["osem"], scans[member])
+        start = supervised.osem_images(shared.reconstructors["osem"], scans[member])
         assert np.abs(alone - start).max() > 5e-3 * scale  # it learnt something
     assert not np.allclose(together[0], together[1])  # another seed
     assert not np.allclose(together[1], together[2])  # another learning rate
@@ -100,10 +100,12 @@ def test_a_population_is_its_members_alone(shared, learner, folder, tmp_path):
 
 def test_scans_of_another_brain(shared, folder):
     """Two slices, each twice; the lower one is larger; no lesions, so no lesion contrast."""
-    first, second = other_brain(shared.setup, folder)
+    first, second = other_brain_subjects(shared.setup, folder)
     assert first.truth.brain_mask.sum() > second.truth.brain_mask.sum()
     cases = simulate(shared.setup, [first, second], (10.0,), 2, seed=0)
     assert cases.number == 4 and np.isfinite(cases.counts).all() and not cases.lesions.any()
     trues = (cases.counts - cases.additive).sum(axis=(1, 2, 3))
-    expected = 10.0 * np.array([first.volume_mm3, first.volume_mm3, second.volume_mm3, second.volume_mm3])
+    expected = 10.0 * np.array(
+        [first.emission_volume_mm3, first.emission_volume_mm3, second.emission_volume_mm3, second.emission_volume_mm3]
+    )
     np.testing.assert_allclose(trues, expected, rtol=0.05)

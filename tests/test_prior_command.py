@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.diffusion.prior import Settings
+from medjax.diffusion.prior import PriorSettings
 from medjax.diffusion.prior_file import load_prior
 from medjax.diffusion.score_matching import normalize_intensity
 from medjax.diffusion.sde import vp
@@ -17,8 +17,8 @@ from medjax.metrics.image import nrmse
 from medjax.running.workdir import append_jsonl
 from medjax.tools import pet_prior, pet_sample
 from medjax.tools.pet_reconstruct import reconstruct
-from medjax.tools.pet_sample import Sampling
-from medjax.tools.pet_settings import Settings as How
+from medjax.tools.pet_sample import SamplingOptions
+from medjax.tools.pet_settings import ReconstructionSettings as How
 from tests.test_pet_command import done, medjax_command
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -40,6 +40,7 @@ def error_of(folder):
     return float(nrmse(read_nifti(folder / "image.nii.gz").array, truth, truth > 0.3))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("method", "most"), [("likelihood-schedule", 0.4), ("dds", 0.45)])
 def test_reconstruct_samples_the_shipped_prior(method, most, scan, tmp_path):
     files = ("--method", method, "--iterations", "4" if method == "dds" else "40", "--steps", "8", "--samples", "2")
@@ -71,7 +72,9 @@ def test_a_denoiser_of_ones_own_takes_the_priors_place(scan):
     denoiser = Sure(normalize_intensity(jnp.asarray(truth))[..., 0])
 
     def error(method, updates, seed, prior=denoiser, **options):
-        made = reconstruct(scan / "counts.npz", How(method, updates, sampling=Sampling(prior, 3, 1, seed, **options)))
+        made = reconstruct(
+            scan / "counts.npz", How(method, updates, sampling=SamplingOptions(prior, 3, 1, seed, **options))
+        )
         assert made.files == () and made.sd is None and made.counts > 1e4
         return float(nrmse(made.image, truth, truth > 0.3))
 
@@ -92,7 +95,7 @@ def test_a_denoiser_of_ones_own_takes_the_priors_place(scan):
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("the prior knows 2.5 mm", ["--method", "dds", "--voxel-mm", "5"]),
+        ("the prior has 2.5 mm", ["--method", "dds", "--voxel-mm", "5"]),
         ("expected 8 or more", ["--method", "dds", "--perpendicular"]),
         ("go with dds and likelihood-schedule", ["--method", "osem", "--samples", "3"]),
         ("uses all data in every update", ["--method", "dds", "--subsets", "7"]),
@@ -122,7 +125,7 @@ TRAIN = ("--size", "16", "--voxel-mm", "4", "--batch", "2", "--rate", "0.001")
 @pytest.fixture
 def small_network(monkeypatch):
     """`train-prior` with a small network: the only thing of its settings that no option says."""
-    monkeypatch.setattr("medjax.diffusion.prior.Settings", partial(Settings, *SMALL))
+    monkeypatch.setattr("medjax.diffusion.prior.PriorSettings", partial(PriorSettings, *SMALL))
 
 
 def test_train_prior_on_images_of_ones_own(tmp_path, small_network):
@@ -138,7 +141,7 @@ def test_train_prior_on_images_of_ones_own(tmp_path, small_network):
 
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
     """Killed between two checkpoints, then between the last checkpoint and the prior's file."""
-    files, settings = images(tmp_path), Settings(*SMALL, 16, 4.0)
+    files, settings = images(tmp_path), PriorSettings(*SMALL, 16, 4.0)
 
     def train(folder):
         return pet_prior.train(tmp_path / folder, files, 0, settings, 7, 2, 1e-3, 0, every=1).file.read_bytes()
@@ -172,7 +175,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
 
 def test_a_training_that_diverges_says_what_to_try(tmp_path):
     with pytest.raises(DataError, match=r"the .* is not finite by step \d; try a smaller learning rate"):
-        pet_prior.train(tmp_path / "p", images(tmp_path), 0, Settings(*SMALL, 16, 4.0), 7, 2, 1e30, 0, every=1)
+        pet_prior.train(tmp_path / "p", images(tmp_path), 0, PriorSettings(*SMALL, 16, 4.0), 7, 2, 1e30, 0, every=1)
 
 
 def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path, small_network):
@@ -182,7 +185,7 @@ def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path, small_
         write_nifti(tmp_path / "mr" / file.name, 7 * read_nifti(file).array, AFFINE)
     train = (*TRAIN, "--steps", "2", "--mr", tmp_path / "mr")
     done("train-prior", "-o", tmp_path / "prior", *files, *train)
-    assert load_prior(tmp_path / "prior" / "prior.npz").settings.guided
+    assert load_prior(tmp_path / "prior" / "prior.npz").settings.mr_guided
     prior = ("--prior", tmp_path / "prior" / "prior.npz", "--mr", scan / "truth.nii.gz")
     size = ("--voxel-mm", "4", "--size", "32", "--steps", "3")
     done("reconstruct", scan / "counts.npz", "--method", "dds", *prior, *size, "-o", tmp_path / "image.nii.gz")
@@ -192,9 +195,9 @@ def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path, small_
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("--mr goes with images", ["--phantoms", "3", "--mr", "."]),
-        ("give NIfTI images, or --phantoms N", []),
-        ("give NIfTI images, or --phantoms N", ["subject_0.nii.gz", "--phantoms", "3"]),
+        ("--mr goes with your own images", ["--phantoms", "3", "--mr", "."]),
+        ("expected either NIfTI images or --phantoms N", []),
+        ("expected either NIfTI images or --phantoms N", ["subject_0.nii.gz", "--phantoms", "3"]),
         ("need a multiple of 8", ["subject_0.nii.gz", "--size", "30"]),
         ("no voxel is above 0", ["empty.nii.gz", "--size", "24"]),
         ("absent.nii.gz", ["absent.nii.gz"]),

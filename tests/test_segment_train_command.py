@@ -19,7 +19,14 @@ from medjax.models.unet import unet
 from medjax.segmentation import nnunet
 from medjax.segmentation.nnunet_predict import predict_case
 from medjax.segmentation.plan import from_json, to_json
-from medjax.tools.segment_model import Design, choose_network, load_model, read_design, same_network, write_design
+from medjax.tools.segment_model import (
+    ModelDescription,
+    choose_network,
+    folder_network,
+    load_model,
+    read_description,
+    write_description,
+)
 from medjax.tools.segment_train import train
 from tests.segmentation.blobs import blobs
 
@@ -73,29 +80,29 @@ def test_what_training_leaves(folder):
     assert all(float(row[name]) > 0.5 for row in validation for name in ("bright", "dark"))
     assert not (folder / "model" / "keep.json").exists()  # four folds are missing
     again = done("train", folder / "data", "-o", folder / "model", "--fold", "0", *TRAIN)
-    assert "fold 0: finished before" in again.stdout
+    assert "fold 0: finished already" in again.stdout
 
 
 def test_a_network_of_medjax_is_made_again_from_its_settings(folder, tmp_path):
     """Also where the defaults have changed since; plans written before they named a network have nnU-Net's."""
-    design = read_design(folder / "model")
+    design = read_description(folder / "model")
     p = design.plan
     assert design.network["name"] == "plain_unet" and design.network["settings"]["deep"] is True
-    assert same_network(folder, design) == plain_unet(3, p.widths, p.kernels, p.strides)
+    assert folder_network(folder, design) == plain_unet(3, p.widths, p.kernels, p.strides)
     wide = replace(p, widths=(8, 16))
     network, remembered = choose_network("unet", wide)
     older = remembered | {"settings": remembered["settings"] | {"deep": True}}
-    write_design(tmp_path, Design(wide, older, design.dataset))
+    write_description(tmp_path, ModelDescription(wide, older, design.dataset))
     assert network == unet(3, (8, 16))
-    assert same_network(tmp_path, read_design(tmp_path)) == unet(3, (8, 16), deep=True)
+    assert folder_network(tmp_path, read_description(tmp_path)) == unet(3, (8, 16), deep=True)
     with pytest.raises(WorkdirError, match="its network is unet, here plain_unet; expected the same, or another"):
-        same_network(tmp_path, read_design(tmp_path), "plain_unet")
+        folder_network(tmp_path, read_description(tmp_path), "plain_unet")
     (tmp_path / "plan.json").write_text(to_json(p))
-    assert same_network(tmp_path, read_design(tmp_path), "plain_unet") == same_network(folder, design)
+    assert folder_network(tmp_path, read_description(tmp_path), "plain_unet") == folder_network(folder, design)
     for network in ("unet", {"name": "unet"}, {"name": "unet", "settings": {"classes": 0}}):
         (tmp_path / "plan.json").write_text(json.dumps({**json.loads(to_json(p)), "network": network}))
         with pytest.raises(DataError, match=r"plan.json: network"):
-            same_network(tmp_path, read_design(tmp_path))
+            folder_network(tmp_path, read_description(tmp_path))
 
 
 def test_a_model_for_a_notebook(folder):
@@ -184,7 +191,7 @@ def test_all_folds_decide_on_components(folder):
         ("--memory-gb inf; expected a finite", ["train", "data", "-o", "new", "--memory-gb", "inf"]),
         ("--folds 0,0: fold_0 more than once", ["predict", "model", "data/imagesTs", "-o", "new", "--folds", "0,0"]),
         ("data/plan.json: no such file", ["predict", "data", "data/imagesTs", "-o", "new"]),
-        ("fold_1 is not there; expected some of", ["predict", "model", "data/imagesTs", "-o", "new", "--folds", "1"]),
+        ("fold_1 is missing; expected some of", ["predict", "model", "data/imagesTs", "-o", "new", "--folds", "1"]),
         ("data: no file named like CASE_0000", ["predict", "model", "data", "-o", "new"]),
         ("--keep grey=1; expected CLASS=N with one of bright, dark", ["predict", "model", "data/imagesTs", "-o", "new",
                                                                      "--keep", "grey=1"]),
@@ -256,7 +263,7 @@ def test_a_damaged_model_is_one_line(copies):
     (fold / "validation.csv").unlink()
     (fold / "checkpoints" / "120" / "default" / "_METADATA").write_bytes(b"half")
     refused("fold_0/checkpoints/120 is damaged or holds other arrays", *train)
-    refused("; delete its fold's folder to train the fold anew", *train)
+    refused("; delete its fold's folder to train the fold again", *train)
     (fold / "params.npz").write_bytes((fold / "params.npz").read_bytes()[:-50])
     refused("fold_0/params.npz: damaged", *predict)
     edited(model / "dataset.json", labels=None)

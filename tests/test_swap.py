@@ -26,7 +26,7 @@ from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets
 from medjax.pet.bsrem import bsrem
 from medjax.pet.grid import Grid
-from medjax.pet.scanner import parallel_lines
+from medjax.pet.scanner import parallel_lors
 from medjax.pet.system import build_system
 from medjax.phantoms.echo import echo
 from medjax.segmentation.nnunet import train_fold
@@ -34,7 +34,7 @@ from medjax.segmentation.nnunet_predict import predict_case
 from medjax.segmentation.patches import prepare
 from medjax.segmentation.plan import fingerprint, plan
 from medjax.tools.labels_audit import audit
-from medjax.training.augment_volumes import OFF
+from medjax.training.augment_nnunet import NO_AUGMENTATION
 from tests.segmentation.blobs import blobs
 
 # ── network: two functions; any number of axes of space ──
@@ -67,7 +67,7 @@ def test_a_network_in_nnunets_recipe():
     ready, model = [prepare(case, planned) for case in cases], Model(init, apply)
     losses: list[float] = []
     fold = train_fold(
-        model, ready[:2], ready[2:], planned, epochs=2, iterations=20, rate=0.1, augmentation=OFF,
+        model, ready[:2], ready[2:], planned, epochs=2, iterations=20, rate=0.1, augmentation=NO_AUGMENTATION,
         report=lambda fold, values: losses.append(float(values["loss"])),
     )  # fmt: skip
     assert losses[1] < losses[0]
@@ -108,7 +108,7 @@ def truth() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scan(truth: np.ndarray) -> Acquisition:
-    system = build_system(parallel_lines(24, 24, 4.0), GRID)
+    system = build_system(parallel_lors(24, 24, 4.0), GRID)
     empty = acquire(system, jnp.zeros((24, 24, 1)), 0.5, 2.0)
     counts = np.random.default_rng(0).poisson(empty.expected(jnp.asarray(truth))).astype(np.float32)
     return acquire(system, jnp.asarray(counts), 0.5, 2.0)
@@ -164,11 +164,11 @@ def drawn(guided: Any, shape: tuple[int, ...], seed: int = 0) -> jax.Array:
 
 
 def test_a_denoiser_alone_lifted_to_volumes_and_given_data(scan: Acquisition):
-    x = drawn(guidance.unguided(Exact(vp())), (40, 40))
+    x = drawn(guidance.prior_only(Exact(vp())), (40, 40))
     np.testing.assert_allclose([x.mean(), x.std()], [1.0, 0.5], atol=0.05)
-    volume = drawn(guidance.unguided(planes.slice_wise(Exact(vp()), 2)), (12, 12, 6))
+    volume = drawn(guidance.prior_only(planes.slice_wise(Exact(vp()), 2)), (12, 12, 6))
     np.testing.assert_allclose([volume.mean(), volume.std()], [1.0, 0.5], atol=0.08)
-    given = drawn(guidance.dds(Exact(vp()), scan, anchor=jnp.mean(scan.sensitivity)), GRID.shape)
+    given = drawn(guidance.dds(Exact(vp()), scan, proximal_weight=jnp.mean(scan.sensitivity)), GRID.shape)
     one = em.init(scan).image
     assert scan.deviance(scan.expected(given)) < scan.deviance(scan.expected(one))
 
@@ -178,11 +178,11 @@ def test_a_likelihood_of_three_methods_in_guidance():
     huber = Huber(data)
     one = likelihood.update(huber, jnp.zeros((12, 12)))
     assert huber.deviance(one) < huber.deviance(jnp.zeros((12, 12)))
-    alone = drawn(guidance.unguided(Exact(vp())), data.shape)
+    alone = drawn(guidance.prior_only(Exact(vp())), data.shape)
     targets = jnp.full(60, huber.deviance(huber.expected(data.at[0, 0].set(2.0))) * 1.02)
     for guided in (
-        guidance.dds(Exact(vp()), huber, anchor=4.0, positive=False),
-        guidance.dps(Exact(vp()), huber, weight=1.0, positive=False),
+        guidance.dds(Exact(vp()), huber, proximal_weight=4.0, nonnegative=False),
+        guidance.dps(Exact(vp()), huber, weight=1.0, nonnegative=False),
         likelihood_schedule(Exact(vp()), huber, targets, floor=None),
     ):
         x = drawn(guided, data.shape)
@@ -247,7 +247,7 @@ def test_a_score_a_threshold_and_a_network_in_the_audit(tmp_path):
         for k, array in enumerate(arrays):
             write_nifti(tmp_path / name / f"{k:02d}.nii.gz", array[..., None], np.eye(4))
     audit(
-        tmp_path / "images", tmp_path / "masks", tmp_path / "audit", detector="worst", threshold=three_highest,
+        tmp_path / "images", tmp_path / "masks", tmp_path / "audit", score="worst", threshold=three_highest,
         size=16, epochs=4, network=lambda classes: Model(init, apply),
         label_scores={"loss": built_in()["loss"], "worst": worst},
     )  # fmt: skip

@@ -135,7 +135,9 @@ def test_a_network_a_score_and_a_threshold_in_the_audit(pictures):
     assert [row["flagged"] for row in rows] == ["1"] * 3 + ["0"] * 13
     worst = [float(row["worst"]) for row in rows]
     assert worst == sorted(worst, reverse=True) and worst[0] > worst[-1] > 0 and "vog" in rows[0]
-    assert "flagged by dice_mean" in done(*AUDIT, "-o", "audit", *parts)  # a score ranks where it is named
+    assert "flagged by worst" in done(*AUDIT, "-o", "audit", *parts)  # the first score ranks
+    assert "flagged by dice_mean" in done(*AUDIT, "-o", "audit", *parts[:2], "--score", "dice_mean", *parts[2:])
+    assert "flagged by vog" in done(*AUDIT, "-o", "audit", *parts, "--detector", "vog")  # the old spelling
     edit(pictures)
     refused("audit belongs to another config: network.sha256 is", *AUDIT, "-o", "audit", *parts)
 
@@ -190,12 +192,12 @@ def test_a_network_trains_and_predicts_where_the_folder_knows_it_again(volumes):
     assert "fold 0: Dice" in done(*train, "--network", "mine.py:of_plan")
     remembered = json.loads((volumes / "model" / "plan.json").read_text())["network"]
     assert remembered["name"] == "mine.py:of_plan" and len(remembered["sha256"]) == 64
-    assert "fold 0: finished before" in done(*train, "--network", "mine.py:of_plan")
+    assert "fold 0: finished already" in done(*train, "--network", "mine.py:of_plan")
     assert "1 cases by 1 networks" in done(*predict("--network", "mine.py:of_plan"))
     assert read_nifti(volumes / "said" / "case_7.nii.gz").array.max() in (1, 2)
     mine = "its network is mine.py:of_plan (SHA-256 "
     refused("mine.py:of_plan (SHA-256 ", *predict())
-    refused("is none of medjax's; expected --network FILE.py:of_plan", *predict())
+    refused("is not built in; expected --network FILE.py:of_plan", *predict())
     refused(f"{mine}{remembered['sha256'][:12]}…), here mine.py:three (", *predict("--network", "mine.py:three"))
     refused("here plain_unet; expected the same, or another folder", *train)
     edit(volumes)

@@ -11,7 +11,7 @@ import pytest
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.pet.grid import Grid
 from medjax.running.parts import load_part
-from medjax.tools.pet_sample import Sampling, checked_prior, denoiser_of_volumes
+from medjax.tools.pet_sample import SamplingOptions, denoiser_for_grid, prepare_prior
 from tests.test_pet_command import done, medjax_command, refused
 
 MINE = """
@@ -129,8 +129,8 @@ def test_a_prior_of_ones_own_is_sampled_by_the_command(here):
 
 def test_a_prior_of_ones_own_serves_all_orientations_in_turn(here):
     part, grid = load_part("mine.py:mean", "--prior"), Grid((8, 8, 8), (2.0, 2.0, 2.0))
-    sampling = Sampling(part, perpendicular=True)
-    denoiser = denoiser_of_volumes(checked_prior(sampling, grid), grid, perpendicular=True)
+    sampling = SamplingOptions(part, perpendicular=True)
+    denoiser = denoiser_for_grid(prepare_prior(sampling, grid), grid, perpendicular=True)
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype(np.float32)
     for step, within in ((0, (1, 2)), (1, (1, 3)), (2, (2, 3)), (3, (1, 2))):  # across z, y, x, z
         expected = np.broadcast_to(x.mean(axis=within, keepdims=True), x.shape)
@@ -153,12 +153,12 @@ def test_a_penalty_of_ones_own_in_map_em(here):
     [
         ("--penalty mine.py:rough: MAP-EM needs a penalty with surrogate; Rough has no surrogate",
          ["--method", "map-em", "--penalty", "mine.py:rough"]),
-        ("mine.py:plain: Plain is no pytree; expected one, as", ["--method", "map-em", "--penalty", "mine.py:plain"]),
+        ("mine.py:plain: Plain is not a pytree; expected", ["--method", "map-em", "--penalty", "mine.py:plain"]),
         ("--penalty mine.py:broken: KeyError: 'nothing.*; expected value, gradi",
          ["--method", "map-em", "--penalty", "mine.py:broken"]),
         ("--penalty mine.py:three: TypeError: 'int' object", ["--method", "map-em", "--penalty", "mine.py:three"]),
         ("--penalty goes with --method map-em, not with osem", ["--penalty", "mine.py:ridge"]),
-        ("--penalty takes the place of the one that --mr guides",
+        ("--penalty replaces the MR-guided penalty of --mr",
          ["--method", "map-em", "--penalty", "mine.py:ridge", "--mr", "truth.nii.gz"]),
         ("--penalty mine.py:rigde: mine.py has no rigde; did you mean 'ridge'",
          ["--method", "map-em", "--penalty", "mine.py:rigde"]),
@@ -184,7 +184,7 @@ def test_a_network_of_ones_own_is_remembered_by_name_and_content(here):
     again = (*sampled, "--network", "mine.py:net", "-o", "image.nii.gz")
     done(*again)
     assert np.isfinite(read_nifti("image.nii.gz").array).all()
-    refused(here, r"prior.npz: its network is 'mine.py:net', none of medjax; give it", *sampled, "-o", "image.nii.gz")
+    refused(here, r"prior.npz: its network is 'mine.py:net', not one of medjax; pass", *sampled, "-o", "image.nii.gz")
     Path("mine.py").write_text(MINE.replace('params["gain"] * slices', '2 * params["gain"] * slices'))
     edited = load_part("mine.py:net").sha256
     refused(here, rf"trained with mine.py:net of SHA-256 {kept['sha256'][:8]}…; .* {edited[:8]}…", *again)

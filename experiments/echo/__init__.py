@@ -1,1 +1,1 @@
-"""What the study of wrong labels in echo segmentation is made of: its cells and their populations, and its tables."""
+"""Tables and figures of `echo_label_errors`."""

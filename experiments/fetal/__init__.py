@@ -1,1 +1,1 @@
-"""What the study of fetal lungs is made of: its networks, what is read of a scan, its figures and tables."""
+"""Fetal lung study: `readings` of a scan (maps, medians, outlier frames), and the `report` (figures and tables)."""

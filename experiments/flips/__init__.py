@@ -1,1 +1,1 @@
-"""The label-flips study: `members` are its networks, their data and their training; `figures` are its pictures."""
+"""Networks, data and training (`members`) and `figures` of `label_flips`."""

@@ -1,6 +1,6 @@
 """Samplers of the PET experiments: each guidance with a prior, from an early MLEM image with noise.
 
-method(key, scan, **knobs, s=sampled) → Reconstruction
+method(key, scan, **hyperparameters) → Reconstruction
 """
 
 from collections.abc import Callable, Mapping
@@ -13,110 +13,127 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from experiments.pet.scans import Reconstruction, Scan, Scans, Setup, case_keys, scan_of
+from experiments.pet.scans import Reconstruction, Scan, Scans, ScanSetup, case_keys, scan_of
 from medjax import iterate
 from medjax.diffusion import likelihood_schedule as schedule
 from medjax.diffusion import reconstruct, sampler
-from medjax.diffusion.prior import volumes
-from medjax.diffusion.reconstruct import Sampling
+from medjax.diffusion.prior import volume_denoiser
+from medjax.diffusion.reconstruct import SamplerSettings
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, expected_deviance
-from medjax.running.chunks import in_chunks
+from medjax.running.chunks import map_in_chunks
 
-LONGEST, FITTED = 160, 80  # iterates of MLEM: at most for targets, and to look for the noise's level in
-MOST = 30  # EM updates of a step of the likelihood schedule
+MAX_ITERATIONS = 160  # iterations of MLEM, for the targets of a likelihood schedule
+MAX_DISCREPANCY_ITERATIONS = 80  # iterations of MLEM, for the discrepancy principle
+MAX_UPDATES = 30  # EM updates in one step of the likelihood schedule
 
 
-class Sampled(NamedTuple):
-    """The prior, as denoisers of slices (batch, a, b) of mean emission 1, and how samplers run."""
+class SlicePrior(NamedTuple):
+    """A score prior as denoisers of slices (batch, a, b) of mean emission 1, and the settings of its sampler."""
 
     denoisers: tuple[Any, Any, Any]  # the k-th of slices perpendicular to axis k of a volume
     multiple: int  # sides of slices must be multiples of this
-    sampling: Sampling
+    settings: SamplerSettings
 
 
-def methods(s: Sampled) -> dict[str, Callable[..., Reconstruction]]:
-    """method(key, scan, **knobs) by name, of those that may run by scan."""
-    eta = s.sampling.eta
-    guided: dict[str, Callable[..., reconstruct.Method]] = {
+def methods(prior: SlicePrior) -> dict[str, Callable[..., Reconstruction]]:
+    """Sampling methods (key, scan, **hyperparameters) → Reconstruction by name, DPS aside: see `looped_dps`."""
+    eta = prior.settings.eta
+    guided: dict[str, Callable[..., reconstruct.SamplingMethod]] = {
         "naive": reconstruct.naive,
-        "dds": lambda begin, anchor, updates: reconstruct.dds(begin, anchor, updates.astype(int), eta),
-        "dds_delta": lambda begin, delta: reconstruct.dds_delta(begin, delta, eta=eta),
-        "likelihood_schedule": partial(_scheduled, s),
+        "dds": lambda problem, proximal_weight, updates: reconstruct.dds(
+            problem, proximal_weight, updates.astype(int), eta
+        ),
+        "dds_delta": lambda problem, delta: reconstruct.dds_delta(problem, delta, eta=eta),
+        "likelihood_schedule": partial(_scheduled, prior),
     }
-    return {name: partial(_sample, s, method) for name, method in guided.items()}
+    return {name: partial(_sample, prior, method) for name, method in guided.items()}
 
 
 def _sample(
-    s: Sampled, method: Callable[..., reconstruct.Method], key: Array, scan: Scan, **knobs: Array
+    prior: SlicePrior,
+    method: Callable[..., reconstruct.SamplingMethod],
+    key: Array,
+    scan: Scan,
+    **hyperparameters: Array,
 ) -> Reconstruction:
-    begin = _start(scan.acquisition, s)
-    made = reconstruct.sample(key, begin, method(begin, **knobs), s.sampling)
+    problem = _inverse_problem(scan.acquisition, prior)
+    made = reconstruct.sample(key, problem, method(problem, **hyperparameters), prior.settings)
     return Reconstruction(made.image, made.projector_calls)
 
 
-def _scheduled(s: Sampled, begin: reconstruct.Start, iterations: Array | float) -> reconstruct.Method:
-    return reconstruct.likelihood_schedule(begin, iterations, s.sampling.steps, s.sampling.eta, LONGEST, MOST)
+def _scheduled(
+    prior: SlicePrior, problem: reconstruct.InverseProblem, iterations: Array | float
+) -> reconstruct.SamplingMethod:
+    s = prior.settings
+    return reconstruct.likelihood_schedule(problem, iterations, s.steps, s.eta, MAX_ITERATIONS, MAX_UPDATES)
 
 
-def noise_iterations(key: Array, scan: Scan, s: Sampled) -> Array:
-    """The iterate at which MLEM fits as well as the truth is expected to: Morozov's discrepancy principle."""
-    begin = _start(scan.acquisition, s)
-    deviance = expected_deviance(scan.acquisition.expected(begin.image))
-    return reconstruct.discrepancy_iterations(begin, deviance, FITTED)
+def discrepancy_iterations(key: Array, scan: Scan, prior: SlicePrior) -> Array:
+    """Iterate of MLEM that fits as well as the truth is expected to: Morozov's discrepancy principle."""
+    problem = _inverse_problem(scan.acquisition, prior)
+    deviance = expected_deviance(scan.acquisition.expected(problem.early_image))
+    return reconstruct.discrepancy_iterations(problem, deviance, MAX_DISCREPANCY_ITERATIONS)
 
 
-def schedule_steps(key: Array, scan: Scan, iterations: Array, s: Sampled) -> schedule.Info:
-    """What each step of a likelihood-scheduled sampling aimed at and reached."""
-    begin = _start(scan.acquisition, s)
-    return reconstruct.sample(key, begin, _scheduled(s, begin, iterations), s.sampling).info
+def schedule_steps(key: Array, scan: Scan, iterations: Array, prior: SlicePrior) -> schedule.Info:
+    """Target and reached deviance, and EM updates, of each step of a likelihood-scheduled sampling."""
+    problem = _inverse_problem(scan.acquisition, prior)
+    return reconstruct.sample(key, problem, _scheduled(prior, problem, iterations), prior.settings).info
 
 
-def sample_volume(key: Array, acquisition: Acquisition, s: Sampled, mode: str, iterations: float) -> Reconstruction:
-    """A volume by likelihood-scheduled sampling, with the prior in one or in three orientations: see `prior.MODES`."""
-    begin = _start(acquisition, s, mode)
-    made = reconstruct.sample(key, begin, _scheduled(s, begin, iterations), s.sampling)
-    both = 2.0 * min(iterations, reconstruct.EARLY)  # MLEM's first iterates need be made only once
+def sample_volume(
+    key: Array, acquisition: Acquisition, prior: SlicePrior, mode: str, iterations: float
+) -> Reconstruction:
+    """A volume by likelihood-scheduled sampling, with the prior in one or three orientations (`prior.MODES`)."""
+    problem = _inverse_problem(acquisition, prior, mode)
+    made = reconstruct.sample(key, problem, _scheduled(prior, problem, iterations), prior.settings)
+    both = 2.0 * min(iterations, reconstruct.EARLY_UPDATES)  # MLEM's first iterates need be made only once
     return Reconstruction(made.image, made.projector_calls - both)
 
 
-def _start(acquisition: Acquisition, s: Sampled, mode: str = "transverse") -> reconstruct.Start:
-    denoiser = volumes(s.denoisers, mode, s.multiple)
-    return reconstruct.start(acquisition, denoiser, em.init(acquisition).image, acquisition.sensitivity)
+def _inverse_problem(
+    acquisition: Acquisition, prior: SlicePrior, mode: str = "transverse"
+) -> reconstruct.InverseProblem:
+    denoiser = volume_denoiser(prior.denoisers, mode, prior.multiple)
+    return reconstruct.inverse_problem(acquisition, denoiser, em.init(acquisition).image, acquisition.sensitivity)
 
 
-def looped_dps(setup: Setup, s: Sampled, size: int) -> Callable[..., Reconstruction]:
-    """PET-DPS over many cases, `size` at a time, its steps called from Python.
+def looped_dps(setup: ScanSetup, prior: SlicePrior, size: int) -> Callable[..., Reconstruction]:
+    """PET-DPS of many cases, `size` at a time, its sampler steps called from Python.
 
     On a CPU the network's gradient is many times faster so than inside a scan.
     """
     each = sampler.State._make((0, 0, 0, None))  # one number of steps for all cases
-    steps = s.sampling.steps
+    steps = prior.settings.steps
 
     @jax.jit
     @partial(jax.vmap, out_axes=(each, 0))
-    def begin(key: Array, case: Scans) -> tuple[sampler.State, Array]:
-        start = _start(scan_of(setup, case).acquisition, s)
-        # By hand, not by `sampler.init`, which splits the key first: `key` itself draws the start here and every step
-        # there, as when the numbers in RESULTS.md were made.
-        first = start.image / start.scale
-        sample = sampler.noisy_start(start.denoiser.sde, key, first.shape, s.sampling.first, first)
-        return sampler.State(sample, jnp.zeros_like(first), key, jnp.zeros((), jnp.int32)), start.scale
+    def init(key: Array, case: Scans) -> tuple[sampler.State, Array]:
+        problem = _inverse_problem(scan_of(setup, case).acquisition, prior)
+        # By hand, not by `sampler.init`, which splits the key first: `key` itself draws the first noise here and every
+        # step there, as when the numbers in RESULTS.md were made.
+        first = problem.early_image / problem.scale
+        sample = sampler.perturb(problem.denoiser.sde, key, first.shape, prior.settings.t_max, first)
+        return sampler.State(sample, jnp.zeros_like(first), key, jnp.zeros((), jnp.int32)), problem.scale
 
     @partial(jax.vmap, in_axes=(0, 0, 0, each), out_axes=(each, 0))
     def step(case: Scans, scale: Array, weight: Array, state: sampler.State) -> tuple[sampler.State, Any]:
-        acquisition, denoiser = scan_of(setup, case).acquisition, volumes(s.denoisers, "transverse", s.multiple)
-        start = reconstruct.Start(acquisition, denoiser, None, None, scale)
-        return reconstruct.algorithm(start, reconstruct.dps(start, weight), s.sampling).step(state)
+        denoiser = volume_denoiser(prior.denoisers, "transverse", prior.multiple)
+        acquisition = scan_of(setup, case).acquisition
+        problem = reconstruct.InverseProblem(acquisition, denoiser, None, None, scale)
+        return reconstruct.algorithm(problem, reconstruct.dps(problem, weight), prior.settings).step(state)
 
     def chunk(keys: Array, cases: Scans, weights: np.ndarray) -> Array:
-        state, scale = begin(keys, cases)
-        algorithm = iterate.Algorithm(begin, Partial(step, cases, scale, weights))
-        states = iterate.loop(algorithm, state, steps, every=steps, check=lambda *_: None)  # tuning judges NaN
+        state, scale = init(keys, cases)
+        algorithm = iterate.Algorithm(init, Partial(step, cases, scale, weights))
+        states = iterate.loop(algorithm, state, steps, every=steps, check=lambda *_: None)  # tuning ranks NaN last
         return jnp.maximum(iterate.last(states, state).x0 * scale[:, None, None, None], 0)
 
-    def run(key: Array, cases: Scans, knobs: Mapping[str, Any]) -> Reconstruction:
-        images = in_chunks(chunk, size)(case_keys(key, cases), cases, np.asarray(knobs["weight"], np.float32))
-        return Reconstruction(images, np.full(cases.number, 2.0 * (steps + reconstruct.EARLY)))
+    def run(key: Array, cases: Scans, hyperparameters: Mapping[str, Any]) -> Reconstruction:
+        images = map_in_chunks(chunk, size)(
+            case_keys(key, cases), cases, np.asarray(hyperparameters["weight"], np.float32)
+        )
+        return Reconstruction(images, np.full(cases.number, 2.0 * (steps + reconstruct.EARLY_UPDATES)))
 
     return run

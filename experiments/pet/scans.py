@@ -1,4 +1,4 @@
-"""The scanner with its image grid, noisy scans of subjects along a leading axis, and how an image of one is judged.
+"""The scanner with its image grid, noisy scans of subjects along a leading axis, and measures of an image of one.
 
 Scans share the scanner, so a method handles all of them in one program; the projector folds them into one stack of
 slices. A *case* is one scan.
@@ -15,67 +15,70 @@ from jaxtyping import Array, PRNGKeyArray
 from scipy import ndimage
 
 from medjax.metrics.image import contrast_recovery, nrmse, ssim
-from medjax.penalty import bowsher, neighbours
+from medjax.penalty import bowsher, neighbors
 from medjax.pet.acquisition import Acquisition, acquire
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, grid, lors, with_rings
-from medjax.pet.simulate import acquire_noisy
+from medjax.pet.simulate import simulate_acquisition
 from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain
 
 MEASURES = ("nrmse", "ssim", "lesion_contrast", "background_sd")
-KNOWN = ("counts", "multiplicative", "additive", "sensitivity")
+ACQUISITION_FIELDS = ("counts", "multiplicative", "additive", "sensitivity")
 RESOLUTION_MM = 4.5  # full width at half maximum
 FINE_MM = 1.0  # voxels in plane that counts are simulated on
 AnyArray = Any  # of NumPy on the host, of JAX where cases are traced
 
 
-class Setup(NamedTuple):
-    """What all scans share."""
+class ScanSetup(NamedTuple):
+    """Scanner, image grid, system model and background fraction, which all scans share."""
 
     scanner: Scanner
     grid: Grid
-    template: Acquisition  # its system and resolution; the rest is replaced by a scan's
+    template: Acquisition  # acquisition that gives system and resolution; the rest is replaced by a scan's
     background: float  # fraction of the prompts
 
     @property
-    def fine(self) -> Grid:
+    def fine_grid(self) -> Grid:
         """The grid that counts are simulated on: as many planes."""
         return Grid((240, 240, self.grid.shape[2]), (FINE_MM, FINE_MM, self.grid.voxel_mm[2]))
 
 
-def setup(scanner: Scanner, size: int, voxel_mm: float, background: float = 0.5, planes: int = 1) -> Setup:
-    """A scanner, and `size`² voxels in as many direct planes."""
+def setup(scanner: Scanner, size: int, voxel_mm: float, background: float = 0.5, planes: int = 1) -> ScanSetup:
+    """Setup of a scanner with an image of `size`² voxels of `voxel_mm` in `planes` direct planes.
+
+    `background` is the fraction of the prompts that is randoms + scatter.
+    """
     coarse = grid(scanner, size, voxel_mm, planes)
     empty = jnp.zeros((scanner.views, scanner.bins, planes))
     template = acquire(build_system(lors(scanner), coarse), empty, 1.0, 0.0, gaussian_psf(coarse, RESOLUTION_MM))
-    return Setup(scanner, coarse, template, background)
+    return ScanSetup(scanner, coarse, template, background)
 
 
-def stack(plane: Setup, planes: int) -> Setup:
-    """Rings with direct `planes` as far apart as the voxels of one `plane`'s setup are wide."""
+def volume_setup(plane: ScanSetup, planes: int) -> ScanSetup:
+    """Setup of a volume: direct `planes` as far apart as the voxels of one `plane`'s setup are wide."""
     voxel_mm = plane.grid.voxel_mm[0]
     rings = replace(with_rings(plane.scanner, planes), ring_spacing_mm=2 * voxel_mm)
     return setup(rings, plane.grid.shape[0], voxel_mm, plane.background, planes)
 
 
 class Subject(NamedTuple):
-    """A slice (or stack) of a head on the reconstruction's grid, and what its scan is expected to be."""
+    """A slice (or volume) of a head on the reconstruction's grid, and the expected trues of its scan."""
 
     truth: Brain
-    trues: np.ndarray  # expected, unscaled, of a scan simulated at 1 mm
-    volume_mm3: float
+    trues: np.ndarray  # (view, bin, plane), expected, unscaled, of a scan simulated at 1 mm
+    emission_volume_mm3: float
 
 
 class Scans(NamedTuple):
-    """Scans along a leading axis, and the truth that judges them."""
+    """Scans along a leading axis, and the truth that their images are compared with."""
 
     counts: AnyArray
     multiplicative: AnyArray
     additive: AnyArray
     sensitivity: AnyArray
-    alike: AnyArray  # Bowsher weights of the MR-guided penalty's pairs
+    bowsher_weights: AnyArray  # Bowsher weights of the MR-guided penalty's pairs
     truth: AnyArray
     mask: AnyArray
     white: AnyArray  # pure white matter, away from lesions
@@ -85,79 +88,83 @@ class Scans(NamedTuple):
 
     @property
     def number(self) -> int:
-        """How many."""
+        """Number of cases."""
         return len(self.level)
 
-    def where(self, chosen: Any) -> "Scans":
+    def select(self, chosen: Any) -> "Scans":
         """The cases of a mask, an index array or a slice; one case by its number."""
         return Scans(*(array[chosen] for array in self))
 
     def at_level(self, level: float) -> "Scans":
         """The cases of a count level."""
-        return self.where(self.level == np.float32(level))
+        return self.select(self.level == np.float32(level))
 
-    def repeated(self, times: int) -> "Scans":
+    def repeat(self, times: int) -> "Scans":
         """Each case so many times in a row."""
         return Scans(*(np.repeat(array, times, axis=0) for array in self))
 
 
 class Scan(NamedTuple):
-    """What a reconstruction is given of a case: the counts and their model, and no truth."""
+    """Data of one case for a reconstruction: the counts and their model, and no truth."""
 
     acquisition: Acquisition
     grid: Grid
-    alike: AnyArray  # Bowsher weights of the MR image
+    bowsher_weights: AnyArray  # Bowsher weights of the MR image
 
 
 class Reconstruction(NamedTuple):
-    """An image, and what it cost."""
+    """An image, and its cost in projector calls."""
 
     image: AnyArray
-    projections: AnyArray  # forward and back-projections of the whole data
+    projector_calls: AnyArray  # forward and back-projections of the whole data
 
 
-def simulate(setup: Setup, subjects: Sequence[Subject], levels: Sequence[float], realisations: int, seed: int) -> Scans:
-    """Every subject at every level, `realisations` times: levels outermost, then subjects."""
+def simulate(
+    setup: ScanSetup, subjects: Sequence[Subject], levels: Sequence[float], realizations: int, seed: int
+) -> Scans:
+    """Simulated scans of every subject at every level, `realizations` times: levels outermost, then subjects."""
     rows = []
-    pairs = neighbours(setup.grid.shape, setup.grid.voxel_mm)
+    pairs = neighbors(setup.grid.shape, setup.grid.voxel_mm)
     for number, subject in enumerate(subjects):
-        alike = bowsher(pairs, jnp.asarray(subject.truth.t1), 4).weights
-        images = (alike, np.maximum(subject.truth.activity, 0), *_masks(subject.truth))
+        bowsher_weights = bowsher(pairs, jnp.asarray(subject.truth.t1), 4).weights
+        images = (bowsher_weights, np.maximum(subject.truth.activity, 0), *_masks(subject.truth))
         for k, level in enumerate(levels):
-            for r in range(realisations):
+            for r in range(realizations):
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), number), 1000 * k + r)
-                a = measure(key, setup, subject, level)
-                row = (*(getattr(a, name) for name in KNOWN), *images, np.float32(level))
+                a = simulate_scan(key, setup, subject, level)
+                row = (*(getattr(a, name) for name in ACQUISITION_FIELDS), *images, np.float32(level))
                 rows.append((k, number, r, [np.asarray(array) for array in row]))
     rows.sort(key=lambda row: row[:3])
     return Scans(*(np.stack(arrays) for arrays in zip(*(row[3] for row in rows), strict=True)))
 
 
-def measure(key: PRNGKeyArray, setup: Setup, subject: Subject, level: float) -> Acquisition:
-    """A scan of `level` trues per mm³."""
-    total, mu = level * subject.volume_mm3, jnp.asarray(np.clip(subject.truth.mu, 0, None))
-    return acquire_noisy(key, setup.template, setup.scanner, jnp.asarray(subject.trues), total, setup.background, mu)
+def simulate_scan(key: PRNGKeyArray, setup: ScanSetup, subject: Subject, level: float) -> Acquisition:
+    """Simulated scan with `level` expected trues per mm³ of emission volume."""
+    total, mu = level * subject.emission_volume_mm3, jnp.asarray(np.clip(subject.truth.mu, 0, None))
+    return simulate_acquisition(
+        key, setup.template, setup.scanner, jnp.asarray(subject.trues), total, setup.background, mu
+    )
 
 
-def scan_of(setup: Setup, case: Scans) -> Scan:
-    """One case as a reconstruction sees it (traced by vmap: each)."""
-    known: dict[str, Any] = {name: jnp.asarray(getattr(case, name)) for name in KNOWN}
-    return Scan(replace(setup.template, **known), setup.grid, jnp.asarray(case.alike))
+def scan_of(setup: ScanSetup, case: Scans) -> Scan:
+    """One case as the data of a reconstruction (traced by vmap: each)."""
+    known: dict[str, Any] = {name: jnp.asarray(getattr(case, name)) for name in ACQUISITION_FIELDS}
+    return Scan(replace(setup.template, **known), setup.grid, jnp.asarray(case.bowsher_weights))
 
 
 def case_keys(key: PRNGKeyArray, cases: Scans) -> Array:
-    """fold_in(key, n) for case n."""
+    """Random key of each case: fold_in(key, n) for case n."""
     return jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(cases.number))
 
 
-def judge(images: np.ndarray, cases: Scans) -> dict[str, np.ndarray]:
-    """Each measure of each case."""
-    rows = [measures(image, cases.where(i)) for i, image in enumerate(images)]
+def evaluate(images: np.ndarray, cases: Scans) -> dict[str, np.ndarray]:
+    """Each measure of the image of each case."""
+    rows = [measures(image, cases.select(i)) for i, image in enumerate(images)]
     return {name: np.array([row[name] for row in rows]) for name in MEASURES}
 
 
 def measures(image: np.ndarray, case: Scans) -> dict[str, float]:
-    """Against the truth: error and similarity in the brain, recovered lesion contrast, noise in pure white matter."""
+    """NRMSE and SSIM in the brain, lesion contrast recovery, and noise (SD / mean) in pure white matter."""
     lesion = bool(case.lesions.any() and case.ring.any())
     white = image[case.white]
     return {

@@ -7,27 +7,43 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.pet.scans import FINE_MM, RESOLUTION_MM, Setup, Subject
+from experiments.pet.scans import FINE_MM, RESOLUTION_MM, ScanSetup, Subject
 from medjax.io.nifti import Volume, resample
 from medjax.pet.grid import Grid
 from medjax.pet.simulate import emission_volume_mm3, expected_trues
 from medjax.phantoms.brain import Brain, brain
-from medjax.phantoms.freesurfer import read_head, slice_head
-from medjax.phantoms.heads import FAMILY, Deformation, deform, deformation, generator, white_matter_lesions
-from medjax.phantoms.mni import Tissues, mix, tissue_shares
+from medjax.phantoms.freesurfer import read_head, resample_head
+from medjax.phantoms.heads import (
+    TRAINING_ACTIVITY_RANGES,
+    Deformation,
+    deform,
+    deformation,
+    generator,
+    white_matter_lesions,
+)
+from medjax.phantoms.mni import Tissues, mix, tissue_fractions
 from medjax.running.progress import track
 
-HELD_OUT = 20_000  # the first seed of a head shape that is tested on; training ends below 10 000
-OTHER_SLICES_MM = (10.0, 30.0)  # above the other brain's middle
+HELD_OUT_SEED = 20_000  # the first seed of a head shape that is tested on; training ends below 10 000
+OTHER_BRAIN_SLICES_MM = (10.0, 30.0)  # above the other brain's middle
 
 
-def held_out(
-    setup: Setup, first: int, number: int, lesions: int = 0, tracer: str = "fdg", z_mm: float | None = None
+def held_out_subjects(
+    setup: ScanSetup, first: int, number: int, lesions: int = 0, tracer: str = "fdg", z_mm: float | None = None
 ) -> list[Subject]:
-    """Held-out deformations of the MNI head around `z_mm` (default: drawn), with hot lesions in their white matter."""
+    """Held-out deformations of the MNI head around `z_mm`, with hot lesions in their white matter.
+
+    Args:
+        setup: scanner and grid of their scans.
+        first: number of the first head; its seed is `HELD_OUT_SEED` + first.
+        number: number of heads.
+        lesions: number of lesions in each head.
+        tracer: tracer of the activity, fdg or dpa714.
+        z_mm: middle of the planes, MNI; None: random.
+    """
     plain_head, subjects = brain(FINE_MM, tracer), list[Subject]()
     for seed in track(range(first, first + number), f"{tracer} heads"):
-        change, draw = deformation(HELD_OUT + seed), generator(HELD_OUT + seed)
+        change, draw = deformation(HELD_OUT_SEED + seed), generator(HELD_OUT_SEED + seed)
         z, head = draw.uniform(8, 38) if z_mm is None else z_mm, plain_head
         if lesions:
             plain = _deformed(head, change, z, setup.grid)
@@ -36,10 +52,10 @@ def held_out(
     return subjects
 
 
-def training(setup: Setup, number: int) -> list[Subject]:
-    """Slices of heads of the family that priors learn: shape and activities vary, no lesions. Below 10 000."""
-    (tissues, affine), head = tissue_shares(), brain(FINE_MM)
-    low, high = (np.asarray(ends) for ends in FAMILY)
+def training_subjects(setup: ScanSetup, number: int) -> list[Subject]:
+    """Slices of heads of the family that priors learn: shape and activities vary, no lesions; `number` below 10 000."""
+    (tissues, affine), head = tissue_fractions(), brain(FINE_MM)
+    low, high = (np.asarray(ends) for ends in TRAINING_ACTIVITY_RANGES)
     subjects = []
     for seed in track(number, "training heads"):
         draw, change = generator(seed), deformation(seed)
@@ -49,28 +65,28 @@ def training(setup: Setup, number: int) -> list[Subject]:
     return subjects
 
 
-def other_brain(setup: Setup, folder: Path) -> list[Subject]:
+def other_brain_subjects(setup: ScanSetup, folder: Path) -> list[Subject]:
     """Two slices of the brain in `folder`, which is no deformation of MNI152: see `phantoms.freesurfer`.
 
     Raises:
         DataError: the T1 and FreeSurfer's labels are not there as they should be.
     """
     head = read_head(folder)
-    x, y, z = head.middle_mm
+    x, y, z = head.center_of_mass_mm
     return [
-        _subject(setup, lambda grid, up=up: slice_head(head, grid.voxel_mm, grid.shape, (x, y, z + up)))
-        for up in OTHER_SLICES_MM
+        _subject(setup, lambda grid, up=up: resample_head(head, grid.voxel_mm, grid.shape, (x, y, z + up)))
+        for up in OTHER_BRAIN_SLICES_MM
     ]
 
 
 def _deformed(head: Brain, change: Deformation, z_mm: float, grid: Grid) -> Brain:
-    x, y, _ = change.centre_mm.tolist()
+    x, y, _ = change.center_mm.tolist()
     return deform(head, change, grid.voxel_mm, grid.shape, (x, y, float(z_mm)))
 
 
-def _subject(setup: Setup, on_grid: Callable[[Grid], Brain]) -> Subject:
+def _subject(setup: ScanSetup, on_grid: Callable[[Grid], Brain]) -> Subject:
     """A subject from its images on the reconstruction's grid and on the simulation's."""
-    fine = on_grid(setup.fine)
+    fine = on_grid(setup.fine_grid)
     activity, mu = np.maximum(fine.activity, 0), np.clip(fine.mu, 0, None)
-    trues = expected_trues(setup.scanner, activity, setup.fine, mu, RESOLUTION_MM)
-    return Subject(on_grid(setup.grid), np.asarray(trues), emission_volume_mm3(activity, setup.fine))
+    trues = expected_trues(setup.scanner, activity, setup.fine_grid, mu, RESOLUTION_MM)
+    return Subject(on_grid(setup.grid), np.asarray(trues), emission_volume_mm3(activity, setup.fine_grid))

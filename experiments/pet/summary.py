@@ -1,4 +1,4 @@
-"""What comes of a comparison: its metrics, two tables and a picture."""
+"""Results of a comparison: its metrics, two tables and figures of the images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.pet.comparison import Study
 from experiments.pet.methods import title
-from experiments.pet.scans import Scans, judge
+from experiments.pet.scans import Scans, evaluate
 from medjax.metrics.summary import cell, mean_sd
 from medjax.report.figures import montage
 from medjax.report.html import Figure, Report, Section, Table
@@ -21,17 +21,17 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def summarise(
+def summarize(
     study: Study, heading: str, remark: str, metrics: Mapping[str, float], sections: Sequence[Section], heads: int,
-    lesions: int, realisations: int,
+    lesions: int, realizations: int,
 ) -> Result:  # fmt: skip
-    """The study's metrics, images, figures of merit and tuning, then the experiment's own metrics and sections.
+    """Result of a study: metrics, images, figures of merit and tuning, then the experiment's own metrics and sections.
 
-    `heads`, `lesions` in each and `realisations` are those of the test scans; `remark` ends the report's summary.
+    `heads`, `lesions` in each and `realizations` are those of the test scans; `remark` ends the report's summary.
     """
-    setup, levels, found = study.session.setup, study.session.levels, study_metrics(study)
+    setup, levels, found = study.inputs.setup, study.inputs.levels, study_metrics(study)
     table = study_table(found, tuple(study.results), levels)
-    tuned = {title(name): tuning for name, tuning in study.tuned.items()}
+    tuned = {title(name): tuning for name, tuning in study.tunings.items()}
     shared = [
         Section("Images", "", [plot_images(study, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),
@@ -39,7 +39,7 @@ def summarise(
     ]
     data = (
         f"Simulated FDG-like scans on the {setup.scanner.name} ring, {setup.background:.0%} of the prompts background, "
-        f"{heads} held-out deformations of the MNI152 head with {lesions} lesions each, {realisations} noise "
+        f"{heads} held-out deformations of the MNI152 head with {lesions} lesions each, {realizations} noise "
         f"realisations; counts come from a 1 mm grid through finer rays, images have voxels of "
         f"{setup.grid.voxel_mm[0]:g} mm."
     )
@@ -52,10 +52,10 @@ def by_level(values: np.ndarray, cases: Scans) -> dict[float, tuple[float, float
 
 
 def study_metrics(study: Study) -> dict[str, float]:
-    """`MEASURE/METHOD/COUNTS`, its standard deviation as `MEASURE_sd/…`, costs, knobs found and sensitivity to them."""
+    """Metrics `MEASURE/METHOD/COUNTS`, their SD as `MEASURE_sd/…`, costs, tuned hyper-parameters and sensitivity."""
     out: dict[str, float] = {}
     for name, done in study.results.items():
-        values = judge(done.image, study.cases) | {"projector_calls": done.projections}
+        values = evaluate(done.image, study.cases) | {"projector_calls": done.projector_calls}
         for measure, each in values.items():
             for level, (mean, deviation) in by_level(each, study.cases).items():
                 out[f"{measure}/{name}/{level:g}"] = mean
@@ -66,34 +66,37 @@ def study_metrics(study: Study) -> dict[str, float]:
 
 
 def _tuning_metrics(study: Study, name: str) -> dict[str, float]:
-    grid, tuned = study.methods[name].grid, study.tuned[name]
+    grid, tuned = study.methods[name].grid, study.tunings[name]
     reconstructions = len(tuned.settings) * study.tuning_cases if grid else 0
     out = {f"tuning_reconstructions/{name}": float(reconstructions)}
     if not grid:
         return out
     out[f"tuning_projector_calls/{name}"] = tuned.cost * reconstructions
     shared, sensitivity = tuned.shared_loss(), tuned.sensitivity(next(iter(grid)))
-    for column, (level, knobs) in enumerate(tuned.best.items()):
-        out |= {f"knob_{knob}/{name}/{level:g}": value for knob, value in knobs.items()}
-        out[f"sensitivity/{name}/{level:g}"] = float(sensitivity[column])
-        out[f"shared_knob_loss/{name}/{level:g}"] = float(shared[column])
+    for column, (level, hyperparameters) in enumerate(tuned.best.items()):
+        out |= {
+            f"hyperparameter_{hyperparameter}/{name}/{level:g}": value
+            for hyperparameter, value in hyperparameters.items()
+        }
+        out[f"hyperparameter_sensitivity/{name}/{level:g}"] = float(sensitivity[column])
+        out[f"shared_hyperparameter_loss/{name}/{level:g}"] = float(shared[column])
     return out
 
 
 def study_table(metrics: Mapping[str, float], names: Sequence[str], levels: Sequence[float]) -> Table:
-    """A row a method and count level."""
+    """Table of the measures: one row for each count level and method."""
     rows: list[list[Any]] = []
     for level in levels:
         for name in names:
             keys = [(f"{m}/{name}/{level:g}", f"{m}_sd/{name}/{level:g}", 0 if "calls" in m else 3) for m in COLUMNS]
             rows.append([f"{level:g}", title(name), *(cell(metrics, key, digits, sd=sd) for key, sd, digits in keys)])
-    note = "Mean ± SD over realisations and heads, at the knobs tuned for each count level."
+    note = "Mean ± SD over realisations and heads, with hyper-parameters tuned for each count level."
     return Table(["trues/mm³", "method", *COLUMNS.values()], rows, note)
 
 
 def plot_images(study: Study, level: float) -> Figure:
-    """The first test scan of a count level by every method."""
-    setup, work = study.session.setup, study.session.work
+    """Figure of the first test scan of a count level, reconstructed by every method."""
+    setup, work = study.inputs.setup, study.inputs.work
     first = int(np.flatnonzero(study.cases.level == np.float32(level))[0])
     shown = {"Truth": study.cases.truth[first]}
     shown |= {title(name): done.image[first] for name, done in study.results.items()}

@@ -1,4 +1,4 @@
-"""The `medjax` command. It imports only what the command that was asked for needs, so that help answers at once."""
+"""The `medjax` command: `run`, `sweep`, `experiments`, and the tools. It imports only what a command needs."""
 
 # typing.override needs Python 3.12
 # pyrefly: ignore-errors[missing-override-decorator]
@@ -13,16 +13,16 @@ from typer.core import TyperCommand, TyperGroup
 from medjax.errors import ConfigError, MedjaxError
 
 TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its command is used
-    "pet": "Reconstruct and simulate PET.",
+    "pet": "Simulate and reconstruct PET, train score priors.",
     "ivim": "Fit intravoxel incoherent motion to diffusion MRI.",
-    "segment": "Train segmentation, predict, find what went wrong.",
-    "labels": "Find labels that are wrong.",
-    "shortcuts": "Audit a classifier for shortcuts.",
+    "segment": "Train segmentation networks, predict, measure label flips.",
+    "labels": "Find label errors in segmentation masks.",
+    "shortcuts": "Audit a network for shortcut learning.",
 }
 
 
 class Commands(TyperGroup):
-    """The group of all commands: tools are loaded late, and errors a user can mend are one line."""
+    """The group of all commands: tools are imported when used, and errors that a user can correct are one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *(name for name in TOOLS if _tool_exists(name))]
@@ -53,7 +53,7 @@ class Commands(TyperGroup):
 
 
 class WithOverrides(TyperCommand):
-    """A command that also takes `--config.a.b=value`, any number of times, as `override`; other options stay strict."""
+    """A command that also takes `--config.a.b=value`, any number of times, as `override`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for argument in args:
@@ -71,31 +71,37 @@ app = typer.Typer(
     help="Trustworthy medical imaging in JAX: run the papers' experiments, or the tools on your own data.",
 )
 
-Experiment = Annotated[str, typer.Argument(metavar="NAME[:PRESET]", show_default=False)]
+Experiment = Annotated[
+    str, typer.Argument(metavar="NAME[:PRESET]", help="Name and preset of the experiment.", show_default=False)
+]
 ConfigFile = Annotated[
-    str | None, typer.Option(metavar="FILE[:PRESET]", help="Another config file (default: configs/NAME.py).")
+    str | None, typer.Option(metavar="FILE[:PRESET]", help="Config file and preset (default: configs/NAME.py).")
 ]
 Overrides = Annotated[list[str] | None, typer.Option(hidden=True)]  # what WithOverrides gathers
 Experiments = Annotated[
     Path | None,
-    typer.Option("--experiments", metavar="DIR", help="Folder of experiments/ and configs/ (default: here)."),
+    typer.Option(
+        "--experiments", metavar="DIR", help="Folder that holds experiments/ and configs/ (default: the current one)."
+    ),
 ]
 
 Parts = Annotated[
     list[str] | None,
     typer.Option(
-        "--part", metavar="SEAM=FILE.py:NAME", help="A part of your own, such as network=mine.py:net; may be repeated."
+        "--part",
+        metavar="KEYWORD=FILE.py:NAME",
+        help="Component of your own, such as network=mine.py:net; may be repeated.",
     ),
 ]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `arguments` (default: those of the process) and exit: 0, 2 for a user's error, 130 if stopped."""
+    """Run the command line `arguments` (default: the process's); exits with 0, 2 (user error) or 130 (stopped)."""
     app(arguments, prog_name="medjax")
 
 
 def one_line(error: Exception) -> str:
-    """An error's message as one line; an operating system's error names its file."""
+    """Message of an error as one line; that of an operating system's error names its file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
@@ -113,9 +119,9 @@ def _version(wanted: bool) -> bool:
 @app.callback()
 def _start(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
 ) -> None:
     pass
 
@@ -124,14 +130,14 @@ def _start(
 def run(
     experiment: Experiment,
     workdir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where results go (default: runs/NAME-PRESET-HASH).")
+        Path | None, typer.Option(metavar="DIR", help="Work directory of the results (default: runs/NAME-PRESET-HASH).")
     ] = None,
     config: ConfigFile = None,
     experiments: Experiments = None,
     part: Parts = None,
     override: Overrides = None,
 ) -> None:
-    """Run an experiment; if it was stopped, continue it; if it is finished, do nothing.
+    """Run an experiment, or resume it after an interruption; a finished one is left as it is.
 
     PRESET is tiny (seconds, needs no data), small (the default: minutes on two cores) or paper (the published scale).
 
@@ -139,7 +145,7 @@ def run(
 
     medjax run demo:small --config.seed=1 --config.scan.trues_per_mm3=10.0
 
-    NAME is experiments/NAME.py with configs/NAME.py in the current directory, there to be copied and changed.
+    NAME is experiments/NAME.py with configs/NAME.py in the current directory; copy and change both for your own.
     """
     from medjax.running.experiment import run_experiment
 
@@ -151,34 +157,43 @@ def run(
 def sweep(
     experiment: Experiment,
     over: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUES", help="What to vary; several make a grid.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES", help="Config key and its values, a list or a range; several --over make a grid."
+        ),
     ] = None,
     workdir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where members go (default: runs/NAME-PRESET-sweep-HASH).")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the runs' work directories (default: runs/NAME-PRESET-sweep-HASH)."
+        ),
     ] = None,
     config: ConfigFile = None,
     experiments: Experiments = None,
     part: Parts = None,
     together: Annotated[
-        int | None, typer.Option(metavar="N", help="Most members that run at once (default: all that can).")
+        int | None,
+        typer.Option(metavar="N", help="Maximum number of runs trained in parallel (default: all that can)."),
     ] = None,
     slurm: Annotated[
         bool,
         typer.Option(
             "--slurm",
-            help="Only write a Slurm job array, a task for members that run at once; the same without it collects.",
+            help="Write a Slurm job array (sweep.sh) instead of running; without it, collect results.",
         ),
     ] = False,
-    task: Annotated[int | None, typer.Option(metavar="K", help="Run that task of the job array only, from 0.")] = None,
+    task: Annotated[
+        int | None, typer.Option(metavar="K", help="Index of the one job-array task to run, from 0.")
+    ] = None,
     override: Overrides = None,
 ) -> None:
-    """Run an experiment for every combination of values; if it was stopped, continue; finished members stay.
+    """Run an experiment for every combination of config values, or resume the sweep; finished runs are kept.
 
     VALUES are a list or a range with both ends, for example
 
     medjax sweep demo:tiny --over slices.steps=2,4 --over seed=0..7 --config.slices.samples=2
 
-    Every member is a run in a directory of its own; DIR/sweep.csv has one row for each: its values, its metrics.
+    Every run has a work directory of its own; DIR/sweep.csv has its values and metrics in one row.
     """
     from medjax.running.sweep import plan_sweep, run_sweep, write_job_array
 
@@ -192,14 +207,14 @@ def sweep(
 
 @app.command("experiments")
 def list_all(experiments: Experiments = None) -> None:
-    """List the experiments of the ten papers, and the others here."""
+    """List the experiments of the ten papers, and others of the folder, with their presets."""
     from medjax.report.html import Table
     from medjax.report.terminal import print_table
     from medjax.running.checkout import find_root, list_experiments
 
     listed = list_experiments(find_root(experiments))
     rows = [(it.name, f"{it.title}\n{it.source}".strip(), " ".join((it.state, *it.presets))) for it in listed]
-    print_table(Table(("experiment", "what it is", "state, presets"), rows))
+    print_table(Table(("experiment", "title and paper", "state, presets"), rows))
 
 
 def _which(experiment: str, config: str | None) -> tuple[str, str, Path | None]:

@@ -1,41 +1,66 @@
-"""`medjax ivim`: perfusion and diffusion maps of one's own diffusion MRI."""
+"""`medjax ivim`: perfusion and diffusion maps of diffusion MRI."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medjax.tools import defaults
+from medjax import defaults
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-Scan = Annotated[Path, typer.Argument(metavar="DWI", help="4-D NIfTI, frames last.", show_default=False)]
-Bvalues = Annotated[
-    Path, typer.Option(metavar="FILE", help="b-values in s/mm²: FSL's .bval, or one a line.", show_default=False)
+Scan = Annotated[
+    Path, typer.Argument(metavar="DWI", help="Diffusion scan, 4-D NIfTI, frames last.", show_default=False)
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the maps.", show_default=False)]
+Bvalues = Annotated[
+    Path,
+    typer.Option(metavar="FILE", help="b-values of the frames, s/mm²: FSL's .bval, or one a line.", show_default=False),
+]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder of the maps.", show_default=False)
+]
 Mask = Annotated[
     Path | None,
-    typer.Option(metavar="NIFTI", help="Where to fit, on the scan's grid; default: all signal.", show_default=False),
+    typer.Option(
+        metavar="NIFTI",
+        help="Mask of the voxels to fit, on the scan's grid (default: all with signal).",
+        show_default=False,
+    ),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(metavar="NIFTI", help="Regions to give statistics of, on the scan's grid.", show_default=False),
-]
-Method = Annotated[str, typer.Option(help="full; segmented (two steps); shrunk (all voxels fitted help each other).")]
-NoiseKind = Annotated[str, typer.Option("--noise", help="gaussian; rician (low signal); student (spoilt frames).")]
-Sigma = Annotated[
-    str,
     typer.Option(
-        help="Noise of a measurement: residual (of each voxel), a number, or a NIfTI mask of air on the scan's grid."
+        metavar="NIFTI", help="Labels of regions of interest for regions.csv, on the scan's grid.", show_default=False
     ),
 ]
-Convention = Annotated[str, typer.Option(help="Of D*: absolute, exp(−b D*), or excess, exp(−b (D + D*)).")]
-Average = Annotated[
-    str, typer.Option("--average", help="Frames of one b-value, say of several directions: none, mean or geometric.")
+Method = Annotated[
+    str,
+    typer.Option(
+        help="Fit method: full; segmented (two steps); hierarchical (empirical Bayes over the voxels fitted)."
+    ),
 ]
-Threshold = Annotated[float, typer.Option(help="Of a segmented fit: perfusion is over from this b-value, s/mm².")]
-Drop = Annotated[bool, typer.Option("--drop-spoilt", help="Leave out frames that do not go with the others.")]
+NoiseKind = Annotated[
+    str, typer.Option("--noise", help="Noise model: gaussian; rician (low SNR); student (robust to outliers).")
+]
+Sigma = Annotated[
+    str,
+    typer.Option(help="Standard deviation of the noise: residual (of each voxel), a number, or a NIfTI mask of air."),
+]
+Convention = Annotated[
+    str,
+    typer.Option(
+        help="Convention of the pseudo-diffusion coefficient D*: absolute, exp(−b D*), or excess, exp(−b (D + D*))."
+    ),
+]
+Average = Annotated[
+    str,
+    typer.Option("--average", help="Average over frames of one b-value, such as directions: none, mean or geometric."),
+]
+Threshold = Annotated[
+    float, typer.Option(help="Threshold b-value, s/mm², from which the segmented fit neglects perfusion.")
+]
+DropOutliers = Annotated[bool, typer.Option("--drop-outliers", help="Leave outlier frames out of the fit.")]
+FormerDropOutliers = Annotated[bool, typer.Option("--drop-spoilt", hidden=True)]  # its former name
 
 
 @app.callback()
@@ -50,20 +75,21 @@ def fit_command(
     output: Output,
     mask: Mask = None,
     labels: Labels = None,
-    method: Method = defaults.METHOD,
-    noise: NoiseKind = defaults.NOISE,
-    sigma: Sigma = defaults.SIGMA,
-    convention: Convention = defaults.CONVENTION,
-    average: Average = defaults.AVERAGE,
-    threshold: Threshold = defaults.PERFUSION_OVER,
-    drop: Drop = False,
+    method: Method = defaults.IVIM_METHOD,
+    noise: NoiseKind = defaults.IVIM_NOISE,
+    sigma: Sigma = defaults.IVIM_SIGMA,
+    convention: Convention = defaults.IVIM_CONVENTION,
+    average: Average = defaults.IVIM_AVERAGE,
+    threshold: Threshold = defaults.IVIM_THRESHOLD,
+    drop_outliers: DropOutliers = False,
+    former_drop_outliers: FormerDropOutliers = False,
 ) -> None:
     """Fit S(b) = S0 [(1 − f) exp(−b D) + f exp(−b D*)] in every voxel.
 
     medjax ivim fit dwi.nii.gz --bvals dwi.bval --mask lungs.nii.gz -o maps
 
-    Writes S0, f, D, Dstar, ADC, residual, crlb_* (the least standard deviation that the protocol allows) and
-    identifiable as NIfTI, maps.png, regions.csv (statistics) and frames.csv (how well each frame fits the others).
+    Writes S0, f, D, Dstar, ADC, residual, crlb_* (Cramér–Rao lower bound, standard deviation) and identifiable as
+    NIfTI, maps.png, regions.csv (statistics of regions) and frames.csv (misfit of each frame).
     """
     import numpy as np
 
@@ -71,17 +97,19 @@ def fit_command(
     from medjax.tools.ivim_fit import fit_scan
 
     prepare_process()
+    method, drop_outliers = "hierarchical" if method == "shrunk" else method, drop_outliers or former_drop_outliers
     found = fit_scan(
         scan, bvals, output, mask=mask, labels=labels, method=method, noise=noise, sigma=sigma, convention=convention,
-        average=average, threshold=threshold, drop=drop,
+        average=average, threshold=threshold, drop_outliers=drop_outliers,
     )  # fmt: skip
     f, d, fast, _ = (summary.median for summary in found.regions["all"].maps.values())
     voxels = f"{found.regions['all'].voxels} voxels, {len(found.bvalues)} b-values"
     typer.echo(f"{voxels}: median f {f:.3f}, D {d:.3g}, D* {fast:.3g} mm²/s")
-    typer.echo(f"{np.mean(found.voxels.identifiable):.0%} of the voxels tell f, D and D* to half their value or better")
+    identifiable = f"{np.mean(found.voxels.identifiable):.0%} of the voxels are identifiable"
+    typer.echo(f"{identifiable}: f, D and D* to half their value or better")
     if found.scan.remark:
         typer.echo(found.scan.remark)
-    for frame in np.flatnonzero(found.voxels.spoilt):
-        advice = "left out" if drop else "--drop-spoilt leaves it out, --noise student counts it less"
-        typer.echo(f"frame {frame} (b = {found.bvalues[frame]:g}) does not go with the others: {advice}")
+    for frame in np.flatnonzero(found.voxels.outliers):
+        advice = "left out" if drop_outliers else "--drop-outliers leaves it out, --noise student counts it less"
+        typer.echo(f"frame {frame} (b = {found.bvalues[frame]:g}) is an outlier: {advice}")
     typer.echo(f"maps, maps.png, regions.csv, frames.csv: {output}")

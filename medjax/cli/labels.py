@@ -1,61 +1,71 @@
-"""`medjax labels`: which labels of a data set are suspect."""
+"""`medjax labels`: audit of segmentation labels for annotation errors."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medjax.tools import defaults
+from medjax import defaults
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 ImageDir = Annotated[
-    Path, typer.Argument(metavar="IMAGES", help="Folder of images, PNG or NIfTI; 16 or more.", show_default=False)
+    Path, typer.Argument(metavar="IMAGES", help="Folder of 16 or more images, PNG or NIfTI.", show_default=False)
 ]
 MaskDir = Annotated[
     Path,
     typer.Argument(
-        metavar="MASKS", help="Folder of label masks of the same names: class numbers, no colours.", show_default=False
+        metavar="MASKS", help="Folder of label masks (class numbers), named as their images.", show_default=False
     ),
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Work directory.", show_default=False)]
-Detector = Annotated[str, typer.Option(help="Score that ranks: vog, dice_mean, softmin, … (all are written).")]
-Threshold = Annotated[
-    str, typer.Option(help="Threshold that flags: otsu, mixture, mad, a fraction such as 0.1, or yours, FILE.py:NAME.")
-]
-Trusted = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="CSV",
-        help="Trusted set, labels that were checked: columns name (of the image), wrong (0 or 1).",
-        show_default=False,
-    ),
-]
-Size = Annotated[int, typer.Option(help="Voxels of the images in training, each way: a multiple of 8.")]
-Classes = Annotated[int | None, typer.Option(help="Number of classes with background; default: found.")]
-Epochs = Annotated[int, typer.Option(help="Epochs of training, 4 or more.")]
-Seed = Annotated[int, typer.Option(help="Random seed of the network and of the order of images.")]
-Network = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE.py:NAME",
-        help="A network of your own: a Model, or a function of the number of classes that makes one.",
-        show_default="a small U-Net",
-    ),
+Output = Annotated[
+    Path,
+    typer.Option("-o", "--output", metavar="DIR", help="Work directory: ranked.csv, report.html.", show_default=False),
 ]
 Scores = Annotated[
     list[str] | None,
     typer.Option(
         "--score",
+        metavar="NAME|FILE.py:NAME",
+        help="Label score that ranks the images: dice_mean, vog, softmin, aum, … or a LabelScore of your own, "
+        "FILE.py:NAME. May be repeated: the first one ranks, all are columns of ranked.csv.",
+        show_default=defaults.AUDIT_SCORE,
+    ),
+]
+Detector = Annotated[str | None, typer.Option("--detector", hidden=True, help="Label score that ranks: see --score.")]
+Threshold = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FRACTION|FILE.py:NAME",
+        help="Threshold of the score that flags an image: otsu, mixture (of two Gaussians), mad (median absolute "
+        "deviation), the fraction to flag such as 0.1, or a function of your own, FILE.py:NAME.",
+    ),
+]
+Trusted = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CSV",
+        help="Trusted set: CSV of checked labels, columns name (of the image) and wrong (0 or 1).",
+        show_default=False,
+    ),
+]
+Size = Annotated[int, typer.Option(help="Image size in training, voxels along each axis: a multiple of 8.")]
+Classes = Annotated[int | None, typer.Option(help="Number of classes, with background.", show_default="of the masks")]
+Epochs = Annotated[int, typer.Option(help="Number of training epochs, 4 or more.")]
+Seed = Annotated[int, typer.Option(help="Random seed of network weights, image order and augmentation.")]
+Network = Annotated[
+    str | None,
+    typer.Option(
         metavar="FILE.py:NAME",
-        help="A LabelScore of your own: one more column, NAME. It ranks if --detector names it. May be repeated.",
+        help="Network of your own: a Model, or a function of the number of classes that makes one.",
+        show_default="a small U-Net",
     ),
 ]
 
 
 @app.callback()
 def labels() -> None:
-    """Find labels that are wrong."""
+    """Find annotation errors in segmentation labels."""
 
 
 @app.command("audit")
@@ -63,38 +73,40 @@ def audit_command(
     images: ImageDir,
     masks: MaskDir,
     output: Output,
-    detector: Detector = defaults.DETECTOR,
-    threshold: Threshold = defaults.THRESHOLD,
+    score: Scores = None,
+    threshold: Threshold = defaults.AUDIT_THRESHOLD,
     trusted: Trusted = None,
-    size: Size = defaults.SIZE,
+    size: Size = defaults.AUDIT_SIZE,
     classes: Classes = None,
     epochs: Epochs = defaults.AUDIT_EPOCHS,
     seed: Seed = 0,
     network: Network = None,
-    score: Scores = None,
+    detector: Detector = None,
 ) -> None:
-    """Train a U-Net on the labels as they are and rank them by its training dynamics.
+    """Rank segmentation labels by suspicion of an error, from the training dynamics of a U-Net trained on them.
 
     medjax labels audit images/ masks/ -o audit
 
-    Writes audit/ranked.csv, every image with all scores and what is flagged, and audit/report.html with the most
-    suspect ones. When more than half of the labels are wrong in the same way the ranking turns round: look at ten
-    images of each end, write them down in a CSV and give it as --trusted.
+    Writes audit/ranked.csv, the scores and the flag of every image, and audit/report.html with the most suspect ones.
+    When more than half of the labels are wrong in the same way the ranking is inverted: check ten images of each end,
+    list them in a CSV and give it as --trusted.
     """
     from medjax.running.environment import prepare_process
-    from medjax.running.parts import load_part, names_part
+    from medjax.running.parts import is_part_reference, load_part
     from medjax.tools.labels_audit import audit
 
     prepare_process()
+    scores = [load_part(text, "--score") if is_part_reference(text) else text for text in score or ()]
     result = audit(
-        images, masks, output, detector=detector, trusted=trusted, size=size, classes=classes, epochs=epochs, seed=seed,
-        threshold=load_part(threshold, "--threshold") if names_part(threshold) else threshold,
+        images, masks, output, trusted=trusted, size=size, classes=classes, epochs=epochs, seed=seed,
+        score=[*([detector] if detector else []), *scores] or defaults.AUDIT_SCORE,
+        threshold=load_part(threshold, "--threshold") if is_part_reference(threshold) else threshold,
         network=load_part(network, "--network") if network else None,
-        label_scores=[load_part(text, "--score") for text in score or ()],
     )  # fmt: skip
-    flagged = f"{int(result.flags.sum())} of {len(result.flags)} labels flagged by {detector}"
+    flagged = f"{int(result.flags.sum())} of {len(result.flags)} labels flagged by {result.score}"
     typer.echo(f"{flagged}; wrote {output / 'ranked.csv'} and report.html")
     if trusted is None:
         typer.echo(
-            "if more than half are wrong in the same way the list is upside down: look at ten of each end (--trusted)"
+            "if more than half of the labels are wrong in the same way the ranking is inverted: check ten images of "
+            "each end (--trusted)"
         )

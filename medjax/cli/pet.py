@@ -1,4 +1,4 @@
-"""`medjax pet`: simulate counts, reconstruct images from counts, train a prior for that."""
+"""`medjax pet`: simulate counts, reconstruct images from counts, train a score prior."""
 
 import math
 from functools import partial
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import typer
 
+from medjax import defaults
 from medjax.cli import pet_options as options
 from medjax.errors import ConfigError
 from medjax.running.environment import command_process
-from medjax.running.parts import Part, load_part, names_part
-from medjax.tools import pet_defaults as defaults
+from medjax.running.parts import Part, is_part_reference, load_part
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Simulate PET counts, reconstruct images from counts, train a prior for that.",
+    help="Simulate PET counts, reconstruct images from counts, train a score prior.",
 )
 
 
@@ -24,26 +24,26 @@ def reconstruct_command(
     counts: options.CountsFile,
     output: options.ImageFile,
     scanner: options.Scanner = None,
-    method: options.Method = defaults.METHOD,
+    method: options.Method = defaults.PET_METHOD,
     iterations: options.Iterations = None,
     subsets: options.Subsets = None,
     mu: options.MuMap = None,
     mr: options.Guide = None,
     beta: options.Beta = None,
     penalty: options.PenaltyPart = None,
-    psf_mm: options.PsfMm = defaults.PSF_MM,
+    psf_mm: options.PsfMm = defaults.PET_PSF_MM,
     post_filter_mm: options.PostFilter = 0.0,
     size: options.Size = None,
     voxel_mm: options.VoxelMm = None,
     sum_planes: options.SumPlanes = 1,
-    max_ring_difference: options.MaxRingDifference = defaults.MAX_RING_DIFFERENCE,
+    max_ring_difference: options.MaxRingDifference = defaults.PET_MAX_RING_DIFFERENCE,
     additive: options.Additive = None,
     multiplicative: options.Multiplicative = None,
-    centre: options.Centre = None,
+    center: options.Center = None,
     prior: options.PriorFile = None,
     network: options.PriorNetwork = None,
     samples: options.Samples = 1,
-    steps: options.SamplingSteps = defaults.SAMPLING_STEPS,
+    steps: options.SamplingSteps = defaults.PET_SAMPLING_STEPS,
     seed: options.SamplingSeed = 0,
     perpendicular: options.Perpendicular = False,
 ) -> None:
@@ -55,22 +55,22 @@ def reconstruct_command(
 
     medjax pet reconstruct counts.npz --method likelihood-schedule --samples 8 -o image.nii.gz
 
-    List mode is rebinned to direct planes; its smoothed delayed coincidences are the background. For OSEM of so few
-    counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
+    List mode is rebinned to direct planes; its expected randoms, from smoothed delayeds, are the background. For OSEM
+    of few counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
     with command_process():
         from medjax.pet.io import load_scan
         from medjax.tools.pet_reconstruct import reconstruct
-        from medjax.tools.pet_sample import Sampling
-        from medjax.tools.pet_settings import Settings
+        from medjax.tools.pet_sample import SamplingOptions
+        from medjax.tools.pet_settings import ReconstructionSettings
 
-        known = load_part(prior, "--prior") if prior and names_part(prior) else prior and Path(prior)
+        slice_prior = load_part(prior, "--prior") if prior and is_part_reference(prior) else prior and Path(prior)
         own, net = _part(penalty, "--penalty"), _part(network, "--network")
-        sampling = Sampling(known, steps, samples, seed, perpendicular, net)
-        settings = Settings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
+        sampling = SamplingOptions(slice_prior, steps, samples, seed, perpendicular, net)
+        settings = ReconstructionSettings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
         factors = {"additive": additive, "multiplicative": multiplicative}
         scan = partial(load_scan, counts, scanner, **factors, max_ring_difference=max_ring_difference)
-        where = {"size": size, "voxel_mm": voxel_mm, "planes_to_sum": sum_planes, "centre_mm": _millimetres(centre)}
+        where = {"size": size, "voxel_mm": voxel_mm, "planes_to_sum": sum_planes, "center_mm": _millimetres(center)}
         made = reconstruct(scan, settings, output, mu=mu, mr=mr, **where)
         error = "" if made.nrmse is None else f", NRMSE {made.nrmse:.3f} against the file's truth"
         written = f"wrote {made.files[0]} and {made.files[1].name}"
@@ -85,31 +85,31 @@ def simulate_command(
     mu: options.ActivityMu = None,
     lesions: options.Lesions = 0,
     lesion_kind: options.LesionKind = "both",
-    scanner: options.SimulatedScanner = defaults.SCANNER,
+    scanner: options.SimulatedScanner = defaults.PET_SCANNER,
     trues_per_mm3: options.TruesPerMm3 = None,
     trues: options.Trues = None,
-    background: options.Background = defaults.BACKGROUND,
+    background: options.Background = defaults.PET_BACKGROUND,
     planes: options.Planes = None,
     slice_mm: options.SliceMm = None,
-    centre: options.SimulatedCentre = None,
-    psf_mm: options.ResolutionMm = defaults.PSF_MM,
-    size: options.TruthSize = defaults.SIZE,
+    center: options.SimulatedCenter = None,
+    psf_mm: options.ResolutionMm = defaults.PET_PSF_MM,
+    size: options.TruthSize = defaults.PET_SIZE,
     voxel_mm: options.VoxelMm = None,
     seed: options.Seed = 0,
     truth_dir: options.TruthDir = None,
 ) -> None:
-    """Simulate the counts of a scan, of a brain phantom or of an image of your own.
+    """Simulate the counts of a PET scan, of a brain phantom or of your own activity image.
 
     medjax pet simulate --phantom fdg --scanner mmr --trues-per-mm3 10 -o counts.npz
 
     medjax pet simulate --activity image.nii.gz --scanner ring_2d --slice-mm 20 -o slice.npz
 
-    The phantom is the MNI152 atlas (it comes with nilearn, of medjax's extra `data`), with mm in its space. The
-    simulation has 1 mm voxels and finer rays than a reconstruction.
+    The phantom is the MNI152 atlas (it comes with nilearn, of medjax's extra `data`), in MNI mm. The simulation
+    has 1 mm voxels and finer rays than a reconstruction.
     """
     with command_process():
-        from medjax.tools.checks import counted
-        from medjax.tools.pet_simulate import Counting, simulate
+        from medjax.tools.checks import pluralize
+        from medjax.tools.pet_simulate import CountSettings, simulate
 
         made, files = simulate(
             output,
@@ -119,10 +119,10 @@ def simulate_command(
             lesions=lesions,
             lesion_kind=lesion_kind,
             scanner=scanner,
-            counting=Counting(trues_per_mm3, trues, background, psf_mm, seed),
+            count_settings=CountSettings(trues_per_mm3, trues, background, psf_mm, seed),
             planes=planes,
             slice_mm=slice_mm,
-            centre_mm=_millimetres(centre),
+            center_mm=_millimetres(center),
             size=size,
             voxel_mm=voxel_mm,
             truth_dir=truth_dir,
@@ -130,7 +130,7 @@ def simulate_command(
         total, expected = made.counts.sum(dtype=float), made.additive.sum(dtype=float)
         where = ", ".join(f"{c:g}" for c in made.metadata["centre_mm"])
         typer.echo(
-            f"{made.metadata['object']} in {scanner}, {counted(made.counts.shape[2], 'plane')} about {where} mm: "
+            f"{made.metadata['object']} in {scanner}, {pluralize(made.counts.shape[2], 'plane')} about {where} mm: "
             f"{total:,.0f} counts, {expected / max(total, 1):.0%} of them background; "
             f"wrote {', '.join(map(str, files))}"
         )
@@ -141,30 +141,30 @@ def train_prior_command(
     output: options.PriorDir,
     images: options.Images = None,
     phantoms: options.Phantoms = 0,
-    size: options.PriorSize = defaults.SLICE_SIZE,
-    voxel_mm: options.PriorVoxel = defaults.SLICE_VOXEL_MM,
-    steps: options.Steps = defaults.STEPS,
-    batch: options.Batch = defaults.BATCH,
-    rate: options.Rate = defaults.RATE,
+    size: options.PriorSize = defaults.PRIOR_SIZE,
+    voxel_mm: options.PriorVoxel = defaults.PRIOR_VOXEL_MM,
+    steps: options.Steps = defaults.PRIOR_STEPS,
+    batch: options.Batch = defaults.PRIOR_BATCH,
+    rate: options.Rate = defaults.PRIOR_RATE,
     seed: options.TrainSeed = 0,
     start: options.StartFrom = None,
     mr: options.PriorMr = None,
     network: options.TrainedNetwork = None,
 ) -> None:
-    """Train a score prior on PET images of your own: a file that `reconstruct --prior` takes.
+    """Train a score prior on your own PET images, for `medjax pet reconstruct --prior`.
 
     medjax pet train-prior -o my_prior subject_*.nii.gz
 
     medjax pet train-prior -o brain_prior --phantoms 160
 
-    Slices of all three orientations are learnt. Killed at any moment, the same command goes on.
+    Training slices are of all three orientations. After an interruption, the same command resumes.
     """
     with command_process():
-        from medjax.diffusion.prior import Settings
+        from medjax.diffusion.prior import PriorSettings
         from medjax.tools.pet_prior import train
 
-        settings = Settings(size=size, voxel_mm=voxel_mm, guided=mr is not None)
-        parts = {"start": start, "mr": mr, "network": _part(network, "--network")}
+        settings = PriorSettings(size=size, voxel_mm=voxel_mm, mr_guided=mr is not None)
+        parts = {"pretrained": start, "mr": mr, "network": _part(network, "--network")}
         trained = train(output, images or [], phantoms, settings, steps, batch, rate, seed, **parts)
         typer.echo(f"wrote {trained.file}")
 

@@ -1,4 +1,4 @@
-"""CAMUS, the NIfTI release: apical two- and four-chamber echocardiograms with labels of experts.
+"""CAMUS data set, NIfTI release: apical two- and four-chamber echocardiograms with expert segmentations.
 
     DIR/patient0001/patient0001_2CH_ED.nii.gz       image; also 4CH and ES
     DIR/patient0001/patient0001_2CH_ED_gt.nii.gz    label: 1 left ventricle, 2 myocardium, 3 left atrium
@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medjax.errors import DataError
-from medjax.io.pictures import read_picture, resized
+from medjax.io.images import read_image, resize
 from medjax.phantoms.echo import CLASSES, GROUPS, Echo
 
 
 def camus(folder: Path, size: int, patients: int | None = None) -> Echo:
-    """Every view and phase of the patients (the first `patients` of them), resampled to `size`² with rows downwards.
+    """CAMUS images and labels: every view and phase of the first `patients` patients, resampled to `size`² pixels.
 
-    `hard` marks views that the readers called poor; grey values are divided by 255.
+    Rows run downwards; grey values are divided by 255; `hard` marks views whose image quality is "Poor".
 
     Raises:
         DataError: no patients, a file is missing, an image and its label differ in shape, or a label is unknown.
@@ -37,8 +37,8 @@ def camus(folder: Path, size: int, patients: int | None = None) -> Echo:
             image, label = (_plane(Path(f"{stem}{end}.nii.gz")) for end in ("", "_gt"))
             if image.shape != label.shape:
                 raise DataError(f"{stem}_gt.nii.gz: {label.shape} pixels, the image has {image.shape}")
-            images.append(resized(image / 255, (size, size), 1))
-            labels.append(_classes(stem, resized(label, (size, size), 0)))
+            images.append(resize(image / 255, (size, size), 1))
+            labels.append(_classes(stem, resize(label, (size, size), 0)))
             poor.append(_quality(folder / name / f"Info_{view}.cfg") == "poor")
             group.append(number)
     return Echo(
@@ -47,12 +47,12 @@ def camus(folder: Path, size: int, patients: int | None = None) -> Echo:
 
 
 def split(data: Echo, seed: int, *sizes: int) -> list[Echo]:
-    """Parts of what `camus` gives, of so many images each, drawn by patient: a heart is in one part only.
+    """Random split of CAMUS by patient into parts of the given numbers of images: a heart is in one part only.
 
     Sizes are multiples of the four images of a patient.
 
     Raises:
-        DataError: there are fewer images, or a size is no such multiple.
+        DataError: there are fewer images, or a size is not a multiple of four.
     """
     if sum(sizes) > len(data.images) or any(size % len(GROUPS) for size in sizes):
         raise DataError(
@@ -66,8 +66,8 @@ def split(data: Echo, seed: int, *sizes: int) -> list[Echo]:
 
 
 def _plane(path: Path) -> Float[np.ndarray, "row column"]:
-    """Files hold (across, down)."""
-    array, _ = read_picture(path)
+    """One frame; files hold (column, row)."""
+    array, _ = read_image(path)
     if array.ndim != 2:
         raise DataError(f"{path}: {array.shape}; expected one frame")
     return array.T

@@ -1,8 +1,8 @@
-"""Manifests of data for label flips: which image and mask, which class in which scene, in which split.
+"""Manifests of data sets with class and scene: image, mask, class, scene and split of every example.
 
-    records = read("waterbirds_seg", folder)          one `Record` an image
-    train = load([r for r in records if r.split == "train"], side=512)
-    splits = load_splits(records, side=512)          all three
+    records = read("waterbirds_seg", folder)          a `Record` of each image
+    train = load([r for r in records if r.split == "train"], size=512)
+    splits = load_splits(records, size=512)          all three
 
 Layouts, the first two as the published code (acharaakshit/label-flips) writes and reads them:
 
@@ -28,21 +28,21 @@ from medjax.io.tables import read_table
 from medjax.phantoms.scenes import SCENES, Scenes, Splits
 
 SPLITS = ("train", "validation", "test")
-CATEGORIES = ("cat", "dog")  # of COCO-CD, in the order of its classes
+CATEGORIES = ("cat", "dog")  # categories of COCO-CD, in the order of its classes
 
 
 class Record(NamedTuple):
-    """An image and what is known of it. Its mask is a file, or COCO segmentations of the object's class."""
+    """Manifest entry of an image; its mask is a file, or COCO segmentations of the object's class."""
 
     image: Path
-    mask: Path | tuple[Any, ...]
-    kind: int  # class, from 0; its label in a mask is one more
-    scene: int
+    mask: Path | tuple[Any, ...]  # file, or COCO segmentations
+    class_index: int  # class, from 0; its label in a mask is one more
+    scene: int  # scene (background) of the image, from 0
     split: str  # train, validation or test
 
 
 def read(layout: str, folder: str | Path, annotations: str | Path = "") -> list[Record]:
-    """The records of a data set: `folder` holds the images, and is the file itself for `csv`.
+    """Records of a data set in one of the layouts; `folder` holds the images, and is the file itself for `csv`.
 
     Raises:
         ConfigError: no such layout.
@@ -84,8 +84,8 @@ def read_waterbirds(folder: Path) -> list[Record]:
         name = Path(row["img_filename"])
         split = _split(file, row["split"], ("0", "1", "2"))
         mask = folder / "masks" / name.with_suffix(".png")
-        kind, scene = _number(file, row, "y"), _scene(file, row, "place")
-        records.append(Record(folder / "images" / name, mask, kind, scene, split))
+        index, scene = _number(file, row, "y"), _scene(file, row, "place")
+        records.append(Record(folder / "images" / name, mask, index, scene, split))
     return records
 
 
@@ -99,8 +99,8 @@ def read_coco(folder: Path, annotations: Path) -> list[Record]:
     return [one for name, split in zip(files, SPLITS, strict=True) for one in _coco(folder, annotations, name, split)]
 
 
-def load(records: Sequence[Record], side: int) -> Scenes:
-    """The images, 0 … 1 in three channels, and masks of `records`, resized to `side`² (bilinear, nearest).
+def load(records: Sequence[Record], size: int) -> Scenes:
+    """Images (0 … 1, three channels) and masks of the records, resized to `size`² pixels (bilinear, nearest).
 
     In memory: 4 · 4 · side² bytes an image.
 
@@ -109,38 +109,40 @@ def load(records: Sequence[Record], side: int) -> Scenes:
     """
     if not records:
         raise DataError("no image in this split of the manifest")
-    images, labels = zip(*(_load(record, side) for record in records), strict=True)
-    group = np.array([SCENES * one.kind + one.scene for one in records], np.int32)
+    images, labels = zip(*(_load(record, size) for record in records), strict=True)
+    group = np.array([SCENES * one.class_index + one.scene for one in records], np.int32)
     return Scenes(np.stack(images), np.stack(labels), group)
 
 
-def load_splits(records: Sequence[Record], side: int) -> Splits:
-    """The records of each split, as `load` reads them; raises as it does."""
-    return Splits(*(load([record for record in records if record.split == name], side) for name in SPLITS))
+def load_splits(records: Sequence[Record], size: int) -> Splits:
+    """Images and masks of each split, see `load`; raises as it does."""
+    return Splits(*(load([record for record in records if record.split == name], size) for name in SPLITS))
 
 
-def _load(record: Record, side: int) -> tuple[np.ndarray, np.ndarray]:
+def _load(record: Record, size: int) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
 
-    with _opened(record.image) as file:
-        size = file.size
-        image = np.asarray(file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR), np.float32) / 255
+    with _open(record.image) as file:
+        pixels = file.size
+        image = np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR), np.float32) / 255
     if isinstance(record.mask, Path):
-        with _opened(record.mask) as file:
+        with _open(record.mask) as file:
             mask = file.copy()
     else:
-        mask = Image.fromarray(_painted(record, size) * np.uint8(record.kind + 1))
-    if mask.size != size:
-        raise DataError(f"{record.mask}: {mask.size[0]} × {mask.size[1]} pixels; expected {size[0]} × {size[1]}")
-    label = np.asarray(mask.resize((side, side), Image.Resampling.NEAREST))
+        mask = Image.fromarray(_mask_of_polygons(record, pixels) * np.uint8(record.class_index + 1))
+    if mask.size != pixels:
+        raise DataError(f"{record.mask}: {mask.size[0]} × {mask.size[1]} pixels; expected {pixels[0]} × {pixels[1]}")
+    label = np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))
     found = sorted(set(np.unique(label).tolist()) - {0})
-    if label.ndim != 2 or found != [record.kind + 1]:
+    if label.ndim != 2 or found != [record.class_index + 1]:
         what = f"{record.image.name} in its mask" if not isinstance(record.mask, Path) else str(record.mask)
-        raise DataError(f"{what}: foreground {found or 'empty'}; expected the label {record.kind + 1}, class + 1")
+        raise DataError(
+            f"{what}: foreground {found or 'empty'}; expected the label {record.class_index + 1}, class + 1"
+        )
     return image, label.astype(np.int32)
 
 
-def _opened(path: Path) -> Any:
+def _open(path: Path) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -151,7 +153,7 @@ def _opened(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read as an image") from error
 
 
-def _painted(record: Record, size: tuple[int, int]) -> np.ndarray:
+def _mask_of_polygons(record: Record, size: tuple[int, int]) -> np.ndarray:
     """The union of COCO segmentations, each a list of polygons or uncompressed run lengths, as 0 and 1."""
     from PIL import Image, ImageDraw
 
@@ -184,8 +186,14 @@ def _coco(folder: Path, annotations: Path, pattern: str, split: str) -> list[Rec
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{found[0]}: no COCO instances with group_id ({type(error).__name__}: {error})") from error
     return [
-        Record(folder / name, tuple(mask for of, mask in drawn.get(number, []) if of == kind), kind, scene, split)
-        for number, name, kind, scene in images
+        Record(
+            folder / name,
+            tuple(mask for of, mask in drawn.get(number, []) if of == index),
+            index,
+            scene,
+            split,
+        )
+        for number, name, index, scene in images
     ]
 
 

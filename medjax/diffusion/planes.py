@@ -1,8 +1,8 @@
-"""2-D denoisers on volumes: slice-wise across one axis, or across all three in turn or on average.
+"""2-D denoisers on volumes: slice-wise along one axis, or along all three in turn or on average.
 
     slice_wise(denoiser, axis)     a denoiser of volumes (batch, x, y, z), slice by slice perpendicular to the axis
-    alternate(denoisers)           the sampler's step n asks denoiser n mod their number
-    average(denoisers)             the mean of what they say
+    alternate(denoisers)           denoiser n mod their number in step n of the sampler
+    average(denoisers)             the mean of the denoised images
 
 A volume has one intensity scale, for slices of one volume belong together. Perpendicular planes need isotropic voxels
 and a network that was trained on all three orientations, as the shipped one was.
@@ -30,11 +30,15 @@ Times = Float[Array, " batch"]
 def slice_wise(
     denoiser: Any, axis: int, multiple: int = 1, batch: int = 16, condition: Float[Array, "x y z"] | None = None
 ) -> Denoiser:
-    """The denoiser of volumes whose slices perpendicular to `axis` are independent; `denoiser` knows (batch, a, b).
+    """Denoiser of volumes, slice by slice perpendicular to `axis`, by a 2-D denoiser of (batch, a, b).
 
-    Slices go through the network `batch` at a time. Sides that are no multiples of `multiple` are extended by noise of
-    deviation ν(t), what empty air looks like at time t, and cut again. With a `condition`, an MR image say, its slices
-    go along: denoiser(slices, t, slices of the condition).
+    Args:
+        denoiser: 2-D denoiser of slices.
+        axis: 0 sagittal, 1 coronal, 2 transverse slices.
+        multiple: sides that are not multiples of it are padded by noise of standard deviation ν(t), as empty air has at
+            time t, and cropped again.
+        batch: slices in one call of the network.
+        condition: an image, MR say, whose slices are the third argument: denoiser(slices, t, slices of it).
     """
     function = static_partial(_slice_wise, axis, multiple, batch)
     denoiser = as_denoiser(denoiser)
@@ -66,40 +70,40 @@ def _in_batches(function: Callable[..., Array], stacks: Sequence[Array], batch: 
         return function(*stacks)
     whole = slices // batch * batch
     parts = [stack[:whole].reshape(-1, batch, *stack.shape[1:]) for stack in stacks]
-    found = jax.lax.map(lambda part: function(*part), parts).reshape(stacks[0][:whole].shape)
+    done = jax.lax.map(lambda part: function(*part), parts).reshape(stacks[0][:whole].shape)
     rest = [stack[whole:] for stack in stacks]
-    return found if whole == slices else jnp.concatenate([found, function(*rest)])
+    return done if whole == slices else jnp.concatenate([done, function(*rest)])
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Alternating:
-    """Denoisers that take turns in the steps of a sampler; called without a step's number, it is their mean."""
+class AlternatingDenoiser:
+    """Denoisers that alternate over the steps of a sampler; called without a step's number, their mean."""
 
     denoisers: tuple[Any, ...]
     sde: Sde
 
     def at_step(self, index: Int[Array, ""], x: Volumes, t: Times) -> Volumes:
-        """What denoiser `index` mod their number says."""
+        """Denoised volumes by denoiser `index` mod their number."""
         return jax.lax.switch(index % len(self.denoisers), list(self.denoisers), x, t)
 
     def __call__(self, x: Volumes, t: Times) -> Volumes:
-        """The mean of what they say."""
+        """Mean of the denoised volumes of all."""
         return _average(self.denoisers, x, t)
 
 
-def alternate(denoisers: Sequence[Any]) -> Alternating:
-    """Step n of a sampler asks denoiser n mod their number."""
+def alternate(denoisers: Sequence[Any]) -> AlternatingDenoiser:
+    """Denoiser that alternates: step n of a sampler uses denoiser n mod their number."""
     chosen = tuple(as_denoiser(one) for one in denoisers)
-    return Alternating(chosen, chosen[0].sde)
+    return AlternatingDenoiser(chosen, chosen[0].sde)
 
 
 def average(denoisers: Sequence[Any]) -> Denoiser:
-    """The mean of what they say; as many network evaluations a step as there are denoisers."""
+    """Denoiser that averages: the mean of all denoised volumes, one network evaluation each."""
     chosen = tuple(as_denoiser(one) for one in denoisers)
     return Denoiser(Partial(_average, chosen), chosen[0].sde)
 
 
 def _average(denoisers: tuple[Any, ...], x: Volumes, t: Times) -> Volumes:
-    found = [one(x, t) for one in denoisers]
-    return sum(found[1:], found[0]) / len(found)
+    means = [one(x, t) for one in denoisers]
+    return sum(means[1:], means[0]) / len(means)

@@ -1,4 +1,4 @@
-"""Many samples: drawn in chunks by one compiled program, summed up as images, and checked against the truth."""
+"""Posterior samples: drawing many by one program, their mean and standard deviation, and coverage of the truth."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,28 +8,33 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree, Scalar
 
 from medjax.errors import DataError
+from medjax.one_program import one_program
 
 
 class Summary(NamedTuple):
-    """Images of a set of samples."""
+    """Mean, standard deviation and coefficient of variation of a set of samples, as images."""
 
     mean: Float[Array, "*space"]
-    standard_deviation: Float[Array, "*space"]  # with n − 1
-    variation: Float[Array, "*space"]  # standard deviation / mean, 0 where the mean is below 1 % of its maximum
+    standard_deviation: Float[Array, "*space"]  # over samples, with n − 1
+    coefficient_of_variation: Float[
+        Array, "*space"
+    ]  # standard deviation / mean, 0 where the mean is below 1 % of its maximum
 
 
-def draw(sample: Callable[..., PyTree], keys: Key[Array, " sample"], *data: PyTree, chunk: int = 1) -> PyTree:
-    """sample(key, *datum) for every key, and every datum along the first axes of `data`: `chunk` at once, one program.
+def draw_samples(sample: Callable[..., PyTree], keys: Key[Array, " sample"], *data: PyTree, chunk: int = 1) -> PyTree:
+    """Samples sample(key, *datum) of every key and datum along the first axes of `data`, `chunk` at once.
 
-    Seeds × realisations: repeat the data for each seed. On an accelerator a chunk is a batch; on CPU 1 is as fast.
+    All are one program. Seeds × realisations: repeat the data for each seed. On an accelerator a chunk is a batch; on
+    CPU 1 is as fast.
     """
     if chunk == 1:
         return jax.lax.map(lambda one: sample(*one), (keys, *data))
     return jax.lax.map(lambda one: sample(*one), (keys, *data), batch_size=chunk)
 
 
-def summarise(samples: Float[Array, "sample *space"]) -> Summary:
-    """Mean, standard deviation and coefficient of variation.
+@one_program
+def summarize(samples: Float[Array, "sample *space"]) -> Summary:
+    """Mean, standard deviation and coefficient of variation of the samples.
 
     Raises:
         DataError: fewer than two samples.
@@ -41,17 +46,18 @@ def summarise(samples: Float[Array, "sample *space"]) -> Summary:
     return Summary(mean, deviation, jnp.where(seen, deviation / jnp.where(seen, mean, 1), 0))
 
 
+@one_program
 def coverage(
     samples: Float[Array, "sample *space"],
     truth: Float[Array, "*space"],
     mask: Bool[Array, "*space"],
     levels: Float[Array, " level"],
 ) -> Float[Array, " level"]:
-    """Fraction of the mask's voxels whose truth lies in the central interval of each level: equal to it if calibrated.
+    """Coverage: fraction of the mask's voxels whose truth lies in the central credible interval of each level.
 
-    Intervals lie between order statistics, interpolated, such that a truth drawn like the n samples falls in with
-    exactly that probability: rank u of the truth among them is uniform, and the interval is |2u − 1| ≤ level. NaN for
-    levels above (n − 1) / (n + 1), whose interval is wider than all samples.
+    Equal to the level if calibrated. Intervals lie between order statistics, interpolated, such that a truth drawn like
+    the n samples falls in with exactly that probability: rank u of the truth among them is uniform, and the interval is
+    |2u − 1| ≤ level. NaN for levels above (n − 1) / (n + 1), whose interval is wider than all samples.
     """
     number = len(samples)
     ordered = jnp.sort(samples, axis=0)

@@ -1,7 +1,7 @@
-"""A trained 2-D prior: a network, its parameters, and what images it knows; and the denoisers that it makes.
+"""A trained 2-D score prior: a network, its parameters and settings, and the denoisers made of it.
 
 load_prior()                 the brain prior that comes with medjax, or one's own: `prior_file`
-slices(prior, axis)          a denoiser of slices (batch, a, b), perpendicular to the axis, in units of the scale
+slice_denoiser(prior, axis)  a denoiser of slices (batch, a, b), perpendicular to the axis, in units of the scale
 denoiser(prior, mode)        a denoiser of volumes (batch, x, y, z), for `guidance` and `sampler`
 """
 
@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree, Scalar
 
 from medjax.diffusion import planes
-from medjax.diffusion.denoiser import Denoiser, classifier_free, preconditioned
+from medjax.diffusion.denoiser import Denoiser, classifier_free_guidance, edm_denoise
 from medjax.diffusion.sde import Sde
 from medjax.errors import ConfigError, DataError
 from medjax.iterate import static_partial
@@ -23,19 +23,19 @@ from medjax.models.model import Network
 MODES = {"transverse": (2,), "alternated": (2, 1, 0), "averaged": (2, 1, 0)}  # axes that slices are perpendicular to
 
 
-class Settings(NamedTuple):
-    """What a prior is, besides its parameters. Hashable."""
+class PriorSettings(NamedTuple):
+    """Settings of a prior: its network, training slices and diffusion. Hashable."""
 
-    widths: tuple[int, ...] = (16, 32, 64, 96)
-    blocks: int = 1
-    attention: tuple[int, ...] = (3,)
-    size: int = 96  # voxels of a training slice, each way
-    voxel_mm: float = 2.5
+    widths: tuple[int, ...] = (16, 32, 64, 96)  # channels of each level of the U-Net
+    blocks: int = 1  # residual blocks a level and direction
+    attention: tuple[int, ...] = (3,)  # levels with self-attention
+    size: int = 96  # voxels of a training slice along each side
+    voxel_mm: float = 2.5  # voxel size of the slices
     orientations: tuple[int, ...] = (0, 1, 2)  # axes that training slices are perpendicular to
-    beta_min: float = 0.1
-    beta_max: float = 10.0
-    about: str = ""
-    guided: bool = False  # it also knows an MR image, of mean 1 as the PET
+    beta_min: float = 0.1  # β of the variance-preserving SDE at t = 0
+    beta_max: float = 10.0  # β at t = 1
+    about: str = ""  # description of the prior
+    mr_guided: bool = False  # conditioned on an MR image too, of mean 1 as the PET
 
     @property
     def multiple(self) -> int:
@@ -46,32 +46,32 @@ class Settings(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prior:
-    """A network in EDM's preconditioning: apply(params, y, level, orientation[, MR]) of slices (batch, a, b, 1).
+    """A trained score prior: a network apply(params, y, level, orientation[, MR]) of slices, EDM-preconditioned.
 
     `sigma_data` is the standard deviation of training images.
     """
 
-    params: PyTree
-    sigma_data: Scalar | float
-    sde: Sde  # that it was trained for
+    params: PyTree  # parameters of the network
+    sigma_data: Scalar | float  # standard deviation of the training images
+    sde: Sde  # forward diffusion that it was trained for
     model: Network = field(metadata={"static": True})
-    settings: Settings = field(metadata={"static": True})
+    settings: PriorSettings = field(metadata={"static": True})
 
 
-def slices(prior: Prior, axis: int = 2, weight: Scalar | float = 0.0) -> Denoiser:
-    """The denoiser of slices (batch, a, b) whose mean emission is about 1; sides are multiples of `settings.multiple`.
+def slice_denoiser(prior: Prior, axis: int = 2, weight: Scalar | float = 0.0) -> Denoiser:
+    """Denoiser of slices (batch, a, b) whose mean emission is about 1; sides are multiples of `settings.multiple`.
 
     Slices are perpendicular to `axis` of a volume in RAS+ (2: transverse) and keep the order of the other two axes. An
     MR-guided prior takes slices of an MR image of mean 1 as a third argument (E[x0 | x, MR], sharpened by `weight`, see
-    `classifier_free`), or none.
+    `classifier_free_guidance`), or none.
 
     Raises:
         DataError: (the denoiser, where it is traced) a side is no such multiple.
     """
-    return Denoiser(Partial(static_partial(_slices, axis), prior, weight), prior.sde)
+    return Denoiser(Partial(static_partial(_denoise_slices, axis), prior, weight), prior.sde)
 
 
-def _slices(
+def _denoise_slices(
     axis: int,
     prior: Prior,
     weight: Scalar | float,
@@ -85,40 +85,41 @@ def _slices(
     orientation = jnp.tile(jax.nn.one_hot(axis, 3, dtype=x.dtype), (len(x), 1))
 
     def conditional(x: Array, t: Array, condition: Array) -> Array:
-        inputs = (orientation, condition) if s.guided else (orientation,)
+        inputs = (orientation, condition) if s.mr_guided else (orientation,)
 
         def network(y: Array, level: Array) -> Array:
             return prior.model.apply(prior.params, y, level, *inputs)
 
-        return preconditioned(network, prior.sde, prior.sigma_data, x, t)
+        return edm_denoise(network, prior.sde, prior.sigma_data, x, t)
 
     x = x[..., None]
     if mr is None:
         return conditional(x, t, jnp.zeros_like(x))[..., 0]
-    return classifier_free(conditional, mr[..., None], weight, x, t)[..., 0]
+    return classifier_free_guidance(conditional, mr[..., None], weight, x, t)[..., 0]
 
 
 def denoiser(
     prior: Prior, mode: str = "transverse", mr: Float[Array, "x y z"] | None = None, weight: Scalar | float = 0.0
 ) -> Any:
-    """The denoiser of volumes (batch, x, y, z), any sides: of transverse slices, or of three orientations joined.
+    """Denoiser of volumes (batch, x, y, z) of any sides, by transverse slices or slices of all three orientations.
 
     Perpendicular modes ("alternated", "averaged") need isotropic voxels and a prior trained on all orientations. `mr`
     is an MR image on the same voxels, of mean 1 (`score_matching.normalize_intensity`), for a prior that was trained
     with such images.
 
     Raises:
-        ConfigError: no such mode, or an MR image for a prior that knows none.
+        ConfigError: no such mode, or an MR image for a prior that was trained without.
     """
-    if mr is not None and not prior.settings.guided:
+    if mr is not None and not prior.settings.mr_guided:
         raise ConfigError("prior: it was trained without MR images; expected none")
-    return volumes([slices(prior, axis, weight) for axis in range(3)], mode, prior.settings.multiple, mr)
+    slice_denoisers = [slice_denoiser(prior, axis, weight) for axis in range(3)]
+    return volume_denoiser(slice_denoisers, mode, prior.settings.multiple, mr)
 
 
-def volumes(
+def volume_denoiser(
     denoisers: list[Any] | tuple[Any, ...], mode: str, multiple: int = 1, mr: Float[Array, "x y z"] | None = None
 ) -> Any:
-    """The denoiser of volumes that 2-D denoisers make, the k-th of slices perpendicular to axis k.
+    """Denoiser of volumes (batch, x, y, z) by 2-D denoisers, the k-th of slices perpendicular to axis k.
 
     Raises:
         ConfigError: no such mode.

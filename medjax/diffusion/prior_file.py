@@ -1,7 +1,7 @@
-"""The file of a prior: weights as float16, its settings, and its network's name, by which that is made again.
+"""File of a prior: weights as float16, its settings, and its network's name, by which the network is built again.
 
-A network that medjax does not know is saved under a name of one's own, with the digest of its source, and given again
-to `load_prior`.
+A network that medjax does not know is saved under its user's name with the digest of its source, and passed to
+`load_prior` again.
 """
 
 from importlib.resources import as_file, files
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from medjax.diffusion.prior import Prior, Settings
+from medjax.diffusion.prior import Prior, PriorSettings
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError, type_and_message
 from medjax.models import build
@@ -22,40 +22,41 @@ from medjax.models.weights import fit_weights, load_weights, save_weights
 from medjax.running.network_part import network_part
 from medjax.running.parts import Part
 
-SHIPPED = "weights/brain.npz"
+SHIPPED_PRIOR = "weights/brain.npz"
 BUILT_IN = "score_unet"  # the network of files that name none
+OLD_KEYS = {"guided": "mr_guided"}  # keys of settings in files of earlier versions
 
 
-def examples(settings: Settings) -> tuple[Array, ...]:
-    """Inputs of the least size that the network of these settings takes: slices, level, orientation and MR if any."""
+def example_inputs(settings: PriorSettings) -> tuple[Array, ...]:
+    """Smallest example inputs of a network with these settings: slices, level, orientation, and MR if any."""
     side = 2 * settings.multiple
     small = jnp.zeros((1, side, side, 1))
-    return small, jnp.zeros(1), jnp.zeros((1, 3)), *([small] if settings.guided else [])
+    return small, jnp.zeros(1), jnp.zeros((1, 3)), *([small] if settings.mr_guided else [])
 
 
-def prior_network(given: Any, settings: Settings) -> Part:
-    """A network, or what a function of the prior's settings gives, as a Part; seen to keep the shape of its slices.
+def prior_network(network: Any, settings: PriorSettings) -> Part:
+    """A network, or a function of the prior's settings that returns one, as a checked Part.
 
     Raises:
-        ConfigError: it is none, fails on slices, or gives another shape.
+        ConfigError: it is not one, fails on slices, or returns another shape.
     """
-    part, inputs = network_part(given, settings), examples(settings)
+    part, inputs = network_part(network, settings), example_inputs(settings)
     try:
         output = jax.eval_shape(part.value.apply, _shapes(part.value, settings), *inputs)
     except Exception as error:  # whatever a user's network raises
-        expected = f"a Model of {len(inputs)} inputs: slices, level, orientation{', MR' if settings.guided else ''}"
+        expected = f"a Model of {len(inputs)} inputs: slices, level, orientation{', MR' if settings.mr_guided else ''}"
         raise ConfigError(f"--network {part.name}: {type_and_message(error)}; expected {expected}") from error
     if getattr(output, "shape", None) != inputs[0].shape:
-        found = getattr(output, "shape", type(output).__name__)
-        raise ConfigError(f"--network {part.name}: {found} from slices of {inputs[0].shape}; expected their shape")
+        shape = getattr(output, "shape", type(output).__name__)
+        raise ConfigError(f"--network {part.name}: {shape} from slices of {inputs[0].shape}; expected their shape")
     return part
 
 
 def save_prior(path: Path, prior: Prior, network: str = BUILT_IN, sha256: str = "") -> None:
-    """Write one npz file: parameters as float16 (a rounding of 5e-4); settings and the network's name as JSON.
+    """Write a prior to one npz file: parameters as float16 (a rounding of 5e-4), settings and network name as JSON.
 
-    A prior of another network than the built-in one of its settings needs a name of its own for that, and `sha256`, a
-    digest of what that network is made of, if another one is to be refused.
+    Another network than the built-in one of these settings needs a name of its own, and `sha256`, the digest of its
+    source, if another one is to be refused when the file is read.
 
     Raises:
         ConfigError: the network is not the one of this name.
@@ -72,50 +73,52 @@ def save_prior(path: Path, prior: Prior, network: str = BUILT_IN, sha256: str = 
 
 
 def load_prior(path: Path | None = None, model: Any = None) -> Prior:
-    """The prior in `path`, or the brain prior that comes with medjax (its card: `weights/brain.md`).
+    """Read the prior in `path`, or the brain prior that comes with medjax (its card: `weights/brain.md`).
 
-    A `model`, or a function of the prior's settings that gives one, a Part or not, takes the place of the network that
-    the file names; one that medjax does not know must be given, the same as was saved.
+    A `model`, or a function of the prior's settings that returns one, a Part or not, takes the place of the network
+    that the file names; a network that medjax does not know must be passed, the same as was saved.
 
     Raises:
-        ConfigError: the file's network is none of medjax and no `model` is given, or it is another one.
-        DataError: the file is no prior, or holds weights of another network.
-        FileNotFoundError: there is none.
+        ConfigError: the file's network is not one of medjax and there is no `model`, or that is another one.
+        DataError: the file is not a prior, or holds weights of another network.
+        FileNotFoundError: there is no such file.
     """
     if path is not None:
         return _load(path, model)
-    with as_file(files("medjax.diffusion").joinpath(SHIPPED)) as shipped:
+    with as_file(files("medjax.diffusion").joinpath(SHIPPED_PRIOR)) as shipped:
         return _load(shipped, model)
 
 
-def _built_in(settings: Settings) -> Network:
+def _built_in(settings: PriorSettings) -> Network:
     return build(BUILT_IN, {name: getattr(settings, name) for name in ("widths", "blocks", "attention")})
 
 
 def _load(path: Path, model: Any) -> Prior:
-    no_prior = f"{path}: no score prior; expected a file that `medjax pet train-prior` wrote"
+    no_prior = f"{path}: not a score prior; expected a file that `medjax pet train-prior` wrote"
     try:
         params, header = load_weights(path)
         sigma_data = float(header.pop("sigma_data") if "sigma_data" in header else header.pop("spread"))
         network, kept = header.pop("network", BUILT_IN), header.pop("sha256", "")
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header.items()}
-        settings = Settings(**given)
+        kept_settings: dict[str, Any] = {
+            OLD_KEYS.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in header.items()
+        }
+        settings = PriorSettings(**kept_settings)
         known = _built_in(settings) if model is None and network == BUILT_IN else None
         like = None if known is None else _shapes(known, settings)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{no_prior}: {error}" if isinstance(error, DataError) else no_prior) from error
     if model is None and known is None:
         how = "load_prior(path, model), or --network FILE.py:NAME"
-        raise ConfigError(f"{path}: its network is {network!r}, none of medjax; give it: {how}")
+        raise ConfigError(f"{path}: its network is {network!r}, not one of medjax; pass it: {how}")
     chosen = known
     if chosen is None:
         part = prior_network(model, settings)
         chosen, sha256 = part.value, part.sha256
         if len(sha256) == len(kept) and sha256 != kept:  # of one kind: digests of files, or of objects
-            raise ConfigError(f"{path}: trained with {network} of SHA-256 {kept[:8]}…; the one given has {sha256[:8]}…")
+            raise ConfigError(f"{path}: trained with {network} of SHA-256 {kept[:8]}…; this one has {sha256[:8]}…")
     params = fit_weights(path, params, _shapes(chosen, settings) if like is None else like)
     return Prior(params, sigma_data, vp(settings.beta_min, settings.beta_max), chosen, settings)
 
 
-def _shapes(model: Network, settings: Settings) -> PyTree:
-    return jax.eval_shape(model.init, jax.random.key(0), *examples(settings))
+def _shapes(model: Network, settings: PriorSettings) -> PyTree:
+    return jax.eval_shape(model.init, jax.random.key(0), *example_inputs(settings))

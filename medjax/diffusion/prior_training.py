@@ -2,7 +2,7 @@
 
 algorithm = trainer(model, settings, sigma_data, steps)
 state = algorithm.init(initial_params(model, key, examples), key)
-prior = Prior(state.ema_params, sigma_data, …)          the average of the parameters is what is kept
+prior = Prior(state.ema_params, sigma_data, …)          the exponential moving average (EMA) of the parameters is kept
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from medjax.diffusion.denoiser import from_model
-from medjax.diffusion.prior import Settings
+from medjax.diffusion.prior import PriorSettings
 from medjax.diffusion.score_matching import denoising_loss, drop_condition, edm_weight
 from medjax.diffusion.sde import vp
 from medjax.errors import DataError
@@ -26,35 +26,43 @@ from medjax.training import state as training
 from medjax.training.schedules import warmup_cosine
 from medjax.training.state import Info, TrainState
 
-DECAY, CLIP = 0.999, 1.0  # of the parameters' moving average; largest norm of a gradient
-LEAST_EMISSION = 0.02  # fraction of a slice's voxels that must emit for it to be trained on
-MOVE = 3  # voxels that a slice is moved by at most
+EMA_DECAY, MAX_GRADIENT_NORM = 0.999, 1.0  # decay of the parameters' moving average; clipping of the gradient
+MIN_EMISSION_FRACTION = 0.02  # fraction of a training slice's voxels that emit
+MAX_SHIFT = 3  # voxels, of random translation
 
 
 def trainer(
     model: Network,
-    settings: Settings,
+    settings: PriorSettings,
     sigma_data: float | Scalar,
     steps: int,
     rate: float | Scalar = 1e-3,
-    decay: float | Scalar = DECAY,
+    decay: float | Scalar = EMA_DECAY,
 ) -> Algorithm:
-    """init(params, key) → TrainState; step(state, batch): Adam, warm-up over 5 %, cosine to 0, gradients clipped at 1.
+    """Training algorithm of a score prior: Adam, warm-up over 5 %, cosine to 0, gradients clipped at norm 1.
 
-    `sigma_data`, `rate` and `decay` are traced: others of them are the same program, and `vmap` takes many.
+    init(params, key) → TrainState; step(state, batch) → TrainState, Info.
 
     A batch is slices `(batch, a, b, 1)` of mean emission 1 and the axes they are perpendicular to; of an MR-guided
-    prior `(batch, a, b, 2)`, the second channel the MR. On the device they are mirrored (left and right), moved by up
-    to 3 voxels and the PET is scaled by U(0.5, 1.5); one MR in ten is taken away.
+    prior `(batch, a, b, 2)`, the second channel the MR. On the device they are mirrored (left and right), shifted by up
+    to 3 voxels and the PET is scaled by U(0.5, 1.5); one MR in ten is dropped.
+
+    Args:
+        model: network to train.
+        settings: settings of the prior.
+        sigma_data: standard deviation of training images; traced, as rate and decay: all can be vmapped.
+        steps: training steps, for the schedule.
+        rate: largest learning rate.
+        decay: decay of the parameters' exponential moving average.
     """
-    given, traced = (model, settings, steps), (sigma_data, rate, decay)
-    return Algorithm(*(Partial(static_partial(function, *given), *traced) for function in (_init, _step)))
+    static, traced = (model, settings, steps), (sigma_data, rate, decay)
+    return Algorithm(*(Partial(static_partial(function, *static), *traced) for function in (_init, _step)))
 
 
 def training_slices(
     volumes: Iterable[Float[np.ndarray, "x y z channel"]], orientations: Sequence[int] = (0, 1, 2)
 ) -> dict[str, np.ndarray]:
-    """The `slices` of each volume perpendicular to each of the orientations that have emission, as float16, and `axes`.
+    """Training slices of the volumes in each orientation: `slices` with emission, as float16, and their `axes`.
 
     The first channel is the PET; a slice is kept if more than 2 % of its voxels emit.
 
@@ -67,7 +75,7 @@ def training_slices(
         for axis in orientations:
             stack = np.moveaxis(volume, axis, 0)
             emitting = np.mean(stack[..., 0] > 0.01 * volume[..., 0].max(), axis=(1, 2))
-            kept.append(stack[emitting > LEAST_EMISSION].astype(np.float16))
+            kept.append(stack[emitting > MIN_EMISSION_FRACTION].astype(np.float16))
             axes.append(np.full(len(kept[-1]), axis, np.int32))
     slices = np.concatenate(kept)
     if not len(slices):
@@ -76,17 +84,17 @@ def training_slices(
 
 
 def initial_params(
-    model: Network, key: PRNGKeyArray, examples: tuple[Array, ...], start: PyTree | None = None
+    model: Network, key: PRNGKeyArray, example_inputs: tuple[Array, ...], pretrained: PyTree | None = None
 ) -> PyTree:
-    """The model's first parameters; `start` holds some to begin with, and what it lacks begins as usual.
+    """Initial parameters of the model: those of `pretrained` where it has them, else as the model initialises them.
 
-    Inputs that `start` does not know, an MR image say, get weights of 0.
+    Inputs that `pretrained` lacks, an MR image say, get weights of 0.
     """
-    return _merge(model.init(key, *examples), start or {})
+    return _merge(model.init(key, *example_inputs), pretrained or {})
 
 
-def _trainer(model: Network, settings: Settings, steps: int, sigma_data: Any, rate: Any, decay: Any) -> Algorithm:
-    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(warmup_cosine(rate, steps)))
+def _trainer(model: Network, settings: PriorSettings, steps: int, sigma_data: Any, rate: Any, decay: Any) -> Algorithm:
+    optimizer = optax.chain(optax.clip_by_global_norm(MAX_GRADIENT_NORM), optax.adam(warmup_cosine(rate, steps)))
     sde = vp(settings.beta_min, settings.beta_max)
 
     def loss(params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
@@ -95,7 +103,7 @@ def _trainer(model: Network, settings: Settings, steps: int, sigma_data: Any, ra
         slices, axes = batch
         images = _augment(own, slices, axes)
         inputs = [jax.nn.one_hot(axes, 3)]
-        if settings.guided:
+        if settings.mr_guided:
             inputs.append(drop_condition(dropping, images[..., 1:]))
         denoiser = from_model(model, params, sde, *inputs, sigma_data=sigma_data)
         return denoising_loss(key, denoiser, images[..., :1], edm_weight(sde, sigma_data))
@@ -103,31 +111,35 @@ def _trainer(model: Network, settings: Settings, steps: int, sigma_data: Any, ra
     return training.trainer(loss, optimizer, decay)
 
 
-def _init(*given: Any) -> TrainState:
-    *settings, params, key = given
+def _init(*arguments: Any) -> TrainState:
+    *settings, params, key = arguments
     return _trainer(*settings).init(params, key)
 
 
-def _step(*given: Any) -> tuple[TrainState, Info]:
-    *settings, state, batch = given
+def _step(*arguments: Any) -> tuple[TrainState, Info]:
+    *settings, state, batch = arguments
     return _trainer(*settings).step(state, batch)
 
 
 def _augment(key: PRNGKeyArray, slices: Array, axes: Array) -> Array:
     """Sagittal slices (axis 0) have no left and right to mirror."""
-    flip, move, scale = jax.random.split(key, 3)
+    flip, shift, scale = jax.random.split(key, 3)
     chosen = jax.random.bernoulli(flip, 0.5, axes.shape) & (axes > 0)
     mirrored = jnp.where(chosen[:, None, None, None], slices[:, ::-1], slices)
-    moved = jax.vmap(lambda one, by: jnp.roll(one, by, (0, 1)))(
-        mirrored, jax.random.randint(move, (len(axes), 2), -MOVE, MOVE + 1)
+    shifted = jax.vmap(lambda one, by: jnp.roll(one, by, (0, 1)))(
+        mirrored, jax.random.randint(shift, (len(axes), 2), -MAX_SHIFT, MAX_SHIFT + 1)
     )
     factor = jax.random.uniform(scale, (len(axes), 1, 1, 1), minval=0.5, maxval=1.5)
-    return jnp.concatenate([moved[..., :1] * factor, moved[..., 1:]], axis=-1)
+    return jnp.concatenate([shifted[..., :1] * factor, shifted[..., 1:]], axis=-1)
 
 
 def _merge(params: PyTree, start: PyTree) -> PyTree:
     """`params`, with the leaves of `start` where it has them."""
     if not isinstance(params, dict):
         known = tuple(slice(side) for side in np.shape(start))
-        return params if isinstance(start, dict) else jnp.zeros_like(params).at[known].set(start)
+        if isinstance(start, dict):
+            return params
+        merged = np.zeros(np.shape(params), params.dtype)
+        merged[known] = start
+        return jax.device_put(merged)
     return {name: _merge(value, start.get(name, {})) for name, value in params.items()}

@@ -1,12 +1,12 @@
-"""A reconstruction by sampling: from an early image of the likelihood with noise, by any guidance, to an image.
+"""Reconstruction by sampling: from an early MLEM image with noise, by any guidance, to an image.
 
-    begin = start(likelihood, denoiser, first, sensitivity)     a few updates from `first`, and the intensity scale
-    method = dds(begin, anchor=0.06)                            or naive, dps, dds_delta, likelihood_schedule
-    image, calls, info = sample(key, begin, method, Sampling(steps=50))
+    problem = inverse_problem(likelihood, denoiser, initial_image, sensitivity)     early updates, intensity scale
+    method = dds(problem, proximal_weight=0.06)               or naive, dps, dds_delta, likelihood_schedule
+    image, calls, info = sample(key, problem, method, SamplerSettings(steps=50))
 
-Weights of a guidance are in units free of counts and of activity, so that what is tuned at one level serves others. All
-can be jitted, and vmapped over keys, data and weights; `Sampling` is static. DPS differentiates the network: on a CPU
-run the steps of `algorithm` by `iterate.loop`.
+Weights of a guidance are in units free of counts and of activity, so that what is tuned at one count level serves
+others. All can be jitted, and vmapped over keys, data and weights; `SamplerSettings` is static. DPS differentiates the
+network: on a CPU run the steps of `algorithm` by `iterate.loop`.
 """
 
 from typing import Any, NamedTuple
@@ -15,145 +15,169 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
-from medjax import iterate
+from medjax import defaults, iterate
 from medjax.diffusion import guidance, sampler
 from medjax.diffusion import likelihood_schedule as schedule
 from medjax.diffusion.denoiser import as_denoiser
 from medjax.diffusion.score_matching import intensity_scale
 from medjax.likelihood import Likelihood, update
 
-EARLY = 8  # updates that show the level of an image but little noise
-LONGEST = 200  # updates of MLEM that targets are taken from, at most
+EARLY_UPDATES = 8  # updates of EM, after which an image shows its intensity but little noise
+MAX_ITERATIONS = 200  # iterations of MLEM, whose deviances are the targets of a likelihood schedule
 
-Weight = float | Scalar
-
-
-class Sampling(NamedTuple):
-    """How samplers run. Hashable."""
-
-    steps: int = 50
-    first: float = 0.5  # times at which sampling starts, from an early image with noise, and ends
-    last: float = 1e-2
-    eta: float = 1.0  # of DDIM, where the method leaves it open
+Number = float | Scalar
 
 
-class Start(NamedTuple):
-    """What sampling begins with."""
+class SamplerSettings(NamedTuple):
+    """Settings of a sampler: steps, times and stochasticity. Hashable."""
+
+    steps: int = defaults.PET_SAMPLING_STEPS
+    t_max: float = 0.5  # time at which sampling starts, from an early image with noise
+    t_min: float = 1e-2  # time at which it ends
+    eta: float = 1.0  # DDIM's stochasticity η, where the method does not set it
+
+
+class InverseProblem(NamedTuple):
+    """Likelihood, prior, early image and intensity scale, from which sampling starts."""
 
     likelihood: Any
-    denoiser: Any  # of images of mean emission 1, (batch, *space)
-    first: Any  # the image that updates began with; MLEM's path begins there
-    image: Any  # after the early updates
-    scale: Any  # its mean emission: networks see images divided by it
-    sensitivity: Any = 1.0  # its mean
-    projector_calls: Any = 0.0  # that the early updates took
+    denoiser: Any  # denoiser of images of mean emission 1, (batch, *space)
+    initial_image: Any  # first image of MLEM
+    early_image: Any  # image after the early updates
+    scale: Any  # intensity scale, the early image's mean emission: networks see images divided by it
+    sensitivity: Any = 1.0  # mean of the sensitivity image
+    projector_calls: Any = 0.0  # forward and back-projections of the early updates
 
 
-class Method(NamedTuple):
-    """A guidance with its solver."""
+class SamplingMethod(NamedTuple):
+    """Sampling method: a guidance, its solver, and the projector calls before sampling."""
 
-    guided: guidance.Guided
+    guided_denoiser: guidance.GuidedDenoiser
     solver: sampler.Solver
-    projector_calls: Weight = 0.0  # made for it before sampling
+    projector_calls: Number = 0.0  # forward and back-projections before sampling
 
 
 class Sample(NamedTuple):
-    """A sample, and what it cost."""
+    """A posterior sample, its cost, and the Info of every step."""
 
     image: Float[Array, "*space"]
-    projector_calls: Scalar  # forward and back-projections of the whole data, the early updates too
-    info: Any  # of every step
+    projector_calls: Scalar  # forward and back-projections of the whole data, early updates included
+    info: Any  # Info of every step of the sampler
 
 
-def start(
+def inverse_problem(
     likelihood: Likelihood,
     denoiser: Any,
-    first: Float[Array, "*space"],
+    initial_image: Float[Array, "*space"],
     sensitivity: Float[Array, "..."] | float,
-    early: int = EARLY,
-) -> Start:
-    """`early` updates of the likelihood (EM for counts) from `first`, and the intensity scale of what they give.
+    early_updates: int = EARLY_UPDATES,
+) -> InverseProblem:
+    """Inverse problem with its early image, after a few updates of the likelihood, and the intensity scale of that.
 
-    `sensitivity` is −∂ log-likelihood / ∂ x without counts, Aᵀ1 of a Poisson likelihood, or its mean; the scale is 0
-    where data show nothing.
+    Args:
+        likelihood: likelihood of the data.
+        denoiser: the prior, of images of mean emission 1.
+        initial_image: image from which the updates start.
+        sensitivity: −∂ log-likelihood / ∂ x without counts, Aᵀ1 of a Poisson likelihood, or its mean.
+        early_updates: number of updates (EM for counts); the intensity scale is 0 where data show no activity.
     """
-    image = jax.lax.fori_loop(0, early, lambda _, x: update(likelihood, x), first)
+    image = jax.lax.fori_loop(0, early_updates, lambda _, x: update(likelihood, x), initial_image)
     scale, level = intensity_scale(image), jnp.mean(jnp.asarray(sensitivity))
-    return Start(likelihood, as_denoiser(denoiser), first, image, scale, level, 2.0 * early)
+    return InverseProblem(likelihood, as_denoiser(denoiser), initial_image, image, scale, level, 2.0 * early_updates)
 
 
 # ── methods ──
 
 
-def naive(begin: Start, weight: Weight) -> Method:
-    """PET-Naive. The pull is divided by mean sensitivity × intensity scale, so that `weight` is free of counts."""
-    pull = weight / (begin.sensitivity * begin.scale)
-    return Method(guidance.naive(begin.denoiser, begin.likelihood, pull, begin.scale), sampler.euler_maruyama)
+def naive(problem: InverseProblem, weight: Number) -> SamplingMethod:
+    """PET-Naive guidance; `weight` is free of counts: in units of 1 / (mean sensitivity × intensity scale)."""
+    pull = weight / (problem.sensitivity * problem.scale)
+    return SamplingMethod(
+        guidance.naive(problem.denoiser, problem.likelihood, pull, problem.scale), sampler.euler_maruyama
+    )
 
 
-def dps(begin: Start, weight: Weight) -> Method:
-    """PET-DPS: its gradient is of the logarithm of the deviance, so that `weight` has no unit."""
-    return Method(guidance.dps(begin.denoiser, begin.likelihood, weight, begin.scale), sampler.ddim(1.0))
+def dps(problem: InverseProblem, weight: Number) -> SamplingMethod:
+    """PET-DPS guidance: its gradient is of the logarithm of the deviance, so that `weight` has no unit."""
+    return SamplingMethod(guidance.dps(problem.denoiser, problem.likelihood, weight, problem.scale), sampler.ddim(1.0))
 
 
-def dds(begin: Start, anchor: Weight, updates: int | Int[Array, ""] = 4, eta: Weight = 1.0) -> Method:
-    """PET-DDS. The `anchor` is in units of mean sensitivity / intensity scale."""
-    pull = anchor * begin.sensitivity / begin.scale
-    guided = guidance.dds(begin.denoiser, begin.likelihood, pull, begin.scale, updates=updates)
-    return Method(guided, sampler.ddim(eta))
+def dds(
+    problem: InverseProblem, proximal_weight: Number, updates: int | Int[Array, ""] = 4, eta: Number = 1.0
+) -> SamplingMethod:
+    """PET-DDS guidance. The `proximal_weight` λ is in units of mean sensitivity / intensity scale."""
+    pull = proximal_weight * problem.sensitivity / problem.scale
+    guided_denoiser = guidance.dds(problem.denoiser, problem.likelihood, pull, problem.scale, updates=updates)
+    return SamplingMethod(guided_denoiser, sampler.ddim(eta))
 
 
-def dds_delta(begin: Start, delta: Weight, updates: int | Int[Array, ""] = 5, eta: Weight = 1.0) -> Method:
-    """PET-DDS-δ, λ_DDS = 1. `delta` is in units of 1 / (mean sensitivity · intensity scale)."""
-    size = delta / (begin.sensitivity * begin.scale)
-    guided = guidance.dds_delta(begin.denoiser, begin.likelihood, size, 1.0, begin.scale, updates=updates)
-    return Method(guided, sampler.ddim(eta))
+def dds_delta(
+    problem: InverseProblem, delta: Number, updates: int | Int[Array, ""] = 5, eta: Number = 1.0
+) -> SamplingMethod:
+    """PET-DDS-δ guidance, λ_DDS = 1. The step size `delta` is in units of 1 / (mean sensitivity · intensity scale)."""
+    size = delta / (problem.sensitivity * problem.scale)
+    guided_denoiser = guidance.dds_delta(
+        problem.denoiser, problem.likelihood, size, 1.0, problem.scale, updates=updates
+    )
+    return SamplingMethod(guided_denoiser, sampler.ddim(eta))
 
 
 def likelihood_schedule(
-    begin: Start,
-    iterations: Weight,
+    problem: InverseProblem,
+    iterations: Number,
     steps: int,
-    eta: Weight = 1.0,
-    longest: int = LONGEST,
-    most: int = 100,
-) -> Method:
-    """Likelihood-scheduled sampling of so many `steps`, to end with the likelihood of MLEM's iterate `iterations`.
+    eta: Number = 1.0,
+    max_iterations: int = MAX_ITERATIONS,
+    max_updates: int = 100,
+) -> SamplingMethod:
+    """Likelihood-scheduled sampling, to end with the likelihood of MLEM's iterate `iterations`.
 
-    See `likelihood_schedule.targets` for `longest` and `likelihood_schedule.likelihood_schedule` for `most`.
+    Args:
+        problem: inverse problem, from `inverse_problem`.
+        iterations: MLEM iterate whose likelihood is the last target, fractional; traced.
+        steps: number of steps of the sampler.
+        eta: stochasticity η of DDIM; 0 is deterministic.
+        max_iterations: number of MLEM iterates from which targets are taken; static.
+        max_updates: EM updates in one step at most.
     """
-    goal = schedule.targets(begin.likelihood, begin.first, iterations, steps, longest, early=0)
-    guided = schedule.likelihood_schedule(begin.denoiser, begin.likelihood, goal.deviance, begin.scale, most)
-    return Method(guided, sampler.ddim(eta), 2 * iterations)
+    target = schedule.targets(
+        problem.likelihood, problem.initial_image, iterations, steps, max_iterations, early_iteration=0
+    )
+    guided_denoiser = schedule.likelihood_schedule(
+        problem.denoiser, problem.likelihood, target.deviance, problem.scale, max_updates
+    )
+    return SamplingMethod(guided_denoiser, sampler.ddim(eta), 2 * iterations)
 
 
-def discrepancy_iterations(begin: Start, deviance: Weight, longest: int = 80) -> Scalar:
-    """The fractional iterate ≤ `longest` of MLEM that fits as well as the truth is expected to: its `deviance`.
+def discrepancy_iterations(problem: InverseProblem, deviance: Number, max_iterations: int = 80) -> Scalar:
+    """Iterate of MLEM, fractional, whose deviance is the one expected of the truth: the discrepancy principle.
 
     A multiple of it, as the `iterations` of a likelihood schedule, needs no tuning to counts: see
     `likelihood_schedule.discrepancy_principle`, and `medjax.pet.acquisition.expected_deviance` for counts.
     """
-    goal = schedule.targets(begin.likelihood, begin.first, jnp.asarray(float(longest)), 2, longest, early=0)
-    return schedule.discrepancy_principle(goal.path, deviance)
+    last = jnp.asarray(float(max_iterations))
+    target = schedule.targets(problem.likelihood, problem.initial_image, last, 2, max_iterations, early_iteration=0)
+    return schedule.discrepancy_principle(target.mlem_deviance, deviance)
 
 
 # ── sampling ──
 
 
-def algorithm(begin: Start, method: Method, sampling: Sampling) -> iterate.Algorithm:
-    """The sampler as an Algorithm: init(key, shape, image) → State; step(State) → State, Info."""
-    times = sampler.uniform_times(sampling.steps, sampling.first, sampling.last)
-    return sampler.sampler(method.guided, begin.denoiser.sde, times, method.solver)
+def algorithm(problem: InverseProblem, method: SamplingMethod, settings: SamplerSettings) -> iterate.Algorithm:
+    """Sampler of an inverse problem, as an Algorithm: init(key, shape, image) → State; step(State) → State, Info."""
+    times = sampler.uniform_times(settings.steps, settings.t_max, settings.t_min)
+    return sampler.sampler(method.guided_denoiser, problem.denoiser.sde, times, method.solver)
 
 
-def sample(key: PRNGKeyArray, begin: Start, method: Method, sampling: Sampling) -> Sample:
-    """A sample: all steps by `iterate.scan`."""
-    sampled = algorithm(begin, method, sampling)
-    state, info = iterate.scan(sampled, sampled.init(key, begin.image.shape, begin.image / begin.scale), sampling.steps)
-    calls = jnp.sum(info.projector_calls) + begin.projector_calls + method.projector_calls
-    return Sample(image(begin, state), calls, info)
+def sample(key: PRNGKeyArray, problem: InverseProblem, method: SamplingMethod, settings: SamplerSettings) -> Sample:
+    """One posterior sample: all steps by `iterate.scan`."""
+    chain = algorithm(problem, method, settings)
+    state = chain.init(key, problem.early_image.shape, problem.early_image / problem.scale)
+    state, info = iterate.scan(chain, state, settings.steps)
+    calls = jnp.sum(info.projector_calls) + problem.projector_calls + method.projector_calls
+    return Sample(image(problem, state), calls, info)
 
 
-def image(begin: Start, state: sampler.State) -> Float[Array, "*space"]:
-    """The image of a sampler's state, in units of the data: max(scale · x0, 0)."""
-    return jnp.maximum(begin.scale * state.x0, 0)
+def image(problem: InverseProblem, state: sampler.State) -> Float[Array, "*space"]:
+    """Image of a sampler's state, in units of the data: max(scale · x0, 0)."""
+    return jnp.maximum(problem.scale * state.x0, 0)

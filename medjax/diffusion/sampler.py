@@ -1,13 +1,13 @@
-"""Reverse diffusion as an Algorithm: from noise to an image, one step at a time, by any driver of `iterate`.
+"""Samplers: reverse diffusion as an Algorithm, from noise to an image, by any driver of `iterate`.
 
-    algorithm = sampler(guided, sde, times, ddim(1.0))
+    algorithm = sampler(guided_denoiser, sde, times, ddim(1.0))
     state, info = iterate.scan(algorithm, algorithm.init(key, shape), len(times) - 1)
     image = state.x0
 
-What is *guided* says what is in a noisy sample: (x, t, index) → Estimate, Info; see `guidance`. A *solver* goes from
-one time to the next and may ask it more than once:
+A *guided denoiser* estimates image and noise of a sample: (x, t, index) → Estimate, Info; see `guidance`. A *solver*
+goes from one time to the next and may call it more than once:
 
-    solver(guided, sde, key, x, t, after, index)  → sample, Estimate, Info
+    solver(guided_denoiser, sde, key, x, t, t_next, index)  → sample, Estimate, Info
 
 `euler_maruyama` of the reverse SDE, `ddim(eta)`, and `heun` of the probability-flow ODE. Step n draws with
 fold_in(state.key, n). On a CPU run guidance that differentiates a network (DPS) by `iterate.loop`: it is 4 to 9 times
@@ -15,6 +15,7 @@ faster there than by `scan`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,74 +24,99 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, Scalar
 
 from medjax.diffusion.denoiser import as_pytree
-from medjax.diffusion.guidance import Estimate, Guided
+from medjax.diffusion.guidance import Estimate, GuidedDenoiser
 from medjax.diffusion.sde import Sde, coefficients, sample_prior, score_from_x0, time_of_sigma
 from medjax.errors import ConfigError
 from medjax.iterate import Algorithm, static_partial
 
-Solver = Callable[[Guided, Sde, PRNGKeyArray, Array, Scalar, Scalar, Array], tuple[Array, Estimate, Any]]
+Solver = Callable[[GuidedDenoiser, Sde, PRNGKeyArray, Array, Scalar, Scalar, Array], tuple[Array, Estimate, Any]]
 Corrector = Callable[[PRNGKeyArray, Array, Scalar, Int[Array, ""]], Array]
 
 
 class State(NamedTuple):
-    """What the next step needs, and the image so far."""
+    """State of a sampler: the sample x(t), the latest denoised image, key and step."""
 
     sample: Float[Array, "*space"]  # x(t), t = times[step]
-    x0: Float[Array, "*space"]  # of the last step: after the last one, the result
+    x0: Float[Array, "*space"]  # denoised image of the latest step; after the last one, the result
     key: Key[Array, "..."]  # step n draws with fold_in(key, n)
     step: Int[Array, "..."]  # steps made
 
 
-def uniform_times(steps: int, first: float = 1.0, last: float = 1e-3) -> Float[Array, " point"]:
-    """`steps` + 1 times from `first` down to `last`, evenly spaced.
+def uniform_times(steps: int, t_max: float = 1.0, t_min: float = 1e-3) -> Float[Array, " point"]:
+    """Evenly spaced times: `steps` + 1 from `t_max` down to `t_min`.
 
     Raises:
         ConfigError: fewer than one step, or times out of order.
     """
-    _check_times(steps, first, last)
-    return jnp.linspace(first, last, steps + 1)
+    _check_times(steps, t_max, t_min)
+    return _evenly_spaced(steps, t_max, t_min)
+
+
+@partial(jax.jit, static_argnames=("steps", "t_max", "t_min"), inline=True)
+def _evenly_spaced(steps: int, t_max: float, t_min: float) -> Array:
+    return jnp.linspace(t_max, t_min, steps + 1)
 
 
 def karras_times(
-    sde: Sde, steps: int, rho: float | Scalar = 7.0, first: float = 1.0, last: float = 1e-3
+    sde: Sde, steps: int, rho: float | Scalar = 7.0, t_max: float = 1.0, t_min: float = 1e-3
 ) -> Float[Array, " point"]:
-    """`steps` + 1 times whose σ = ν / γ are (σ_f^(1/ρ) + i / steps (σ_l^(1/ρ) − σ_f^(1/ρ)))^ρ, σ_f and σ_l at the ends.
+    """Times of Karras et al.: `steps` + 1 whose σ = ν / γ are (σ_1^(1/ρ) + i / steps (σ_0^(1/ρ) − σ_1^(1/ρ)))^ρ.
 
-    Most steps lie where there is little noise. ρ = 1 spaces σ evenly.
+    σ_1 is that of `t_max`, σ_0 that of `t_min`.
+
+    Args:
+        sde: the diffusion.
+        steps: number of steps of the sampler.
+        rho: ρ: most steps lie where there is little noise; 1 spaces σ evenly.
+        t_max: first time, ≤ 1.
+        t_min: last time, > 0.
 
     Raises:
         ConfigError: fewer than one step, or times out of order.
 
     Source: Karras et al., NeurIPS 2022, equation 5.
     """
-    _check_times(steps, first, last)
-    high, low = (sde.sigma(t) ** (1 / rho) for t in (first, last))
+    _check_times(steps, t_max, t_min)
+    return _karras_times(sde, steps, rho, t_max, t_min)
+
+
+@partial(jax.jit, static_argnames="steps", inline=True)
+def _karras_times(sde: Sde, steps: int, rho: Any, t_max: Any, t_min: Any) -> Array:
+    high, low = (sde.sigma(t) ** (1 / rho) for t in (t_max, t_min))
     sigmas = (high + jnp.linspace(0, 1, steps + 1) * (low - high)) ** rho
-    times = jax.vmap(lambda sigma: time_of_sigma(sde, sigma, first, last))(sigmas)
-    return times.at[0].set(first).at[-1].set(last)
+    times = jax.vmap(lambda sigma: time_of_sigma(sde, sigma, t_max, t_min))(sigmas)
+    return times.at[0].set(t_max).at[-1].set(t_min)
 
 
-def _check_times(steps: int, first: float, last: float) -> None:
-    if steps < 1 or not 1 >= first > last > 0:
-        raise ConfigError(f"times: {steps} steps from {first:g} to {last:g}; expected 1 ≥ first > last > 0")
+def _check_times(steps: int, t_max: float, t_min: float) -> None:
+    if steps < 1 or not 1 >= t_max > t_min > 0:
+        raise ConfigError(f"times: {steps} steps from {t_max:g} to {t_min:g}; expected 1 ≥ t_max > t_min > 0")
 
 
 def sampler(
-    guided: Guided,
+    guided_denoiser: GuidedDenoiser,
     sde: Sde,
     times: Float[Array, " point"],
     solver: Solver | None = None,
     corrector: Corrector | None = None,
 ) -> Algorithm:
-    """init(key, shape, image=0) → State; step(State) → State, Info: from times[step] to times[step + 1].
+    """Sampler of reverse diffusion as an Algorithm, one solver step from times[step] to times[step + 1] each.
 
-    The solver is `euler_maruyama` unless another is given; with a `corrector` (see `langevin`) this is
-    predictor–corrector. There are len(times) − 1 steps: one more leaves the State as it is, its count of steps too, and
-    gives an Info of NaN, which `iterate.loop` refuses.
+    init(key, shape, image=0) → State; step(State) → State, Info. There are len(times) − 1 steps: one more leaves the
+    State as it is, its count of steps too, and gives an Info of NaN, which `iterate.loop` refuses.
+
+    Args:
+        guided_denoiser: guided denoiser, from `guidance`.
+        sde: the diffusion of the denoiser.
+        times: decreasing, as `uniform_times` or `karras_times` give them.
+        solver: `euler_maruyama` by default.
+        corrector: such as `langevin`, for a predictor–corrector sampler; None: none.
     """
     solver = as_pytree(euler_maruyama if solver is None else solver)
     corrector = None if corrector is None else as_pytree(corrector)
-    return Algorithm(Partial(_init, sde, times), Partial(_step, as_pytree(guided), sde, times, solver, corrector))
+    return Algorithm(
+        Partial(_init, sde, times), Partial(_step, as_pytree(guided_denoiser), sde, times, solver, corrector)
+    )
 
 
 def _init(
@@ -101,42 +127,49 @@ def _init(
     image: Float[Array, "*space"] | float = 0.0,
 ) -> State:
     return State(
-        noisy_start(sde, jax.random.fold_in(key, 0), shape, times[0], image),
+        perturb(sde, jax.random.fold_in(key, 0), shape, times[0], image),
         jnp.zeros(shape),
         jax.random.fold_in(key, 1),
         jnp.zeros((), jnp.int32),
     )
 
 
-def noisy_start(
+def perturb(
     sde: Sde,
     key: PRNGKeyArray,
     shape: tuple[int, ...],
     t: float | Scalar = 1.0,
     image: Float[Array, "*space"] | float = 0.0,
 ) -> Float[Array, "*space"]:
-    """γ · image + noise at time t.
+    """Perturb an image to time t of the forward diffusion: γ · image + ν · noise.
 
     At β_max = 10 the marginal at t = 1 still holds 8 % of the image. Over the thousands of voxels of a head that is
-    several standard deviations: a start without it says that the slice is empty, and samples stay dark. A crude
-    `image`, an early iterate of MLEM say, is enough.
+    several standard deviations: samples that start without it stay too dark. A crude `image`, such as an early iterate
+    of MLEM, is enough.
+
+    Args:
+        sde: the diffusion.
+        key: random key of the noise.
+        shape: shape of the image.
+        t: time in [0, 1].
+        image: image at t = 0.
     """
     return sde.marginal(t)[0] * image + sample_prior(sde, key, shape, t)
 
 
 def _step(
-    guided: Guided,
+    guided_denoiser: GuidedDenoiser,
     sde: Sde,
     times: Float[Array, " point"],
     solver: Solver,
     corrector: Corrector | None,
     state: State,
 ) -> tuple[State, PyTree]:
-    t, after = times[state.step], times[state.step + 1]
+    t, t_next = times[state.step], times[state.step + 1]
     own = jax.random.fold_in(state.key, state.step)
-    sample, estimate, info = solver(guided, sde, own, state.sample, t, after, state.step)
+    sample, estimate, info = solver(guided_denoiser, sde, own, state.sample, t, t_next, state.step)
     if corrector is not None:
-        sample = corrector(jax.random.fold_in(own, 1), sample, after, state.step)
+        sample = corrector(jax.random.fold_in(own, 1), sample, t_next, state.step)
     past = state.step >= len(times) - 1  # `times` has no more; indexing would give the last again
     made = jnp.where(past, state.sample, sample), jnp.where(past, state.x0, estimate.x0)
     return State(*made, state.key, jnp.where(past, state.step, state.step + 1)), _unknown(past, info)
@@ -153,28 +186,37 @@ def _unknown(past: Array, info: PyTree) -> PyTree:
 
 
 def euler_maruyama(
-    guided: Guided,
+    guided_denoiser: GuidedDenoiser,
     sde: Sde,
     key: PRNGKeyArray,
     x: Float[Array, "*space"],
     t: Scalar,
-    after: Scalar,
+    t_next: Scalar,
     index: Int[Array, ""],
 ) -> tuple[Array, Estimate, Any]:
-    """x − Δ (f x − g² s) + g √Δ z, Δ = t − after; s comes from the denoised image.
+    """Euler–Maruyama step of the reverse SDE, x − Δ (f x − g² s) + g √Δ z, Δ = t − t_next, s of the denoised image.
+
+    Args:
+        guided_denoiser: guided denoiser, from `guidance`.
+        sde: the diffusion.
+        key: random key of z.
+        x: sample at time t.
+        t: time of the sample.
+        t_next: time to go to, < t.
+        index: number of the step.
 
     Source: Song et al., ICLR 2021, equation 6, discretised.
     """
-    estimate, info = guided(x, t, index)
+    estimate, info = guided_denoiser(x, t, index)
     drift, diffusion = coefficients(sde, t)
     score = score_from_x0(sde, x, estimate.x0, t)
     z = jax.random.normal(key, x.shape, x.dtype)
-    sample = x - (t - after) * (drift * x - diffusion**2 * score) + diffusion * jnp.sqrt(t - after) * z
+    sample = x - (t - t_next) * (drift * x - diffusion**2 * score) + diffusion * jnp.sqrt(t - t_next) * z
     return sample + estimate.shift, estimate, info
 
 
 def ddim(eta: float | Scalar = 0.0) -> Solver:
-    """γ' · x0 + √(ν'² − σ²) · noise + σ z, with σ = η ν' / ν √(ν² − (γ / γ')² ν'²).
+    """DDIM step, γ' · x0 + √(ν'² − σ²) · noise + σ z, with σ = η ν' / ν √(ν² − (γ / γ')² ν'²).
 
     η = 0 is deterministic, η = 1 ancestral sampling.
 
@@ -185,16 +227,16 @@ def ddim(eta: float | Scalar = 0.0) -> Solver:
 
 def _ddim(
     eta: float | Scalar,
-    guided: Guided,
+    guided_denoiser: GuidedDenoiser,
     sde: Sde,
     key: PRNGKeyArray,
     x: Array,
     t: Scalar,
-    after: Scalar,
+    t_next: Scalar,
     index: Array,
 ) -> tuple[Array, Estimate, Any]:
-    estimate, info = guided(x, t, index)
-    (gamma, nu), (gamma_, nu_) = sde.marginal(t), sde.marginal(after)
+    estimate, info = guided_denoiser(x, t, index)
+    (gamma, nu), (gamma_, nu_) = sde.marginal(t), sde.marginal(t_next)
     deviation = eta * nu_ / nu * jnp.sqrt(jnp.maximum(nu**2 - (gamma / gamma_ * nu_) ** 2, 0))
     deviation = jnp.minimum(deviation, nu_)
     kept = jnp.sqrt(jnp.maximum(nu_**2 - deviation**2, 0))
@@ -204,46 +246,54 @@ def _ddim(
 
 
 def heun(
-    guided: Guided,
+    guided_denoiser: GuidedDenoiser,
     sde: Sde,
     key: PRNGKeyArray,
     x: Float[Array, "*space"],
     t: Scalar,
-    after: Scalar,
+    t_next: Scalar,
     index: Int[Array, ""],
 ) -> tuple[Array, Estimate, Any]:
-    """Heun's method for d(x / γ) / dσ = noise, σ = ν / γ: deterministic, second order, two evaluations a step.
+    """Heun step of the probability-flow ODE d(x / γ) / dσ = noise, σ = ν / γ: second order, two evaluations a step.
 
-    The Euler step is DDIM's with η = 0, x = γ' (x0 + σ' n); then x + γ' (σ' − σ) (n' − n) / 2, n' the noise there.
-    Shifts of the two evaluations are averaged, their projector calls added; x0 and the rest of Info are the second's.
+    Deterministic. The Euler step is DDIM's with η = 0, x = γ' (x0 + σ' n); then x + γ' (σ' − σ) (n' − n) / 2, n' the
+    noise there. Shifts of the two evaluations are averaged, their projector calls added; x0 and the rest of Info are
+    the second's. Arguments are those of `euler_maruyama`.
 
     Source: Karras et al., NeurIPS 2022, algorithm 1.
     """
-    (gamma_, nu_), sigma, sigma_ = sde.marginal(after), sde.sigma(t), sde.sigma(after)
-    first, first_info = guided(x, t, index)
+    (gamma_, nu_), sigma, sigma_ = sde.marginal(t_next), sde.sigma(t), sde.sigma(t_next)
+    first, first_info = guided_denoiser(x, t, index)
     predicted = gamma_ * first.x0 + nu_ * first.noise
-    second, info = guided(predicted, after, index)
+    second, info = guided_denoiser(predicted, t_next, index)
     sample = predicted + gamma_ * (sigma_ - sigma) * (second.noise - first.noise) / 2
     if hasattr(info, "projector_calls"):
         info = info._replace(projector_calls=first_info.projector_calls + info.projector_calls)
     return sample + (first.shift + second.shift) / 2, second, info
 
 
-def langevin(guided: Guided, sde: Sde, snr: float | Scalar = 0.16, steps: int = 1) -> Corrector:
-    """A corrector: `steps` of x + ε s + √(2 ε) z with ε = 2 (snr √n / ‖s‖)², n voxels.
+def langevin(guided_denoiser: GuidedDenoiser, sde: Sde, snr: float | Scalar = 0.16, steps: int = 1) -> Corrector:
+    """Langevin corrector: `steps` of x + ε s + √(2 ε) z with ε = 2 (snr √n / ‖s‖)², n voxels.
 
     Source: Song et al., ICLR 2021, algorithm 5, with ‖z‖ replaced by its expectation.
     """
-    return Partial(static_partial(_langevin, steps), as_pytree(guided), sde, snr)
+    return Partial(static_partial(_langevin, steps), as_pytree(guided_denoiser), sde, snr)
 
 
 def _langevin(
-    steps: int, guided: Guided, sde: Sde, snr: Any, key: PRNGKeyArray, x: Array, t: Scalar, index: Array
+    steps: int,
+    guided_denoiser: GuidedDenoiser,
+    sde: Sde,
+    snr: Any,
+    key: PRNGKeyArray,
+    x: Array,
+    t: Scalar,
+    index: Array,
 ) -> Array:
-    def once(number: Any, x: Array) -> Array:
-        score = score_from_x0(sde, x, guided(x, t, index)[0].x0, t)
+    def correct(number: Any, x: Array) -> Array:
+        score = score_from_x0(sde, x, guided_denoiser(x, t, index)[0].x0, t)
         size = 2 * snr**2 * x.size / jnp.maximum(jnp.sum(score**2), jnp.finfo(x.dtype).tiny)
         z = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
         return x + size * score + jnp.sqrt(2 * size) * z
 
-    return jax.lax.fori_loop(0, steps, once, x)
+    return jax.lax.fori_loop(0, steps, correct, x)

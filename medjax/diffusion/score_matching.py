@@ -1,4 +1,4 @@
-"""Learning a denoiser: the loss of denoising score matching, its weights, and how images are scaled.
+"""Denoising score matching: the loss that trains a denoiser, its weights, and the intensity scale of images.
 
 loss = E  w(t) ‖ν s(x(t), t) + z‖² = E  w(t) (γ / ν)² ‖D(x(t), t) − x(0)‖²,     x(t) = γ x(0) + ν z
 """
@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from medjax.diffusion.denoiser import marginals
 from medjax.diffusion.sde import Sde
 from medjax.errors import DataError
+from medjax.one_program import one_program
 
-T_MIN = 1e-3  # the first time that is trained; before it ν is below what an image's noise is
+T_MIN = 1e-3  # smallest time of training; below it ν is smaller than the noise of an image
 
 
 def denoising_loss(
@@ -24,7 +25,16 @@ def denoising_loss(
     weight: Callable[[Float[Array, " batch"]], Float[Array, " batch"]] = jnp.ones_like,
     t_min: float | Scalar = T_MIN,
 ) -> Scalar:
-    """Mean over images and voxels of w(t) (ν s + z)², with t uniform on [t_min, 1], stratified over the batch.
+    """Denoising score matching loss: mean over images and voxels of w(t) (ν s + z)².
+
+    t is uniform on [t_min, 1], stratified over the batch.
+
+    Args:
+        key: random key of times and noise.
+        denoiser: denoiser to train.
+        images: x(0).
+        weight: w(t), 1 by default; `edm_weight`, say.
+        t_min: smallest time.
 
     Source: Vincent, Neural Computation 23(7), 2011; with w = 1 the loss of Singh et al., MELBA 2024:001.
     """
@@ -39,7 +49,7 @@ def denoising_loss(
 
 
 def edm_weight(sde: Sde, sigma_data: float | Scalar) -> Callable[[Float[Array, " batch"]], Float[Array, " batch"]]:
-    """w = (σ² + d²) / d²: EDM's loss weight, by which a preconditioned network's error counts alike at every level.
+    """EDM's loss weight w = (σ² + d²) / d²: the loss of a preconditioned network is uniform over noise levels.
 
     Source: Karras et al., NeurIPS 2022.
     """
@@ -51,8 +61,11 @@ def edm_weight(sde: Sde, sigma_data: float | Scalar) -> Callable[[Float[Array, "
     return weight
 
 
+@one_program
 def intensity_scale(image: Float[Array, "..."]) -> Scalar:
-    """Mean of the emission voxels, those above 1 % of the maximum: networks see images divided by it. 0 for none.
+    """Intensity scale: mean of the emission voxels, those above 1 % of the maximum; 0 for none.
+
+    Networks see images divided by it.
 
     Source: Singh et al., MELBA 2024:001.
     """
@@ -61,7 +74,7 @@ def intensity_scale(image: Float[Array, "..."]) -> Scalar:
 
 
 def normalize_intensity(image: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The image with a mean emission of 1.
+    """Normalise the image to a mean emission of 1.
 
     Raises:
         DataError: no voxel is above 0.
@@ -72,9 +85,10 @@ def normalize_intensity(image: Float[Array, "..."]) -> Float[Array, "..."]:
     return image / scale
 
 
+@one_program
 def drop_condition(
-    key: PRNGKeyArray, condition: Float[Array, "batch *space other"], fraction: float = 0.1
+    key: PRNGKeyArray, condition: Float[Array, "batch *space other"], fraction: float | Scalar = 0.1
 ) -> Float[Array, "batch *space other"]:
-    """The condition, zero for a random `fraction` of the batch: so one network learns with and without it."""
+    """Drop the condition, to zero, for a random `fraction` of the batch: training for classifier-free guidance."""
     kept = jax.random.bernoulli(key, 1 - fraction, condition.shape[:1])
     return condition * kept.reshape(-1, *(1,) * (condition.ndim - 1))

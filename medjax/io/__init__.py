@@ -1,1 +1,1 @@
-"""Files that the field exchanges: NIfTI, Interfile, list mode, counts, b-values, pictures, nnU-Net raw data."""
+"""File formats: NIfTI, Interfile, list mode, counts, b-values, PNG images, nnU-Net raw data sets, CSV tables."""

@@ -1,4 +1,4 @@
-"""b-values from a text file: FSL's one row, or one a line."""
+"""b-values from text files: FSL's one row (.bval), or one a line."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from medjax.errors import DataError
 
 
 def read_bvalues(path: str | Path) -> Float[np.ndarray, " frame"]:
-    """The numbers in the file, s/mm², in the order of the frames; spaces, commas and line breaks part them.
+    """Read b-values in s/mm², in the order of the frames, separated by spaces, commas or line breaks.
 
     Raises:
         DataError: missing, empty, not numbers, or a table of more than one row and one column (a file of directions).

@@ -1,4 +1,4 @@
-"""The counts file of medjax (.npz): measured or simulated counts and what a reconstruction needs beside the scanner.
+"""The counts file of medjax (.npz): measured or simulated PET counts, additive and multiplicative factors, metadata.
 
 Its entries: `counts`, `additive` and `multiplicative`, each (plane, view, bin); `scanner`, a name; and optionally
 `metadata`, a JSON object, and `truth` (x, y, z) with `affine` (4, 4). Nothing pickled: any NumPy reads and writes it.
@@ -16,27 +16,27 @@ from medjax.atomic import replacing
 from medjax.errors import DataError
 
 SINOGRAMS = ("counts", "additive", "multiplicative")
-OPTIONAL = {"truth": 3, "affine": 2}  # and how many axes they have
+OPTIONAL = {"truth": 3, "affine": 2}  # and their numbers of axes
 
 
 @dataclass(frozen=True)
 class Counts:
-    """counts ~ Poisson(multiplicative · P x + additive), with P the line integrals of the scanner."""
+    """PET counts ~ Poisson(multiplicative · P x + additive), with P the line integrals of the scanner."""
 
     counts: Float[np.ndarray, "view bin plane"]
     additive: Float[np.ndarray, "view bin plane"]  # expected randoms + scatter, in counts
     multiplicative: Float[np.ndarray, "view bin plane"]  # normalisation · attenuation factors
     scanner: str  # a preset of medjax.pet.scanner
-    metadata: dict[str, Any] = field(default_factory=dict)  # JSON: tracer, duration_s, where from
-    truth: Float[np.ndarray, "x y z"] | None = None  # the image, where it is known
-    affine: Float[np.ndarray, "4 4"] | None = None  # of the truth, voxel index → RAS+ mm
+    metadata: dict[str, Any] = field(default_factory=dict)  # JSON: tracer, duration_s, origin
+    truth: Float[np.ndarray, "x y z"] | None = None  # the true activity, where it is known
+    affine: Float[np.ndarray, "4 4"] | None = None  # affine of the truth, voxel index → RAS+ mm
 
 
 def write_counts(path: str | Path, counts: Counts) -> None:
     """Write a counts file, whole or not at all.
 
     Raises:
-        DataError: the name does not end in .npz, or the values are none that `read_counts` would take.
+        DataError: the name does not end in .npz, or values that `read_counts` would refuse.
         OSError: it cannot be written (disk full, no permission, no such folder).
     """
     path = Path(path)

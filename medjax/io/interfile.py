@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Real
 from medjax.atomic import replacing
 from medjax.errors import DataError
 
-LONGEST_HEADER = 1 << 20  # bytes; a header is a few kB, the raw data beside it may be many GB
+MAX_HEADER_BYTES = 1 << 20  # a header is a few kB, the raw data beside it may be many GB
 NUMBER_KINDS = {"signed integer": "i", "unsigned integer": "u", "float": "f", "short float": "f", "long float": "f"}
 BYTE_ORDERS = {"littleendian": "<", "bigendian": ">"}
 AXES = {
@@ -26,11 +26,11 @@ AXES = {
     "plane": "plane",
     "segment": "segment",
 }
-UNLABELLED = {1: "bin", 2: "view", 3: "plane", 4: "segment"}
+DEFAULT_AXIS_LABELS = {1: "bin", 2: "view", 3: "plane", 4: "segment"}
 
 
 def read_header(path: str | Path) -> dict[str, str]:
-    """The keys and values of an Interfile header, up to `END OF INTERFILE`.
+    """Read the keys and values of an Interfile header, up to `END OF INTERFILE`.
 
     Keys are lower case, without a leading ! or %, single-spaced, with one space before an index: `matrix size [1]`.
     Values keep their case. Lines that start with ; are comments, others without := are skipped; of equal keys the last
@@ -43,7 +43,7 @@ def read_header(path: str | Path) -> dict[str, str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected an Interfile header")
     with path.open("rb") as file:
-        text = file.read(LONGEST_HEADER).decode("utf-8-sig", errors="replace")
+        text = file.read(MAX_HEADER_BYTES).decode("utf-8-sig", errors="replace")
     pairs = [_key_and_value(line) for line in text.splitlines() if ":=" in line and not line.lstrip().startswith(";")]
     if not pairs or pairs[0][0] != "interfile":
         raise DataError(f"{path}: not an Interfile header; expected its first line to be !INTERFILE :=")
@@ -52,7 +52,7 @@ def read_header(path: str | Path) -> dict[str, str]:
 
 
 def read_sinogram(header: str | Path) -> Float[np.ndarray, "plane view bin"]:
-    """Direct-plane projection data (STIR's segment 0, any span, no time of flight), or a plain 3-D array, as float32.
+    """Read direct-plane projection data (STIR's segment 0, any span, no time of flight), or a 3-D array, as float32.
 
     Takes STIR's two storage orders, by sinogram (views inside a plane) and by view (planes inside a view), and all
     integer and float formats. Oblique segments are left out, and a warning says so. Views and bins keep their order.
@@ -86,7 +86,7 @@ def write_sinogram(
     scanner: str = "unknown",
     max_ring_difference: int = 0,
 ) -> None:
-    """Write direct-plane projection data as STIR does, float32 in a .s file and its header `path` (.hs), each atomic.
+    """Write a direct-plane sinogram as STIR does: float32 in a .s file and its header `path` (.hs), each atomic.
 
     `scanner` is a name that STIR knows ("Siemens mMR") where STIR is to read it.
 
@@ -153,7 +153,7 @@ def _axes(path: Path, keys: dict[str, str]) -> tuple[list[str], dict[str, list[i
     names: list[str] = []
     sizes: dict[str, list[int]] = {}
     for axis in range(count, 0, -1):
-        label = keys.get(f"matrix axis label [{axis}]", UNLABELLED[axis]).lower()
+        label = keys.get(f"matrix axis label [{axis}]", DEFAULT_AXIS_LABELS[axis]).lower()
         if label not in AXES:
             raise DataError(f"{path}: matrix axis label [{axis}] is {label!r}; expected one of {', '.join(AXES)}")
         names.append(AXES[label])
@@ -205,7 +205,7 @@ def _data_file(path: Path, keys: dict[str, str], size: int) -> Path:
     if int(_number(path, keys, "number of time frames", 1)) != 1:
         raise DataError(f"{path}: {keys['number of time frames']} time frames; expected 1")
     if data.stat().st_size != size:
-        raise DataError(f"{data}: {data.stat().st_size} bytes; its header {path.name} tells of {size}")
+        raise DataError(f"{data}: {data.stat().st_size} bytes; its header {path.name} has {size}")
     return data
 
 

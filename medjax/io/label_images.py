@@ -1,4 +1,4 @@
-"""Label images, and a network's scores of them, from files to be compared: two files, or folders of equal names.
+"""Label images and a network's logits or probabilities from files: two files to compare, or folders of equal names.
 
     for name, (predicted, truth) in pair_files(Path("pred"), Path("gt")).items():
         read_pair(predicted, truth, [0, 85, 170])        both as classes 0, 1, 2 of these label values
@@ -14,17 +14,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medjax.errors import DataError
-from medjax.io.pictures import read_picture
+from medjax.io.images import read_image
 
 ENDINGS = (".nii.gz", ".nii", ".png")
 SCORE_ENDINGS = (".nii.gz", ".nii", ".npy", ".npz")
-TINY = 1e-30  # below which a probability's logarithm is not taken
+TINY = 1e-30  # value below which a probability's logarithm is not taken
 
 Affine = Float[np.ndarray, "4 4"]
 
 
 def list_files(path: Path, endings: tuple[str, ...] = ENDINGS) -> dict[str, Path]:
-    """Name without ending → file, of a file or of a folder's files with these endings.
+    """List a folder's files with these endings (or the one file), by name without ending.
 
     Raises:
         DataError: there is none, or two have one name.
@@ -45,7 +45,7 @@ def list_files(path: Path, endings: tuple[str, ...] = ENDINGS) -> dict[str, Path
 
 
 def pair_files(predictions: Path, truth: Path) -> dict[str, tuple[Path, Path]]:
-    """Name → (prediction, truth), sorted. Two single files are a pair whatever their names.
+    """Pair prediction and truth files by name, sorted; two single files are a pair whatever their names.
 
     Raises:
         DataError: as `list_files`, or a name is in one folder only.
@@ -60,13 +60,13 @@ def pair_files(predictions: Path, truth: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def read_labels(path: Path) -> tuple[Int[np.ndarray, "*space"], Affine | None]:
-    """Label values as they are in the file, and its affine if it has one.
+    """Read a label image: label values as they are in the file, and its affine if it has one.
 
     Raises:
-        DataError: it cannot be read, or holds something else.
+        DataError: it cannot be read, or holds other values than labels.
     """
     try:
-        image, affine = read_picture(path)
+        image, affine = read_image(path)
     except ImportError as error:
         raise DataError(f"{path}: PNG needs pillow; install medjax[data], or use NIfTI") from error
     if not np.array_equal(image, np.floor(image)) or image.min(initial=0) < 0:
@@ -75,7 +75,7 @@ def read_labels(path: Path) -> tuple[Int[np.ndarray, "*space"], Affine | None]:
 
 
 def read_classes(path: Path, known: list[int]) -> tuple[Int[np.ndarray, "*space"], Affine | None]:
-    """Label values as classes 0, 1, …, in the order of `known`; the affine, if there is one.
+    """Read a label image as classes 0, 1, … in the order of the label values `known`; and its affine, if any.
 
     Raises:
         DataError: as `read_labels`, or a value that is not known.
@@ -90,7 +90,7 @@ def read_classes(path: Path, known: list[int]) -> tuple[Int[np.ndarray, "*space"
 def read_pair(
     prediction: Path, truth: Path, known: list[int]
 ) -> tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]]:
-    """Both as classes, see `read_classes`.
+    """Read prediction and truth as classes, see `read_classes`.
 
     Raises:
         DataError: as `read_classes`, or they do not lie on one grid.
@@ -104,7 +104,7 @@ def read_pair(
 
 
 def read_scores(path: Path, shape: tuple[int, ...], softmax: bool) -> Float[np.ndarray, "*space class"]:
-    """An image's logits; with `softmax`, logarithms of the probabilities in the file, whose softmax they are.
+    """Read the logits of an image; with `softmax` the file has probabilities, and their logarithms are returned.
 
     Raises:
         DataError: it cannot be read as one array, has another shape (but for axes of length 1), or other values.

@@ -1,4 +1,4 @@
-"""Volumes in NIfTI files, their affines, and moving a volume from one grid to another.
+"""NIfTI volumes: reading, writing, affines, and resampling from one grid to another.
 
 A volume is (x, y, z) as nibabel gives it; its affine takes voxel indices, of voxel centres, to RAS+ millimetres.
 """
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
 
 Number = int | float
 SUFFIXES = (".nii", ".nii.gz")
-SHEAR_TOLERANCE = 1e-3  # cosine between two axes: 0.06 degrees, above what single precision headers lose
+SHEAR_TOLERANCE = 1e-3  # cosine between two axes: 0.06 degrees, above the rounding of single-precision headers
 NOT_MILLIMETRES = {"meter", "micron"}
 
 
 @dataclass(frozen=True)
 class Volume:
-    """An image in space."""
+    """A 3-D image with its affine."""
 
     array: Float[np.ndarray, "x y z"]
     affine: Float[np.ndarray, "4 4"]  # voxel index → RAS+ mm
 
     @property
-    def centre_mm(self) -> tuple[float, float, float]:
-        """The middle of the field of view."""
+    def center_mm(self) -> tuple[float, float, float]:
+        """Centre of the field of view, RAS+ mm."""
         x, y, z = (self.affine[:3, :3] @ (np.subtract(self.array.shape, 1) / 2) + self.affine[:3, 3]).tolist()
         return x, y, z
 
 
 @dataclass(frozen=True)
 class Series:
-    """Images on one grid, as of a diffusion scan."""
+    """A 4-D series of frames on one grid, such as a diffusion scan, with its affine."""
 
     array: Float[np.ndarray, "x y z frame"]
     affine: Float[np.ndarray, "4 4"]  # voxel index → RAS+ mm
 
 
-def reach_mm(volume: Volume, point: tuple[float, float, float]) -> Float[np.ndarray, "3"]:
-    """How far the voxels that are not 0 extend from a point along x, y and z, edges included; 0 where all are 0."""
+def extent_mm(volume: Volume, point: tuple[float, float, float]) -> Float[np.ndarray, "3"]:
+    """Extent in mm of the non-zero voxels from a point along x, y and z, edges included; 0 where all are 0."""
     if not volume.array.any():
         return np.zeros(3)
     edges = []
@@ -60,7 +60,7 @@ def reach_mm(volume: Volume, point: tuple[float, float, float]) -> Float[np.ndar
 
 
 def read_nifti(path: str | Path) -> Volume:
-    """The 3-D volume in a NIfTI file (.nii, .nii.gz), float32, axes as stored; trailing axes of length 1 are dropped.
+    """Read a 3-D volume from a NIfTI file (.nii, .nii.gz) as float32; trailing axes of length 1 are dropped.
 
     Raises:
         DataError: missing, not NIfTI, damaged, not 3-D, no affine, not in mm, sheared, or with NaN or infinite values.
@@ -70,7 +70,7 @@ def read_nifti(path: str | Path) -> Volume:
 
 
 def read_nifti_series(path: str | Path) -> Series:
-    """The 4-D series in a NIfTI file, float32, axes as stored; values that are not finite stay what they are.
+    """Read a 4-D series from a NIfTI file as float32, axes as stored; NaN and infinities are kept.
 
     Raises:
         DataError: missing, not NIfTI, damaged, not 4-D, no affine, not in mm, or sheared.
@@ -122,7 +122,7 @@ def write_nifti(path: str | Path, array: Real[np.ndarray | Array, "x y z"], affi
 
 
 def voxel_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
-    """Edge lengths of a voxel in mm: the norms of the affine's columns."""
+    """Voxel size in mm: the norms of the affine's columns."""
     x, y, z = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0).tolist()
     return x, y, z
 
@@ -130,9 +130,9 @@ def voxel_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
 def grid_affine(
     shape: tuple[int, int, int],
     voxel_mm: Number | tuple[Number, Number, Number],
-    centre_mm: tuple[Number, Number, Number] = (0, 0, 0),
+    center_mm: tuple[Number, Number, Number] = (0, 0, 0),
 ) -> Float[np.ndarray, "4 4"]:
-    """RAS+ affine of a grid of `shape` voxels whose middle, (shape − 1) / 2, lies at `centre_mm`.
+    """RAS+ affine of a grid of `shape` voxels whose centre, (shape − 1) / 2, lies at `center_mm`.
 
     Raises:
         DataError: a side or a voxel size is not positive.
@@ -141,12 +141,12 @@ def grid_affine(
     if not (np.all(sizes > 0) and min(shape) > 0):
         raise DataError(f"grid: shape {shape} of voxels of {voxel_mm} mm; expected positive numbers")
     affine = np.diag([*sizes, 1.0])
-    affine[:3, 3] = np.asarray(centre_mm) - sizes * (np.asarray(shape) - 1) / 2
+    affine[:3, 3] = np.asarray(center_mm) - sizes * (np.asarray(shape) - 1) / 2
     return affine
 
 
 def resample(volume: Volume, shape: tuple[int, int, int], affine: Float[np.ndarray, "4 4"], order: int = 1) -> Volume:
-    """The volume on another grid, by both affines; 0 outside it.
+    """Resample a volume to another grid, by both affines; 0 outside it.
 
     `order` 0 takes the nearest voxel (labels), 1 interpolates linearly, 3 by cubic splines. Above 0, along an
     axis that gets coarser, values are averaged over the new voxel, so that nothing aliases and the integral is kept:
@@ -192,16 +192,16 @@ def _parallel_axes(matrix: np.ndarray) -> list[int] | None:
 
 
 def _overlaps(old: int, new: int, step: float, start: float) -> "csr_array":
-    """(new, old) weights: the share of new voxel k, centred at old index start + k·step, that lies in each old voxel.
+    """(new, old) weights: the fraction of new voxel k, centred at old index start + k·step, in each old voxel.
 
     A new voxel narrower than an old one is taken as wide as it, which is linear interpolation.
     """
     from scipy.sparse import csr_array
 
     half = max(abs(step), 1.0) / 2
-    centres = start + step * np.arange(new)[:, None]
+    centers = start + step * np.arange(new)[:, None]
     cells = np.arange(old)[None, :]
-    overlap = np.minimum(centres + half, cells + 0.5) - np.maximum(centres - half, cells - 0.5)
+    overlap = np.minimum(centers + half, cells + 0.5) - np.maximum(centers - half, cells - 0.5)
     return csr_array((np.clip(overlap, 0, None) / (2 * half)).astype(np.float32))
 
 
@@ -224,7 +224,7 @@ def _nifti_affine(path: Path, image: "Nifti1Image") -> np.ndarray:
 
 def _nifti_array(path: Path, image: "Nifti1Image") -> np.ndarray:
     shape = image.shape[:3] + tuple(side for side in image.shape[3:] if side != 1)
-    shape = (*shape, 1) if len(shape) == 2 else shape  # a picture is a volume of one slice
+    shape = (*shape, 1) if len(shape) == 2 else shape  # a 2-D image is a volume of one slice
     if len(shape) != 3:
         raise DataError(f"{path}: shape {image.shape}; expected a 3-D volume")
     array = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)

@@ -1,4 +1,4 @@
-"""nnU-Net v2's raw layout of a data set, read and written.
+"""nnU-Net v2's raw data set format: reading and writing.
 
     DIR/dataset.json                     channel_names, labels (with "background": 0), numTraining, file_ending
     DIR/imagesTr/CASE_0000.nii.gz        one file a channel: _0000, _0001, …
@@ -10,7 +10,7 @@
         scan = read_scan(case, data.classes)   .image (x, y, z, channel), .labels, .spacing in mm, .affine
 
 Class numbers are 0, 1, … without gaps. Regions (labels that are lists) and an "ignore" label are refused,
-and so are channels named after a scaling that medjax has not: "CT" is scaled as CT, any other name means z-scores.
+and so are channels named after a normalisation that medjax lacks: "CT" is scaled as CT, any other name by z-score.
 
 Source: nnU-Net v2's documentation, dataset_format.md.
 """
@@ -29,12 +29,16 @@ from medjax.atomic import write_text
 from medjax.errors import DataError
 from medjax.io.nifti import SUFFIXES, read_nifti, voxel_mm, write_nifti
 
-OTHER_SCALINGS = ("noNorm", "rescale_to_0_1", "rgb_to_0_1")  # channel names by which nnU-Net does not take z-scores
-SAME_GRID = 1e-2  # difference of two affines that is taken for rounding
+UNSUPPORTED_CHANNELS = (
+    "noNorm",
+    "rescale_to_0_1",
+    "rgb_to_0_1",
+)  # channel names without z-scores
+AFFINE_TOLERANCE = 1e-2  # largest difference of two affines that counts as rounding
 
 
 class CaseFiles(NamedTuple):
-    """The files of a subject."""
+    """The files of a case: one image a channel, and its labels."""
 
     name: str
     images: tuple[Path, ...]  # one a channel
@@ -43,23 +47,23 @@ class CaseFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A data set whose files are where they should be."""
+    """A raw nnU-Net data set: channels, labels, and the files of its training and test cases."""
 
     folder: Path
-    channels: tuple[str, ...]
+    channels: tuple[str, ...]  # names of the channels
     labels: Mapping[str, int]  # name → class number, background 0
-    ending: str
+    ending: str  # file name ending of images
     training: tuple[CaseFiles, ...]
     test: tuple[CaseFiles, ...]
 
     @property
     def classes(self) -> int:
-        """Background included."""
+        """Number of classes, background included."""
         return len(self.labels)
 
 
 class Scan(NamedTuple):
-    """A subject in memory."""
+    """A case in memory: image with channels, labels, voxel size and affine."""
 
     name: str
     image: Float[np.ndarray, "x y z channel"]
@@ -69,7 +73,7 @@ class Scan(NamedTuple):
 
 
 def read_dataset(folder: Path) -> RawDataset:
-    """What dataset.json says and which files there are.
+    """Read dataset.json and list the files of a raw nnU-Net data set.
 
     Raises:
         DataError: no or wrong dataset.json, a channel that nnU-Net does not scale as CT or by z-score, regions, an
@@ -84,7 +88,7 @@ def read_dataset(folder: Path) -> RawDataset:
         raise DataError(f"{folder}/dataset.json: file_ending {ending!r}; expected {' or '.join(SUFFIXES)}")
     training = tuple(
         CaseFiles(one.name, one.images, folder / "labelsTr" / f"{one.name}{ending}")
-        for one in cases_of(folder / "imagesTr", len(channels), ending)
+        for one in list_cases(folder / "imagesTr", len(channels), ending)
     )
     for case in training:
         if case.labels is not None and not case.labels.is_file():
@@ -94,12 +98,12 @@ def read_dataset(folder: Path) -> RawDataset:
             f"{folder}/dataset.json: numTraining {content['numTraining']}; expected {len(training)}, as imagesTr has"
         )
     tests = folder / "imagesTs"
-    test = tuple(cases_of(tests, len(channels), ending)) if tests.is_dir() else ()
+    test = tuple(list_cases(tests, len(channels), ending)) if tests.is_dir() else ()
     return RawDataset(folder, channels, labels, ending, training, test)
 
 
-def cases_of(folder: Path, channels: int, ending: str) -> list[CaseFiles]:
-    """The cases of a folder of images, CASE_0000 … by name, without labels.
+def list_cases(folder: Path, channels: int, ending: str) -> list[CaseFiles]:
+    """List the cases of a folder of images, CASE_0000 … by name, without labels.
 
     Raises:
         DataError: no such folder, no image in it, or a case that lacks a channel or has one too many.
@@ -123,7 +127,7 @@ def cases_of(folder: Path, channels: int, ending: str) -> list[CaseFiles]:
 
 
 def read_scan(case: CaseFiles, classes: int) -> Scan:
-    """A case's channels, its labels if it has any, and where they lie.
+    """Read a case: its channels, its labels if it has any, voxel size and affine.
 
     Raises:
         DataError: a file cannot be read, is not 3-D or has NaN; grids differ; a label is not among the classes.
@@ -149,9 +153,15 @@ def write_dataset(
     test: Iterable[Scan] = (),
     ending: str = ".nii.gz",
 ) -> None:
-    """Write the layout: `labels` names the classes 0, 1, …, the first "background"; `test` scans go to imagesTs.
+    """Write a raw nnU-Net data set; dataset.json is written last, so that an unfinished folder is no data set.
 
-    dataset.json is written last, so that a folder that was not finished is not taken for a data set.
+    Args:
+        folder: folder of the data set.
+        scans: training cases.
+        channels: names of the channels.
+        labels: names of the classes 0, 1, …; the first is "background".
+        test: test cases, for imagesTs.
+        ending: file ending.
 
     Raises:
         DataError: a scan for training has no labels, or another number of channels, or the first label is another.
@@ -204,11 +214,11 @@ def _channels(path: Path, names: dict[str, Any]) -> tuple[str, ...]:
     if sorted(names) != sorted(str(k) for k in range(len(names))) or not names:
         raise DataError(f"{path}: channel_names {sorted(names)}; expected numbers from 0 without gaps")
     channels = tuple(str(names[str(k)]) for k in range(len(names)))
-    refused = {name.casefold() for name in OTHER_SCALINGS}
+    refused = {name.casefold() for name in UNSUPPORTED_CHANNELS}
     if odd := [name for name in channels if name.casefold() in refused]:
         raise DataError(
             f"{path}: channel name {odd[0]!r} asks nnU-Net for another scaling; expected CT, or a name that means "
-            f"z-scores, such as MR: {', '.join(OTHER_SCALINGS)} are not supported"
+            f"z-scores, such as MR: {', '.join(UNSUPPORTED_CHANNELS)} are not supported"
         )
     return channels
 
@@ -234,7 +244,7 @@ def _same_grid(
 ) -> None:
     if shape != wanted:
         raise DataError(f"{path}: shape {shape}; expected that of {other.name}, {wanted}")
-    if not np.allclose(affine, place, rtol=0, atol=SAME_GRID):
+    if not np.allclose(affine, place, rtol=0, atol=AFFINE_TOLERANCE):
         raise DataError(f"{path}: another affine than {other.name}; expected one grid")
 
 

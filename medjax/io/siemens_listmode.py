@@ -15,41 +15,43 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from medjax import defaults
 from medjax.errors import DataError
 from medjax.io import interfile
 
-CHUNK = 1 << 22  # words looked at at a time: 16 MiB
+CHUNK = 1 << 22  # words read at a time: 16 MiB
 TAG, PROMPT, ADDRESS = np.uint32(1 << 31), np.uint32(1 << 30), np.uint32((1 << 30) - 1)
 SUPPORTED = {"lm event and tag words format (bits)": 32, "axial compression": 1, "number of tof time bins": 1}
 
 
 @dataclass(frozen=True)
 class ListmodeHeader:
-    """What the header tells of the scan; the file may hold less of it (see `words`)."""
+    """Header of a list-mode scan; the file may hold fewer words."""
 
     bins: int
     views: int
     rings: int
     max_ring_difference: int
-    words: int  # of the whole scan, tags included
-    duration_s: float  # of the whole scan
+    words: int  # number of words of the whole scan, tags included
+    duration_s: float  # duration of the whole scan
     data: Path  # the list-mode file
-    offset: int  # bytes before its first word
+    offset: int  # number of bytes before its first word
 
     @property
     def sinograms(self) -> int:
+        """Number of span-1 sinograms."""
         return sinogram_rings(self.rings, self.max_ring_difference)[0].size
 
 
 class Events(NamedTuple):
-    """Coincidences in the order they came."""
+    """Coincidence events in the order of detection."""
 
     address: Int[np.ndarray, " event"]  # int32, into (sinogram, view, bin)
     prompt: Bool[np.ndarray, " event"]  # False: a delayed coincidence
 
 
 def read_header(path: str | Path) -> ListmodeHeader:
-    """The Interfile header (.l.hdr) of a list-mode file.
+    """Read the Interfile header (.l.hdr) of a list-mode file.
 
     Raises:
         DataError: no list-mode header, keys missing, words not of 32 bits, axial compression or time of flight.
@@ -79,10 +81,10 @@ def read_header(path: str | Path) -> ListmodeHeader:
 
 
 def read_events(path: str | Path) -> tuple[ListmodeHeader, Events]:
-    """The events of a list-mode file, given it (.l) or its header (.l.hdr), in the order they came.
+    """Read the events of a list-mode file (.l), or of its header (.l.hdr), in the order of detection.
 
-    The file is looked at a few MiB at a time; what stays in memory is 5 bytes an event. A file that is shorter than its
-    header tells, as after a cut, is read to its end, with a warning.
+    The file is read a few MiB at a time; 5 bytes an event stay in memory. A truncated file, shorter than its header
+    says, is read to its end, with a warning.
 
     Raises:
         DataError: no header or no data file, one that ends inside a word, or an address beyond the last sinogram.
@@ -98,7 +100,7 @@ def read_events(path: str | Path) -> tuple[ListmodeHeader, Events]:
     for position, chunk in _event_chunks(words):
         address = chunk & ADDRESS
         if address.size and (largest := int(address.max())) >= limit:
-            raise DataError(f"{header.data}: address {largest} after word {position}; its header tells of {limit} bins")
+            raise DataError(f"{header.data}: address {largest} after word {position}; its header has {limit} bins")
         events.address[filled : filled + chunk.size] = address
         events.prompt[filled : filled + chunk.size] = chunk & PROMPT
         filled += chunk.size
@@ -106,20 +108,20 @@ def read_events(path: str | Path) -> tuple[ListmodeHeader, Events]:
 
 
 class DirectPlanes(NamedTuple):
-    """A scan in single-slice rebinned planes, in the file's order."""
+    """Prompts and delayeds of a scan after single-slice rebinning, planes in the file's order."""
 
     header: ListmodeHeader
     prompts: Float[np.ndarray, "view bin plane"]
     delayeds: Float[np.ndarray, "view bin plane"]
-    ring_pairs: Float[np.ndarray, " plane"]
+    ring_pairs: Float[np.ndarray, " plane"]  # relative number of ring pairs in each plane
     events: tuple[int, int]  # prompts and delayeds of any ring difference
 
 
 def read_direct_planes(path: str | Path, max_ring_difference: int) -> DirectPlanes:
-    """The counts of a list-mode file, see `read_events` and `rebin`.
+    """Read a list-mode file and rebin it to direct planes: see `read_events` and `rebin`.
 
     Raises:
-        DataError: what these two raise.
+        DataError: as `read_events` and `rebin`.
     """
     header, events = read_events(path)
     prompts, delayeds = rebin(header, events, max_ring_difference)
@@ -131,7 +133,7 @@ def read_direct_planes(path: str | Path, max_ring_difference: int) -> DirectPlan
 def sinogram_rings(
     rings: int, max_ring_difference: int
 ) -> tuple[Int[np.ndarray, " sinogram"], Int[np.ndarray, " sinogram"]]:
-    """Of each span-1 sinogram, in file order: the sum of its two rings, and their distance |ring difference|."""
+    """Rings of each span-1 sinogram, in file order: the sum of its two rings, and |ring difference|."""
     sums, distances = [np.arange(rings) * 2], [np.zeros(rings, int)]
     for difference in range(1, max_ring_difference + 1):
         first = np.arange(rings - difference)
@@ -141,14 +143,14 @@ def sinogram_rings(
 
 
 def ring_pairs(header: ListmodeHeader, max_ring_difference: int) -> Float[np.ndarray, " plane"]:
-    """Share of the ring pairs that each single-slice rebinned plane adds up, 1 in the plane that has the most."""
+    """Number of ring pairs in each single-slice rebinned plane, relative to the plane with the most."""
     plane, distance = sinogram_rings(header.rings, header.max_ring_difference)
     pairs = np.bincount(plane[distance <= max_ring_difference], minlength=2 * header.rings - 1)
     return pairs / pairs.max()
 
 
 def rebin(
-    header: ListmodeHeader, events: Events, max_ring_difference: int = 5
+    header: ListmodeHeader, events: Events, max_ring_difference: int = defaults.PET_MAX_RING_DIFFERENCE
 ) -> tuple[Float[np.ndarray, "view bin plane"], Float[np.ndarray, "view bin plane"]]:
     """Single-slice rebinned prompts and delayeds, in counts: plane = ring + ring, 2 rings − 1 planes half a ring apart.
 
@@ -165,10 +167,10 @@ def rebin(
     shape = (2, header.views, header.bins, 2 * header.rings - 1)  # prompts, delayeds
     counts = np.zeros(shape, np.float32)
     for start in range(0, events.address.size, CHUNK):
-        sinogram, place = np.divmod(events.address[start : start + CHUNK], header.views * header.bins)
+        sinogram, index = np.divmod(events.address[start : start + CHUNK], header.views * header.bins)
         kept = distance[sinogram] <= max_ring_difference
         delayed = ~events.prompt[start : start + CHUNK][kept]
-        view, bin_ = np.divmod(place[kept], header.bins)
+        view, bin_ = np.divmod(index[kept], header.bins)
         np.add.at(counts.reshape(-1), np.ravel_multi_index((delayed, view, bin_, plane[sinogram[kept]]), shape), 1)
     return counts[0], counts[1]
 
@@ -207,10 +209,10 @@ def _words(header: ListmodeHeader) -> np.ndarray:
     size = header.data.stat().st_size - header.offset
     if size % 4 or size < 4:
         raise DataError(
-            f"{header.data}: {size} bytes; expected whole words of 4 bytes, so it was cut inside one or is no list mode"
+            f"{header.data}: {size} bytes; expected whole words of 4 bytes, so it is truncated or is no list mode"
         )
     if size // 4 < header.words:
-        warnings.warn(f"{header.data}: {size // 4} of the {header.words} words its header tells of", stacklevel=3)
+        warnings.warn(f"{header.data}: {size // 4} of the {header.words} words in its header", stacklevel=3)
     return np.memmap(header.data, "<u4", mode="r", offset=header.offset)
 
 

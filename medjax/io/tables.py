@@ -1,4 +1,4 @@
-"""Tables in CSV files, as rows of text by the names of their columns."""
+"""Tables in CSV files."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ from medjax.errors import DataError
 
 
 def read_table(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a CSV, each a dict by column; one row at least.
+    """Read the rows of a CSV file, each a dict by column; at least one row.
 
     Raises:
         DataError: no such file, no row, or not all of these columns.

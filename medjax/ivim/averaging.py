@@ -1,4 +1,4 @@
-"""Several diffusion directions of one b-value made one signal."""
+"""Averages over frames of one b-value, such as diffusion directions: arithmetic, or geometric (trace-weighted)."""
 
 from typing import Literal, NamedTuple
 
@@ -8,24 +8,24 @@ from jaxtyping import Float
 from medjax.errors import ConfigError
 
 Mean = Literal["mean", "geometric"]
-CLOSE = 0.02  # relative difference of b-values that count as one
+B_TOLERANCE = 0.02  # relative difference of b-values that count as equal
 
 
-class Averaged(NamedTuple):
-    """A frame for each b-value, rising."""
+class AveragedSignals(NamedTuple):
+    """One averaged frame for each b-value, in ascending order."""
 
     signals: Float[np.ndarray, "b voxel"]
     bvalues: Float[np.ndarray, " b"]
-    frames: Float[np.ndarray, " b"]  # how many frames each was made of: the weights of a fit
+    averages: Float[np.ndarray, " b"]  # number of frames averaged for each b-value: the weights of a fit
 
 
 def average(
     signals: Float[np.ndarray, "frame voxel"], bvalues: Float[np.ndarray, " frame"], kind: Mean = "mean"
-) -> Averaged:
-    """Means over frames whose b-values differ by 2 % at most; measurements that are not finite are left out.
+) -> AveragedSignals:
+    """Arithmetic or geometric means over frames whose b-values differ by 2 % at most; NaN and infinities are left out.
 
     The geometric mean of three orthogonal directions measures the trace of the diffusion tensor, and what scanners call
-    trace-weighted; it takes noise badly, for it is 0 where one frame is. The mean of magnitudes is steadier.
+    trace-weighted; it is sensitive to noise, for it is 0 where one frame is. The arithmetic mean of magnitudes is not.
 
     Raises:
         ConfigError: no such mean.
@@ -36,7 +36,7 @@ def average(
     rising = bvalues[order]
     starts = [0]
     for k in range(1, len(rising)):
-        if rising[k] - rising[starts[-1]] > CLOSE * rising[k]:
+        if rising[k] - rising[starts[-1]] > B_TOLERANCE * rising[k]:
             starts.append(k)
     groups = np.split(order, starts[1:])
     means: list[np.ndarray] = []
@@ -50,4 +50,4 @@ def average(
         means.append(np.where(finite.any(0), mean if kind == "mean" else np.exp(mean), np.nan))
         counts.append(len(group))
     shells = np.array([bvalues[group].mean() for group in groups], np.float32)
-    return Averaged(np.stack(means).astype(np.float32), shells, np.array(counts, np.float32))
+    return AveragedSignals(np.stack(means).astype(np.float32), shells, np.array(counts, np.float32))

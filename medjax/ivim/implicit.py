@@ -1,4 +1,4 @@
-"""Derivatives of a minimum with respect to what the cost depends on, however the minimum was found.
+"""Implicit differentiation of a minimum with respect to the data of its cost, whatever solver found it.
 
 At p̂ = argmin c(p, θ) inside the bounds ∂c/∂p = 0, so by the implicit function theorem
 
@@ -17,21 +17,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax.ivim.lm import cholesky, solve
+from medjax.ivim.levenberg_marquardt import cholesky, solve
 
-LEAST = 1e-6  # pivot, as a share of its diagonal element, that still counts as positive
+MIN_PIVOT = 1e-6  # pivot of a Hessian, relative to its diagonal element, that still counts as positive
 Cost = Callable[[Float[Array, "parameter voxel"]], Float[Array, " voxel"]]
 
 
-def differentiable(
+def differentiable_minimum(
     cost: Cost,
-    minimise: Callable[[], Float[Array, "parameter voxel"]],
+    minimize: Callable[[], Float[Array, "parameter voxel"]],
     lower: Float[Array, "parameter #voxel"],
     upper: Float[Array, "parameter #voxel"],
 ) -> Float[Array, "parameter voxel"]:
-    """What `minimise()` gives, with the derivatives of the minimum of `cost`, forward and reverse.
+    """The minimum that `minimize()` returns, with implicit derivatives (forward and reverse) from `cost`.
 
-    Whatever `cost` closes over can be differentiated; `minimise` is not looked into.
+    Derivatives are with respect to whatever `cost` closes over; `minimize` itself is not differentiated.
     """
 
     def slope(p: Array) -> Array:
@@ -43,8 +43,8 @@ def differentiable(
         rows = [hessian_of(jnp.zeros_like(right).at[k].set(1.0)) for k in range(len(right))]
         matrix = [[rows[j][i] for j in range(i + 1)] for i in range(len(rows))]
         pivots = zip(cholesky(matrix), matrix, strict=True)
-        definite = jnp.stack([factor[-1] ** 2 > LEAST * jnp.abs(row[-1]) for factor, row in pivots])
+        definite = jnp.stack([factor[-1] ** 2 > MIN_PIVOT * jnp.abs(row[-1]) for factor, row in pivots])
         return jnp.where(jnp.all(definite, axis=0)[None], solve(matrix, right), 0.0)
 
-    shape = jax.eval_shape(minimise)
-    return jax.lax.custom_root(slope, jnp.zeros(shape.shape, shape.dtype), lambda _slope, _start: minimise(), tangent)
+    shape = jax.eval_shape(minimize)
+    return jax.lax.custom_root(slope, jnp.zeros(shape.shape, shape.dtype), lambda _slope, _start: minimize(), tangent)

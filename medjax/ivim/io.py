@@ -1,4 +1,4 @@
-"""A diffusion scan from files, or from arrays: frames, b-values, the voxels that can be fitted, regions, noise.
+"""Diffusion MRI scans from NIfTI and b-value files, or from arrays: frames, mask, regions, noise level.
 
 scan = read_scan(Path("dwi.nii.gz"), Path("dwi.bval"), Path("lungs.nii.gz"))
 maps(scan.series.array[scan.usable].T, scan.bvalues)        signals (frame, voxel)
@@ -15,27 +15,27 @@ from jaxtyping import Bool, Float, Shaped
 from medjax.errors import ConfigError, DataError
 from medjax.io.bvalues import read_bvalues
 from medjax.io.nifti import SUFFIXES, Series, read_nifti, read_nifti_series
-from medjax.ivim.fit import check
+from medjax.ivim.fit import check_bvalues
 from medjax.ivim.noise import sigma_of_background
 
-OnGrid = Path | Shaped[np.ndarray, "_ _ _"]  # a NIfTI, or an array on the scan's grid
+ImageOnGrid = Path | Shaped[np.ndarray, "_ _ _"]  # a NIfTI, or an array on the scan's grid
 
 
-class Scan(NamedTuple):
-    """Frames, and the voxels that can be fitted."""
+class DiffusionScan(NamedTuple):
+    """Frames of a diffusion scan, their b-values, and the mask of voxels that can be fitted."""
 
     series: Series
     bvalues: Float[np.ndarray, " frame"]
     usable: Bool[np.ndarray, "x y z"]
-    remark: str  # what was left out
+    remark: str  # numbers of voxels that were left out, and why
 
 
 def read_scan(
     scan: Path | Float[np.ndarray, "x y z frame"],
     bvals: Path | Float[np.ndarray, " _"],
-    mask: OnGrid | None = None,
-) -> Scan:
-    """A scan, its b-values, and the voxels in the mask that are finite in all frames and above 0 in one.
+    mask: ImageOnGrid | None = None,
+) -> DiffusionScan:
+    """Read a diffusion scan: frames, b-values, and the voxels of the mask with finite signals, above 0 in one frame.
 
     Raises:
         DataError: b-values do not fit the frames, the mask lies on another grid, or no voxel is left.
@@ -47,7 +47,7 @@ def read_scan(
     if len(bvalues) != frames:
         raise DataError(f"{where}: {len(bvalues)} b-values; {what} has {frames} frames, expected one for each")
     try:
-        check(series.array.reshape(-1, frames).T, bvalues)
+        check_bvalues(series.array.reshape(-1, frames).T, bvalues)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     inside = np.ones(series.array.shape[:3], bool) if mask is None else _on_grid(mask, series, what) > 0
@@ -62,62 +62,62 @@ def read_scan(
         "with values of 0 or below in some frame, fitted": (usable & (series.array <= 0).any(-1)).sum(),
     }
     remark = "; ".join(f"{count} voxels {outcome}" for outcome, count in counts.items() if count)
-    return Scan(series, bvalues, usable, remark)
+    return DiffusionScan(series, bvalues, usable, remark)
 
 
-def read_regions(labels: OnGrid | None, scan: Scan) -> dict[str, Bool[np.ndarray, " voxel"]]:
-    """Name → which of the fitted voxels; `all`, and one for each label above 0.
+def read_regions(labels: ImageOnGrid | None, scan: DiffusionScan) -> dict[str, Bool[np.ndarray, " voxel"]]:
+    """Masks of regions over the fitted voxels, by name: `all`, and one for each label above 0.
 
     Raises:
-        DataError: labels on another grid, or that are no whole numbers.
+        DataError: labels on another grid, or not whole numbers.
     """
     regions = {"all": np.ones(int(scan.usable.sum()), bool)}
     if labels is None:
         return regions
     values = _on_grid(labels, scan.series, "the scan")
     if not np.array_equal(values, np.round(values)):
-        raise DataError(f"{_called(labels)}: values between whole numbers; expected labels")
+        raise DataError(f"{_name(labels)}: values between whole numbers; expected labels")
     inside = values[scan.usable].astype(int)
     return regions | {str(int(label)): inside == label for label in np.unique(values[values > 0])}
 
 
-def read_sigma(given: str | float, scan: Scan) -> float | None:
-    """σ of a measurement: a number, from a NIfTI mask of air, or None for "residual", which the fit takes itself.
+def read_sigma(sigma: str | float, scan: DiffusionScan) -> float | None:
+    """Noise level σ of a measurement: a number, or measured in a NIfTI mask of air; None for "residual".
 
     Raises:
-        ConfigError: it is none of these, or the mask is not of air alone.
+        ConfigError: `sigma` is none of these, or the mask is not of air alone.
         DataError: the mask lies on another grid.
     """
-    if given == "residual":
+    if sigma == "residual":
         return None
-    if isinstance(given, str) and given.endswith(SUFFIXES):
-        air = _on_grid(Path(given), scan.series, "the scan") > 0
+    if isinstance(sigma, str) and sigma.endswith(SUFFIXES):
+        air = _on_grid(Path(sigma), scan.series, "the scan") > 0
         try:
             return sigma_of_background(scan.series.array[air])
         except ConfigError as error:
-            raise ConfigError(f"{given}: {error}") from error
+            raise ConfigError(f"{sigma}: {error}") from error
     try:
-        value = float(given)
+        value = float(sigma)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"--sigma {given}; expected residual, a number above 0 or a mask of air (.nii.gz)")
+        raise ConfigError(f"--sigma {sigma}; expected residual, a number above 0 or a mask of air (.nii.gz)")
     return value
 
 
-def _called(given: OnGrid) -> str:
-    return str(given) if isinstance(given, Path) else "array"
+def _name(image: ImageOnGrid) -> str:
+    return str(image) if isinstance(image, Path) else "array"
 
 
-def _on_grid(given: OnGrid, series: Series, scan: str) -> np.ndarray:
-    if isinstance(given, Path):
-        read = read_nifti(given)
+def _on_grid(image: ImageOnGrid, series: Series, scan: str) -> np.ndarray:
+    if isinstance(image, Path):
+        read = read_nifti(image)
         array, affine = read.array, read.affine
     else:
-        array, affine = np.asarray(given), series.affine
+        array, affine = np.asarray(image), series.affine
     shape = series.array.shape[:3]
     if array.shape != shape:
-        raise DataError(f"{_called(given)}: grid of {array.shape}; {scan} has {shape}, expected the same grid")
+        raise DataError(f"{_name(image)}: grid of {array.shape}; {scan} has {shape}, expected the same grid")
     if not np.allclose(affine, series.affine, atol=1e-2):
-        raise DataError(f"{_called(given)}: another affine than {scan}; expected the same grid, resample it first")
+        raise DataError(f"{_name(image)}: another affine than {scan}; expected the same grid, resample it first")
     return array

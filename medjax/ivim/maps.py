@@ -1,98 +1,111 @@
-"""From the frames of a scan to maps, their precision, and which frames fit badly: one call for tools and experiments.
+"""IVIM parameter maps of a scan, their Cramér–Rao bounds and outlier frames: one call for tools and experiments.
 
     found = maps(signals, bvalues)                              signals (frame, voxel), usable voxels only
-    found = maps(signals, bvalues, noise="student")             single measurements that motion spoilt count less
-    found = maps(signals, bvalues, drop=True)                   frames that do not go with the others are left out
-    found = maps(signals, bvalues, method="shrunk")             voxels of a region help each other
+    found = maps(signals, bvalues, noise="student")             robust: outlying measurements count less
+    found = maps(signals, bvalues, drop_outliers=True)          outlier frames are left out of the fit
+    found = maps(signals, bvalues, method="hierarchical")       empirical Bayes: a prior learnt from the region
 
-σ is taken from what the frames that go together leave over, so that a spoilt one does not hide in it. Frames are taken
-as aligned. Where they are not, align them to each other first and give the result here.
+σ is taken from the residuals of the frames that are no outliers, so that an outlier does not hide in it. Frames are
+taken as aligned; where they are not, register them to each other first.
 """
 
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
+from medjax import defaults
 from medjax.errors import ConfigError
-from medjax.ivim.fit import check, fit
+from medjax.ivim.fit import check_bvalues, fit
+from medjax.ivim.hierarchical import hierarchical_fit
 from medjax.ivim.information import cramer_rao, identifiable
-from medjax.ivim.noise import Frames, Kind, frames, sigma_of_residuals
-from medjax.ivim.outliers import LEAST, outlier_frames
-from medjax.ivim.segmented import THRESHOLD, segmented
-from medjax.ivim.shrinkage import shrink
-from medjax.ivim.signal import Convention, Ivim, converted, signal
+from medjax.ivim.noise import FrameMisfit, NoiseModel, frame_misfit, sigma_of_residuals
+from medjax.ivim.outliers import MIN_FRAMES, outlier_frames
+from medjax.ivim.segmented_fit import segmented_fit
+from medjax.ivim.signal import Convention, Ivim, convert_d_star, signal
 
-Method = Literal["full", "segmented", "shrunk"]
+Method = Literal["full", "segmented", "hierarchical"]
 STEPS = {"gaussian": 40, "rician": 60, "student": 60}  # the others are expectation–maximisation, which is slower
 
 
-class Maps(NamedTuple):
-    """What is known of each voxel, and of each frame."""
+class IvimMaps(NamedTuple):
+    """IVIM parameters, residual, noise level and Cramér–Rao bounds of each voxel; misfit and outliers of the frames."""
 
     parameters: Ivim
     residual: Float[Array, " voxel"]  # √ mean w (S − model)²
-    sigma: Float[Array, " voxel"]  # of the noise of a frame: given, or from the residuals of the voxel
-    bounds: Ivim  # Cramér–Rao: the least standard deviation of each parameter, for Gaussian noise of that σ
+    sigma: Float[Array, " voxel"]  # noise of one measurement: as passed, or from the residuals of the voxel
+    crlb: Ivim  # Cramér–Rao lower bound (standard deviation) of each parameter, for Gaussian noise of that σ
     identifiable: Bool[Array, " voxel"]  # f, D and D* are each at least twice their bound
-    frames: Frames
-    spoilt: Bool[np.ndarray, " b"]  # frames that do not go with the others
+    frame_misfit: FrameMisfit
+    outliers: Bool[np.ndarray, " b"]  # outlier frames
 
 
 def maps(
     signals: Float[np.ndarray, "b voxel"],
     bvalues: Float[np.ndarray, " b"],
     method: Method = "full",
-    noise: Kind = "gaussian",
+    noise: NoiseModel = "gaussian",
     sigma: float | None = None,
     convention: Convention = "absolute",
     weights: Float[np.ndarray, " b"] | None = None,
-    threshold: float = THRESHOLD,
-    drop: bool = False,
-) -> Maps:
-    """Fit every voxel; `sigma` None takes each voxel's own residuals, and their median for the noise model.
+    threshold: float = defaults.IVIM_THRESHOLD,
+    drop_outliers: bool = False,
+) -> IvimMaps:
+    """IVIM parameter maps of all voxels, with residuals, Cramér–Rao bounds and outlier frames.
 
-    `sigma` is that of one measurement, `weights` says how many were averaged for each frame, `threshold` parts the
-    b-values of a segmented fit, s/mm², and `drop` leaves out the frames that are found spoilt.
+    Args:
+        method: full (all parameters at once), segmented (two steps) or hierarchical (empirical Bayes).
+        noise: noise model of a full fit: gaussian, rician or student.
+        sigma: noise of one measurement; None takes each voxel's residuals, and their median for the noise model.
+        convention: convention of D*: absolute or excess.
+        weights: number of measurements averaged for each frame.
+        threshold: b-value from which a segmented fit neglects perfusion, s/mm².
+        drop_outliers: leave outlier frames out of the fit.
 
     Raises:
-        ConfigError: no such method, or σ is neither given nor to be had because four parameters take up all frames.
-        DataError: no fit can come of these b-values.
+        ConfigError: no such method, or no σ where the four parameters leave no residual to take it from.
+        DataError: these b-values cannot determine the parameters.
     """
-    check(signals, bvalues)
-    if method not in ("full", "segmented", "shrunk"):
-        raise ConfigError(f"method '{method}'; expected full, segmented or shrunk")
+    check_bvalues(signals, bvalues)
+    if method not in ("full", "segmented", "hierarchical"):
+        raise ConfigError(f"method '{method}'; expected full, segmented or hierarchical")
     if method != "full" and noise != "gaussian":
         raise ConfigError(f"method {method}, noise {noise}; expected gaussian noise, or method full")
     if sigma is None and len(bvalues) <= 4:
-        raise ConfigError(f"{len(bvalues)} frames: no residual is left to take σ from; give it (--sigma)")
+        raise ConfigError(f"{len(bvalues)} frames: no residual is left to take σ from; expected a value of σ (--sigma)")
     y, b = jnp.asarray(signals), jnp.asarray(bvalues)
     every = np.ones(len(bvalues), np.float32) if weights is None else weights
-    left_out = outlier_frames(signals, bvalues, every) if len(bvalues) > LEAST else np.zeros(len(bvalues), bool)
+    left_out = outlier_frames(signals, bvalues, every) if len(bvalues) > MIN_FRAMES else np.zeros(len(bvalues), bool)
     kept = jnp.asarray(np.where(left_out, 0.0, every), jnp.float32)
-    w = kept if drop else jnp.asarray(every)
+    w = kept if drop_outliers else jnp.asarray(every)
     clean = fit(y, b, weights=kept, steps=STEPS["gaussian"])
-    given = sigma_of_residuals(clean.cost, int((~left_out).sum())) if sigma is None else jnp.full(y.shape[1], sigma)
-    typical = jnp.median(given)
+    level = sigma_of_residuals(clean.cost, int((~left_out).sum())) if sigma is None else jnp.full(y.shape[1], sigma)
+    typical = jnp.median(level)
     if method == "segmented":
-        absolute = segmented(y, bvalues, threshold=threshold, weights=w).parameters
+        absolute = segmented_fit(y, bvalues, threshold=threshold, weights=w).parameters
     else:
         absolute = fit(y, b, noise=noise, sigma=typical, weights=w, steps=STEPS[noise]).parameters
-    if method == "shrunk":
-        absolute = shrink(y, b, absolute, typical, weights=w).parameters
+    if method == "hierarchical":
+        absolute = hierarchical_fit(y, b, absolute, typical, weights=w).parameters
     predicted = signal(absolute, b)
-    said = frames(signals, predicted, float(typical) / np.sqrt(every)[:, None])
-    parameters = converted(absolute, "absolute", convention)
-    bounds = cramer_rao(parameters, b, given, convention, w)
-    residual = jnp.sqrt(jnp.sum(w[:, None] * (y - predicted) ** 2, axis=0) / jnp.sum(w))
-    return Maps(parameters, residual, given, bounds, identifiable(parameters, bounds), said, left_out)
+    misfit = frame_misfit(signals, predicted, float(typical) / np.sqrt(every)[:, None])
+    parameters = convert_d_star(absolute, "absolute", convention)
+    bounds = cramer_rao(parameters, b, level, convention, w)
+    residual = _residual(y, predicted, w)
+    return IvimMaps(parameters, residual, level, bounds, identifiable(parameters, bounds), misfit, left_out)
+
+
+@jax.jit
+def _residual(signals: Array, predicted: Array, weights: Array) -> Array:
+    return jnp.sqrt(jnp.sum(weights[:, None] * (signals - predicted) ** 2, axis=0) / jnp.sum(weights))
 
 
 def named_maps(parameters: Ivim) -> dict[str, Float[np.ndarray, "*voxels"]]:
-    """f, D, D* and f · D*, in float64, under the names f, d, d_star and f_d_star: what is read of a region.
+    """Maps of f, D, D* and f · D* by name (f, d, d_star, f_d_star), float64, as `metrics.regions` takes them.
 
-    They are what `metrics.regions` takes. D, D* and f · D* are in mm²/s, D* in the parameters' own convention.
+    D, D* and f · D* are in mm²/s, D* in the parameters' own convention.
     """
     f, d, d_star = (np.asarray(values, np.float64) for values in parameters[1:])
     return {"f": f, "d": d, "d_star": d_star, "f_d_star": f * d_star}
@@ -101,7 +114,7 @@ def named_maps(parameters: Ivim) -> dict[str, Float[np.ndarray, "*voxels"]]:
 def volume(
     values: Shaped[Array | np.ndarray, " voxel"], usable: Bool[np.ndarray, "x y z"]
 ) -> Float[np.ndarray, "x y z"]:
-    """Values of the usable voxels on the scan's grid, float32; 0 elsewhere, and where they are not finite."""
+    """Volume on the scan's grid of values of the usable voxels, float32; 0 elsewhere, and where they are not finite."""
     out = np.zeros(usable.shape, np.float32)
     out[usable] = np.nan_to_num(np.asarray(values), posinf=0.0, neginf=0.0)
     return out

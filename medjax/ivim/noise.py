@@ -1,4 +1,4 @@
-"""What noise does to a signal, as a least-squares problem that stands in for its likelihood.
+"""Noise models of MRI signals (Gaussian, Rician, Student's t): likelihoods, and their least-squares surrogates.
 
     noise.loss(measured, predicted)        2σ² · (−log p), without terms of the measurement alone
     noise.surrogate(measured, predicted)   (target, weight) with ∂ loss / ∂ predicted = 2 weight (predicted − target)
@@ -8,8 +8,8 @@ is a step of expectation–maximisation. For Gaussian noise both are the same th
 
 - Gaussian: (y − m)².
 - Rician, of a magnitude image: p(y) ∝ exp(−(y² + m²) / 2σ²) I₀(y m / σ²); target y I₁/I₀, the expected real part.
-- Student's t with ν degrees of freedom: (ν + 1) σ² log(1 + (y − m)² / ν σ²); weight (ν + 1) / (ν + (y − m)² / σ²). A
-  measurement that motion spoilt counts little.
+- Student's t with ν degrees of freedom: (ν + 1) σ² log(1 + (y − m)² / ν σ²); weight (ν + 1) / (ν + (y − m)² / σ²). An
+  outlier counts little.
 
 Source: Gudbjartsson & Patz, Magnetic Resonance in Medicine 34(6), 1995; Lange et al., Journal of the American
 Statistical Association 84(408), 1989.
@@ -25,24 +25,24 @@ from jaxtyping import Array, Float
 
 from medjax.errors import ConfigError
 
-Kind = Literal["gaussian", "rician", "student"]
-FREEDOM = 3.0  # degrees of freedom of Student's t: a frame 3 σ off counts a third
+NoiseModel = Literal["gaussian", "rician", "student"]
+DEGREES_OF_FREEDOM = 3.0  # degrees of freedom of Student's t: a measurement 3 σ off counts a third
 RAYLEIGH_MEDIAN = float(np.sqrt(2 * np.log(2)))
-RAYLEIGH_RATIO = float(np.sqrt(np.pi / 2)) / RAYLEIGH_MEDIAN  # of mean and median
+RAYLEIGH_RATIO = float(np.sqrt(np.pi / 2)) / RAYLEIGH_MEDIAN  # ratio of mean and median
 
 
 class Noise(NamedTuple):
-    """A likelihood of one measurement."""
+    """Noise model of one measurement: its negative log-likelihood, and a least-squares surrogate of that."""
 
-    loss: Callable[[Array, Array], Array]
-    surrogate: Callable[[Array, Array], tuple[Array, Array]]
+    loss: Callable[[Array, Array], Array]  # negative log-likelihood of (measured, predicted)
+    surrogate: Callable[[Array, Array], tuple[Array, Array]]  # (surrogate data, weights) of (measured, predicted)
 
 
-def noise_of(kind: Kind, sigma: Float[Array, "*voxels"] | float) -> Noise:
-    """The noise of that name.
+def noise_model(kind: NoiseModel, sigma: Float[Array, "*voxels"] | float) -> Noise:
+    """The noise model of that name, with standard deviation `sigma` in units of the signal.
 
     Raises:
-        ConfigError: no such noise.
+        ConfigError: no such noise model.
     """
     if kind not in ("gaussian", "rician", "student"):
         raise ConfigError(f"noise '{kind}'; expected gaussian, rician or student")
@@ -53,7 +53,7 @@ GAUSSIAN = Noise(lambda y, m: (y - m) ** 2, lambda y, m: (y, jnp.ones_like(m)))
 
 
 def rician(sigma: Float[Array, "*voxels"] | float) -> Noise:
-    """Of a magnitude whose real and imaginary part have this standard deviation."""
+    """Rician noise of a magnitude whose real and imaginary part have standard deviation `sigma`."""
     variance = jnp.asarray(sigma) ** 2
 
     def surrogate(y: Array, m: Array) -> tuple[Array, Array]:
@@ -66,15 +66,15 @@ def rician(sigma: Float[Array, "*voxels"] | float) -> Noise:
     return Noise(loss, surrogate)
 
 
-def student(sigma: Float[Array, "*voxels"] | float, freedom: float = FREEDOM) -> Noise:
-    """Of Student's t: Gaussian with standard deviation σ for most measurements, with long tails."""
+def student(sigma: Float[Array, "*voxels"] | float, degrees_of_freedom: float = DEGREES_OF_FREEDOM) -> Noise:
+    """Student's t noise of scale `sigma`: about Gaussian for most measurements, with heavy tails for outliers."""
     variance = jnp.asarray(sigma) ** 2
 
     def loss(y: Array, m: Array) -> Array:
-        return (freedom + 1) * variance * jnp.log1p((y - m) ** 2 / (freedom * variance))
+        return (degrees_of_freedom + 1) * variance * jnp.log1p((y - m) ** 2 / (degrees_of_freedom * variance))
 
     def surrogate(y: Array, m: Array) -> tuple[Array, Array]:
-        return y, (freedom + 1) / (freedom + (y - m) ** 2 / variance)
+        return y, (degrees_of_freedom + 1) / (degrees_of_freedom + (y - m) ** 2 / variance)
 
     return Noise(loss, surrogate)
 
@@ -82,7 +82,7 @@ def student(sigma: Float[Array, "*voxels"] | float, freedom: float = FREEDOM) ->
 def sigma_of_residuals(
     squares: Float[Array | np.ndarray, " voxel"], measurements: int, parameters: int = 4
 ) -> Float[Array, " voxel"]:
-    """σ of each voxel, √(Σ (y − m)² / (measurements − parameters)).
+    """Noise level σ of each voxel from its sum of squared residuals: √(Σ (y − m)² / (measurements − parameters)).
 
     Raises:
         ConfigError: no measurement is left over.
@@ -93,37 +93,37 @@ def sigma_of_residuals(
 
 
 def sigma_of_background(magnitudes: Float[np.ndarray, "..."]) -> float:
-    """σ of the real part where there is only air: magnitudes are Rayleigh distributed, with median σ √(2 ln 2).
+    """Noise level σ from magnitudes of air (background): they are Rayleigh distributed, with median σ √(2 ln 2).
 
     Raises:
-        ConfigError: most of it is 0, as in images whose background was set to 0, or mean and median do not have
+        ConfigError: most magnitudes are 0, as where the background was set to 0, or mean and median do not have
             Rayleigh's ratio, as where there is tissue.
     """
     seen = magnitudes[np.isfinite(magnitudes)]
     if not (seen > 0).mean() > 0.9:
-        raise ConfigError("background: most of it is 0; expected air with noise, or σ from residuals")
+        raise ConfigError("background: most magnitudes are 0; expected air with noise, or σ from residuals")
     ratio = float(np.mean(seen)) / float(np.median(seen))
     if abs(ratio / RAYLEIGH_RATIO - 1) > 0.03:
         raise ConfigError(f"background: mean over median {ratio:.2f}; expected {RAYLEIGH_RATIO:.2f}, of air alone")
     return float(np.median(seen)) / RAYLEIGH_MEDIAN
 
 
-class Frames(NamedTuple):
-    """How well each frame fits what the others say."""
+class FrameMisfit(NamedTuple):
+    """Misfit of each frame to the fitted signals."""
 
     misfit: Float[np.ndarray, " frame"]  # median of |y − m| / σ over voxels, 0.67 for Gaussian noise
-    weight: Float[np.ndarray, " frame"]  # mean weight that Student's t gives it, 1 for Gaussian noise and about
-    bad: Float[np.ndarray, " frame"]  # share of voxels more than 3 σ off
+    weight: Float[np.ndarray, " frame"]  # mean weight under Student's t noise; about 1 for Gaussian noise
+    outlier_fraction: Float[np.ndarray, " frame"]  # fraction of the voxels more than 3 σ off
 
 
-def frames(
+def frame_misfit(
     measured: Float[Array | np.ndarray, "frame voxel"],
     predicted: Float[Array | np.ndarray, "frame voxel"],
     sigma: Float[Array | np.ndarray, "#frame #voxel"] | float,
-) -> Frames:
-    """A row for each frame, to find those that motion spoilt; voxels that are not finite are left out."""
+) -> FrameMisfit:
+    """Misfit of each frame, to find outlier frames; voxels that are not finite are left out. `sigma` is the noise."""
     off = np.abs(np.asarray(measured) - np.asarray(predicted)) / np.asarray(sigma)
     off = np.where(np.isfinite(off), off, np.nan)
-    weight = (FREEDOM + 1) / (FREEDOM + off**2)
+    weight = (DEGREES_OF_FREEDOM + 1) / (DEGREES_OF_FREEDOM + off**2)
     far = np.where(np.isfinite(off), off > 3, np.nan)
-    return Frames(np.nanmedian(off, 1), np.nanmean(weight, 1), np.nanmean(far, 1))
+    return FrameMisfit(np.nanmedian(off, 1), np.nanmean(weight, 1), np.nanmean(far, 1))

@@ -1,8 +1,8 @@
-"""Which frames of a scan do not go with the others: each is left out in turn, and the fit asked what it makes of it.
+"""Outlier frames of a diffusion scan (motion, signal dropout), by leave-one-out residual variance.
 
 With one of n frames left out, the median over voxels of the residual variance, Σ (S − model)² / (n − 1 − 4), stays what
-it was if the frame was as good as the others. Where it falls by far, motion or a dropout spoilt that frame; it goes,
-and the rest is asked again. A robust likelihood weighs single measurements; this judges a frame as a whole.
+it was if the frame was as good as the others. Where it falls by far the frame is an outlier, and the search goes on
+among the rest. A robust likelihood weighs single measurements; this assesses a frame as a whole.
 """
 
 from functools import partial
@@ -12,39 +12,44 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from medjax.ivim.fit import check, fit
+from medjax.ivim.fit import check_bvalues, fit
 
-FALL = 0.7  # share of the residual variance that is left without a spoilt frame, at most
-LEAST = 6  # frames that are kept at least: two more than parameters
-ASKED = 2048  # voxels that are asked
+MAX_VARIANCE_RATIO = 0.7  # residual variance without an outlier frame over that with it, at most
+MIN_FRAMES = 6  # frames that are always kept: two more than parameters
+SAMPLED_VOXELS = 2048  # voxels whose fits are compared
 
 
 def outlier_frames(
     signals: Float[np.ndarray, "b voxel"],
     bvalues: Float[np.ndarray, " b"],
     weights: Float[np.ndarray, " b"] | None = None,
-    fall: float = FALL,
-    least: int = LEAST,
+    max_variance_ratio: float = MAX_VARIANCE_RATIO,
+    min_frames: int = MIN_FRAMES,
 ) -> Bool[np.ndarray, " b"]:
-    """Frames to leave out of a fit of this region's voxels; `weights` says how many were averaged for each.
+    """Mask of the outlier frames of these voxels, to be left out of a fit.
+
+    Args:
+        weights: number of measurements averaged for each frame.
+        max_variance_ratio: residual variance without a frame, relative to that with it, below which it is an outlier.
+        min_frames: number of frames that are always kept.
 
     Raises:
-        DataError: no fit can come of these b-values.
+        DataError: these b-values cannot determine the parameters.
     """
-    check(signals, bvalues)
-    chosen = np.linspace(0, signals.shape[1] - 1, ASKED).astype(int)  # all over; repeated where they are few
+    check_bvalues(signals, bvalues)
+    chosen = np.linspace(0, signals.shape[1] - 1, SAMPLED_VOXELS).astype(int)  # all over; repeated where they are few
     count = np.ones(len(bvalues), np.float32) if weights is None else weights
     remaining = partial(_remaining, jnp.asarray(signals[:, chosen]), jnp.asarray(bvalues), jnp.asarray(count))
     keep = np.ones(len(bvalues), bool)
     now = float(remaining(jnp.asarray(keep)))
-    while keep.sum() > least:
+    while keep.sum() > min_frames:
         without = keep & ~np.eye(len(keep), dtype=bool)[keep]
-        told = [len(np.unique(bvalues[one])) >= 4 for one in without]
+        determined = [len(np.unique(bvalues[one])) >= 4 for one in without]
         variances = [
-            float(remaining(jnp.asarray(one))) if ok else np.inf for one, ok in zip(without, told, strict=True)
+            float(remaining(jnp.asarray(one))) if ok else np.inf for one, ok in zip(without, determined, strict=True)
         ]
         best = int(np.argmin(variances))
-        if variances[best] > fall * now:
+        if variances[best] > max_variance_ratio * now:
             break
         keep, now = without[best], variances[best]
     return ~keep

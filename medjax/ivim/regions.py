@@ -1,7 +1,7 @@
-"""Reading a region of a scan: the medians of its maps, or the fit of its mean signal.
+"""IVIM parameters of a region of interest: medians of its maps, or the fit of its mean signal.
 
-The first takes every voxel as it was fitted; the second is fitted once, of far less noise, but to a sum of different
-decays. Both give f, D, D* and f · D* under the names of `maps.named_maps`.
+Medians are over voxels as they were fitted; the mean signal is fitted once, with far less noise, but it is a sum of
+different decays. Both give f, D, D* and f · D* under the names of `maps.named_maps`.
 """
 
 import jax.numpy as jnp
@@ -15,10 +15,10 @@ from medjax.metrics.regions import region_statistics
 
 
 def region_medians(parameters: Ivim, mask: Bool[Array | np.ndarray, "*voxels"]) -> dict[str, float]:
-    """The median of each map over the mask's voxels; NaN where it is empty.
+    """Median of f, D, D* and f · D* over the mask's voxels; NaN where it is empty.
 
     Raises:
-        DataError: the shapes differ, or no voxel of a mask that is not empty is finite.
+        DataError: the shapes differ, or the mask has voxels but no finite one.
     """
     read = named_maps(parameters)
     if not mask.any():
@@ -29,7 +29,7 @@ def region_medians(parameters: Ivim, mask: Bool[Array | np.ndarray, "*voxels"]) 
 def fit_mean_signal(
     signals: Float[np.ndarray, "b *voxels"], bvalues: Float[np.ndarray, " b"], mask: Bool[np.ndarray, "*voxels"]
 ) -> dict[str, float]:
-    """Least squares of the mean signal over the mask, D* in the absolute convention; NaN where it is empty."""
+    """IVIM parameters of the mean signal over the mask, by least squares; absolute D*; NaN where the mask is empty."""
     mean = jnp.asarray(signals[:, mask].sum(1, keepdims=True) / max(mask.sum(), 1), jnp.float32)
     parameters = fit(mean, jnp.asarray(bvalues), steps=STEPS["gaussian"]).parameters
     return region_medians(parameters, np.full(1, mask.any()))

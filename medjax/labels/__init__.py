@@ -1,1 +1,1 @@
-"""Labels that may be wrong: errors; probe of a network in training → scores → thresholds → repair; the audit."""
+"""Noisy labels: simulated errors; audit by training dynamics (probe → scores → thresholds); refurbishment."""

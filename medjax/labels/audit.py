@@ -1,12 +1,11 @@
-"""Train a network on labels as they are, and read from its training dynamics which labels are suspect.
+"""Label audit: train a network on labels that may be wrong, and score every label by the training dynamics.
 
-    for snapshot in training_dynamics(seed, model, images, labels, settings):       probes, `settings.every` steps apart
+    for snapshot in training_dynamics(seed, model, images, labels, settings):    every `settings.probe_every` steps
         scores.evaluate(scores.built_in(), snapshot.states, labels)["vog"]       high: suspect
-        snapshot.memorization            early learning has ended: now is the time to ask
+        snapshot.memorization            early learning has ended: judge the labels now
 
 The network is any segmentation Model; none is built here. Images are `(image, *space, channel)` in about 0 … 1, labels
-class numbers. From any snapshot training can go on with other labels and other weights of images
-(`continue_training`), as if they had been given from then on.
+class numbers. From any snapshot training can continue with other labels and weights of images (`continue_training`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,10 +21,10 @@ from jaxtyping import Array, Float, PyTree
 from medjax import iterate
 from medjax.labels import dynamics, scores
 from medjax.labels.checks import ImageLabels, Images, check_run
-from medjax.labels.dynamics import Batch, Settings
-from medjax.labels.followed import Snapshot, advance, begin, snapshot
+from medjax.labels.dynamics import Batch, TrainingSettings
 from medjax.labels.probe import probe
 from medjax.labels.scores import LabelScore, States, Trackers
+from medjax.labels.tracking import Snapshot, init_or_resume, record_probe, snapshot
 from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network, finest_logits
 from medjax.training.batches import Batches, from_arrays
@@ -39,33 +38,35 @@ def training_dynamics(
     model: Network,
     images: Images,
     labels: ImageLabels,
-    settings: Settings,
+    settings: TrainingSettings,
     label_scores: Mapping[str, LabelScore] | None = None,
-    probe: Literal["separate", "riding"] = "separate",
+    probe: Literal["separate", "in_step"] = "separate",
     checkpoints: Path | None = None,
 ) -> Iterator[Snapshot]:
-    """Snapshots of a training on `labels`, which goes on in the memory of what was yielded: copy what you keep.
+    """Snapshots of a training on `labels`, one after each probe; the next one reuses its memory: copy what you keep.
 
     Args:
-        label_scores: what to keep track of; default: all built-in scores that `probe` allows.
-        probe: "separate" looks at every image as it is, `settings.every` steps apart, by the parameters of that step.
-            "riding" takes the training steps' own backward passes, see `dynamics`: only gradients of the loss.
-        checkpoints: a folder for this run alone. Training and scores are kept there at every snapshot; called again,
-            it yields the last of them once more and goes on to the same bits.
+        seed: random seed of the network's weights, the order of images and their augmentation.
+        model: a segmentation network.
+        label_scores: scores to update at each probe, by name; default: all built-in ones that `probe` allows.
+        probe: "separate" probes all images without augmentation every `settings.probe_every` steps; "in_step" uses the
+            training steps' own backward passes, see `dynamics`, which have gradients of the loss only.
+        checkpoints: folder for this run alone, written at every snapshot; a later call yields the last snapshot once
+            more and continues, bit for bit.
 
     Raises:
-        ConfigError: a score needs gradients that it does not name or that riding probes do not have.
+        ConfigError: a score needs gradients that it does not name or that in-step probes do not have.
         DataError: images that the network does not take, fewer than a batch, labels beyond `settings.classes`, images
-            outside 0 … 1 (augmentation would cut them), or a loss that is not finite.
+            outside 0 … 1 (augmentation would clip them), or a loss that is not finite.
         WorkdirError: `checkpoints` holds another run: of another seed, data, settings or scores.
     """
     chosen = check_run(model, images, labels, settings, label_scores, probe)
-    run, resumed = begin(seed, model, images, labels, settings, chosen, probe, checkpoints)
+    run, resumed = init_or_resume(seed, model, images, labels, settings, chosen, probe, checkpoints)
     if resumed:
         yield snapshot(run, settings)
-    probed = _riding if probe == "riding" else _separate
-    for train, states, predictions in probed(seed, model, images, labels, settings, chosen, run.train, run.scores):
-        run = advance(run, train, states, predictions, labels, checkpoints)
+    probes = _in_step if probe == "in_step" else _separate
+    for train, states, predictions in probes(seed, model, images, labels, settings, chosen, run.train, run.scores):
+        run = record_probe(run, train, states, predictions, labels, checkpoints)
         yield snapshot(run, settings)
 
 
@@ -76,20 +77,26 @@ def continue_training(
     images: Images,
     labels: ImageLabels | Float[np.ndarray, "image *space class"],
     weight: Float[np.ndarray, " image"],
-    settings: Settings,
+    settings: TrainingSettings,
 ) -> TrainState:
-    """The state at the end, trained from `state` on with these labels and weights, in the batches of the first run."""
+    """Final state of a training continued from `state` with these labels and weights, in the first run's batches.
+
+    Args:
+        seed: that of the first run.
+        labels: class numbers, or the probability of every class.
+        weight: weight of each image in the loss.
+    """
     return iterate.last(_train(seed, model, images, labels, weight, settings, state, settings.steps), state)
 
 
 def predict(model: Network, params: PyTree, images: Images, batch: int = 32) -> ImageLabels:
-    """The class of every voxel."""
+    """Predicted class of every voxel, in batches of `batch` images."""
     parts = [_classes(model, params, images[k : k + batch]) for k in range(0, len(images), batch)]
     return np.concatenate([np.asarray(part) for part in parts])
 
 
 def segmentation_dice(model: Network, state: TrainState, images: Images, labels: ImageLabels) -> float:
-    """Mean over images of the mean Dice of the structures, by the averaged parameters."""
+    """Mean Dice, over structures and then images, of the EMA parameters' predictions."""
     predictions = predict(model, state.ema_params, images)
     return float(np.mean([mean_dice(one, true) for one, true in zip(predictions, labels, strict=True)]))
 
@@ -103,72 +110,82 @@ def probe_all(
     labels: ImageLabels,
     batch: int = 32,
 ) -> tuple[States, ImageLabels]:
-    """The scores' states after a look at every image as it is, and the network's predictions; `states` are used up."""
-    trackers, readings = scores.trackers(label_scores), scores.readings_of(label_scores)
+    """Score states after a probe of all images without augmentation, and the predicted classes.
+
+    Args:
+        model: segmentation network.
+        label_scores: label scores by name.
+        params: parameters of the network.
+        states: score states before the probe; donated.
+        images: images to probe.
+        labels: their labels, which may be wrong.
+        batch: number of images probed at once.
+    """
+    trackers, gradients = scores.trackers(label_scores), scores.required_gradients(label_scores)
     predictions = []
     for k in range(0, len(images), batch):
         part = slice(k, k + batch)
         index = jnp.arange(k, min(k + batch, len(images)))
-        states, own = _probed(model, trackers, readings, params, states, index, images[part], labels[part])
+        states, own = _probed(model, trackers, gradients, params, states, index, images[part], labels[part])
         predictions.append(np.asarray(own))
     return states, np.concatenate(predictions)
 
 
-def batches_of(
+def batches(
     seed: int,
     images: Images,
     labels: ImageLabels | Float[np.ndarray, "image *space class"],
     weight: Float[np.ndarray, " image"],
     batch: int,
 ) -> Batches:
-    """Batch n; an image that is there twice, where epochs join, has its second number beyond all images.
+    """Batches of images by number, shuffled anew each epoch; `weight` is each image's in the loss, `batch` their size.
 
-    JAX drops updates there, so that each update of the scores sees an image once.
+    Where epochs join, the index of an image's second copy in a batch is beyond all images: JAX drops its score update.
     """
     arrays: tuple[Any, ...] = (images, labels, weight, np.arange(len(images), dtype=np.int32))
     data = Batch(*arrays)
-    drawn = from_arrays(data, batch, seed)
+    batch_of = from_arrays(data, batch, seed)
 
     def unique(number: int) -> Batch:
-        found = drawn(number)
+        found = batch_of(number)
         first = np.isin(np.arange(batch), np.unique(found.index, return_index=True)[1])
         return found._replace(index=np.where(first, found.index, len(images)).astype(np.int32))
 
     return unique
 
 
-# ── the two ways to probe: (training, states of the scores, predictions) at every snapshot ──
+# ── separate and in-step probes: (training state, score states, predictions) at every snapshot ──
 
 
 def _separate(
-    seed: int, model: Any, images: Any, labels: Any, s: Settings, chosen: Any, train: TrainState, states: States
+    seed: int, model: Any, images: Any, labels: Any, s: TrainingSettings, chosen: Any, train: TrainState, states: States
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
     weight = np.ones(len(images), np.float32)
-    for now, _ in _train(seed, model, images, labels, weight, s, train, s.every):
+    for now, _ in _train(seed, model, images, labels, weight, s, train, s.probe_every):
         states, predictions = probe_all(model, chosen, now.params, states, images, labels)
         yield now, states, predictions
 
 
-def _riding(
-    seed: int, model: Any, images: Any, labels: Any, s: Settings, chosen: Any, train: TrainState, states: States
+def _in_step(
+    seed: int, model: Any, images: Any, labels: Any, s: TrainingSettings, chosen: Any, train: TrainState, states: States
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
-    method = dynamics.riding_algorithm(model, s, scores.trackers(chosen))
+    method = dynamics.tracking_algorithm(model, s, scores.trackers(chosen))
     weight = np.ones(len(images), np.float32)
-    batches = batches_of(seed, images, labels, weight, s.batch)
+    inputs = batches(seed, images, labels, weight, s.batch)
     steps = s.steps - int(train.step)
     start = method.init(train, states)
-    check = require_finite_loss  # not the state: a score may start from infinity
-    for now, _ in iterate.loop(method, start, steps, inputs=batches, every=s.every, check=check, donate=True):
+    check = require_finite_loss  # not the state: a score may be infinite at first
+    for now, _ in iterate.loop(method, start, steps, inputs=inputs, every=s.probe_every, check=check, donate=True):
         yield now.train, now.states, predict(model, now.train.params, images)
 
 
 def _train(
-    seed: int, model: Any, images: Any, labels: Any, weight: Any, s: Settings, state: TrainState, every: int
+    seed: int, model: Any, images: Any, labels: Any, weight: Any, s: TrainingSettings, state: TrainState, every: int
 ) -> Iterator[tuple[TrainState, Any]]:
-    batches = batches_of(seed, images, labels, weight, s.batch)
+    inputs = batches(seed, images, labels, weight, s.batch)
     steps = s.steps - int(state.step)
     return iterate.loop(
-        dynamics.algorithm(model, s), state, steps, inputs=batches, every=every, check=require_finite_loss, donate=True
+        dynamics.algorithm(model, s), state, steps, inputs=inputs, every=every, check=require_finite_loss, donate=True
     )
 
 
@@ -176,15 +193,15 @@ def _train(
 def _probed(
     model: Network,
     trackers: Trackers,
-    readings: tuple[str, ...],
+    gradients: tuple[str, ...],
     params: PyTree,
     states: States,
     index: Array,
     images: Array,
     labels: Array,
 ) -> tuple[States, Array]:
-    """The scores' states after a look at these images by the parameters as they are, and the classes predicted."""
-    seen = probe(partial(finest_logits, model), params, images, labels, readings)
+    """Score states after a probe of these images, and the predicted classes."""
+    seen = probe(partial(finest_logits, model), params, images, labels, gradients)
     return scores.update(trackers, states, index, seen), jnp.argmax(seen.logits, axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""How well scores of labels find those that are wrong, where it is known which."""
+"""AUROC and average precision of label scores for corrupted labels, where it is known which they are."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from medjax.metrics.detection import auroc, average_precision
 def auroc_curves(
     scores: Mapping[str, Float[np.ndarray, "probe image"]], corrupted: Bool[np.ndarray, " image"]
 ) -> dict[str, Float[np.ndarray, " probe"]]:
-    """The AUROC of each score for wrong labels, after every probe of a training."""
+    """AUROC of each score for corrupted labels, after every probe of a training."""
     return {name: np.array([float(auroc(one, corrupted)) for one in each]) for name, each in scores.items()}
 
 
@@ -20,12 +20,12 @@ def detection(
     corrupted: Bool[np.ndarray, " image"],
     hard: Bool[np.ndarray, " image"],
 ) -> dict[str, dict[str, float]]:
-    """`average_precision` of each score for wrong labels, and `poor_among_right`.
+    """Average precision of each score for corrupted labels, and its AUROC for hard images among correct labels.
 
-    That is its AUROC for hard images among those with right labels: 0.5 for a score that tells wrong from difficult.
+    The latter, `auroc_hard_images`, is 0.5 for a score that tells wrong from difficult.
     """
-    right = ~corrupted
+    correct = ~corrupted
     return {
         "average_precision": {name: float(average_precision(one, corrupted)) for name, one in scores.items()},
-        "poor_among_right": {name: float(auroc(one[right], hard[right])) for name, one in scores.items()},
+        "auroc_hard_images": {name: float(auroc(one[correct], hard[correct])) for name, one in scores.items()},
     }

@@ -1,4 +1,4 @@
-"""Which pixels of labels are suspect, by confident learning over a whole data set.
+"""Pixel-level label errors by confident learning over a whole data set.
 
 A network is *sure* of class c where its probability for c reaches the mean of that probability over all pixels labelled
 c. As many pixels as are surely of another class than their label are taken, those of the least probability of their
@@ -11,13 +11,13 @@ Source: Northcutt, Jiang & Chuang, JAIR 70, 2021; for segmentation Lad & Mueller
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-MARGIN = 1e-6  # of floating-point comparison
+TOLERANCE = 1e-6  # tolerance of floating-point comparisons
 
 
 def confident_thresholds(
     labels: Int[np.ndarray, "image *space"], probabilities: Float[np.ndarray, "image *space class"]
 ) -> Float[np.ndarray, " class"]:
-    """Mean over the pixels labelled c of the probability of c; 1 for a class that no pixel is labelled with."""
+    """Confidence threshold of each class c: mean probability of c over the pixels labelled c; 1 if there are none."""
     classes = probabilities.shape[-1]
     chosen = [probabilities[labels == c][:, c] for c in range(classes)]
     return np.array([float(p.mean(dtype=float)) if len(p) else 1.0 for p in chosen])
@@ -26,10 +26,10 @@ def confident_thresholds(
 def pixel_issues(
     labels: Int[np.ndarray, "image *space"], probabilities: Float[np.ndarray, "image *space class"]
 ) -> Bool[np.ndarray, "image *space"]:
-    """True where a label is suspect."""
+    """Mask of suspect label pixels, by confident learning."""
     own = probabilities.argmax(-1)
     given = np.take_along_axis(probabilities, labels[..., None], -1)[..., 0]
-    sure = probabilities.max(-1) >= confident_thresholds(labels, probabilities)[own] - MARGIN
+    sure = probabilities.max(-1) >= confident_thresholds(labels, probabilities)[own] - TOLERANCE
     number = int((sure & (own != labels)).sum())
     issues = np.zeros(labels.size, bool)
     issues[np.argsort(given.ravel(), kind="stable")[:number]] = True

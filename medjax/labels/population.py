@@ -1,17 +1,17 @@
-"""Training dynamics of many networks that train side by side: seeds, kinds of error, fractions of wrong labels.
+"""Training dynamics of a population of networks, trained in parallel: seeds, kinds of error, fractions of wrong labels.
 
-    for k, snapshot in training_dynamics(members, model, settings): …             of each member, as `audit` gives them
-    for k, found in observe(makers, model, settings, label_scores): …             each when it is finished
-    for k, state in continue_training(makers, model, settings): …                 from where each one stands
+    for k, snapshot in training_dynamics(runs, model, settings): …                of each member, as in `audit`
+    for k, observation in observe(factories, model, settings, label_scores): …    each when it is finished
+    for k, state in continue_training(factories, model, settings): …              each from its own training state
 
-Members have one network and one `Settings`, but for the learning rate, and data of their own in equal shapes. A member
-is the training that `audit` makes of its seed and data alone, to rounding; by the `strategy` and `width` of
+Members share one network and one `TrainingSettings`, but for the learning rate; their data have equal shapes. A member
+is trained as `audit` trains on its seed and data alone, to rounding; by the `strategy` and `width` of
 `training.population` members are compiled and trained as one program. One whose loss is not finite ends with an error,
 and the others go on.
 
-The scores' states of all members that train side by side, maps of VOG above all, are held at once: `bytes_a_member`
-counts them. `observe` and `continue_training` take part after part, as many members at a time as an accelerator's
-memory holds unless a width is given, and make a member's data when its part begins.
+The score states of all members that train in parallel, maps of VOG above all, are held at once: `bytes_per_member`
+counts them. `observe` and `continue_training` take group after group, as many members at a time as an accelerator's
+memory holds unless a width is given, and make a member's data when its group begins.
 """
 
 import shutil
@@ -29,154 +29,161 @@ from jaxtyping import Array, Float, Int
 from medjax.errors import ConfigError, DataError, MedjaxError
 from medjax.iterate import Algorithm, static_partial
 from medjax.labels import dynamics, scores
-from medjax.labels.audit import batches_of, probe_all
+from medjax.labels.audit import batches, probe_all
 from medjax.labels.checks import ImageLabels, Images, check_run
-from medjax.labels.dynamics import Settings
-from medjax.labels.followed import Snapshot, advance, begin, snapshot
+from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.scores import LabelScore
+from medjax.labels.tracking import Snapshot, init_or_resume, record_probe, snapshot
 from medjax.models.model import Network
-from medjax.running.arrays import from_numbered, load_arrays, numbered, save_arrays
+from medjax.running.arrays import from_numbered_leaves, load_arrays, save_arrays, to_numbered_leaves
 from medjax.training import population
-from medjax.training.fit import SECONDS
-from medjax.training.layout import parts
+from medjax.training.fit import CHECKPOINT_SECONDS
+from medjax.training.layout import member_groups
 from medjax.training.state import TrainState
 
 
-class Member(NamedTuple):
-    """A training of its own."""
+class TrainingRun(NamedTuple):
+    """Seed, data and learning rate of one member's training."""
 
     seed: int
     images: Images
     labels: ImageLabels
-    rate: float  # of learning
-    weight: Float[np.ndarray, " image"] | None = None  # in the loss; None: 1
+    learning_rate: float
+    weight: Float[np.ndarray, " image"] | None = None  # weight of each image in the loss; None: 1
 
 
-class Observed(NamedTuple):
-    """A training that was followed to its end."""
+class Observation(NamedTuple):
+    """Scores and measurements of a finished training at every probe, and its state when labels are judged."""
 
     scores: dict[str, Float[np.ndarray, "probe image"]]  # every score after every probe
-    measured: Float[np.ndarray, " probe"]  # what `measure` gave
-    judged: int  # number of the probe at the end of early learning, when labels are to be judged
-    state: TrainState  # then
+    measurements: Float[np.ndarray, " probe"]  # values of `measure`
+    judgement: int  # index of the probe at the end of early learning, when labels are judged
+    state: TrainState  # training state at that probe
 
 
 def training_dynamics(
-    members: Sequence[Member],
+    runs: Sequence[TrainingRun],
     model: Network,
-    settings: Settings,
+    settings: TrainingSettings,
     label_scores: Mapping[str, LabelScore] | None = None,
     *,
     checkpoints: Sequence[Path] | None = None,
-    seconds: float | int = SECONDS,
+    seconds: float | int = CHECKPOINT_SECONDS,
     strategy: str | None = None,
     width: int | None = None,
 ) -> Iterator[tuple[int, Snapshot | DataError]]:
-    """(number, snapshot) of every member after each probe of its images; its last one is at `settings.steps`.
+    """Snapshots, with the number of their member, after each probe; a member's last one is at `settings.steps`.
 
-    A snapshot's training state is a copy; the states of its scores are used up by the member's next probe.
+    A snapshot's training state is a copy; its score states are donated to the member's next probe.
 
     Args:
-        label_scores: what to keep track of; default: all built-in scores.
-        checkpoints: a folder for each member alone, where it is kept every `seconds` at a snapshot. Called again, with
-            these members or others and by any strategy, those that are kept yield that snapshot once more and go on.
-        strategy, width: see `training.population`; the backend's best if None.
+        label_scores: scores to update at each probe, by name; default: all built-in ones.
+        checkpoints: a folder for each member alone, written at the first snapshot after every `seconds`. A later call,
+            with these members or others and by any strategy, yields the saved snapshots once more and continues.
+        seconds: between checkpoints.
+        strategy, width: see `training.population`; None: the backend's best.
 
     Raises:
         ConfigError, DataError, WorkdirError: as `audit.training_dynamics`, but for a loss that is not finite.
     """
-    folders = [None] * len(members) if checkpoints is None else checkpoints
+    folders = [None] * len(runs) if checkpoints is None else checkpoints
     chosen: dict[str, LabelScore] = {}
-    runs = []
-    for k, (one, folder) in enumerate(zip(members, folders, strict=True)):
-        own = settings._replace(learning_rate=one.rate)
+    tracked = []
+    for k, (one, folder) in enumerate(zip(runs, folders, strict=True)):
+        own = settings._replace(learning_rate=one.learning_rate)
         chosen = check_run(model, one.images, one.labels, own, label_scores, "separate")
-        run, resumed = begin(one.seed, model, one.images, one.labels, own, chosen, "separate", folder)
-        runs.append(run)
+        run, resumed = init_or_resume(one.seed, model, one.images, one.labels, own, chosen, "separate", folder)
+        tracked.append(run)
         if resumed:
             yield k, snapshot(run, settings)
-    saved = [time.monotonic()] * len(members)
-    for k, train in _train(members, [run.train for run in runs], model, settings, settings.every, strategy, width):
+    saved = [time.monotonic()] * len(runs)
+    for k, train in _train(
+        runs, [run.train for run in tracked], model, settings, settings.probe_every, strategy, width
+    ):
         if isinstance(train, DataError):
             yield k, train
             continue
-        images, labels = members[k].images, members[k].labels
-        states, predictions = probe_all(model, chosen, train.params, runs[k].scores, images, labels)
+        images, labels = runs[k].images, runs[k].labels
+        states, predictions = probe_all(model, chosen, train.params, tracked[k].scores, images, labels)
         due = time.monotonic() - saved[k] >= seconds
-        runs[k] = advance(runs[k], train, states, predictions, labels, folders[k] if due else None)
+        tracked[k] = record_probe(tracked[k], train, states, predictions, labels, folders[k] if due else None)
         saved[k] = time.monotonic() if due else saved[k]
-        yield k, snapshot(runs[k], settings)
+        yield k, snapshot(tracked[k], settings)
 
 
 def observe(
-    makers: Sequence[Callable[[], Member]],
+    factories: Sequence[Callable[[], TrainingRun]],
     model: Network,
-    settings: Settings,
+    settings: TrainingSettings,
     label_scores: Mapping[str, LabelScore],
     *,
     measure: Callable[[int, TrainState], float] = lambda number, state: float("nan"),
     checkpoints: Sequence[Path] | None = None,
-    seconds: float | int = SECONDS,
+    seconds: float | int = CHECKPOINT_SECONDS,
     strategy: str | None = None,
     width: int | None = None,
-) -> Iterator[tuple[int, Observed | MedjaxError]]:
-    """(number, what was seen of it) of every member when it is finished: `training_dynamics` to its end.
+) -> Iterator[tuple[int, Observation | MedjaxError]]:
+    """Observations, with the number of their member, each when its training is finished.
 
     A member that cannot be made, or whose loss is not finite, gives the error instead.
 
     Args:
-        makers: of each member, called when its part of them begins.
-        measure: a number of interest at every probe, of a member's number and state, such as the Dice on a test set.
-        checkpoints: as in `training_dynamics`; what was seen is kept beside them, FOLDER.npz. Both are removed when the
-            next member is asked for: keep what was yielded before.
+        factories: functions that make a member's data, called when its group begins.
+        label_scores: scores to update and record at each probe, by name.
+        measure: a scalar of interest at every probe, of a member's number and state, such as the Dice on a test set.
+        checkpoints: as in `training_dynamics`; what is recorded is saved beside them, FOLDER.npz. Both are removed when
+            the next member is asked for: keep what was yielded before.
+        seconds, strategy, width: as in `training_dynamics`.
 
     Raises:
-        ConfigError: `settings.latest` is after the end, so that labels may never be judged.
+        ConfigError: `settings.latest_judgement` is after the last step, so that labels may never be judged.
         DataError, WorkdirError: as `training_dynamics`.
     """
-    if settings.latest > settings.steps:
-        raise ConfigError(f"labels judged by step {settings.latest} of {settings.steps}; expected one that is made")
-    for part in _parts(makers, lambda one: one, model, settings, label_scores, strategy, width):
-        members, failed = _made(makers, part.tolist())
+    if settings.latest_judgement > settings.steps:
+        raise ConfigError(
+            f"latest_judgement: step {settings.latest_judgement} of {settings.steps}; expected one of the steps"
+        )
+    for part in _groups(factories, lambda one: one, model, settings, label_scores, strategy, width):
+        members, failed = _build(factories, part.tolist())
         yield from failed.items()
         numbers = list(members)
         folders = None if checkpoints is None else [checkpoints[k] for k in numbers]
         files = {k: checkpoints[k].with_name(f"{checkpoints[k].name}.npz") for k in numbers if checkpoints is not None}
-        seen = {k: load_arrays(files[k]) if k in files and files[k].is_file() else {} for k in numbers}
-        for number, found in training_dynamics(
+        recorded = {k: load_arrays(files[k]) if k in files and files[k].is_file() else {} for k in numbers}
+        for number, snap in training_dynamics(
             list(members.values()), model, settings, label_scores, checkpoints=folders, seconds=seconds,
             strategy=strategy, width=width,
         ):  # fmt: skip
             k = numbers[number]
-            if isinstance(found, DataError):
-                yield k, found
+            if isinstance(snap, DataError):
+                yield k, snap
                 continue
-            values = scores.evaluate(label_scores, found.states, members[k].labels)
-            _note(seen[k], found, values, measure(k, found.state))
+            values = scores.evaluate(label_scores, snap.states, members[k].labels)
+            _record(recorded[k], snap, values, measure(k, snap.state))
             if k in files:
-                save_arrays(files[k], seen[k])
-            if int(found.state.step) == settings.steps:
-                yield k, _observed(seen[k], found.state)
+                save_arrays(files[k], recorded[k])
+            if int(snap.state.step) == settings.steps:
+                yield k, _observation(recorded[k], snap.state)
                 if checkpoints is not None:
                     shutil.rmtree(checkpoints[k], ignore_errors=True)
                     files[k].unlink(missing_ok=True)
 
 
 def continue_training(
-    makers: Sequence[Callable[[], tuple[TrainState, Member]]],
+    factories: Sequence[Callable[[], tuple[TrainState, TrainingRun]]],
     model: Network,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     strategy: str | None = None,
     width: int | None = None,
 ) -> Iterator[tuple[int, TrainState | MedjaxError]]:
-    """(number, state at the end) of every member, trained from its own state, at any step, on with its data.
+    """Final training states, with the number of their member, each continued from its own state on its own data.
 
-    A member that cannot be made, or whose loss is not finite, gives the error instead. Makers are called when their
-    part of the members begins. Otherwise as `audit.continue_training`.
+    A member that cannot be made, or whose loss is not finite, gives the error instead. Factories are called when their
+    group begins. Otherwise as `audit.continue_training`.
     """
-    for part in _parts(makers, lambda one: one[1], model, settings, {}, strategy, width):
-        made, failed = _made(makers, part.tolist())
+    for part in _groups(factories, lambda one: one[1], model, settings, {}, strategy, width):
+        made, failed = _build(factories, part.tolist())
         yield from failed.items()
         numbers, states, members = list(made), [one for one, _ in made.values()], [one for _, one in made.values()]
         yield from ((k, state) for k, state in zip(numbers, states, strict=True) if int(state.step) >= settings.steps)
@@ -184,47 +191,51 @@ def continue_training(
             yield numbers[number], end
 
 
-def bytes_a_member(one: Member, model: Network, settings: Settings, label_scores: Mapping[str, LabelScore]) -> int:
-    """Device memory of a member: a step of its training, as far as the compiler says, and its scores' states."""
-    begin = partial(scores.init, label_scores, len(one.images), one.labels.shape[1:])
-    tracked = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(begin)))
-    state = population.stack([dynamics.algorithm(model, settings).init(jax.random.key(one.seed), one.images)])
-    weight = np.ones(len(one.images), np.float32)
-    batch = batches_of(one.seed, one.images, one.labels, weight, settings.batch)(0)
-    return tracked + (population.bytes_a_member(_make(model, settings), jnp.array([one.rate]), state, batch) or 0)
+def bytes_per_member(
+    run: TrainingRun, model: Network, settings: TrainingSettings, label_scores: Mapping[str, LabelScore]
+) -> int:
+    """Device memory of a member in bytes: a step of its training, as far as the compiler says, and its score states."""
+    init = partial(scores.init, label_scores, len(run.images), run.labels.shape[1:])
+    tracked = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(init)))
+    state = population.stack([dynamics.algorithm(model, settings).init(jax.random.key(run.seed), run.images)])
+    weight = np.ones(len(run.images), np.float32)
+    batch = batches(run.seed, run.images, run.labels, weight, settings.batch)(0)
+    return tracked + (
+        population.bytes_per_member(_make(model, settings), jnp.array([run.learning_rate]), state, batch) or 0
+    )
 
 
-def _parts(
-    makers: Sequence[Callable[[], Any]],
-    member_of: Callable[[Any], Member],
+def _groups(
+    factories: Sequence[Callable[[], Any]],
+    member_of: Callable[[Any], TrainingRun],
     model: Network,
-    settings: Settings,
+    settings: TrainingSettings,
     label_scores: Mapping[str, LabelScore],
     strategy: str | None,
     width: int | None,
 ) -> list[Int[np.ndarray, " member"]]:
-    """Which members train side by side; on an accelerator the first one says how many of them fit."""
+    """Members that train in parallel; on an accelerator as many as its memory holds, by the size of the first."""
     size = None
     if not width and jax.default_backend() != "cpu":
-        made, _ = _made(makers, range(min(1, len(makers))))
-        size = bytes_a_member(member_of(made[0]), model, settings, label_scores) if made else None
-    return parts(len(makers), strategy, width, size)
+        made, _ = _build(factories, range(min(1, len(factories))))
+        size = bytes_per_member(member_of(made[0]), model, settings, label_scores) if made else None
+    return member_groups(len(factories), strategy, width, size)
 
 
-def _make(model: Network, settings: Settings) -> population.Make:
+def _make(model: Network, settings: TrainingSettings) -> population.Make:
     return static_partial(_algorithm, model, settings._replace(learning_rate=0.0))
 
 
 def _train(
-    members: Sequence[Member],
+    members: Sequence[TrainingRun],
     states: Sequence[TrainState],
     model: Network,
-    settings: Settings,
+    settings: TrainingSettings,
     every: int,
     strategy: str | None,
     width: int | None,
 ) -> Iterator[tuple[int, TrainState | DataError]]:
-    """(number, state) after each `every` steps and at the end of each, or once an error."""
+    """Training states, with the number of their member, after each `every` steps and at its end, or once an error."""
     if not members:
         return
     first = np.array([int(state.step) for state in states])
@@ -232,9 +243,9 @@ def _train(
     inputs = []
     for one in members:
         weight = np.ones(len(one.images), np.float32) if one.weight is None else one.weight
-        inputs.append(batches_of(one.seed, one.images, one.labels, weight, settings.batch))
+        inputs.append(batches(one.seed, one.images, one.labels, weight, settings.batch))
     make = _make(model, settings)
-    rates = jnp.array([one.rate for one in members], jnp.float32)
+    rates = jnp.array([one.learning_rate for one in members], jnp.float32)
     reached, made = first.copy(), 0
     for now, infos in population.loop(
         make, rates, population.stack(states), left.tolist(), inputs=inputs, every=every, strategy=strategy, width=width
@@ -250,19 +261,21 @@ def _train(
                 yield k, _not_finite(int(train.step))
 
 
-def _made(makers: Sequence[Callable[[], Any]], part: Sequence[int]) -> tuple[dict[int, Any], dict[int, MedjaxError]]:
-    """What the makers of a part gave, and the errors of those that gave nothing."""
+def _build(
+    factories: Sequence[Callable[[], Any]], part: Sequence[int]
+) -> tuple[dict[int, Any], dict[int, MedjaxError]]:
+    """Values of the factories of a group, and the errors of those that failed."""
     made: dict[int, Any] = {}
     failed: dict[int, MedjaxError] = {}
     for k in part:
         try:
-            made[k] = makers[k]()
+            made[k] = factories[k]()
         except MedjaxError as error:
             failed[k] = error
     return made, failed
 
 
-def _algorithm(model: Network, settings: Settings, rate: Array) -> Algorithm:
+def _algorithm(model: Network, settings: TrainingSettings, rate: Array) -> Algorithm:
     return dynamics.algorithm(model, settings._replace(learning_rate=rate))
 
 
@@ -270,16 +283,17 @@ def _not_finite(step: int) -> DataError:
     return DataError(f"training: the loss or its gradient is not finite after step {step}; try a smaller learning rate")
 
 
-def _note(seen: dict[str, Any], found: Snapshot, values: dict[str, np.ndarray], measured: float) -> None:
-    """Add a snapshot to what was seen of a member, nested dicts of arrays."""
-    step = int(found.state.step)
-    seen[f"{step:09d}"] = {"scores": values, "measured": measured}
-    if found.memorization and "judged" not in seen:
-        seen["judged"] = {"probe": len(seen) - 1, "state": numbered(found.state)}
+def _record(recorded: dict[str, Any], snap: Snapshot, values: dict[str, np.ndarray], measurement: float) -> None:
+    """Add a snapshot to the records of a member, nested dicts of arrays."""
+    step = int(snap.state.step)
+    recorded[f"{step:09d}"] = {"scores": values, "measurement": measurement}
+    if snap.memorization and "judgement" not in recorded:
+        recorded["judgement"] = {"probe": len(recorded) - 1, "state": to_numbered_leaves(snap.state)}
 
 
-def _observed(seen: Mapping[str, Any], like: TrainState) -> Observed:
-    probes = [seen[name] for name in sorted(seen.keys() - {"judged"})]
+def _observation(recorded: Mapping[str, Any], like: TrainState) -> Observation:
+    probes = [recorded[name] for name in sorted(recorded.keys() - {"judgement"})]
     each = {name: np.stack([probe["scores"][name] for probe in probes]) for name in probes[0]["scores"]}
-    measured = np.array([float(probe["measured"]) for probe in probes])
-    return Observed(each, measured, int(seen["judged"]["probe"]), from_numbered(seen["judged"]["state"], like))
+    measurements = np.array([float(probe["measurement"]) for probe in probes])
+    at = recorded["judgement"]
+    return Observation(each, measurements, int(at["probe"]), from_numbered_leaves(at["state"], like))

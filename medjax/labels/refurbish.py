@@ -1,10 +1,10 @@
-"""Repair of suspect labels with the network's own predictions, and what the repair did.
+"""Label refurbishment: suspect labels replaced by the network's predictions; their Dice with the truth.
 
     teacher = predict_proba(model, state.ema_params, images)        or with test-time augmentation
-    repaired = refurbish(labels, flags, teacher, mode="replace")
-    quality(repaired.labels.argmax(-1), wrong.clean, flags, wrong.corrupted)    where the truth is known
+    refurbished = refurbish(labels, flags, teacher, mode="replace")
+    label_dice(refurbished.labels.argmax(-1), clean, flags, corrupted)    where the truth is known
 
-Only flagged images change; the caller keeps the given labels. Guards leave a label alone where the teacher would wipe
+Only flagged images change, in a copy of the labels. Guards leave a label alone where the teacher would wipe
 out most of a structure.
 
 Source: replacing pixels where the network is sure as in ADELE, Liu et al., CVPR 2022; blending as in Reed et al., 2015.
@@ -28,12 +28,12 @@ from medjax.models.model import Model, Network, finest_logits
 MODES = ("replace", "blend", "mask", "pixel")
 
 
-class Repaired(NamedTuple):
-    """Soft labels to train on, the weight of each image in the loss, and which labels have changed."""
+class RefurbishedLabels(NamedTuple):
+    """Refurbished soft labels, the weight of each image in the loss, and which labels have changed."""
 
     labels: Float[np.ndarray, "image *space class"]
     weight: Float[np.ndarray, " image"]
-    changed: Bool[np.ndarray, " image"]
+    changed: Bool[np.ndarray, " image"]  # whether a label has changed
 
 
 def predict_proba(
@@ -42,7 +42,7 @@ def predict_proba(
     images: Float[Array | np.ndarray, "image *space channel"],
     batch: int = 32,
 ) -> Float[np.ndarray, "image *space class"]:
-    """The network's probability of every class in each voxel."""
+    """Softmax probability of every class in each voxel, in batches of `batch` images."""
     parts = [_softmax(model, params, jnp.asarray(images[k : k + batch])) for k in range(0, len(images), batch)]
     return np.concatenate([np.asarray(part) for part in parts])
 
@@ -52,18 +52,18 @@ def _softmax(model: Network, params: PyTree, images: Array) -> Array:
     return jax.nn.softmax(finest_logits(model, params, images))
 
 
-def mean_parameters(several: Sequence[PyTree]) -> PyTree:
-    """The mean of parameters of several checkpoints."""
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *several)
+def mean_parameters(checkpoints: Sequence[PyTree]) -> PyTree:
+    """Mean of the parameters of several checkpoints (weight averaging)."""
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *checkpoints)
 
 
 Variant = tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 
-def augment_at_test_time(model: Network, variants: Sequence[Variant]) -> Model:
-    """Test-time augmentation: the Model of the mean probability over variants of the images, as log-probabilities.
+def with_test_time_augmentation(model: Network, variants: Sequence[Variant]) -> Model:
+    """Model with test-time augmentation: log of the mean probability over variants of the images.
 
-    A variant is a pair of functions (there, back): of the images, and of the probabilities. Mirroring is one.
+    A variant is a pair of functions (transform, inverse): of the images, and of the probabilities; mirroring is one.
     """
     return Model(model.init, static_partial(_mean_log_probability, model, tuple(variants)))
 
@@ -71,7 +71,9 @@ def augment_at_test_time(model: Network, variants: Sequence[Variant]) -> Model:
 def _mean_log_probability(
     model: Network, variants: Sequence[Variant], params: PyTree, images: Array, key: Array | None = None
 ) -> Array:
-    each = [back(jax.nn.softmax(finest_logits(model, params, there(images), key))) for there, back in variants]
+    each = [
+        inverse(jax.nn.softmax(finest_logits(model, params, transform(images), key))) for transform, inverse in variants
+    ]
     return jnp.log(jnp.maximum(sum(each) / len(each), 1e-12))
 
 
@@ -82,19 +84,21 @@ def refurbish(
     mode: str = "replace",
     *,
     blend: float = 0.7,
-    certainty: float = 0.8,
-    least: float = 0.3,
-    most: float = 1.0,
-    whole: bool = True,
-) -> Repaired:
-    """Labels in which flagged images are
+    min_probability: float = 0.8,
+    min_size_fraction: float = 0.3,
+    max_changed_fraction: float = 1.0,
+    largest_component: bool = True,
+) -> RefurbishedLabels:
+    """Refurbished labels: those of flagged images changed by a teacher network's predictions.
 
-        replace   the teacher's prediction    blend   (1 − b) · given + b · teacher's probabilities, b = `blend`
-        mask      given, but of no weight     pixel   given, but the teacher's class where surer than `certainty`
-
-    Guards: an image of which a structure would shrink below the fraction `least` keeps its label; at most the fraction
-    `most` of the data set is changed, what disagrees most first; with `whole` only the largest connected component of
-    each of the teacher's structures counts, except in blends: the others' voxels go to the class that is next likely.
+    Args:
+        teacher: probability, by the teacher network, of every class.
+        mode: "replace", by the teacher's prediction; "blend", (1 − b) · label + b · teacher, b = `blend`; "pixel", only
+            where the teacher's probability is above `min_probability`; "mask", no change, but weight 0 in the loss.
+        min_size_fraction: an image of which a structure would shrink below this fraction keeps its label.
+        max_changed_fraction: maximum fraction of the data set that is changed; what disagrees most is changed first.
+        largest_component: keep only the largest connected component of each of the teacher's structures, except in
+            blends; the other voxels get their next likely class.
 
     Raises:
         ConfigError: no such mode.
@@ -105,41 +109,41 @@ def refurbish(
     soft = np.eye(classes, dtype=np.float32)[labels]
     weight, changed = np.ones(len(labels), np.float32), np.zeros(len(labels), bool)
     if mode == "mask":
-        return Repaired(soft, np.where(flags, 0, weight).astype(np.float32), changed)
-    new = {int(k): _largest(teacher[k]) if whole else teacher[k].argmax(-1) for k in np.flatnonzero(flags)}
-    allowed = [k for k, prediction in new.items() if _keeps_structures(labels[k], prediction, least)]
+        return RefurbishedLabels(soft, np.where(flags, 0, weight).astype(np.float32), changed)
+    new = {int(k): _largest(teacher[k]) if largest_component else teacher[k].argmax(-1) for k in np.flatnonzero(flags)}
+    allowed = [k for k, prediction in new.items() if _keeps_structures(labels[k], prediction, min_size_fraction)]
     apart = sorted(allowed, key=lambda k: mean_dice(new[k], labels[k]))
-    for k in apart[: round(most * len(labels))]:
+    for k in apart[: round(max_changed_fraction * len(labels))]:
         prediction = np.eye(classes, dtype=np.float32)[new[k]]
         if mode == "replace":
             soft[k] = prediction
         elif mode == "blend":
             soft[k] = (1 - blend) * soft[k] + blend * teacher[k]
         else:
-            sure = (teacher[k].max(-1) > certainty) & (teacher[k].argmax(-1) != labels[k])
+            sure = (teacher[k].max(-1) > min_probability) & (teacher[k].argmax(-1) != labels[k])
             soft[k][sure] = prediction[sure]
         changed[k] = bool((soft[k].argmax(-1) != labels[k]).any()) or mode == "blend"
-    return Repaired(soft, weight, changed)
+    return RefurbishedLabels(soft, weight, changed)
 
 
-def quality(
+def label_dice(
     labels: Int[np.ndarray, "image *space"],
     clean: Int[np.ndarray, "image *space"],
     flags: Bool[np.ndarray, " image"],
     corrupted: Bool[np.ndarray, " image"],
 ) -> dict[str, float]:
-    """Mean Dice of labels with the truth: of all, flagged, corrupted ("bad") and falsely flagged images (NaN: none)."""
+    """Mean Dice of labels with the truth: of all, flagged, corrupted and falsely flagged images (NaN: none)."""
     each = np.array([mean_dice(one, true) for one, true in zip(labels, clean, strict=True)])
-    groups = {"all": np.ones(len(each), bool), "flagged": flags, "bad": corrupted}
+    groups = {"all": np.ones(len(each), bool), "flagged": flags, "corrupted": corrupted}
     groups["falsely_flagged"] = flags & ~corrupted
     return {name: float(each[chosen].mean()) if chosen.any() else float("nan") for name, chosen in groups.items()}
 
 
 def end_of_early_learning(agreement: Sequence[float] | np.ndarray, change: float = 0.9) -> bool:
-    """Whether early learning has ended and memorization of the labels sets in: the moment to look at them.
+    """Whether early learning has ended and memorization of the labels sets in: the moment to judge them.
 
-    `agreement` is the overlap with the given labels after the probes 1, 2, …; a (1 − exp(−b t^c)) is fitted to it, and
-    true is f′(t) < (1 − `change`) max f′ at the last t, the maximum over the probes.
+    `agreement` is the overlap with the labels after the probes t = 1, 2, …; f = a (1 − exp(−b t^c)) is fitted to it.
+    Early learning has ended when f′(t) < (1 − `change`) max f′ at the last t, the maximum over the probes.
 
     Source: ADELE, Liu et al., CVPR 2022, who compare with the first slope; a slow start has its steepest part later.
     """
@@ -157,12 +161,12 @@ def end_of_early_learning(agreement: Sequence[float] | np.ndarray, change: float
     return bool(slopes[-1] < (1 - change) * slopes.max())
 
 
-def _keeps_structures(given: np.ndarray, prediction: np.ndarray, least: float) -> bool:
-    return all((prediction == c).sum() >= least * (given == c).sum() for c in np.unique(given) if c > 0)
+def _keeps_structures(label: np.ndarray, prediction: np.ndarray, min_fraction: float) -> bool:
+    return all((prediction == c).sum() >= min_fraction * (label == c).sum() for c in np.unique(label) if c > 0)
 
 
 def _largest(teacher: np.ndarray) -> np.ndarray:
-    """The teacher's classes, the smaller components of each structure given to the class that is next likely."""
+    """Predicted classes, with the smaller components of each structure replaced by the next likely class."""
     label, rest = teacher.argmax(-1), teacher.copy()
     for c in np.unique(label):
         if c > 0:

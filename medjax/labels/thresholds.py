@@ -1,7 +1,7 @@
-"""From scores to flags: which images are suspect, without knowing how many are wrong.
+"""Thresholds of label scores: Otsu's, of a two-component mixture, of the median absolute deviation, a top fraction.
 
-Every function takes scores (high: suspect) and gives flags; any such function is a threshold. Scores that do not
-separate have no right threshold: `otsu` and `mixture` cut somewhere all the same.
+Every threshold is a function from scores (high: suspect) to flags, without knowing how many labels are wrong. Scores
+that do not separate have no right threshold: `otsu` and `mixture` cut somewhere all the same.
 
 Raises, all of them: DataError, for no scores or scores that are not finite.
 
@@ -22,8 +22,8 @@ Scores = Float[np.ndarray, " image"]
 Flags = Bool[np.ndarray, " image"]
 
 
-def highest(scores: Scores, fraction: float | int) -> Flags:
-    """The round(fraction · images) highest."""
+def top_fraction(scores: Scores, fraction: float | int) -> Flags:
+    """Flags of the round(fraction · images) highest scores."""
     _check(scores)
     flags = np.zeros(len(scores), bool)
     flags[np.argsort(-scores, kind="stable")[: round(fraction * len(scores))]] = True
@@ -31,7 +31,7 @@ def highest(scores: Scores, fraction: float | int) -> Flags:
 
 
 def otsu(scores: Scores) -> Flags:
-    """Above the cut that leaves the least variance within the two parts; none where all scores are equal."""
+    """Flags above Otsu's threshold (least variance within the two classes); none where all scores are equal."""
     _check(scores)
     ordered = np.sort(scores.astype(float))
     if ordered[0] == ordered[-1]:
@@ -44,56 +44,59 @@ def otsu(scores: Scores) -> Flags:
     return scores > (ordered[cut] + ordered[cut + 1]) / 2
 
 
-def mad(scores: Scores, times: float | int = 3.0) -> Flags:
-    """More than `times` robust standard deviations (1.4826 · median |s − median|) above the median."""
+def mad(scores: Scores, deviations: float | int = 3.0) -> Flags:
+    """Flags of outliers: more than `deviations` robust SDs (1.4826 · median |s − median|) above the median."""
     _check(scores)
     middle = np.median(scores)
-    return scores > middle + times * 1.4826 * np.median(np.abs(scores - middle))
+    return scores > middle + deviations * 1.4826 * np.median(np.abs(scores - middle))
 
 
-class Mixture(NamedTuple):
-    """Two normal distributions; arrays of two, the lower mean first."""
+class GaussianMixture(NamedTuple):
+    """Two-component Gaussian mixture of scores; arrays of two, the lower mean first."""
 
-    weight: Float[np.ndarray, "2"]
+    weight: Float[np.ndarray, "2"]  # mixing proportion of each component
     mean: Float[np.ndarray, "2"]
-    deviation: Float[np.ndarray, "2"]
+    sd: Float[np.ndarray, "2"]  # standard deviation of each component
 
-    def upper(self, scores: Scores) -> Float[np.ndarray, " image"]:
-        """Probability that a score comes from the component of the higher mean."""
-        z = (scores[:, None] - self.mean) / self.deviation
-        log = np.log(self.weight) - np.log(self.deviation) - z**2 / 2
+    def upper_probability(self, scores: Scores) -> Float[np.ndarray, " image"]:
+        """Probability of every score to be of the component of the higher mean."""
+        z = (scores[:, None] - self.mean) / self.sd
+        log = np.log(self.weight) - np.log(self.sd) - z**2 / 2
         return 1 / (1 + np.exp(np.clip(log[:, 0] - log[:, 1], -700, 700)))
 
 
-def fit_mixture(scores: Scores, steps: int = 100) -> Mixture:
-    """Maximum likelihood by a fixed number of EM steps, from the halves of the sorted scores."""
+def fit_mixture(scores: Scores, steps: int = 100) -> GaussianMixture:
+    """Maximum-likelihood Gaussian mixture by a fixed number of EM steps, from the halves of the sorted scores."""
     s = scores.astype(float)
     floor = 1e-3 * max(float(s.std()), 1e-12)
     upper = (s > np.median(s)).astype(float) if (s > np.median(s)).any() else np.full(len(s), 0.5)
-    fitted = Mixture(*np.ones((3, 2)))
+    fitted = GaussianMixture(*np.ones((3, 2)))
     for _ in range(steps):
         parts = np.stack([1 - upper, upper], axis=1)
         total = parts.sum(axis=0) + 1e-12
         means = parts.T @ s / total
-        spread = np.sqrt((parts * (s[:, None] - means) ** 2).sum(axis=0) / total)
-        fitted = Mixture(total / total.sum(), means, np.maximum(spread, floor))
-        upper = fitted.upper(s)
-    return fitted if fitted.mean[0] <= fitted.mean[1] else Mixture(*(part[::-1] for part in fitted))
+        sd = np.sqrt((parts * (s[:, None] - means) ** 2).sum(axis=0) / total)
+        fitted = GaussianMixture(total / total.sum(), means, np.maximum(sd, floor))
+        upper = fitted.upper_probability(s)
+    return fitted if fitted.mean[0] <= fitted.mean[1] else GaussianMixture(*(part[::-1] for part in fitted))
 
 
-def mixture(scores: Scores, certainty: float | int = 0.5) -> Flags:
-    """From the lowest score on that is with more than this probability of a two-component mixture's upper component."""
+def mixture(scores: Scores, min_probability: float | int = 0.5) -> Flags:
+    """Flags by a two-component Gaussian mixture.
+
+    They begin at the lowest score whose probability of the upper component exceeds `min_probability`.
+    """
     _check(scores)
     fitted = fit_mixture(scores)
-    sure = (fitted.upper(scores) > certainty) & (scores > fitted.mean[0])
+    sure = (fitted.upper_probability(scores) > min_probability) & (scores > fitted.mean[0])
     return scores >= scores[sure].min() if sure.any() else sure
 
 
 def orient(scores: Scores, trusted: Int[np.ndarray, " some"], corrupted: Bool[np.ndarray, " some"]) -> Scores:
-    """The scores, negated if low scores are the wrong labels in a trusted set: a few images whose labels were checked.
+    """Scores, negated where low ones are the wrong labels of a trusted set: a few images whose labels were checked.
 
-    When more than half of the labels are wrong in the same way, the true ones are the outliers and every score of
-    training dynamics turns round: nothing but a look at some labels can tell. Look at ten from each tail.
+    When more than half of the labels are wrong in the same way, the true ones are the outliers and every score is
+    inverted, which only a check of some labels shows. Check ten from each end of the ranking.
 
     Raises:
         DataError: the trusted images are all right or all wrong.
@@ -101,8 +104,8 @@ def orient(scores: Scores, trusted: Int[np.ndarray, " some"], corrupted: Bool[np
     if corrupted.all() or not corrupted.any():
         found = f"{corrupted.sum()} of {len(corrupted)} labels wrong"
         raise DataError(f"trusted set: {found}; expected some wrong and some right")
-    good, poor = scores[trusted[~corrupted]], scores[trusted[corrupted]]
-    wins = np.mean((poor[:, None] > good).astype(float) + 0.5 * (poor[:, None] == good))
+    correct, wrong = scores[trusted[~corrupted]], scores[trusted[corrupted]]
+    wins = np.mean((wrong[:, None] > correct).astype(float) + 0.5 * (wrong[:, None] == correct))
     return scores if wins >= 0.5 else -scores
 
 
@@ -115,10 +118,10 @@ THRESHOLDS = {"otsu": otsu, "mixture": mixture, "mad": mad}
 
 
 def by_name(text: str, option: str = "threshold") -> Callable[[Scores], Flags]:
-    """The threshold of that name, or `highest` of a fraction such as "0.1"; `option` is what a message calls it.
+    """Threshold by name, or `top_fraction` of a number such as "0.1"; error messages name it `option`.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: neither a name nor a fraction.
     """
     try:
         fraction = float(text)
@@ -126,4 +129,4 @@ def by_name(text: str, option: str = "threshold") -> Callable[[Scores], Flags]:
         fraction = 0.0
     if text not in THRESHOLDS and not 0 < fraction < 1:
         raise ConfigError(f"{option} {text}; expected {', '.join(THRESHOLDS)} or a fraction such as 0.1")
-    return THRESHOLDS.get(text) or partial(highest, fraction=fraction)
+    return THRESHOLDS.get(text) or partial(top_fraction, fraction=fraction)

@@ -2,44 +2,44 @@
 
     state = init(images, space)
     state = update(state, index, maps)        after each probe of the images `index`
-    score(state, "difference_over_own", labels, "peak")    high: the label is suspect
+    score(state, "difference_over_predicted", labels, "peak")    high: the label is suspect
 
 Mean and squared deviations are kept (Welford), not the maps, so memory does not grow with the number of probes. They
 may be kept for blocks of voxels (`pool`) or as bfloat16. States of disjoint probes merge; order does not matter.
 
-As published, VOG ranks how *difficult* an image is before it ranks how wrong its label is. Relative readings divide by
-the VOG of the same image for the label that the network predicts: a difficult image is difficult for both.
+As published, VOG ranks how *difficult* an image is before it ranks how wrong its label is. A ratio divides by the VOG
+of the same image for the label that the network predicts: a difficult image is difficult for both.
 
 Source: Agarwal et al., CVPR 2022; merging after Chan et al., 1979. What segmentation leaves open (which scalar, which
-voxels, which normalisation) is a choice here, see `READINGS` and `REGIONS`.
+voxels, which normalisation) is a choice here, see `QUANTITIES` and `REGIONS`.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import ConfigError
 from medjax.training import spatial
 
-RELATIVE = {  # reading: (above, below) of the quotient
-    "logit_over_own": ("gt_logit", "own_logit"),
-    "loss_over_own": ("loss", "own_loss"),
-    "difference_over_own": ("gt_minus_own", "own_loss"),
+RATIOS = {  # quantity: (numerator, denominator)
+    "logit_over_predicted": ("gt_logit", "predicted_logit"),
+    "loss_over_predicted": ("loss", "predicted_loss"),
+    "difference_over_predicted": ("gt_minus_predicted", "predicted_loss"),
 }
-DIFFERENCE = {"gt_minus_own": ("gt_logit", "own_logit")}
-READINGS = ("gt_logit", "own_logit", "gt_prob", "loss", "own_loss", "gt_minus_own", *RELATIVE)
+DIFFERENCE = {"gt_minus_predicted": ("gt_logit", "predicted_logit")}
+QUANTITIES = ("gt_logit", "predicted_logit", "gt_prob", "loss", "predicted_loss", "gt_minus_predicted", *RATIOS)
 REGIONS = ("image", "foreground", "class", "peak")
-PEAK, FLOOR = (
-    0.95,
-    0.1,
-)  # the quantile of a peak; what is added below, in medians over all images
+PEAK_QUANTILE = 0.95
+RATIO_FLOOR = 0.1  # added to a denominator, in medians over all images
 
 
 class State(NamedTuple):
-    """Of every image: the number of probes, and the mean and summed squared deviation of every kind of map."""
+    """Number of probes of every image; mean and summed squared deviation of each gradient map over its probes."""
 
     count: Int[Array, " image"]
     mean: dict[str, Float[Array, "image *space"]]
@@ -47,7 +47,14 @@ class State(NamedTuple):
 
 
 def init(images: int, space: tuple[int, ...], maps: tuple[str, ...], pool: int = 1, dtype: Any = jnp.float32) -> State:
-    """Nothing seen of `images` images. `maps` names what will be given; space shrinks by `pool` along every axis.
+    """State before any probe of the images.
+
+    Args:
+        images: number of images.
+        space: number of voxels along each axis.
+        maps: names of the gradient maps to keep.
+        pool: side in voxels of the blocks over which maps are averaged.
+        dtype: precision of the maps.
 
     Raises:
         ConfigError: `pool` does not divide the space.
@@ -58,25 +65,26 @@ def init(images: int, space: tuple[int, ...], maps: tuple[str, ...], pool: int =
     return State(jnp.zeros(images, jnp.int32), empty, {name: jnp.zeros_like(one) for name, one in empty.items()})
 
 
-def maps_for(reading: str) -> tuple[str, ...]:
-    """The kinds of map that a reading needs."""
-    return RELATIVE.get(reading, (reading,))
+def maps_for(quantity: str) -> tuple[str, ...]:
+    """Names of the gradient maps that a quantity of `score` needs."""
+    return RATIOS.get(quantity, (quantity,))
 
 
-def gradients_for(reading: str) -> tuple[str, ...]:
-    """The gradients, see `probe.probe`, that a reading's maps are made of."""
-    return tuple(part for name in maps_for(reading) for part in DIFFERENCE.get(name, (name,)))
+def gradients_for(quantity: str) -> tuple[str, ...]:
+    """Names of the gradients of a Probe, see `probe.probe`, that the maps of a quantity are computed from."""
+    return tuple(part for name in maps_for(quantity) for part in DIFFERENCE.get(name, (name,)))
 
 
-def with_difference(maps: Mapping[str, Array]) -> dict[str, Array]:
-    """Also the gradient of logit_y − logit_ŷ, which by linearity needs no pass of its own, where both are there."""
-    if not {"gt_logit", "own_logit"} <= set(maps):
+def add_difference(maps: Mapping[str, Array]) -> dict[str, Array]:
+    """Gradient maps with that of logit_y − logit_ŷ added, by linearity, where those of both logits are there."""
+    if not {"gt_logit", "predicted_logit"} <= set(maps):
         return dict(maps)
-    return {**maps, "gt_minus_own": maps["gt_logit"] - maps["own_logit"]}
+    return {**maps, "gt_minus_predicted": maps["gt_logit"] - maps["predicted_logit"]}
 
 
+@partial(jax.jit, inline=True)
 def update(state: State, index: Int[Array, " batch"], maps: Mapping[str, Float[Array, "batch *space"]]) -> State:
-    """With one more probe of the images `index`: n ← n + 1, δ = x − m, m ← m + δ / n, s ← s + δ (x − m)."""
+    """State after one more probe of the images `index`: n ← n + 1, δ = x − m, m ← m + δ / n, s ← s + δ (x − m)."""
     count = state.count.at[index].add(1)
     mean: dict[str, Array] = {}
     squares: dict[str, Array] = {}
@@ -91,16 +99,17 @@ def update(state: State, index: Int[Array, " batch"], maps: Mapping[str, Float[A
     return State(count, mean, squares)
 
 
+@partial(jax.jit, inline=True)
 def merge(one: State, other: State) -> State:
-    """As if the probes of both had been made in one run."""
+    """State of the probes of both states together."""
     total = one.count + other.count
 
     def shaped(values: Array, like: Array) -> Array:
         return values.reshape(-1, *(1,) * (like.ndim - 1)).astype(like.dtype)
 
     def means(a: Array, b: Array) -> Array:
-        share = shaped(other.count / jnp.maximum(total, 1), a)
-        return a + share * (b - a)
+        fraction = shaped(other.count / jnp.maximum(total, 1), a)
+        return a + fraction * (b - a)
 
     def sums(a: Array, b: Array, mean_a: Array, mean_b: Array) -> Array:
         weight = shaped(one.count * other.count / jnp.maximum(total, 1), a)
@@ -113,8 +122,9 @@ def merge(one: State, other: State) -> State:
     )
 
 
+@partial(jax.jit, static_argnames=("name", "centered"), inline=True)
 def deviation(state: State, name: str, centered: bool = True) -> Float[Array, "image *space"]:
-    """√(Σ (x − m)² / n) over the probes, which the source calls variance; not `centered`: √(Σ x² / n)."""
+    """Standard deviation of a gradient map over the probes, √(Σ (x − m)² / n); not `centered`: √(Σ x² / n)."""
     n = jnp.maximum(state.count, 1).reshape(-1, *(1,) * (state.squares[name].ndim - 1))
     square = jnp.maximum(state.squares[name].astype(jnp.float32), 0) / n
     return jnp.sqrt(square if centered else square + state.mean[name].astype(jnp.float32) ** 2)
@@ -122,33 +132,44 @@ def deviation(state: State, name: str, centered: bool = True) -> Float[Array, "i
 
 def score(
     state: State,
-    reading: str,
+    quantity: str,
     labels: Int[Array, "image *space"],
     region: str = "image",
     centered: bool = True,
 ) -> Float[Array, " image"]:
-    """Each image's VOG: its deviation over a region, or for a relative reading the quotient of two.
+    """VOG of each image: the standard deviation of its gradients, averaged over a region; or the ratio of two such.
 
-    Regions: "image", the mean; "foreground", the mean over the given label's structures, made wider by a tenth of the
-    shorter side (over all of an image whose label has none); "class", the largest over structures of the mean's z-score
-    among the images that have it (0 for one that has none); "peak", the 95th percentile over voxels, which for a
-    relative reading is of the quotient at each voxel. Deviations are about the mean, or `centered=False` about zero.
+    The source calls this standard deviation a variance.
+
+    Args:
+        quantity: whose gradient is taken, one of `QUANTITIES`.
+        region: "image", the mean over all voxels; "foreground", the mean over the label's structures, dilated by a
+            tenth of the shorter side (over all of an image whose label has none); "class", the largest over structures
+            of the mean's z-score among the images that have it (0 for one that has none); "peak", the 95th percentile
+            over voxels, of a ratio that of the ratio at each voxel.
+        centered: deviations are about the mean; else about zero (second moment).
 
     Raises:
-        ConfigError: no such reading or region, or "class" of a relative reading.
+        ConfigError: no such quantity or region, or "class" of a ratio.
     """
-    if reading not in READINGS or region not in REGIONS or (reading in RELATIVE and region == "class"):
-        known = f"{', '.join(READINGS)}; {', '.join(REGIONS)}"
-        raise ConfigError(f"VOG: reading {reading}, region {region}; expected one of {known}; class of no quotient")
-    if reading in RELATIVE:
-        above, below = (deviation(state, name, centered) for name in RELATIVE[reading])
+    if quantity not in QUANTITIES or region not in REGIONS or (quantity in RATIOS and region == "class"):
+        known = f"{', '.join(QUANTITIES)}; {', '.join(REGIONS)}; no class of a ratio"
+        raise ConfigError(f"VOG: quantity {quantity}, region {region}; expected one of {known}")
+    classes = max(int(np.asarray(labels).max()), 1) if region == "class" else 0
+    return _score(state, quantity, labels, region, centered, classes)
+
+
+@partial(jax.jit, static_argnames=("quantity", "region", "centered", "classes"), inline=True)
+def _score(state: State, quantity: str, labels: Array, region: str, centered: bool, classes: int) -> Array:
+    if quantity in RATIOS:
+        above, below = (deviation(state, name, centered) for name in RATIOS[quantity])
         if region == "peak":
-            return _peak(above / jnp.maximum(below + FLOOR * jnp.median(below), 1e-12))
-        return _over(above, labels, region) / jnp.maximum(_over(below, labels, region), 1e-12)
-    return _over(deviation(state, reading, centered), labels, region)
+            return _peak(above / jnp.maximum(below + RATIO_FLOOR * jnp.median(below), 1e-12))
+        return _over(above, labels, region, classes) / jnp.maximum(_over(below, labels, region, classes), 1e-12)
+    return _over(deviation(state, quantity, centered), labels, region, classes)
 
 
-def _over(deviations: Array, labels: Array, region: str) -> Array:
+def _over(deviations: Array, labels: Array, region: str, classes: int) -> Array:
     factor = labels.shape[1] // deviations.shape[1]
     given = labels[(slice(None), *(slice(factor // 2, None, factor),) * (labels.ndim - 1))]
     if region == "image":
@@ -158,13 +179,13 @@ def _over(deviations: Array, labels: Array, region: str) -> Array:
         return _mean_where(deviations, wide | ~jnp.any(wide, axis=tuple(range(1, wide.ndim)), keepdims=True))
     if region == "peak":
         return _peak(deviations)
-    each = [_z(deviations, given == c) for c in range(1, max(int(labels.max()), 1) + 1)]
+    each = [_z(deviations, given == c) for c in range(1, classes + 1)]
     highest = jnp.max(jnp.stack(each), axis=0)
     return jnp.where(jnp.isfinite(highest), highest, 0)
 
 
 def _peak(values: Array) -> Array:
-    return jnp.quantile(values.reshape(len(values), -1), PEAK, axis=1)
+    return jnp.quantile(values.reshape(len(values), -1), PEAK_QUANTILE, axis=1)
 
 
 def _dilated(mask: Array, by: int) -> Array:

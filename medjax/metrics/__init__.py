@@ -1,1 +1,1 @@
-"""Numbers that say how good an image, a segmentation or a prediction is. Pure functions; each module is one kind."""
+"""Metrics of images, segmentations, predictions and agreement; pure functions."""

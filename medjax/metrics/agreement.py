@@ -1,7 +1,7 @@
-"""Whether two ways of measuring agree: Bland–Altman, intraclass and concordance correlation, equivalence and power.
+"""Agreement of two measurement methods: Bland–Altman, intraclass and concordance correlation, equivalence, power.
 
 That a test finds no difference says little: few or noisy subjects hide any. `tost` asks whether the difference is
-shown to lie within a margin that does not matter, and `detectable_difference` what the other test could have seen.
+within a margin that does not matter, and `detectable_difference` which difference the other test could have found.
 
 One value a subject. NumPy and SciPy in float64; confidence intervals have probability `level`, 0.95 unless you choose.
 """
@@ -19,49 +19,49 @@ Number = float | int
 Form = Literal["1,1", "2,1", "3,1", "1,k", "2,k", "3,k"]
 
 
-class Interval(NamedTuple):
-    """A confidence interval."""
+class ConfidenceInterval(NamedTuple):
+    """A confidence interval: its lower and upper end."""
 
     low: float
     high: float
 
 
 class BlandAltman(NamedTuple):
-    """Differences a − b: their mean, standard deviation and limits of agreement, each with its interval."""
+    """Bland–Altman analysis of differences a − b: bias, SD and limits of agreement, with confidence intervals."""
 
-    bias: float
-    sd: float
-    lower: float
-    upper: float
-    bias_interval: Interval
-    lower_interval: Interval
-    upper_interval: Interval
+    bias: float  # mean difference
+    sd: float  # standard deviation of the differences
+    lower: float  # lower limit of agreement
+    upper: float  # upper limit of agreement
+    bias_interval: ConfidenceInterval
+    lower_interval: ConfidenceInterval
+    upper_interval: ConfidenceInterval
 
 
 class Icc(NamedTuple):
-    """An intraclass correlation, its interval, and the F test that it is 0."""
+    """Intraclass correlation coefficient (ICC), its confidence interval, and the F test that it is 0."""
 
-    value: float
-    low: float
-    high: float
-    f: float
-    p: float
+    value: float  # the coefficient
+    low: float  # lower end of its confidence interval
+    high: float  # upper end
+    f: float  # F statistic
+    p: float  # p-value of the F test
 
 
 class Tost(NamedTuple):
-    """Two one-sided tests of a mean difference; `low` and `high` bound it with probability 1 − 2α."""
+    """Equivalence by two one-sided tests (TOST) of a mean difference; `low` to `high`: its 1 − 2α interval."""
 
-    mean: float
-    p_lower: float  # of a mean at or below −margin
-    p_upper: float  # of a mean at or above margin
-    p: float  # the larger: of no equivalence
+    mean: float  # mean difference
+    p_lower: float  # p-value of the test against a mean at or below −margin
+    p_upper: float  # p-value of the test against a mean at or above margin
+    p: float  # p-value of equivalence, the larger of both
     low: float
     high: float
     equivalent: bool  # p < α, that is −margin < low and high < margin
 
 
 class Concordance(NamedTuple):
-    """Lin's concordance correlation and its interval."""
+    """Lin's concordance correlation coefficient and its confidence interval."""
 
     value: float
     low: float
@@ -71,7 +71,7 @@ class Concordance(NamedTuple):
 def bland_altman(
     a: Real[AnyArray, " subject"], b: Real[AnyArray, " subject"], level: Number = 0.95, coverage: Number = 0.95
 ) -> BlandAltman:
-    """Bias d̄ and limits of agreement d̄ ± z s, between which the share `coverage` of differences a − b is expected.
+    """Bland–Altman bias d̄ and limits of agreement d̄ ± z s, which hold the fraction `coverage` of differences a − b.
 
     The bias's interval is Student's; those of the limits are exact for normal differences: (d̄ + z s) has the interval
     d̄ + s t′ / √n, t′ the quantiles of the noncentral t with n − 1 degrees of freedom and noncentrality z √n.
@@ -90,12 +90,12 @@ def bland_altman(
     far = sd / n**0.5 * stats.nct.ppf(tails, n - 1, z * n**0.5)
     lower, upper = mean - far[::-1], mean + far
     return BlandAltman(
-        mean, sd, mean - z * sd, mean + z * sd, *(Interval(*pair.tolist()) for pair in (bias, lower, upper))
+        mean, sd, mean - z * sd, mean + z * sd, *(ConfidenceInterval(*pair.tolist()) for pair in (bias, lower, upper))
     )
 
 
 def icc(ratings: Real[AnyArray, "subject rater"], form: Form = "2,1", level: Number = 0.95) -> Icc:
-    """Intraclass correlation, the share of variance that is between subjects.
+    """Intraclass correlation coefficient (ICC): the fraction of variance that is between subjects.
 
     With mean squares B between n subjects, W within them, J between k raters and E of the residual:
 
@@ -103,7 +103,7 @@ def icc(ratings: Real[AnyArray, "subject rater"], form: Form = "2,1", level: Num
         2,1   (B − E) / (B + (k − 1) E + k (J − E) / n)       raters are a sample: absolute agreement
         3,1   (B − E) / (B + (k − 1) E)                       these raters: consistency, their bias left out
 
-    and `1,k`, `2,k`, `3,k` for the mean of k raters. Negative values are given as they are. Intervals come from F; that
+    and `1,k`, `2,k`, `3,k` for the mean of k raters. Negative values are not clipped. Intervals come from F; that
     of form 2 is Satterthwaite's approximation.
 
     Raises:
@@ -139,18 +139,17 @@ def icc(ratings: Real[AnyArray, "subject rater"], form: Form = "2,1", level: Num
 
 
 def tost(differences: Real[AnyArray, " subject"], margin: Number, alpha: Number = 0.05) -> Tost:
-    """Whether the mean difference is shown to lie within ±margin: Student's test against either end, both at level α.
+    """Equivalence test (TOST) of a mean difference within ±margin: Student's test against either end, at level α.
 
     Raises:
-        DataError: fewer than two subjects, a value that is not finite, differences that are all equal, a margin that is
-            not above 0, or α outside 0–0.5.
+        DataError: fewer than two subjects, values not finite or all equal, a margin not above 0, or α outside 0–0.5.
 
     Source: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
     """
     d = _paired(differences, np.zeros(len(differences)))
     _margin(margin, alpha)
     if np.ptp(d) == 0:
-        raise DataError(f"differences: all are {d[0]:g}; expected some spread")
+        raise DataError(f"differences: all are {d[0]:g}; expected values that differ")
     p_lower = float(stats.ttest_1samp(d, -margin, alternative="greater").pvalue)
     p_upper = float(stats.ttest_1samp(d, margin, alternative="less").pvalue)
     half = float(stats.sem(d) * stats.t.ppf(1 - alpha, len(d) - 1))
@@ -158,57 +157,62 @@ def tost(differences: Real[AnyArray, " subject"], margin: Number, alpha: Number 
     return Tost(mean, p_lower, p_upper, p, mean - half, mean + half, p < alpha)
 
 
-def power_of_tost(number: int, sd: Number, margin: Number, difference: Number = 0.0, alpha: Number = 0.05) -> float:
-    """Probability that `tost` finds equivalence: `number` normal differences of that standard deviation and true mean.
+def power_of_tost(subjects: int, sd: Number, margin: Number, difference: Number = 0.0, alpha: Number = 0.05) -> float:
+    """Power of `tost`: probability that it finds equivalence for this number of `subjects`.
 
-    Given their sample deviation s, the mean has to fall within margin − t s / √n of 0; that probability is integrated
-    over the distribution of s.
+    Differences are normal; the probability is integrated over the distribution of their sample deviation.
+
+    Args:
+        subjects: number of subjects.
+        sd: standard deviation of the differences.
+        margin: equivalence margin, in the unit of the differences.
+        difference: true mean difference.
+        alpha: significance level of either test.
 
     Raises:
         DataError: fewer than two subjects, a deviation or margin that is not above 0, or α outside 0–0.5.
     """
     _margin(margin, alpha)
-    freedom, error = _design(number, sd), sd / number**0.5
+    freedom, error = _design(subjects, sd), sd / subjects**0.5
     t = stats.t.ppf(1 - alpha, freedom)
 
-    def given(u: float) -> float:  # u = (s / sd)² · freedom, with its density
+    def density(u: float) -> float:  # u = (s / sd)² · freedom, with its density
         room = margin - t * error * (u / freedom) ** 0.5
         inside = stats.norm.cdf((room - difference) / error) - stats.norm.cdf((-room - difference) / error)
         return float(inside * stats.chi2.pdf(u, freedom))
 
     largest = freedom * (margin / (t * error)) ** 2  # beyond it there is no room
     ends = np.clip(stats.chi2.ppf([1e-12, 1 - 1e-12], freedom), 0, largest).tolist()
-    return float(integrate.quad(given, *ends, limit=200)[0]) if ends[1] > ends[0] else 0.0
+    return float(integrate.quad(density, *ends, limit=200)[0]) if ends[1] > ends[0] else 0.0
 
 
-def power_of_paired_test(number: int, sd: Number, difference: Number, alpha: Number = 0.05) -> float:
-    """Probability that the two-sided paired t test finds a true mean difference: its t is noncentral, δ = √n d / sd.
+def power_of_paired_test(subjects: int, sd: Number, difference: Number, alpha: Number = 0.05) -> float:
+    """Power of the two-sided paired t test for a true mean difference d: its t is noncentral, δ = √n d / sd.
 
     Raises:
         DataError: fewer than two subjects, a deviation that is not above 0, or α outside 0–1.
     """
-    freedom = _design(number, sd)
+    freedom = _design(subjects, sd)
     t = stats.t.isf(_within("alpha", alpha) / 2, freedom)
-    shift = abs(difference) / sd * number**0.5
-    # below −t only where δ is small; SciPy's distribution function loses itself for a large one
+    shift = abs(difference) / sd * subjects**0.5
+    # below −t only where δ is small; SciPy's distribution function is inaccurate for a large one
     other = stats.nct.cdf(-t, freedom, shift) if shift < 8 else 0.0
     return float(min(stats.nct.sf(t, freedom, shift) + other, 1.0)) if shift else float(alpha)
 
 
-def detectable_difference(number: int, sd: Number, power: Number = 0.8, alpha: Number = 0.05) -> float:
-    """The true mean difference that the two-sided paired t test finds with probability `power`.
+def detectable_difference(subjects: int, sd: Number, power: Number = 0.8, alpha: Number = 0.05) -> float:
+    """Detectable difference: the true mean difference that the two-sided paired t test finds with this `power`.
 
     Raises:
-        DataError: fewer than two subjects, a deviation that is not above 0, α outside 0–1, or a power that is not
-            between α and 1.
+        DataError: fewer than two subjects, an sd not above 0, α outside 0–1, or a power not between α and 1.
     """
     if not _within("alpha", alpha) < power < 1:
         raise DataError(f"power: {power:g}; expected between alpha, {alpha:g}, and 1")
-    freedom, error = _design(number, sd), sd / number**0.5
+    freedom, error = _design(subjects, sd), sd / subjects**0.5
     enough = (stats.t.isf(alpha / 2, freedom) + stats.t.ppf(max(power, 0.5), freedom) + 1) * error
 
     def missing(difference: Number) -> float:
-        return power_of_paired_test(number, sd, difference, alpha) - power
+        return power_of_paired_test(subjects, sd, difference, alpha) - power
 
     while missing(enough) < 0:
         enough *= 2
@@ -216,11 +220,10 @@ def detectable_difference(number: int, sd: Number, power: Number = 0.8, alpha: N
 
 
 def concordance(a: Real[AnyArray, " subject"], b: Real[AnyArray, " subject"], level: Number = 0.95) -> Concordance:
-    """Lin's ρc = 2 s_ab / (s_a² + s_b² + (ā − b̄)²), moments over n; the interval by Fisher's z.
+    """Lin's concordance correlation ρc = 2 s_ab / (s_a² + s_b² + (ā − b̄)²), moments over n; interval by Fisher's z.
 
     Raises:
-        DataError: lengths differ, fewer than three subjects, a value that is not finite, values of a or of b that are
-            all equal, or a level outside 0–1.
+        DataError: lengths differ, fewer than three subjects, values not finite or all equal, or a level outside 0–1.
 
     Source: Lin, Biometrics 45(1), 1989, with the variance as corrected in Biometrics 56(1), 2000.
     """
@@ -279,10 +282,10 @@ def _paired(a: AnyArray, b: AnyArray) -> Float[np.ndarray, " subject"]:
     return _finite("a", a) - _finite("b", b)
 
 
-def _within(name: str, share: Number) -> Number:
-    if not 0 < share < 1:
-        raise DataError(f"{name}: {share:g}; expected between 0 and 1")
-    return share
+def _within(name: str, value: Number) -> Number:
+    if not 0 < value < 1:
+        raise DataError(f"{name}: {value:g}; expected between 0 and 1")
+    return value
 
 
 def _margin(margin: Number, alpha: Number) -> None:
@@ -290,8 +293,8 @@ def _margin(margin: Number, alpha: Number) -> None:
         raise DataError(f"margin, alpha: {margin:g}, {alpha:g}; expected above 0, and between 0 and 0.5")
 
 
-def _design(number: int, sd: Number) -> int:
+def _design(subjects: int, sd: Number) -> int:
     """Degrees of freedom."""
-    if number < 2 or not sd > 0:
-        raise DataError(f"number, sd: {number}, {sd:g}; expected two subjects or more, and above 0")
-    return number - 1
+    if subjects < 2 or not sd > 0:
+        raise DataError(f"subjects, sd: {subjects}, {sd:g}; expected two subjects or more, and above 0")
+    return subjects - 1

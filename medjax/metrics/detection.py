@@ -1,4 +1,4 @@
-"""How well scores find the images to flag: ROC curve and its area, average precision, bootstrap interval.
+"""Detection metrics of scores: ROC curve and its area (AUROC), average precision, bootstrap confidence interval.
 
 `scores` are higher for images more likely to be positive (say, wrongly labelled), `positive` says which are. Scores are
 compared in JAX's precision: float64 ones that differ by less than float32 sees are ties without `jax_enable_x64`. With
@@ -6,6 +6,7 @@ only one class present, or a score that is NaN, nothing is defined and every res
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,25 +21,26 @@ AnyArray = Array | np.ndarray
 Number = float | int | Real[AnyArray, ""]
 
 
-class Curve(NamedTuple):
-    """ROC curve from (0, 0) to (1, 1), one point a score: tied scores repeat theirs."""
+class RocCurve(NamedTuple):
+    """ROC curve from (0, 0) to (1, 1), one point for each score; tied scores repeat theirs."""
 
     false_positive_rate: Float[Array, "point"]
     true_positive_rate: Float[Array, "point"]
     threshold: Float[Array, "point"]  # an image with this score or more is flagged; infinity at the first point
 
 
-class Interval(NamedTuple):
-    """An estimate and its confidence interval."""
+class BootstrapInterval(NamedTuple):
+    """An estimate and its bootstrap confidence interval."""
 
     estimate: Scalar
     low: Scalar
     high: Scalar
-    undefined: Scalar  # share of resamples left out because the metric was NaN
+    undefined: Scalar  # fraction of resamples left out because the metric was NaN
 
 
+@partial(jax.jit, inline=True)
 def auroc(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, "image"]) -> Scalar:
-    """Area under the ROC curve: P(a positive scores above a negative) + ½ P(they tie); 0.5 is chance.
+    """Area under the ROC curve (AUROC): P(a positive scores above a negative) + ½ P(they tie); 0.5 is chance.
 
     NaN if only one class is present.
 
@@ -52,10 +54,11 @@ def auroc(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, "image"]) ->
     return jnp.mean(below, where=~ranking.positive) / ranking.positives
 
 
+@partial(jax.jit, inline=True)
 def average_precision(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, "image"]) -> Scalar:
-    """Σₙ (Rₙ − Rₙ₋₁) Pₙ over distinct thresholds, with recall R and precision P: the mean over positives of precision.
+    """Average precision Σₙ (Rₙ − Rₙ₋₁) Pₙ over distinct thresholds, with recall R and precision P.
 
-    Chance is the share of positives. Not interpolated, as in scikit-learn; NaN if only one class is present.
+    Chance is the fraction of positives. Not interpolated, as in scikit-learn; NaN if only one class is present.
 
     Raises:
         DataError: shapes differ, or there is no image.
@@ -65,10 +68,11 @@ def average_precision(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, 
     return jnp.mean(precision, where=ranking.positive)
 
 
-def roc_curve(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, "image"]) -> Curve:
-    """Rates of false and true positives when every image with a score ≥ threshold is flagged, highest threshold first.
+@partial(jax.jit, inline=True)
+def roc_curve(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, "image"]) -> RocCurve:
+    """ROC curve: rates of false and true positives when every image with a score ≥ threshold is flagged.
 
-    One point a score and one before them. NaN if only one class is present.
+    One point for each score, highest threshold first, and one before them. NaN if only one class is present.
 
     Raises:
         DataError: shapes differ, or there is no image.
@@ -77,7 +81,7 @@ def roc_curve(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, "image"]
     start = ranking.positives[None] * 0  # NaN where the rates are
     false_positive_rate = jnp.flip(ranking.false_at_least / ranking.false_at_least[0])
     true_positive_rate = jnp.flip(ranking.true_at_least / ranking.positives)
-    return Curve(
+    return RocCurve(
         jnp.concatenate([start, false_positive_rate]),
         jnp.concatenate([start, true_positive_rate]),
         jnp.concatenate([start + jnp.inf, jnp.flip(ranking.scores)]),
@@ -92,11 +96,19 @@ def bootstrap_interval(
     *,
     resamples: int = 1000,
     level: Number = 0.95,
-) -> Interval:
-    """Percentile bootstrap: quantiles (1 ± level)/2 of the metric over resamples of the images with replacement.
+) -> BootstrapInterval:
+    """Percentile bootstrap confidence interval: quantiles (1 ± level)/2 over resampled images.
 
-    `metric(scores, positive)` is `auroc`, `average_precision` or your own. Resamples for which it is NaN, as those with
-    one class only, are left out and `undefined` says how many: an interval with many of them is not to be trusted.
+    Resamples whose metric is NaN, such as those with one class only, are left out; `undefined` is their fraction. An
+    interval with many of them is not to be trusted.
+
+    Args:
+        key: random key.
+        metric: (scores, positive) → metric, such as `auroc` or `average_precision`.
+        scores: score of each image.
+        positive: whether each image is positive.
+        resamples: number of bootstrap resamples.
+        level: probability of the interval.
 
     Raises:
         DataError: shapes differ, there is no image, no resample, or a level outside 0–1 (under jit: NaN bounds).
@@ -117,7 +129,7 @@ def bootstrap_interval(
     level = jnp.asarray(level, values.dtype)
     bounds = jnp.nanquantile(values, jnp.stack([(1 - level) / 2, (1 + level) / 2]))
     low, high = jnp.where((level > 0) & (level < 1), bounds, jnp.nan)  # nanquantile alone would clip the level
-    return Interval(metric(scores, positive), low, high, jnp.mean(jnp.isnan(values)))
+    return BootstrapInterval(metric(scores, positive), low, high, jnp.mean(jnp.isnan(values)))
 
 
 class _Ranking(NamedTuple):

@@ -1,4 +1,4 @@
-"""How much two label maps overlap: Dice, IoU, precision, recall and volume similarity of each class.
+"""Overlap of two label maps: Dice, IoU, precision, recall and volume similarity of each class.
 
 All come from the confusion matrix, so matrices of many images can be added up and scored as one. With TP the voxels of
 a class in both maps, P those of the prediction and R those of the reference, the empty cases are:
@@ -10,6 +10,7 @@ a class in both maps, P those of the prediction and R those of the reference, th
 All functions jit and vmap but `mean_dice`, which is NumPy: it looks which structures there are.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ Number = float | int | Real[AnyArray, ""]
 
 
 class Overlap(NamedTuple):
-    """Scores of each class, 0–1, background (class 0) included; [1:] leaves it out."""
+    """Overlap metrics of each class, 0–1, background (class 0) included; [1:] leaves it out."""
 
     dice: Float[Array, "class"]  # 2 TP / (P + R)
     iou: Float[Array, "class"]  # TP / (P + R − TP)
@@ -43,18 +44,24 @@ def overlap(
 ) -> Overlap:
     """Dice, IoU, precision, recall and volume similarity of the classes 0 … classes − 1, inside the mask if any.
 
-    `both_empty` is the score of a class that neither map has; the module says what becomes of the other empty cases.
+    Args:
+        prediction: predicted labels.
+        reference: reference labels.
+        classes: number of classes, background included.
+        mask: voxels to count.
+        both_empty: score of a class that neither map has; the module's docstring has the other empty cases.
 
     Raises:
         DataError: shapes differ, or a label inside the mask is not a class (under jit or vmap: every score is NaN).
 
     Source: Taha & Hanbury, BMC Medical Imaging 15:29, 2015.
     """
-    return overlap_of(confusion_matrix(prediction, reference, classes, mask=mask), both_empty)
+    return overlap_from_confusion(confusion_matrix(prediction, reference, classes, mask=mask), both_empty)
 
 
-def overlap_of(confusion: Integer[AnyArray, "true predicted"], both_empty: Number = np.nan) -> Overlap:
-    """The scores of a confusion matrix, or of a sum of them: see `overlap`. A negative count makes every score NaN."""
+@partial(jax.jit, inline=True)
+def overlap_from_confusion(confusion: Integer[AnyArray, "true predicted"], both_empty: Number = np.nan) -> Overlap:
+    """Overlap metrics from a confusion matrix, or a sum of them: see `overlap`. A negative count makes all NaN."""
     confusion = jnp.asarray(confusion)
     counts = jnp.where(jnp.all(confusion >= 0), confusion.astype(float), jnp.nan)
     both, predicted, true = jnp.diagonal(counts), counts.sum(0), counts.sum(1)
@@ -76,7 +83,7 @@ def confusion_matrix(
     *,
     mask: Bool[AnyArray, "*space"] | None = None,
 ) -> Int[Array, "true predicted"]:
-    """Voxels of each true class (row) that were predicted as each class (column), inside the mask if there is one.
+    """Confusion matrix: voxels of each true class (row) predicted as each class (column), inside the mask if any.
 
     A mask is also how to leave out voxels without a label: `mask=reference != 255`.
 
@@ -84,27 +91,49 @@ def confusion_matrix(
         DataError: shapes differ, or a label inside the mask is not among 0 … classes − 1 (under jit or vmap: every
             count is −1).
     """
-    inside = jnp.ones(reference.shape, bool) if mask is None else jnp.asarray(mask)
-    for name, labels in (("prediction", prediction), ("mask", inside)):
-        if labels.shape != reference.shape:
+    for name, labels in (("prediction", prediction), ("mask", mask)):
+        if labels is not None and labels.shape != reference.shape:
             raise DataError(f"{name}: shape {labels.shape}; the reference has {reference.shape}")
-    valid = _is_class("prediction", prediction, classes, inside) & _is_class("reference", reference, classes, inside)
+    both = _narrowed(prediction, classes), _narrowed(reference, classes)
+    counts, wrong = _confusion_matrix(*both, mask, classes)
+    if not isinstance(wrong, jax.core.Tracer) and np.any(wrong):
+        name, labels = ("prediction", prediction) if np.asarray(wrong)[0] else ("reference", reference)
+        label = _first_wrong(labels, mask, classes)
+        raise DataError(f"{name}: a label {label}; expected 0 to {classes - 1}, or a mask without it")
+    return counts
+
+
+@partial(jax.jit, static_argnames="classes", inline=True)
+def _confusion_matrix(
+    prediction: Array, reference: Array, mask: Array | None, classes: int
+) -> tuple[Array, Bool[Array, "2"]]:
+    """Confusion matrix, and whether prediction and reference have a label inside the mask that is no class."""
+    inside = jnp.ones(reference.shape, bool) if mask is None else mask
+    each = [_is_class(labels, classes) for labels in (prediction, reference)]
+    valid = each[0] & each[1]
     row, column = (jnp.asarray(labels).astype(jnp.int32) for labels in (reference, prediction))
     cell = jnp.where(inside & valid, row * classes + column, classes**2)
     counts = jnp.bincount(cell.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
-    return jnp.where(jnp.all(valid | ~inside), counts, -1)
+    wrong = jnp.stack([jnp.any(inside & ~one) for one in each])
+    return jnp.where(jnp.any(wrong), -1, counts), wrong
 
 
-def _is_class(name: str, labels: AnyArray, classes: int, inside: Array) -> Bool[Array, "*space"]:
-    """Whether each label is a class; raises for one inside the mask that is not, where values are known."""
-    # Compared before JAX may cut NumPy's 64-bit labels to 32, and after 8 bits, to which it would cut `classes`.
+def _is_class(labels: AnyArray, classes: int) -> Bool[AnyArray, "*space"]:
+    """Whether each label is a class; compared after 8 bits, to which JAX would cut `classes`."""
     wide = labels.astype(np.int32) if labels.dtype.itemsize < 4 else labels
-    valid = jnp.asarray((wide >= 0) & (wide < classes))
-    wrong = inside & ~valid
-    if not isinstance(wrong, jax.core.Tracer) and wrong.any():
-        found = np.asarray(labels)[np.asarray(wrong)][0]
-        raise DataError(f"{name}: a label {found}; expected 0 to {classes - 1}, or a mask without it")
-    return valid
+    return (wide >= 0) & (wide < classes)
+
+
+def _narrowed(labels: AnyArray, classes: int) -> AnyArray:
+    """NumPy's 64-bit labels as 32-bit ones, those that are no class as −1: JAX may cut them to a class."""
+    if not isinstance(labels, np.ndarray) or labels.dtype.itemsize < 8:
+        return labels
+    return np.where(_is_class(labels, classes), labels, -1).astype(np.int32)
+
+
+def _first_wrong(labels: AnyArray, mask: AnyArray | None, classes: int) -> np.integer:
+    known = np.asarray(labels)
+    return known[~_is_class(known, classes) & (True if mask is None else np.asarray(mask))][0]
 
 
 def mean_dice(one: Integer[np.ndarray, "*space"], other: Integer[np.ndarray, "*space"]) -> float:

@@ -1,9 +1,9 @@
-"""Two readings of the same subjects, such as by hand and automatic: may one stand for the other?
+"""Agreement of paired measurements of the same subjects, such as manual and automatic ones.
 
     found = paired_agreement(manual, automatic, margin=0.15)
     found.tost_p < 0.05                            equivalent within 15 % of the manual mean
     found.paired_p > 0.05                          "no difference found", which says little without the next line
-    found.detectable                               what that test could have found
+    found.detectable                               the difference that this test could have found
 
 The statistics are those of `metrics.agreement`, in float64.
 """
@@ -25,35 +25,35 @@ from medjax.metrics.agreement import (
 )
 
 AnyArray = Array | np.ndarray
-FEWEST = 3  # subjects
+MIN_SUBJECTS = 3  # subjects needed for any statistic
 
 
 class PairedAgreement(NamedTuple):
-    """Differences are measured − reference, and fractions of the mean of the reference."""
+    """Agreement statistics of differences measured − reference, as fractions of the mean of the reference."""
 
-    bias: float
-    lower: float  # limits of agreement
-    upper: float
+    bias: float  # mean difference
+    lower: float  # lower limit of agreement
+    upper: float  # upper limit of agreement
     icc: float  # form 2,1: absolute agreement
-    tost_p: float  # of no equivalence within the margin
-    tost_power: float  # to find equivalence where there is no true difference
-    paired_p: float  # of no difference, by the paired t test
-    detectable: float  # the true difference that the paired t test finds four times in five
-    power: float  # of the paired t test to find a true difference of `difference`
+    tost_p: float  # p-value of the equivalence test (TOST) within the margin
+    tost_power: float  # power of TOST where there is no true difference
+    paired_p: float  # p-value of the paired t test of a difference
+    detectable: float  # detectable difference of the paired t test, at a power of 0.8
+    paired_power: float  # power of the paired t test for a true difference of `difference`
 
 
 class Accuracy(NamedTuple):
-    """Of readings whose truth is known, over subjects: mean and SD of measured / truth − 1, and Pearson's r."""
+    """Accuracy of measurements of known truth: mean and SD of the relative error measured / truth − 1, Pearson's r."""
 
-    bias: float
-    spread: float
-    correlation: float
+    bias: float  # mean relative error
+    error_sd: float  # standard deviation of the relative error over subjects
+    correlation: float  # Pearson's r
 
 
 def accuracy(truth: Real[AnyArray, " subject"], measured: Real[AnyArray, " subject"]) -> Accuracy:
-    """Bias and spread as fractions of each subject's true value, and the correlation with it.
+    """Bias and standard deviation of the relative error over subjects, and the correlation with the truth.
 
-    A correlation near 0 at a small bias says that the readings do not tell subjects apart.
+    A correlation near 0 at a small bias means that the measurements do not distinguish subjects.
     """
     true, found = (np.asarray(values, np.float64) for values in (truth, measured))
     off = found / true - 1
@@ -63,17 +63,17 @@ def accuracy(truth: Real[AnyArray, " subject"], measured: Real[AnyArray, " subje
 def paired_agreement(
     reference: Real[AnyArray, " subject"], measured: Real[AnyArray, " subject"], margin: float, difference: float
 ) -> PairedAgreement:
-    """Bland–Altman limits, intraclass correlation, equivalence within ±`margin`, and what a paired t test could see.
+    """Bland–Altman limits, intraclass correlation, equivalence within ±`margin`, and the power of a paired t test.
 
-    `margin` and `difference` are fractions of the reference's mean m: equivalence is asked within ±margin · m, and
-    `power` is that of a true difference of difference · m. With fewer than three subjects every value is NaN.
+    `margin` and `difference` are fractions of the reference's mean m: equivalence is tested within ±margin · m, and
+    `paired_power` is that of a true difference of difference · m. With fewer than three subjects every value is NaN.
 
     Raises:
         DataError: a value is not finite, all differences are equal, or the mean, the margin or the
             difference is not above 0.
     """
     one, other = (np.asarray(values, np.float64) for values in (reference, measured))
-    if len(one) < FEWEST:
+    if len(one) < MIN_SUBJECTS:
         return PairedAgreement(*[float("nan")] * len(PairedAgreement._fields))
     mean, number = _mean(one, margin, difference), len(one)
     limits = bland_altman(other, one)
@@ -86,7 +86,7 @@ def paired_agreement(
         tost_power=power_of_tost(number, limits.sd, margin * mean),
         paired_p=float(stats.ttest_rel(other, one).pvalue),
         detectable=detectable_difference(number, limits.sd) / mean,
-        power=power_of_paired_test(number, limits.sd, difference * mean),
+        paired_power=power_of_paired_test(number, limits.sd, difference * mean),
     )
 
 

@@ -1,7 +1,7 @@
-"""Statistics of a region of maps, and how they depend on its outline.
+"""Statistics of maps over a region of interest, and their sensitivity to its boundary.
 
-Maps of any quantities on one grid are summed up within a mask (`region_statistics`), and again with the mask dilated
-and eroded (`boundary_sensitivity`: do two masks give the same because they agree, or because the outline does not
+Maps of any quantities on one grid are summarised within a mask (`region_statistics`), and again with the mask dilated
+and eroded (`boundary_sensitivity`: do two masks give the same because they agree, or because the boundary does not
 matter?). All is NumPy in float64.
 """
 
@@ -18,28 +18,28 @@ AnyArray = Array | np.ndarray
 Number = float | int
 
 
-class Summary(NamedTuple):
+class MapStatistics(NamedTuple):
     """Statistics of one map over voxels, in the map's unit."""
 
     median: float
     mean: float
-    sd: float  # over n − 1; 0 for one voxel
-    iqr: float  # between quartiles
+    sd: float  # standard deviation over n − 1; 0 for one voxel
+    iqr: float  # interquartile range
 
 
-class Region(NamedTuple):
-    """The number of voxels, and for each map its statistics over them."""
+class RegionStatistics(NamedTuple):
+    """Number of voxels of a region, and the statistics of each map over them."""
 
-    voxels: int
-    maps: dict[str, Summary]
+    voxels: int  # number of voxels
+    maps: dict[str, MapStatistics]  # statistics of each map, by name
 
 
 def region_statistics(
     maps: Mapping[str, Real[AnyArray, "..."]],
     mask: Bool[AnyArray, "*voxels"],
     usable: Bool[AnyArray, "*voxels"] | None = None,
-) -> Region:
-    """Statistics over the mask's voxels that are usable (default: where every map is finite).
+) -> RegionStatistics:
+    """Statistics of each map over the mask's voxels that are usable (default: where every map is finite).
 
     Raises:
         DataError: no map, shapes differ, no voxel is left, or a usable one is not finite.
@@ -56,10 +56,17 @@ def boundary_sensitivity(
     spacing: Sequence[Number],
     distances_mm: Sequence[Number] = (-2.0, -1.0, 0.0, 1.0, 2.0),
     usable: Bool[AnyArray, "*space"] | None = None,
-) -> dict[float, Region]:
-    """`region_statistics` of the mask dilated (positive) or eroded (negative) by each distance, 0 the mask itself.
+) -> dict[float, RegionStatistics]:
+    """Boundary sensitivity: `region_statistics` of the mask dilated (positive) or eroded (negative) by each distance.
 
-    See `dilate`. A region without a usable voxel has 0 voxels and NaN statistics.
+    A region without a usable voxel has 0 voxels and NaN statistics.
+
+    Args:
+        maps: maps by name, on one grid.
+        mask: region of interest.
+        spacing: voxel size, mm.
+        distances_mm: dilations (positive) and erosions (negative), see `dilate`; 0 is the mask itself.
+        usable: voxels to read; default: where every map is finite.
 
     Raises:
         DataError: shapes differ, the mask is empty, a usable voxel is not finite, or the spacing is not one positive
@@ -79,7 +86,7 @@ def boundary_sensitivity(
 def dilate(
     mask: Bool[np.ndarray, "*space"], spacing: Sequence[Number], distance_mm: Number
 ) -> Bool[np.ndarray, "*space"]:
-    """The mask dilated by a distance, or eroded by a negative one.
+    """Dilate a mask by a distance in mm, or erode it by a negative one.
 
     Distances are between middles of voxels: dilation takes in what is no further than that from a voxel of the mask,
     erosion removes what is no further than that from a voxel outside. Less than a voxel along an axis changes nothing
@@ -111,12 +118,14 @@ def _check(
     return arrays, inside
 
 
-def _region(arrays: Mapping[str, np.ndarray], inside: np.ndarray) -> Region:
-    return Region(int(inside.sum()), {name: _summary(values[inside]) for name, values in arrays.items()})
+def _region(arrays: Mapping[str, np.ndarray], inside: np.ndarray) -> RegionStatistics:
+    return RegionStatistics(int(inside.sum()), {name: _summary(values[inside]) for name, values in arrays.items()})
 
 
-def _summary(values: np.ndarray) -> Summary:
+def _summary(values: np.ndarray) -> MapStatistics:
     if not values.size:
-        return Summary(np.nan, np.nan, np.nan, np.nan)
+        return MapStatistics(np.nan, np.nan, np.nan, np.nan)
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return Summary(middle, float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else 0.0, high - low)
+    return MapStatistics(
+        middle, float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else 0.0, high - low
+    )

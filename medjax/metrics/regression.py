@@ -1,4 +1,4 @@
-"""Least squares of a value on a covariate, in two pieces that meet at a knot, with groups, and its bootstrap.
+"""Piecewise-linear (hinge) regression of a value on a covariate, with groups, and its bootstrap.
 
 All is NumPy in float64.
 """
@@ -17,17 +17,17 @@ Number = float | int
 
 
 class Regression(NamedTuple):
-    """A least-squares fit: one entry a term."""
+    """Coefficients of a least-squares regression, their standard errors, tests and intervals, one for each term."""
 
     terms: tuple[str, ...]
     coefficients: Float[np.ndarray, " term"]
     standard_errors: Float[np.ndarray, " term"]
-    t: Float[np.ndarray, " term"]
-    p: Float[np.ndarray, " term"]  # two-sided
-    low: Float[np.ndarray, " term"]
-    high: Float[np.ndarray, " term"]
+    t: Float[np.ndarray, " term"]  # t statistic
+    p: Float[np.ndarray, " term"]  # two-sided p-value
+    low: Float[np.ndarray, " term"]  # lower end of the confidence interval
+    high: Float[np.ndarray, " term"]  # upper end
     r_squared: float
-    residual_sd: float
+    residual_sd: float  # standard deviation of the residuals
     degrees_of_freedom: int
     reference: float  # x at which intercept and group are read
 
@@ -41,7 +41,7 @@ def regress(
     level: Number = 0.95,
     name: str = "x",
 ) -> Regression:
-    """Least squares of y on x, in two pieces, with a group's offset and its own slope:
+    """Piecewise-linear least-squares regression of y on x, with a group's offset and slope:
 
         y = β₀ + β₁ (x − r) + β₂ max(x − knot, 0) + β₃ group + β₄ group (x − r) + ε
 
@@ -49,9 +49,18 @@ def regress(
     without one, the mean of x: there β₀ is the first group's value and β₃ the difference between groups. The terms are
     called intercept, `name`, hinge, group and `name`×group.
 
+    Args:
+        x: covariate of each subject.
+        y: value of each subject.
+        group: whether a subject belongs to the second group.
+        knot: x at which the slope changes.
+        interaction: whether the groups have slopes of their own.
+        level: probability of the confidence intervals.
+        name: name of the covariate in the terms.
+
     Raises:
         DataError: lengths differ, a value is not finite, there are no more subjects than terms, a level outside 0–1, or
-            terms that the subjects cannot tell apart (all x on one side of the knot, one group only).
+            terms that the subjects do not determine (all x on one side of the knot, one group only).
     """
     design, y, terms, reference = _problem(x, y, group, knot, interaction, name)
     if not 0 < level < 1:
@@ -80,8 +89,8 @@ def regress(
     )
 
 
-def undefined(terms: Sequence[str]) -> Regression:
-    """What stands for a regression that too few subjects allow: NaN throughout, 0 degrees of freedom."""
+def undefined_regression(terms: Sequence[str]) -> Regression:
+    """The result of a regression of too few subjects: NaN throughout, 0 degrees of freedom."""
     unknown = np.full(len(terms), np.nan)
     return Regression(tuple(terms), *[unknown] * 6, np.nan, np.nan, 0, np.nan)  # pyrefly: ignore
 
@@ -89,7 +98,7 @@ def undefined(terms: Sequence[str]) -> Regression:
 def predict(
     fitted: Regression, x: Real[AnyArray, " point"], group: Bool[AnyArray, " point"] | bool = False
 ) -> Float[np.ndarray, " point"]:
-    """The line of the fit, E[y] at x, for subjects of the group or of the other one: `regress` has the equation."""
+    """Predicted mean E[y] at x, for subjects of the group or of the other one; see `regress` for the equation."""
     away = np.asarray(x, np.float64) - fitted.reference
     inside = np.broadcast_to(np.asarray(group, np.float64), away.shape)
 
@@ -113,12 +122,23 @@ def bootstrap_regression(
     level: Number = 0.95,
     name: str = "x",
 ) -> Float[np.ndarray, "term 2"]:
-    """Percentile intervals of `regress`'s coefficients, over subjects drawn with replacement within their group.
+    """Bootstrap percentile intervals of `regress`'s coefficients; subjects are drawn with replacement within groups.
 
-    The reference stays that of all subjects. A draw that cannot tell the terms apart is left out.
+    The reference stays that of all subjects. A resample that does not determine all terms is left out.
+
+    Args:
+        seed: random seed.
+        x: covariate of each subject.
+        y: value of each subject.
+        group: whether a subject belongs to the second group.
+        knot: x at which the slope changes.
+        interaction: whether the groups have slopes of their own.
+        resamples: number of bootstrap resamples.
+        level: probability of the intervals.
+        name: name of the covariate in the terms.
 
     Raises:
-        DataError: as `regress`; no resample, or none that tells the terms apart.
+        DataError: as `regress`; no resample, or none that determines all terms.
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 9 and 13.
     """

@@ -1,4 +1,4 @@
-"""How far apart two surfaces are: exact distance transform, Hausdorff distance and its 95th percentile, ASSD, NSD.
+"""Surface distances: exact distance transform, Hausdorff distance and its 95th percentile (HD95), ASSD, NSD.
 
 Tools that share a name differ by more than 100 mm on the same masks, because they differ in convention (Podobnik &
 Vrtovec, arXiv 2410.02630). Here the convention is part of the name, and one call gives all of them.
@@ -10,6 +10,7 @@ slowest.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, SupportsFloat
 
 import jax
@@ -26,10 +27,10 @@ Number = float | int | Real[AnyArray, ""]
 
 
 def distance_transform(mask: Bool[AnyArray, "*space"], spacing: Spacing | None = None) -> Float[Array, "*space"]:
-    """Distance in mm of every voxel to the nearest voxel of the mask: d(i)² = min over j in mask of Σₐ ((iₐ − jₐ) sₐ)².
+    """Exact Euclidean distance transform: distance in mm of every voxel to the nearest voxel of the mask.
 
-    It is exact: 0 in the mask, infinity everywhere if the mask is empty. `scipy.ndimage.distance_transform_edt(~mask,
-    sampling=spacing)` gives the same.
+    d(i)² = min over j in mask of Σₐ ((iₐ − jₐ) sₐ)²: 0 in the mask, infinity everywhere if the mask is empty.
+    `scipy.ndimage.distance_transform_edt(~mask, sampling=spacing)` gives the same.
 
     Raises:
         DataError: the mask has no axis or no voxel, or the spacing is not one positive number per axis (under jit: NaN
@@ -37,11 +38,12 @@ def distance_transform(mask: Bool[AnyArray, "*space"], spacing: Spacing | None =
 
     Source: separable minimisation, Saito & Toriwaki, Pattern Recognition 27(11), 1994.
     """
-    return _distances(jnp.asarray(mask, bool), _checked_spacing(mask, spacing), jnp.ones(mask.shape, bool))
+    return _distances(jnp.asarray(mask, bool), _checked_spacing(mask, spacing), None)
 
 
+@partial(jax.jit, inline=True)
 def surface(mask: Bool[AnyArray, "*space"]) -> Bool[Array, "*space"]:
-    """Voxels of the mask with a face neighbour outside it; what lies beyond the border of the image is outside.
+    """Surface voxels of a mask: those with a face neighbour outside it or beyond the border of the image.
 
     The same as mask & ~`scipy.ndimage.binary_erosion(mask)`, which MONAI and MedPy (connectivity 1) take.
     """
@@ -62,7 +64,7 @@ class SurfaceDistances(NamedTuple):
 def surface_distances(
     prediction: Bool[AnyArray, "*space"], reference: Bool[AnyArray, "*space"], spacing: Spacing | None = None
 ) -> SurfaceDistances:
-    """From every surface voxel of each mask to the nearest surface voxel of the other, in mm; see `surface`.
+    """Surface distances: from each surface voxel of either mask to the nearest one of the other, mm; see `surface`.
 
     If one mask is empty the other's distances are infinite.
 
@@ -71,46 +73,55 @@ def surface_distances(
     """
     if prediction.shape != reference.shape:
         raise DataError(f"prediction: shape {prediction.shape}; the reference has {reference.shape}")
-    steps = _checked_spacing(prediction, spacing)
+    return _surface_distances(prediction, reference, _checked_spacing(prediction, spacing))
+
+
+@partial(jax.jit, inline=True)
+def _surface_distances(prediction: Array, reference: Array, steps: Array) -> SurfaceDistances:
     ours, theirs = surface(prediction), surface(reference)
     forth, back = _distances(theirs, steps, ours), _distances(ours, steps, theirs)
     return SurfaceDistances(jnp.where(ours, forth, jnp.nan), jnp.where(theirs, back, jnp.nan))
 
 
+@partial(jax.jit, inline=True)
 def hausdorff(distances: SurfaceDistances) -> Scalar:
     """Hausdorff distance in mm, the largest of all surface distances; NaN if a mask is empty."""
     return _unless_empty(distances, jnp.maximum(*(jnp.nanmax(each, initial=0) for each in distances)))
 
 
+@partial(jax.jit, inline=True)
 def hausdorff_percentile_max(distances: SurfaceDistances, percentile: Number = 95) -> Scalar:
-    """The larger of the two directed percentiles, in mm, as MONAI; percentile 0–100, linear as NumPy's.
+    """Hausdorff percentile (HD95), the larger of the two directed ones, mm, as MONAI; 0–100, linear as NumPy's.
 
     NaN if a mask is empty or the percentile is out of its range.
     """
-    directed = [_percentile(each[None], percentile) for each in distances]
-    return _unless_empty(distances, jnp.maximum(*directed))
+    return _unless_empty(distances, jnp.maximum(*(_percentile(each[None], percentile) for each in distances)))
 
 
+@partial(jax.jit, inline=True)
 def hausdorff_percentile_pooled(distances: SurfaceDistances, percentile: Number = 95) -> Scalar:
-    """The percentile of both surfaces' distances pooled, in mm, as MedPy; percentile 0–100, linear as NumPy's.
+    """Hausdorff percentile (HD95) of both surfaces' distances pooled, mm, as MedPy; 0–100, linear as NumPy's.
 
     NaN if a mask is empty or the percentile is out of its range.
     """
     return _unless_empty(distances, _percentile(jnp.stack(distances), percentile))
 
 
+@partial(jax.jit, inline=True)
 def average_distance_pooled(distances: SurfaceDistances) -> Scalar:
-    """ASSD in mm, the mean over both surfaces' voxels pooled, as MONAI and MetricsReloaded; NaN if a mask is empty."""
+    """Average symmetric surface distance (ASSD), mm, both surfaces pooled as in MONAI; NaN if a mask is empty."""
     return _unless_empty(distances, jnp.nanmean(jnp.stack(distances)))
 
 
+@partial(jax.jit, inline=True)
 def average_distance_mean(distances: SurfaceDistances) -> Scalar:
     """Mean of the two directed average distances in mm (MetricsReloaded's MASD); NaN if a mask is empty."""
     return _unless_empty(distances, (jnp.nanmean(distances.prediction) + jnp.nanmean(distances.reference)) / 2)
 
 
-def normalised_surface_dice(distances: SurfaceDistances, tolerance: Number) -> Scalar:
-    """NSD, the share of both surfaces' voxels within the tolerance (mm) of the other: 1 is perfect, 0 none.
+@partial(jax.jit, inline=True)
+def normalized_surface_dice(distances: SurfaceDistances, tolerance: Number) -> Scalar:
+    """Normalized surface Dice (NSD): fraction of both surfaces' voxels within the tolerance (mm) of the other.
 
     (|{a ∈ A: d(a, B) ≤ τ}| + |{b ∈ B: d(b, A) ≤ τ}|) / (|A| + |B|). Voxels are counted, as MONAI does; the paper weighs
     them by area. A distance that rounding alone keeps from the tolerance is within it. NaN if a mask is empty or the
@@ -120,12 +131,12 @@ def normalised_surface_dice(distances: SurfaceDistances, tolerance: Number) -> S
     """
     pooled = jnp.stack(distances)
     threshold = jnp.asarray(tolerance, pooled.dtype) * (1 + 8 * jnp.finfo(pooled.dtype).eps)
-    share = jnp.sum(pooled <= threshold) / jnp.sum(~jnp.isnan(pooled))
-    return _unless_empty(distances, jnp.where(threshold >= 0, share, jnp.nan))
+    fraction = jnp.sum(pooled <= threshold) / jnp.sum(~jnp.isnan(pooled))
+    return _unless_empty(distances, jnp.where(threshold >= 0, fraction, jnp.nan))
 
 
 class SurfaceMetrics(NamedTuple):
-    """Every metric of this module, each named with its convention; mm but for `nsd`."""
+    """All surface metrics, each named with its convention; mm but for `nsd`."""
 
     hd: Float[Array, "*class"]
     hd95_max: Float[Array, "*class"]
@@ -149,14 +160,18 @@ def surface_metrics(
     Raises:
         DataError: shapes differ, or the spacing is not one positive number per axis.
     """
-    distances = surface_distances(prediction, reference, spacing)
+    return _metrics(surface_distances(prediction, reference, spacing), tolerance)
+
+
+@partial(jax.jit, inline=True)
+def _metrics(distances: SurfaceDistances, tolerance: Number) -> SurfaceMetrics:
     return SurfaceMetrics(
         hd=hausdorff(distances),
         hd95_max=hausdorff_percentile_max(distances),
         hd95_pooled=hausdorff_percentile_pooled(distances),
         assd_pooled=average_distance_pooled(distances),
         assd_mean=average_distance_mean(distances),
-        nsd=normalised_surface_dice(distances, tolerance),
+        nsd=normalized_surface_dice(distances, tolerance),
     )
 
 
@@ -170,7 +185,7 @@ def surface_metrics_per_class(
 ) -> SurfaceMetrics:
     """`surface_metrics` of each label of two label maps, in the order of `labels`: arrays of shape (class,).
 
-    A label that either map lacks gets NaN.
+    A label that either map lacks gets NaN. `spacing` (of a voxel) and `tolerance` (of the NSD) are in mm.
 
     Raises:
         DataError: shapes differ, or the spacing is not one positive number per axis.
@@ -186,23 +201,25 @@ def surface_metrics_per_class(
 def _checked_spacing(mask: AnyArray, spacing: Spacing | None) -> Float[Array, "dimension"]:
     if mask.ndim == 0 or mask.size == 0:
         raise DataError(f"mask: shape {mask.shape}; expected at least one axis and one voxel")
-    steps = jnp.ones(mask.ndim) if spacing is None else jnp.asarray(spacing, jnp.result_type(float))
+    steps = jnp.asarray(np.ones(mask.ndim), float) if spacing is None else jnp.asarray(spacing, jnp.result_type(float))
     if steps.shape != (mask.ndim,):
         raise DataError(f"spacing: shape {steps.shape}; expected one number for each of the {mask.ndim} axes")
-    right = _is_length(steps)
-    if not isinstance(right, jax.core.Tracer) and not right:
+    if not isinstance(right := _is_length(steps), jax.core.Tracer) and not np.asarray(right):
         raise DataError(f"spacing: {steps.tolist()}; expected positive numbers")
     return steps
 
 
+@partial(jax.jit, inline=True)
 def _is_length(steps: Array) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(steps) & (steps > 0))
 
 
+@partial(jax.jit, inline=True)
 def _distances(
-    seeds: Bool[Array, "*space"], spacing: Float[Array, "dimension"], wanted: Bool[Array, "*space"]
+    seeds: Bool[Array, "*space"], spacing: Float[Array, "dimension"], wanted: Bool[Array, "*space"] | None
 ) -> Float[Array, "*space"]:
-    """Distance to the nearest seed, exact where it is wanted and an upper bound elsewhere."""
+    """Distance to the nearest seed, exact where it is wanted (None: everywhere) and an upper bound elsewhere."""
+    wanted = jnp.ones(seeds.shape, bool) if wanted is None else wanted
     squared = _squared_along_first(seeds, spacing[0])
     for axis in range(1, seeds.ndim):
         # Later axes carry a value along its line only: it is needed where that line has a voxel that is wanted.
@@ -265,11 +282,10 @@ def _percentile(distances: Float[Array, "surface *space"], percentile: Number) -
         reached = jnp.sum(bits <= middle) > rank
         return jnp.where(reached, low, middle + 1), jnp.where(reached, middle, high)
 
-    start = (jnp.zeros((), integer), jnp.array(largest, integer))
-    at_rank = lax.fori_loop(0, jnp.iinfo(integer).bits - 1, halve, start)[0]
-    above = jnp.min(jnp.where(bits > at_rank, bits, largest))
-    next_one = jnp.where(jnp.sum(bits <= at_rank) > rank + 1, at_rank, above)
-    lower, upper = (lax.bitcast_convert_type(each, distances.dtype) for each in (at_rank, next_one))
+    start = jnp.zeros((), integer), jnp.array(largest, integer)
+    at_rank, _ = lax.fori_loop(0, jnp.iinfo(integer).bits - 1, halve, start)
+    above = jnp.where(jnp.sum(bits <= at_rank) > rank + 1, at_rank, jnp.min(jnp.where(bits > at_rank, bits, largest)))
+    lower, upper = (lax.bitcast_convert_type(each, distances.dtype) for each in (at_rank, above))
     between = jnp.where(fraction > 0, lower + fraction * (upper - lower), lower)  # at 100 % nothing is above
     return jnp.where((percentile >= 0) & (percentile <= 100), between, jnp.nan)
 

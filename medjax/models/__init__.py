@@ -1,4 +1,4 @@
-"""Networks: Flax modules whose only variables are `params`; the rest of medjax sees a `Model` and knows no Flax."""
+"""Networks: Flax modules whose only variables are `params`, as `Model`s for the rest, which imports no Flax."""
 
 from medjax.models.model import Model, from_flax, require
 from medjax.models.networks import build

@@ -1,12 +1,12 @@
-"""What networks share: how weights start, Flax's layers started so, norms, resampling, dropout, 3-D convolutions.
+"""Layers of networks: weight initializers, convolution, norms, pooling, up-sampling, dropout, 3-D convolutions.
 
-    Conv(width, (3, 3))(x), Dense(width)(x)      Flax's layers and parameter names; they start as Flax's do
-    group_norm(8)                                a maker of layers that equals another one made equally
+    Conv(width, (3, 3))(x), Dense(width)(x)      Flax's layers, parameter names and initial weights
+    group_norm(8)                                a factory of layers, equal to another one of equal arguments
     y = conv3d(x, kernel, strides=(2, 2, 2))     x (batch, x, y, z, channel), kernel (kx, ky, kz, in, out)
     y = conv_transpose3d(x, kernel)              every voxel becomes a block of the kernel's size
 
-XLA has no fast 3-D convolution for CPUs. Done as one of 2-D ("folded") the same work takes a fraction of the time, its
-gradient too (`scripts/bench_conv3d.py`). The axis that is folded is x: it lies beside the batch, so that nothing is
+XLA has no fast 3-D convolution for CPUs. As a 2-D convolution ("folded") it takes a fraction of the time, as does its
+gradient (`scripts/bench_conv3d.py`). The axis that is folded is x: it lies beside the batch, so that nothing is
 transposed. Which form runs is decided when a program is lowered, for the platform that it is lowered for.
 """
 
@@ -26,16 +26,16 @@ from medjax.iterate import static_partial
 
 Function = Callable[[Array], Array]
 Triple = tuple[int, int, int]
-FORMS = ("auto", "native", "folded")
+FORMS = ("auto", "native", "folded")  # forms of a 3-D convolution, see `conv3d`
 
 
 @dataclass(frozen=True)
 class FanIn:
-    """Initializer of weights: normal of mean 0 and variance `scale` / fan in, fan in = elements / those of `out_axis`.
+    """Fan-in initializer: normal of mean 0 and variance `scale` / fan in, fan in = elements / those of `out_axis`.
 
     The numbers of `jax.nn.initializers.variance_scaling(scale, "fan_in")`, bit for bit, but drawn flat and reshaped:
     XLA compiles a draw of four or five axes for CPUs many times more slowly. `truncated` at two standard deviations,
-    and scaled so that the variance is as said.
+    and scaled to that variance.
     """
 
     scale: float = 1.0
@@ -43,16 +43,16 @@ class FanIn:
     out_axis: int = -1
 
     def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        """Weights of this shape."""
+        """Initial weights of this shape."""
         size = math.prod(shape)
-        deviation = jnp.sqrt(jnp.array(self.scale * shape[self.out_axis] / size, dtype))
+        sd = jnp.sqrt(jnp.array(self.scale * shape[self.out_axis] / size, dtype))
         if not self.truncated:
-            return jax.random.normal(key, (size,), dtype).reshape(shape) * deviation
-        deviation = deviation / jnp.array(TRUNCATED, dtype)
-        return jax.random.truncated_normal(key, -2, 2, (size,), dtype).reshape(shape) * deviation
+            return jax.random.normal(key, (size,), dtype).reshape(shape) * sd
+        sd = sd / jnp.array(TRUNCATED_NORMAL_SD, dtype)
+        return jax.random.truncated_normal(key, -2, 2, (size,), dtype).reshape(shape) * sd
 
 
-TRUNCATED = 0.87962566103423978  # the standard deviation of a standard normal truncated at ±2
+TRUNCATED_NORMAL_SD = 0.87962566103423978  # standard deviation of a standard normal truncated at ±2
 LECUN = FanIn()  # Flax's default
 ZEROS = nn.initializers.zeros
 
@@ -61,20 +61,22 @@ Dense = functools.partial(nn.Dense, kernel_init=LECUN)
 
 
 def group_norm(groups: int = 8) -> Callable[[], nn.Module]:
-    """A maker of GroupNorm layers; with as many groups as channels it is InstanceNorm."""
+    """Factory of GroupNorm layers; with as many groups as channels it is InstanceNorm."""
     return static_partial(nn.GroupNorm, groups)
 
 
 def instance_norm(epsilon: float = 1e-5) -> Callable[[], nn.Module]:
-    """A maker of InstanceNorm layers."""
+    """Factory of InstanceNorm layers."""
     return static_partial(nn.InstanceNorm, epsilon=epsilon)
 
 
-def drop_channels(module: nn.Module, x: Float[Array, "batch *space c"], rate: float) -> Float[Array, "batch *space c"]:
-    """x with whole channels of an example set to 0, each with probability `rate`, and the others divided by 1 − rate.
+def spatial_dropout(
+    module: nn.Module, x: Float[Array, "batch *space c"], rate: float
+) -> Float[Array, "batch *space c"]:
+    """Spatial dropout: whole channels of an example set to 0 with probability `rate`, the others divided by 1 − rate.
 
-    x itself where `rate` is 0 or `module` is applied without a `dropout` key. Neighbouring voxels are alike, so that
-    one that is dropped alone is no loss.
+    x itself where `rate` is 0 or `module` is applied without a `dropout` key. Neighbouring voxels correlate, so that
+    dropout of single ones has little effect.
 
     Source: Tompson et al., CVPR 2015.
     """
@@ -84,13 +86,13 @@ def drop_channels(module: nn.Module, x: Float[Array, "batch *space c"], rate: fl
 
 
 def pool(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *half c"]:
-    """Means over blocks of two voxels along every axis."""
+    """Average pooling over blocks of two voxels along every axis."""
     window = (2,) * (h.ndim - 2)
     return nn.avg_pool(h, window, window)
 
 
 def upsample(h: Float[Array, "batch *space c"]) -> Float[Array, "batch *double c"]:
-    """Every voxel repeated twice along every axis."""
+    """Nearest-neighbour up-sampling by two along every axis."""
     for axis in range(1, h.ndim - 1):
         h = jnp.repeat(h, 2, axis)
     return h
@@ -102,7 +104,7 @@ def conv3d(
     strides: Triple = (1, 1, 1),
     form: str = "auto",
 ) -> Float[Array, "batch new_x new_y new_z out"]:
-    """y[n] = Σ_k x[s n + k − (K − 1) / 2] · kernel[k], with zeros outside: PyTorch's convolution, padding (K − 1) / 2.
+    """3-D convolution y[n] = Σ_k x[s n + k − (K − 1) / 2] · kernel[k], zero-padded: PyTorch's of padding (K − 1) / 2.
 
     A side of n voxels becomes ⌈n / s⌉. `form` "native" is XLA's convolution; "folded" is a 2-D convolution of planes
     across x, whose batch is (batch, x) and whose channels are those of the planes under the kernel's x taps: equal up
@@ -123,13 +125,13 @@ def conv3d(
 
 @functools.partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
 def _auto(x: Array, kernel: Array, strides: Triple) -> Array:
-    """A checkpoint, so that a gradient keeps x and kernel and not what each form needs of them."""
+    """Folded on CPUs, else native; a checkpoint, so that a gradient stores x and kernel only."""
     cpu, others = (functools.partial(form, strides=strides) for form in (_folded, _native))
     return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=others)
 
 
 def _native(x: Array, kernel: Array, strides: Triple) -> Array:
-    return _convolved(x, kernel, strides, "XYZ")
+    return _convolve(x, kernel, strides, "XYZ")
 
 
 def _folded(x: Array, kernel: Array, strides: Triple) -> Array:
@@ -140,11 +142,11 @@ def _folded(x: Array, kernel: Array, strides: Triple) -> Array:
     planes = [padded[:, i : i + (side - 1) * stride + 1 : stride] for i in range(taps)]
     together = jnp.concatenate(planes, axis=-1).reshape(batch * side, *x.shape[2:4], -1)
     weights = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
-    y = _convolved(together, weights, strides[1:], "YZ")
+    y = _convolve(together, weights, strides[1:], "YZ")
     return y.reshape(batch, side, *y.shape[1:])
 
 
-def _convolved(x: Array, kernel: Array, strides: tuple[int, ...], space: str) -> Array:
+def _convolve(x: Array, kernel: Array, strides: tuple[int, ...], space: str) -> Array:
     padding = [((side - 1) // 2,) * 2 for side in kernel.shape[:-2]]
     numbers = (f"N{space}C", f"{space}IO", f"N{space}C")
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers)
@@ -153,10 +155,10 @@ def _convolved(x: Array, kernel: Array, strides: tuple[int, ...], space: str) ->
 def conv_transpose3d(
     x: Float[Array, "batch x y z in"], kernel: Float[Array, "kx ky kz in out"]
 ) -> Float[Array, "batch new_x new_y new_z out"]:
-    """y[K n + k] = x[n] · kernel[k], 0 ≤ k < K: the transposed convolution whose stride K is its kernel's size.
+    """Transposed 3-D convolution of stride K, its kernel's size: y[K n + k] = x[n] · kernel[k], 0 ≤ k < K.
 
-    One matrix product and a rearrangement. PyTorch's ConvTranspose3d; `jax.lax.conv_transpose` and Flax turn the kernel
-    round, so theirs is this one of `kernel[::-1, ::-1, ::-1]`.
+    One matrix product and a rearrangement. PyTorch's ConvTranspose3d; `jax.lax.conv_transpose` and Flax flip the
+    kernel, so theirs is this one of `kernel[::-1, ::-1, ::-1]`.
     """
     sides = kernel.shape[:3]
     blocks = jnp.einsum("bxyzi,pqrio->bxpyqzro", x, kernel)

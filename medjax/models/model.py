@@ -1,4 +1,4 @@
-"""What a network is to the rest of medjax: two functions and, for some uses, three more.
+"""Model: a network as pure functions, init(key, *examples) → params and apply(params, *inputs) → outputs.
 
     model = from_flax(UNet(classes=4, …))        or Model(init, apply), or any object with these two methods
     params = model.init(key, image)
@@ -23,23 +23,23 @@ from medjax.errors import ConfigError, DataError, type_and_message
 
 @runtime_checkable
 class Network(Protocol):
-    """What trainers and predictors ask of a network: a `Model`, or any hashable object with these methods."""
+    """Protocol of a network for trainers and predictors: a `Model`, or any hashable object with these methods."""
 
     @property
     def init(self) -> Callable[..., PyTree]:
-        """init(key, *examples) → params."""
+        """Initial parameters: init(key, *examples) → params."""
         ...
 
     @property
     def apply(self) -> Callable[..., Any]:
-        """apply(params, *inputs, key=None) → outputs; a `key` turns dropout on."""
+        """Forward pass: apply(params, *inputs, key=None) → outputs; a `key` turns dropout on."""
         ...
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Model:
-    """A network as pure functions, which must be hashable: module-level functions, or `iterate.static_partial`s.
+    """Network as pure, hashable functions: module-level functions, or `iterate.static_partial`s.
 
     A segmentation network's output is logits `(batch, *space, class)`, or a tuple of them, finest first. `features`,
     `head` and `relevance` are for attribution and may be absent: see `require`.
@@ -49,27 +49,30 @@ class Model:
     apply: Callable[..., Any]  # (params, *inputs, key=None) → outputs
     features: Callable[..., Any] | None = None  # (params, x) → z
     head: Callable[..., Any] | None = None  # (params, z) → outputs
-    relevance: Callable[..., Any] | None = None  # (params, x, rules) → a map of relevance
+    relevance: Callable[..., Any] | None = None  # (params, x, rules) → relevance map
 
 
 def from_flax(module: nn.Module) -> Model:
-    """The Model of a linen module whose only variables are `params`; `key` is its `dropout` stream.
+    """Model of a Flax linen module whose only variables are `params`; `key` is its `dropout` stream.
 
-    `init` is compiled as one program, of which the network itself is no part: nothing but weights is computed. Those of
-    several axes are drawn slowly on CPUs by Flax's initializers: `layers.FanIn` draws the same numbers flat.
+    `init` is compiled as one program that computes nothing but weights. Flax's initializers draw those of several axes
+    slowly on CPUs: `layers.FanIn` draws the same numbers flat.
 
     Modules with methods `features(x)` and `head(z)` give a Model those too. Modules with equal fields give equal
     Models: use tuples for sequences.
     """
-    methods = {name: _Method(module, name) if callable(getattr(type(module), name, None)) else None for name in SPLIT}
+    methods = {
+        name: _Method(module, name) if callable(getattr(type(module), name, None)) else None
+        for name in OPTIONAL_METHODS
+    }
     return Model(_Init(module), _Method(module, "__call__"), **methods)
 
 
 def require(model: Any, name: str, use: str) -> Callable[..., Any]:
-    """The model's function `name`, for `use`.
+    """Optional function `name` of a model, needed for `use`.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the model has none.
     """
     function = getattr(model, name, None)
     if function is None:
@@ -80,7 +83,7 @@ def require(model: Any, name: str, use: str) -> Callable[..., Any]:
 def finest_logits(
     model: Network, params: PyTree, images: Float[Array, "batch *space channel"], key: PRNGKeyArray | None = None
 ) -> Any:
-    """A segmentation network's logits (batch, *space, class), of the finest level where it gives several.
+    """Logits (batch, *space, class) of a segmentation network, of the finest level under deep supervision.
 
     `key` turns dropout on. Under `jit` the other levels cost nothing.
     """
@@ -89,10 +92,10 @@ def finest_logits(
 
 
 def check_network(model: Network, shape: tuple[int, ...], classes: int) -> None:
-    """Pass a network that gives logits of these classes for images of `shape` (*space, channel); nothing is computed.
+    """Check that a network gives logits of these classes for images of `shape` (*space, channel); nothing is computed.
 
     Raises:
-        DataError: it does not take such images, or gives something else.
+        DataError: the network does not take such images, or gives something else.
     """
     one = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:
@@ -107,7 +110,7 @@ def check_network(model: Network, shape: tuple[int, ...], classes: int) -> None:
         raise DataError(f"the network gives {given} for an image of {shape}; expected {wanted}")
 
 
-SPLIT = ("features", "head")
+OPTIONAL_METHODS = ("features", "head")
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,18 @@ class _Method:
     name: str
 
     def __call__(self, params: PyTree, *inputs: Any, key: Array | None = None) -> Any:
-        rngs = {} if key is None else {"dropout": key}
-        return self.module.apply({"params": params}, *inputs, method=self.name, rngs=rngs)
+        return _applied(self.module, self.name, params, inputs, key)
 
 
 def _init(module: nn.Module, key: Array, *examples: Array) -> PyTree:
-    return _initialised(module, key, *examples)["params"]
+    return _initialized(module, key, *examples)["params"]
 
 
-_initialised = jax.jit(lambda module, key, *examples: module.init(key, *examples), static_argnums=0)
+def _apply(module: nn.Module, name: str, params: PyTree, inputs: tuple[Any, ...], key: Array | None) -> Any:
+    rngs = {} if key is None else {"dropout": key}
+    return module.apply({"params": params}, *inputs, method=name, rngs=rngs)
+
+
+# One program when called by hand, instead of one an operation; within another program it leaves no trace.
+_applied = jax.jit(_apply, static_argnums=(0, 1), inline=True)
+_initialized = jax.jit(lambda module, key, *examples: module.init(key, *examples), static_argnums=0)

@@ -1,4 +1,4 @@
-"""The networks that come with medjax by their names, and each made again from settings that a file holds.
+"""Built-in networks by name, and their reconstruction from the settings in a file.
 
 build("unet", {"classes": 4, "widths": [8, 16, 32]})      the Model unet(4, (8, 16, 32))
 settings_of("unet", {"classes": 4, "patch": 64})          {"classes": 4, "widths": (16, …), "deep": False, …}, to keep
@@ -25,7 +25,7 @@ NETWORKS: Mapping[str, Callable[..., Model]] = {
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Model:
-    """The network `name` with these settings, as JSON gives them: lists become tuples.
+    """Network `name` with these settings, as read from JSON: lists become tuples.
 
     Settings are the arguments of the network's function, without those that are functions themselves (norm, act, …).
 
@@ -40,7 +40,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
         kind = known[key].annotation
         values[key] = float(value) if kind is float and _is(value, int) else _hashable(value)
         if not _is(values[key], kind):
-            raise ConfigError(f"network {name}: {key} {value!r}; expected {_said(kind)}")
+            raise ConfigError(f"network {name}: {key} {value!r}; expected {_type_name(kind)}")
         if limit := _limit(key, values[key]):
             raise ConfigError(f"network {name}: {key} {value!r}; expected {limit}")
     missing = [key for key, one in known.items() if one.default is one.empty and key not in values]
@@ -50,7 +50,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
 
 
 def settings_of(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting of the network `name`: its value among `values`, which may hold others too, or its default.
+    """Settings of the network `name`: of each its value among `values`, which may hold others too, or its default.
 
     Raises:
         ConfigError: no such network.
@@ -71,7 +71,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    """Whether the value, lists as tuples, is of the annotated kind. True is no whole number here."""
+    """Whether the value, lists as tuples, is of the annotated type. True is not an integer here."""
     if get_origin(kind) is None:
         return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     kinds = _kinds(kind, len(value)) if isinstance(value, tuple) else None
@@ -79,28 +79,28 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _kinds(kind: Any, number: int) -> tuple[Any, ...]:
-    """Of each element: `tuple[int, int, int]` says how many there are, `Sequence[int]` and `tuple[int, ...]` do not."""
+    """Type of each element; `tuple[int, int, int]` fixes their number, `Sequence[int]` and `tuple[int, ...]` do not."""
     kinds = get_args(kind)
     return kinds if get_origin(kind) is tuple and kinds[-1] is not ... else kinds[:1] * number
 
 
-def _said(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     if get_origin(kind) is None:
         return kind.__name__
     kinds = _kinds(kind, 1)
-    return f"a list of {f'{len(kinds)} ' if len(kinds) > 1 else ''}{_said(kinds[0])}"
+    return f"a list of {f'{len(kinds)} ' if len(kinds) > 1 else ''}{_type_name(kinds[0])}"
 
 
 def _limit(key: str, value: Any) -> str | None:
-    """What is expected of this setting, if its value is not that."""
+    """Expected range of this setting, if its value is outside."""
     if key == "dropout":
         return None if 0 <= value < 1 else "0 or more, less than 1"
     if isinstance(value, tuple):
         if not value and key != "attention":
             return "one value or more"
         return next((limit for limit in (_limit(key, one) for one in value) if limit), None)
-    least = 0 if key == "attention" else 1  # levels are counted from 0
-    return f"{least} or more" if isinstance(value, int) and not isinstance(value, bool) and value < least else None
+    lowest = 0 if key == "attention" else 1  # levels are counted from 0
+    return f"{lowest} or more" if isinstance(value, int) and not isinstance(value, bool) and value < lowest else None
 
 
 def _expected(name: str, known: Iterable[str]) -> str:

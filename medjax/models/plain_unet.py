@@ -1,12 +1,12 @@
-"""nnU-Net's plain convolutional U-Net for volumes, with kernels and strides of each stage as a plan gives them.
+"""nnU-Net's plain convolutional U-Net for volumes, with kernels and strides of each stage as planned.
 
     model = plain_unet(3, (32, 64, 128), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
                                    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)))
     params = model.init(key, x)                  x (batch, x, y, z, channel), sides multiples of the strides' products
     logits, coarser, … = model.apply(params, x)      (batch, x, y, z, class), one for every level of the decoder
 
-Made with `deep=False`, apply gives the finest logits alone, from the same parameters: that one predicts. Norm and
-activation are functions that a caller can replace. No batch statistics: an example does not depend on the others.
+With `deep=False`, without deep supervision, apply gives the finest logits alone, from the same parameters. Norm and
+activation are arguments. No batch statistics: an example does not depend on the others.
 
 Source: Isensee et al., Nature Methods 18, 2021; PlainConvUNet of the authors' dynamic-network-architectures.
 """
@@ -29,20 +29,20 @@ from medjax.models.layers import (
     Triple,
     conv3d,
     conv_transpose3d,
-    drop_channels,
     instance_norm,
+    spatial_dropout,
 )
 from medjax.models.model import Model, from_flax
 
 NORM = instance_norm()
-HE = 2 / (1 + 0.01**2)  # for leaky ReLUs of slope 0.01
+HE = 2 / (1 + 0.01**2)  # He's variance scale for leaky ReLUs of slope 0.01
 CONVOLUTION = FanIn(HE, truncated=False)
-# PyTorch counts what a voxel of a transposed convolution gives, not what it gets, and so the authors' networks start.
+# The fan in of PyTorch's transposed convolutions is their fan out; the authors' networks are initialized so.
 TRANSPOSED = FanIn(HE, truncated=False, out_axis=-2)
 
 
 class Conv3D(nn.Module):
-    """A convolution, or with `transposed` one whose stride is its kernel, with a bias; `conv3d` says what `form` is."""
+    """3-D convolution with bias, or transposed one whose stride is its kernel's size; for `form` see `conv3d`."""
 
     width: int
     kernel: Triple
@@ -52,7 +52,7 @@ class Conv3D(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch x y z in"]) -> Float[Array, "batch new_x new_y new_z out"]:
-        """`width` channels."""
+        """Output of `width` channels."""
         initializer = TRANSPOSED if self.transposed else CONVOLUTION
         kernel = self.param("kernel", initializer, (*self.kernel, x.shape[-1], self.width))
         bias = self.param("bias", ZEROS, (self.width,))
@@ -61,20 +61,20 @@ class Conv3D(nn.Module):
 
 
 class PlainUNetFeatures(nn.Module):
-    """What the network knows of each location: features of every level of the decoder, finest first."""
+    """Encoder and decoder of a plain U-Net: decoder features of every level, finest first."""
 
-    widths: tuple[int, ...]
-    kernels: tuple[Triple, ...]
-    strides: tuple[Triple, ...]
+    widths: tuple[int, ...]  # channels of each stage, finest first
+    kernels: tuple[Triple, ...]  # kernel size of each stage
+    strides: tuple[Triple, ...]  # stride into each stage
     norm: Callable[[], nn.Module] = NORM
     act: Function = nn.leaky_relu
     form: str = "auto"
-    convolutions: int = 2
-    dropout: float = 0.0  # of whole channels, after each block
+    convolutions: int = 2  # number of convolutions in each stage
+    dropout: float = 0.0  # probability that a whole channel is dropped, after each block
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch x y z channel"]) -> list[Array]:
-        """Features of `widths[k]` channels for all stages k but the last, whose own are given if it is the only one.
+        """Decoder features of `widths[k]` channels for all stages k but the bottleneck, unless it is the only one.
 
         Raises:
             DataError: a side that is not a multiple of the product of the strides along it.
@@ -97,11 +97,11 @@ class PlainUNetFeatures(nn.Module):
             step = strides if number == 0 else (1, 1, 1)
             conv = Conv3D(self.widths[stage], self.kernels[stage], step, self.form, name=f"{name}_conv_{number}")
             x = self.act(self.norm().copy(name=f"{name}_norm_{number}")(conv(x)))
-        return drop_channels(self, x, self.dropout)
+        return spatial_dropout(self, x, self.dropout)
 
 
 class PlainUNet(nn.Module):
-    """Features and a head of 1×1×1 for each level: logits of all, finest first, or of the finest alone.
+    """Plain U-Net: features and a 1×1×1 head for each level; logits of all (deep supervision) or of the finest alone.
 
     Parameters of the `decoder` have its name, which `plain_unet` makes "features".
     """
@@ -112,12 +112,12 @@ class PlainUNet(nn.Module):
     preserve_adopted_names: ClassVar[bool] = True  # the decoder's own name, not its field's
 
     def features(self, x: Float[Array, "batch x y z channel"]) -> list[Array]:
-        """What the head is given: features of all levels, finest first."""
+        """Decoder features of all levels, finest first: the input of the head."""
         return self.decoder(x)
 
     @nn.compact
     def head(self, levels: list[Array]) -> Array | tuple[Array, ...]:
-        """Logits `(batch, x, y, z, class)`."""
+        """Logits `(batch, x, y, z, class)`, a tuple of all levels if `deep`."""
         logits = [
             Conv3D(self.classes, (1, 1, 1), name=f"head_{depth}")(level)
             for depth, level in enumerate(levels if self.deep else levels[:1])
@@ -125,7 +125,7 @@ class PlainUNet(nn.Module):
         return tuple(logits) if self.deep else logits[0]
 
     def __call__(self, x: Float[Array, "batch x y z channel"]) -> Array | tuple[Array, ...]:
-        """Logits `(batch, x, y, z, class)`."""
+        """Logits `(batch, x, y, z, class)`, a tuple of all levels if `deep`."""
         return self.head(self.features(x))
 
 
@@ -141,11 +141,20 @@ def plain_unet(
     convolutions: int = 2,
     dropout: float = 0.0,
 ) -> Model:
-    """The Model: init(key, x) → params; apply(params, x) → logits, a tuple if `deep`.
+    """nnU-Net's plain U-Net as a Model: init(key, x) → params; apply(params, x) → logits, a tuple if `deep`.
 
-    Stage k has `convolutions` convolutions of `widths[k]` channels and size `kernels[k]`, the first with `strides[k]`,
-    and on the way up as many again. Parameters are the same for both values of `deep` and start as nnU-Net's do.
-    `apply(params, x, key=key)` drops channels with probability `dropout` after each block.
+    Parameters are the same for both values of `deep`, initialized as nnU-Net's.
+
+    Args:
+        widths: channels of each stage, finest first.
+        kernels: kernel sizes of each stage's convolutions.
+        strides: strides of each stage's first convolution.
+        norm: factory of the normalisation layers.
+        act: activation.
+        deep: logits of all decoder levels (deep supervision).
+        form: form of the convolutions, see `conv3d`.
+        convolutions: number of convolutions in each stage of the encoder and of the decoder.
+        dropout: probability of spatial dropout after each block, with `apply(params, x, key=key)`.
 
     Raises:
         ConfigError: stages of unequal number, strides of the first stage, even kernels, an unknown form.
@@ -159,7 +168,7 @@ def plain_unet(
 
 
 def _triples(values: Sequence[Triple]) -> tuple[Triple, ...]:
-    """Hashable, whatever sequences they were."""
+    """Tuples, which are hashable, of any sequences."""
     return tuple((a, b, c) for a, b, c in values)
 
 

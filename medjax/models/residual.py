@@ -1,4 +1,4 @@
-"""A small residual CNN: x + what a few convolutions make of it. The regulariser of unrolled reconstructions."""
+"""Residual CNN, x + a few convolutions of x: the regulariser of unrolled reconstructions."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from medjax.models.model import Model, from_flax
 
 
 class ResidualCNN(nn.Module):
-    """`depth` convolutions of `width` channels with `act` between them; 0 change at the start of training."""
+    """Residual CNN: `depth` convolutions of `width` channels with `act` between; initialized to the identity."""
 
     width: int = 16
     depth: int = 4
@@ -27,5 +27,5 @@ class ResidualCNN(nn.Module):
 
 
 def residual_cnn(width: int = 16, depth: int = 4) -> Model:
-    """The Model of a `ResidualCNN`: init(key, x) → params; apply(params, x) → output."""
+    """Residual CNN as a Model: init(key, x) → params; apply(params, x) → output."""
     return from_flax(ResidualCNN(width, depth))

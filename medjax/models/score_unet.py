@@ -1,9 +1,9 @@
-"""A residual U-Net that knows the noise level: the network of score priors, and, at one level, of post-processing.
+"""Noise-conditional residual U-Net: the network of score priors and, at one noise level, of post-processing.
 
     y = unet(x, level, condition)     x (batch, *space, channel) → y of the same space
 
-Blocks: GroupNorm, activation, convolution, scaled and shifted by an embedding of the level; self-attention at the
-coarse levels. Any number of spatial axes; sides must be multiples of 2 ** (levels − 1).
+Blocks: GroupNorm, activation, convolution, scaled and shifted by an embedding of the noise level (FiLM); self-attention
+at the coarse levels. Any number of spatial axes; sides must be multiples of 2 ** (levels − 1).
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from medjax.models.model import Model, from_flax
 
 
 class ScoreUNet(nn.Module):
-    """The network. With `widths` (16, 32, 64) there are three levels, each half as wide as the one above.
+    """Noise-conditional U-Net; `widths` (16, 32, 64) are the channels of three levels of resolution, finest first.
 
-    A `condition`, an MR image say, is joined to the input channels; zeros say that there is none.
+    A `condition`, an MR image say, is concatenated to the input channels; zeros where there is none.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 96)
-    blocks: int = 1  # a level and direction
-    attention: tuple[int, ...] = (3,)  # levels that attend, 0 the finest
-    heads: int = 4
-    embedding: int = 64
-    channels: int = 1  # of the output
-    groups: int = 8  # of the normalisation
+    blocks: int = 1  # number of residual blocks in each level of encoder and decoder
+    attention: tuple[int, ...] = (3,)  # levels with self-attention, 0 the finest
+    heads: int = 4  # number of attention heads
+    embedding: int = 64  # features of the noise level's embedding
+    channels: int = 1  # number of output channels
+    groups: int = 8  # number of groups of the GroupNorm
     act: Function = nn.silu
 
     @nn.compact
@@ -40,9 +40,9 @@ class ScoreUNet(nn.Module):
         orientation: Float[Array, "batch 3"] | None = None,
         condition: Float[Array, "batch *space other"] | None = None,
     ) -> Float[Array, "batch *space out"]:
-        """The network's output. `level` is any smooth measure of noise, of order one.
+        """Network output for noisy images x; `level` is any smooth measure of noise, of order one.
 
-        With an `orientation`, which way a slice lies (one-hot), the network also knows where in the slice a voxel is.
+        With an `orientation`, that of the slice (one-hot), a positional encoding is added.
         """
         axes = x.ndim - 2
         embedding = fourier(level, self.embedding)
@@ -72,14 +72,14 @@ class ScoreUNet(nn.Module):
 
 
 class PositionalEncoding(nn.Module):
-    """What is to be expected at each location of a slice, by its distance from the middle in units of 48 voxels."""
+    """Positional encoding of the voxels of a slice, by their distance from its centre in units of 48 voxels."""
 
     width: int
     act: Function
 
     @nn.compact
     def __call__(self, orientation: Float[Array, "batch 3"], space: tuple[int, ...]) -> Float[Array, "batch *space c"]:
-        """Features `(batch, *space, width)`, 0 at the start of training."""
+        """Features `(batch, *space, width)`, initialized to 0."""
         grids = jnp.meshgrid(*((jnp.arange(side) - (side - 1) / 2) / 48 for side in space), indexing="ij")
         angles = jnp.pi / 2 * jnp.stack([k * grid for grid in grids for k in (1, 2, 4, 8)], axis=-1)
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
@@ -91,7 +91,7 @@ class PositionalEncoding(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """h + conv(act(norm(conv(act(norm h))) · (1 + scale) + shift)), scale and shift from the level's embedding."""
+    """Residual block h + conv(act(norm(conv(act(norm h))) · (1 + scale) + shift)), both from the embedding."""
 
     width: int
     groups: int
@@ -99,7 +99,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, h: Float[Array, "batch *space c"], embedding: Float[Array, "batch e"]) -> Float[Array, "..."]:
-        """The block's output, `width` channels."""
+        """Output of the block, `width` channels."""
         axes, kernel = h.ndim - 2, (3,) * (h.ndim - 2)
         r = Conv(self.width, kernel)(self.act(nn.GroupNorm(self.groups)(h)))
         moments = Dense(2 * self.width)(embedding).reshape(len(embedding), *(1,) * axes, 2 * self.width)
@@ -110,14 +110,14 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """h + self-attention over all locations of norm(h)."""
+    """Self-attention block, h + attention over all locations of norm(h)."""
 
     heads: int
     groups: int
 
     @nn.compact
     def __call__(self, h: Float[Array, "batch *space c"]) -> Float[Array, "batch *space c"]:
-        """The block's output."""
+        """Output of the block."""
         flat = nn.GroupNorm(self.groups)(h).reshape(len(h), -1, h.shape[-1])
         split = (len(h), flat.shape[1], 3, self.heads, h.shape[-1] // self.heads)
         q, k, v = jnp.moveaxis(Dense(3 * h.shape[-1])(flat).reshape(split), 2, 0)
@@ -126,12 +126,12 @@ class Attention(nn.Module):
 
 
 def fourier(level: Float[Array, " batch"], size: int) -> Float[Array, "batch {size}"]:
-    """cos and sin of the level at `size` / 2 frequencies from 1 to 30, evenly spaced in their logarithm."""
+    """Fourier features of the noise level: cos and sin at `size` / 2 log-spaced frequencies from 1 to 30."""
     frequencies = jnp.exp(jnp.linspace(0.0, jnp.log(30.0), size // 2))
     angles = level[:, None] * frequencies[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
 def score_unet(widths: Sequence[int], blocks: int = 1, attention: Sequence[int] = (3,), heads: int = 4) -> Model:
-    """The Model of a `ScoreUNet`: init(key, x, level, …) → params; apply(params, x, level, …) → output."""
+    """Noise-conditional U-Net as a Model: init(key, x, level, …) → params; apply(params, x, level, …) → output."""
     return from_flax(ScoreUNet(tuple(widths), blocks, tuple(attention), heads))

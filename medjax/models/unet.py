@@ -1,11 +1,11 @@
-"""A U-Net for segmentation in any number of spatial dimensions: features, then a head that names classes.
+"""U-Net for segmentation in any number of spatial dimensions: encoder, decoder, and a head of logits.
 
     model = unet(classes=4)
     params = model.init(key, x)                  x (batch, *space, channel), sides multiples of 2 ** (levels − 1)
     logits = model.apply(params, x)              (batch, *space, class)
 
-Norm, activation, pooling and up-sampling are functions that a caller can replace. No batch statistics: the output for
-an image depends on that image alone, so gradients of a summed loss with respect to the input are those of each example.
+Norm, activation, pooling and up-sampling are arguments. No batch statistics: the output for an image depends on that
+image alone, so gradients of a summed loss with respect to the input are those of each example.
 
 Source: Ronneberger et al., MICCAI 2015; instance-wise normalisation and deep supervision as in nnU-Net, Isensee et al.,
 Nature Methods 18, 2021.
@@ -18,25 +18,25 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax.models.layers import Conv, Function, drop_channels, group_norm, pool, upsample
+from medjax.models.layers import Conv, Function, group_norm, pool, spatial_dropout, upsample
 from medjax.models.model import Model, from_flax
 
 NORM = group_norm()
 
 
 class UNetFeatures(nn.Module):
-    """What a U-Net knows of each location: decoder features of every level, finest first."""
+    """Encoder and decoder of a U-Net: decoder features of every level, finest first."""
 
-    widths: tuple[int, ...] = (16, 32, 64, 96)
-    norm: Callable[[], nn.Module] = NORM
-    act: Function = nn.leaky_relu
-    pool: Function = pool
-    up: Function = upsample
-    dropout: float = 0.0  # of whole channels, after each block
+    widths: tuple[int, ...] = (16, 32, 64, 96)  # channels of each level, finest first
+    norm: Callable[[], nn.Module] = NORM  # factory of normalization layers
+    act: Function = nn.leaky_relu  # activation
+    pool: Function = pool  # down-sampling by 2
+    up: Function = upsample  # up-sampling by 2
+    dropout: float = 0.0  # probability that a whole channel is dropped, after each block
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch *space channel"]) -> list[Array]:
-        """Features of `widths[k]` channels at 1 / 2^k of the resolution, k = 0, 1, …"""
+        """Decoder features of `widths[k]` channels at 1 / 2^k of the resolution, k = 0, 1, …"""
         skips: list[Array] = []
         for depth, width in enumerate(self.widths):
             x = self._block(x if depth == 0 else self.pool(x), width, f"down_{depth}")
@@ -52,11 +52,11 @@ class UNetFeatures(nn.Module):
         for number in range(2):
             x = Conv(width, (3,) * (x.ndim - 2), use_bias=False, name=f"{name}_conv_{number}")(x)
             x = self.act(self.norm().copy(name=f"{name}_norm_{number}")(x))
-        return drop_channels(self, x, self.dropout)
+        return spatial_dropout(self, x, self.dropout)
 
 
 class UNet(nn.Module):
-    """Features and a head: logits of the finest level, or with `deep` of all levels but the coarsest, finest first.
+    """U-Net: features and a head; logits of the finest level, or with `deep` of all but the coarsest, finest first.
 
     Parameters of the `decoder` have its name, which `unet` makes "features".
     """
@@ -67,7 +67,7 @@ class UNet(nn.Module):
     preserve_adopted_names: ClassVar[bool] = True  # the decoder's own name, not its field's
 
     def features(self, x: Float[Array, "batch *space channel"]) -> list[Array]:
-        """What the head is given: features of all levels, finest first."""
+        """Decoder features of all levels, finest first: the input of the head."""
         return self.decoder(x)
 
     @nn.compact
@@ -81,7 +81,7 @@ class UNet(nn.Module):
         return tuple(logits) if self.deep else logits[0]
 
     def __call__(self, x: Float[Array, "batch *space channel"]) -> Array | tuple[Array, ...]:
-        """Logits `(batch, *space, class)`."""
+        """Logits `(batch, *space, class)`, a tuple of levels if `deep`."""
         return self.head(self.features(x))
 
 
@@ -95,9 +95,16 @@ def unet(
     deep: bool = False,
     dropout: float = 0.0,
 ) -> Model:
-    """The Model: init(key, x) → params; apply(params, x) → logits, of several levels if `deep`.
+    """U-Net as a Model: init(key, x) → params; apply(params, x) → logits, of several levels if `deep`.
 
-    `features(params, x)` is a list of all levels, which `head` takes. `apply(params, x, key=key)` drops channels with
-    probability `dropout` after each block.
+    Its `features(params, x)` is a list of all levels, the input of `head`.
+
+    Args:
+        widths: channels of each level, finest first.
+        norm: factory of the normalisation layers.
+        act: activation.
+        pool, up: pooling and up-sampling by two.
+        deep: logits of several levels (deep supervision).
+        dropout: probability of spatial dropout after each block, with `apply(params, x, key=key)`.
     """
     return from_flax(UNet(classes, UNetFeatures(tuple(widths), norm, act, pool, up, dropout, name="features"), deep))

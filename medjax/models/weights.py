@@ -1,10 +1,10 @@
-"""A trained model's weights as one small file: an npz with a JSON header, read without pickle.
+"""Weights of a trained model as one file: an npz with a JSON header, read without pickle.
 
     save_weights(path, params, {"widths": (16, 32)}, np.float16)
     params, header = load_weights(path, like=jax.eval_shape(model.init, key, *examples))
 
-An array's name is its way through nested dicts, such as `head/kernel`; the header is the entry `settings`. So no name
-in these dicts may hold a `/`, and no array of the outermost may have one of the names `TAKEN`.
+An array's name is its path through nested dicts, such as `head/kernel`; the header is the entry `settings`. So no name
+in these dicts may hold a `/`, and no array of the outermost may have one of the `RESERVED_NAMES`.
 """
 
 import io
@@ -22,16 +22,16 @@ from medjax.atomic import replacing
 from medjax.errors import DataError
 
 HEADER = "settings"
-TAKEN = (HEADER, "file", "allow_pickle")  # the last two are arguments of NumPy's `savez`
+RESERVED_NAMES = (HEADER, "file", "allow_pickle")  # the last two are arguments of NumPy's `savez`
 
 
 def save_weights(path: Path, params: PyTree, header: dict[str, Any], dtype: Any = None) -> None:
-    """Write nested dicts of arrays, and a header of what JSON can hold (tuples become lists).
+    """Save weights, nested dicts of arrays, and a header of JSON values (tuples become lists).
 
     With a `dtype`, float16 say (a rounding of 5e-4), floating-point arrays are stored as that.
 
     Raises:
-        DataError: a value is not finite, as it is or as that dtype, or a name cannot be kept; nothing is written.
+        DataError: a value is not finite, as it is or as that dtype, or a name cannot be used; nothing is written.
         OSError: it cannot be written.
     """
     _check_names(path, params)
@@ -52,12 +52,12 @@ def save_weights(path: Path, params: PyTree, header: dict[str, Any], dtype: Any 
 
 
 def load_weights(path: Path, like: PyTree = None) -> tuple[PyTree, dict[str, Any]]:
-    """(params, header): nested dicts of arrays, of float32 where they were stored as less, or a tree like `like`.
+    """Weights and header: nested dicts of arrays, of float32 where they were stored as less, or a tree like `like`.
 
     `like` is what `jax.eval_shape` gives of a model's init: names and shapes must be those, and types become those.
 
     Raises:
-        DataError: the file is no such file, or holds other arrays than `like`, or values that are not finite.
+        DataError: not such a file, or one of other arrays than `like`, or of values that are not finite.
         FileNotFoundError: there is none.
     """
     header, arrays = _read(path)
@@ -68,7 +68,7 @@ def load_weights(path: Path, like: PyTree = None) -> tuple[PyTree, dict[str, Any
 
 
 def fit_weights(path: Path, params: PyTree, like: PyTree) -> PyTree:
-    """What `load_weights(path)` gave, as a tree like `like`, for a reader that knows `like` by the header only.
+    """Weights of `load_weights(path)` as a tree like `like`, for a reader that knows `like` by the header only.
 
     Raises:
         DataError: names or shapes are others.
@@ -88,12 +88,12 @@ def _check_names(path: Path, params: PyTree) -> None:
         [jax.tree_util.keystr((key,), simple=True) for key in way]
         for way, _ in jax.tree_util.tree_leaves_with_path(params)
     ]
-    bad = next((part for way in names for part in way if "/" in part), None)
-    if bad is not None:
-        raise DataError(f"{path}: weights {bad!r}; expected names without '/'; nothing is written")
+    slashed = next((part for way in names for part in way if "/" in part), None)
+    if slashed is not None:
+        raise DataError(f"{path}: weights {slashed!r}; expected names without '/'; nothing is written")
     joined = ["/".join(way) for way in names]
-    if odd := next((name for name in joined if name in TAKEN or joined.count(name) > 1), None):
-        why = "is a name that the file needs itself" if odd in TAKEN else "is there twice"
+    if odd := next((name for name in joined if name in RESERVED_NAMES or joined.count(name) > 1), None):
+        why = "is a name that the file needs itself" if odd in RESERVED_NAMES else "is there twice"
         raise DataError(f"{path}: weights {odd!r}: that {why}; nothing is written")
 
 
@@ -133,5 +133,5 @@ def _nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         branch = tree
         for parent in parents:
             branch = branch.setdefault(parent, {})
-        branch[last] = jnp.asarray(array)
+        branch[last] = jax.device_put(array)
     return tree

@@ -1,4 +1,4 @@
-"""What the scanner measured: counts y ~ Poisson(q), q = m · P G x + b, and the Poisson likelihood of an image.
+"""PET acquisition: counts y ~ Poisson(q), q = m · P G x + b, and the Poisson likelihood of an image.
 
     m  multiplicative factors (attenuation × normalisation × gaps × scale), one a bin
     P  projector, in mm;  G  image-space point spread function;  b  additive background (randoms + scatter), in counts
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from medjax.errors import DataError
+from medjax.one_program import one_program
 from medjax.pet import projector
 from medjax.pet.psf import Psf, blur
 from medjax.pet.system import System, subsets
@@ -23,40 +24,45 @@ from medjax.pet.system import System, subsets
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Acquisition:
-    """Counts and the model that explains them. Arrays are data (traced, vmapped, sharded); functions are static.
+    """Measured counts and their model q = m · P G x + b.
 
-    It is a `medjax.likelihood.Likelihood` (`expected`, `deviance`, `gradient`) with an `update`, a preconditioner and a
-    proximal step of its own.
+    Arrays are data (traced, vmapped, sharded); functions are static. It is a `medjax.likelihood.Likelihood`
+    (`expected`, `deviance`, `gradient`) with an `update`, a preconditioner and a proximal step of its own.
     """
 
     counts: Float[Array, "*stack view bin plane"]
     multiplicative: Float[Array, "*stack view bin plane"]
     additive: Float[Array, "*stack view bin plane"]
     sensitivity: Float[Array, "*stack x y plane"]  # Gᵀ Pᵀ m
-    system: PyTree  # whatever project and backproject need to know
+    system: PyTree  # system model, argument of project and backproject
     psf: Psf | None = None
     project: Callable = field(default=projector.project, metadata={"static": True})
     backproject: Callable = field(default=projector.backproject, metadata={"static": True})
 
+    @one_program
     def forward(self, image: Float[Array, "x y plane"]) -> Float[Array, "view bin plane"]:
-        """m · P G x: the expected trues."""
+        """Forward projection m · P G x: the expected trues."""
         return self.multiplicative * self.project(self.system, blur(self.psf, image))
 
+    @one_program
     def adjoint(self, sinogram: Float[Array, "view bin plane"]) -> Float[Array, "x y plane"]:
-        """Gᵀ Pᵀ (m · y): the transpose of `forward`."""
+        """Back-projection Gᵀ Pᵀ (m · y): the transpose of `forward`."""
         return blur(self.psf, self.backproject(self.system, self.multiplicative * sinogram))
 
+    @one_program
     def expected(self, image: Float[Array, "x y plane"]) -> Float[Array, "view bin plane"]:
-        """q = m · P G x + b."""
+        """Expected counts q = m · P G x + b."""
         return self.forward(image) + self.additive
 
+    @one_program
     def log_likelihood(self, expected: Float[Array, "view bin plane"]) -> Scalar:
-        """Σ y log q − q, without the constant Σ log y!. Its gradient is finite where a bin expects and has none."""
+        """Poisson log-likelihood Σ y log q − q, without the constant Σ log y!; its gradient is finite at y = q = 0."""
         y = self.counts
         return jnp.sum(y * jnp.log(jnp.where(y > 0, expected, 1)) - expected)
 
+    @one_program
     def deviance(self, expected: Float[Array, "view bin plane"]) -> Scalar:
-        """Σ q − y − y log(q / y): the log-likelihood's distance from its maximum, ≥ 0.
+        """Poisson deviance Σ q − y − y log(q / y): the log-likelihood's distance from its maximum, ≥ 0.
 
         In float32 it keeps the digits that the log-likelihood loses, whose large terms cancel.
         """
@@ -64,22 +70,26 @@ class Acquisition:
         excess = expected - y
         return jnp.sum(excess - y * jnp.log1p(excess / jnp.where(y > 0, y, 1)))
 
+    @one_program
     def gradient(self, image: Float[Array, "x y plane"]) -> Float[Array, "x y plane"]:
-        """∂ log-likelihood / ∂ x = Aᵀ(y / q) − Aᵀ1."""
+        """Gradient of the log-likelihood, Aᵀ(y / q) − Aᵀ1."""
         return self.adjoint(divide(self.counts, self.expected(image))) - self.sensitivity
 
+    @one_program
     def precondition(
         self, image: Float[Array, "x y plane"], direction: Float[Array, "x y plane"]
     ) -> Float[Array, "x y plane"]:
-        """x / Aᵀ1 · direction: with the gradient as direction, the EM step."""
+        """EM preconditioner x / Aᵀ1 · direction: with the gradient as direction, the EM step."""
         return divide(image, self.sensitivity) * direction
 
+    @one_program
     def update(
         self, image: Float[Array, "x y plane"], expected: Float[Array, "view bin plane"] | None = None
     ) -> Float[Array, "x y plane"]:
-        """One EM step from `image`: see `em_image`. Its expected counts, if known, save a projection."""
-        return em_image(self, image, self.expected(image) if expected is None else expected)
+        """One EM update of `image`: see `em_update`. Its expected counts, if known, save a projection."""
+        return em_update(self, image, self.expected(image) if expected is None else expected)
 
+    @one_program
     def proximal(
         self,
         image: Float[Array, "x y plane"],
@@ -87,12 +97,13 @@ class Acquisition:
         weight: Float[Array, "..."] | float,
         expected: Float[Array, "view bin plane"] | None = None,
     ) -> Float[Array, "x y plane"]:
-        """One monotone step on log-likelihood − ½ Σ weight (x − anchor)²: see `de_pierro`."""
-        return de_pierro(self.update(image, expected), self.sensitivity, anchor, weight)
+        """Proximal update: one monotone step on log-likelihood − ½ Σ weight (x − anchor)²: see `de_pierro_update`."""
+        return de_pierro_update(self.update(image, expected), self.sensitivity, anchor, weight)
 
 
+@one_program
 def expected_deviance(expected: Float[Array, "..."]) -> Scalar:
-    """The deviance that counts drawn from `expected` have of it, on average: what the true image comes to.
+    """Expected Poisson deviance of counts from their own mean: that of the true image.
 
     Σ E[q − y − y log(q / y)], y ~ Poisson(q): by its sum for q < 25, by ½ + 1 / (12 q) above, about ½ a bin.
     """
@@ -109,10 +120,11 @@ def expected_deviance(expected: Float[Array, "..."]) -> Scalar:
     return jnp.sum(jnp.where(flat < 25, exact, 0.5 + 1 / (12 * jnp.maximum(flat, 25))))
 
 
-def em_image(
+@one_program
+def em_update(
     acquisition: Acquisition, image: Float[Array, "x y plane"], expected: Float[Array, "view bin plane"]
 ) -> Float[Array, "x y plane"]:
-    """The EM update x / Aᵀ1 · Aᵀ(y / q), given q of that image. Voxels that no line sees become zero.
+    """EM update x / Aᵀ1 · Aᵀ(y / q), given q of that image. Voxels that no line of response crosses become zero.
 
     Source: Shepp & Vardi, IEEE Transactions on Medical Imaging 1(2), 1982.
     """
@@ -120,13 +132,14 @@ def em_image(
     return divide(image, acquisition.sensitivity) * update
 
 
-def de_pierro(
+@one_program
+def de_pierro_update(
     em: Float[Array, "*space"],
     sensitivity: Float[Array, "*space"],
     anchor: Float[Array, "*space"],
     weight: Float[Array, "..."] | float,
 ) -> Float[Array, "*space"]:
-    """argmax over z ≥ 0 of s (em · log z − z) − ½ weight (z − anchor)², the EM surrogate with a quadratic penalty.
+    """De Pierro's MAP-EM update: argmax over z ≥ 0 of s (em · log z − z) − ½ weight (z − anchor)².
 
     With B = s − weight · anchor and R = √(B² + 4 weight s em): z = 2 s em / (B + R) where B > 0, else (R − B) / (2
     weight); the textbook form (R − B) / (2 weight) cancels in float32 where B > 0. A weight of 0 gives `em`; a
@@ -150,25 +163,32 @@ def acquire(
     additive: Float[Array, "..."] | float = 0.0,
     psf: Psf | None = None,
 ) -> Acquisition:
-    """An acquisition with its sensitivity worked out (one back-projection); factors are broadcast to the counts.
+    """Acquisition of counts with its sensitivity image (one back-projection); factors are broadcast to the counts.
+
+    Args:
+        system: system model of the projector.
+        counts: prompts.
+        multiplicative: factors, attenuation × normalisation × gaps × scale.
+        additive: expected randoms + scatter, in counts.
+        psf: image-space point spread function; None: none.
 
     Raises:
         DataError: shapes do not fit the system, or a value is negative or not finite.
     """
     image = (*system.shape, counts.shape[-1])
-    if counts.shape[:2] != system.place.shape:
-        raise DataError(f"counts: shape {counts.shape}; the system has (view, bin) = {system.place.shape}")
+    if counts.shape[:2] != system.row_index.shape:
+        raise DataError(f"counts: shape {counts.shape}; the system has (view, bin) = {system.row_index.shape}")
     if psf is not None and (voxels := tuple(axis.shape[0] for axis in (psf.x, psf.y, psf.z))) != image:
-        raise DataError(f"psf: made for {voxels} voxels; the image has {image}")
-    factors = _fitted("multiplicative", multiplicative, counts)
-    background = _fitted("additive", additive, counts)
+        raise DataError(f"psf: of {voxels} voxels; the image has {image}")
+    factors = _broadcast("multiplicative", multiplicative, counts)
+    background = _broadcast("additive", additive, counts)
     for name, values in (("counts", counts), ("multiplicative", factors), ("additive", background)):
         check_counts(name, values)
     empty = Acquisition(counts, factors, background, jnp.zeros(image, counts.dtype), system, psf)
-    return replace(empty, sensitivity=jax.jit(Acquisition.adjoint)(empty, jnp.ones_like(counts)))
+    return replace(empty, sensitivity=empty.adjoint(jnp.ones_like(counts)))
 
 
-def _fitted(name: str, values: Array | float, counts: Array) -> Array:
+def _broadcast(name: str, values: Array | float, counts: Array) -> Array:
     array = jnp.asarray(values, counts.dtype)
     try:
         return jnp.broadcast_to(array, counts.shape)
@@ -177,23 +197,30 @@ def _fitted(name: str, values: Array | float, counts: Array) -> Array:
 
 
 def check_counts(name: str, values: Float[Array, "..."]) -> None:
-    """Pass only what counts, factors and backgrounds can be.
+    """Check that counts, factors or background are finite and non-negative.
 
     Raises:
         DataError: a value is negative or not finite.
     """
-    bad = int(jnp.sum(~(jnp.isfinite(values) & (values >= 0))))
-    if bad:
-        raise DataError(f"{name}: {bad} of {values.size} values are negative or not finite; expected finite values ≥ 0")
+    invalid = int(_number_invalid(values))
+    if invalid:
+        raise DataError(
+            f"{name}: {invalid} of {values.size} values are negative or not finite; expected finite values ≥ 0"
+        )
+
+
+@one_program
+def _number_invalid(values: Array) -> Array:
+    return jnp.sum(~(jnp.isfinite(values) & (values >= 0)))
 
 
 def ordered_subsets(acquisition: Acquisition, number: int) -> Acquisition:
-    """`number` interleaved subsets of the views along a new leading axis, each with its own sensitivity.
+    """Ordered subsets: `number` interleaved subsets of the views along a leading axis, each with its sensitivity.
 
-    Subset k is `jax.tree.map(lambda a: a[k], stacked)`.
+    Subset k is `select_subset(stacked, k)`.
 
     Raises:
-        ConfigError: the views cannot be dealt out evenly.
+        ConfigError: the number of subsets does not divide the views.
     """
     system, views = subsets(acquisition.system, number)
     psf = jax.tree.map(lambda a: jnp.broadcast_to(a, (number, *a.shape)), acquisition.psf)
@@ -208,42 +235,52 @@ def ordered_subsets(acquisition: Acquisition, number: int) -> Acquisition:
         system=system,
         psf=psf,
     )
-    sensitivity = jax.lax.map(lambda one: one.adjoint(jnp.ones_like(one.counts)), stacked)
-    return replace(stacked, sensitivity=sensitivity)
+    return replace(stacked, sensitivity=_sensitivities(stacked))
 
 
-def select(stacked: Acquisition, subset: Int[Array, ""] | int) -> Acquisition:
+@one_program
+def _sensitivities(stacked: Acquisition) -> Float[Array, "subset x y plane"]:
+    return jax.lax.map(lambda one: one.adjoint(jnp.ones_like(one.counts)), stacked)
+
+
+@one_program
+def select_subset(stacked: Acquisition, subset: Int[Array, ""] | int) -> Acquisition:
     """One subset of `ordered_subsets`.
 
     Raises:
-        DataError: the acquisition is whole.
+        DataError: the acquisition has no subsets.
     """
     require_subsets(stacked)
     return jax.tree.map(lambda a: a[subset], stacked)
 
 
 def require_subsets(stacked: Acquisition) -> None:
-    """Pass the result of `ordered_subsets`.
+    """Check that an acquisition is the result of `ordered_subsets`.
 
     Raises:
-        DataError: the acquisition is whole.
+        DataError: the acquisition has no subsets.
     """
     if stacked.counts.ndim != 4:
-        raise DataError("acquisition: it is whole; expected the result of ordered_subsets (1 subset for MLEM)")
+        raise DataError("acquisition: without subsets; expected the result of ordered_subsets (1 subset for MLEM)")
 
 
 def attenuation_factors(system: System, mu: Float[Array, "x y plane"]) -> Float[Array, "view bin plane"]:
-    """exp(−∫ μ): the share of photon pairs that leave the body unattenuated. `mu` is in mm⁻¹.
+    """Attenuation factors exp(−∫ μ): fraction of photon pairs that leave the body unattenuated; `mu` in mm⁻¹.
 
     Raises:
         DataError: μ is negative, or above 0.03 mm⁻¹ and so probably in cm⁻¹.
     """
     check_mu(np.asarray(mu))
-    return jnp.exp(-jax.jit(projector.project)(system, mu))
+    return _attenuation(system, mu)
+
+
+@one_program
+def _attenuation(system: System, mu: Array) -> Array:
+    return jnp.exp(-projector.project(system, mu))
 
 
 def check_mu(mu: Float[np.ndarray, "..."]) -> None:
-    """Pass only a μ-map in mm⁻¹.
+    """Check that a μ-map is in mm⁻¹.
 
     Raises:
         DataError: it is negative or not finite, or above 0.03 mm⁻¹.
@@ -257,6 +294,6 @@ def check_mu(mu: Float[np.ndarray, "..."]) -> None:
 
 
 def divide(numerator: Float[Array, "*shape"], denominator: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """numerator / denominator, and 0 where the denominator is not positive (safe to differentiate)."""
+    """Safe division: numerator / denominator, and 0 where the denominator is not positive (safe to differentiate)."""
     positive = denominator > 0
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)

@@ -1,4 +1,4 @@
-"""BSREM: preconditioned subset gradient ascent with a shrinking step.
+"""BSREM: preconditioned subset gradient ascent with a decreasing step size.
 
     x ← max(x + α_e (x + δ) / s · (n ∇L_k(x) − weight ∇R(x)), 0),   α_e = 1 / (1 + relaxation · epoch)
 
@@ -14,20 +14,20 @@ from jaxtyping import Array, Float, Int, Scalar
 from medjax.iterate import Algorithm
 from medjax.penalty import Penalty, require
 from medjax.pet import em
-from medjax.pet.acquisition import Acquisition, divide, require_subsets, select
+from medjax.pet.acquisition import Acquisition, divide, require_subsets, select_subset
 
 
 class State(NamedTuple):
-    """What the next step needs."""
+    """State of BSREM: image and number of updates."""
 
     image: Float[Array, "x y plane"]
     step: Int[Array, ""]
 
 
 class Info(NamedTuple):
-    """What a reader wants to see."""
+    """Deviance and relative change of a BSREM update."""
 
-    deviance: Scalar  # of the image that entered the step, on the step's subset
+    deviance: Scalar  # deviance of the image that entered the step, on the step's subset
     change: Scalar  # ‖new − old‖ / ‖old‖
 
 
@@ -38,13 +38,21 @@ def bsrem(
     relaxation: float | Scalar = 0.1,
     floor: float | Scalar = 1e-6,
 ) -> Algorithm:
-    """BSREM: `init(image=None) → State`, `step(State) → State, Info`, one subset a step.
+    """Block-sequential regularised EM (BSREM), one subset a step.
 
-    Start from one or two OSEM iterations, or from a uniform image. `floor` · mean(x) is δ: it lets a voxel leave zero.
+    `init(image=None) → State`, `step(State) → State, Info`.
+    Start from one or two OSEM iterations, or from a uniform image.
+
+    Args:
+        stacked: ordered subsets of the data, from `ordered_subsets`.
+        penalty: penalty with a gradient.
+        weight: weight of the penalty.
+        relaxation: relaxation of the step size, α = 1 / (1 + relaxation · epoch).
+        floor: δ / mean(x), by which a voxel can leave zero.
 
     Raises:
         ConfigError: the penalty has no gradient.
-        DataError: the acquisition is whole: expected the result of `ordered_subsets`.
+        DataError: the acquisition has no subsets: expected the result of `ordered_subsets`.
 
     Source: De Pierro & Yamagishi, IEEE Transactions on Medical Imaging 20(4), 2001; Ahn & Fessler, 22(5), 2003.
     """
@@ -66,7 +74,7 @@ def _step(
     state: State,
 ) -> tuple[State, Info]:
     number = stacked.counts.shape[0]
-    part = select(stacked, em.subset_order(number)[state.step % number])
+    part = select_subset(stacked, em.subset_order(number)[state.step % number])
     image = state.image
     expected = part.expected(image)
     ascent = part.adjoint(divide(part.counts, expected)) - part.sensitivity

@@ -21,24 +21,24 @@ from medjax import iterate
 from medjax.errors import DataError
 from medjax.iterate import Algorithm
 from medjax.penalty import Penalty, require
-from medjax.pet.acquisition import Acquisition, de_pierro, divide, em_image, require_subsets, select
+from medjax.pet.acquisition import Acquisition, de_pierro_update, divide, em_update, require_subsets, select_subset
 
 
 class State(NamedTuple):
-    """What the next step needs."""
+    """State of EM: image and number of updates."""
 
     image: Float[Array, "x y plane"]
     step: Int[Array, ""]  # updates made so far; the next one uses subset `order[step mod n]`
 
 
 class Info(NamedTuple):
-    """What a reader wants to see."""
+    """Deviance of an EM update."""
 
-    deviance: Scalar  # of the image that entered the step, on the step's subset; costs no extra projection
+    deviance: Scalar  # deviance of the image that entered the step, on the step's subset; costs no extra projection
 
 
 def mlem(acquisition: Acquisition) -> Algorithm:
-    """MLEM of the whole data: the Poisson likelihood never falls.
+    """Maximum-likelihood EM (MLEM) of all data: the Poisson likelihood never falls.
 
     Raises:
         DataError: the acquisition is in subsets.
@@ -47,15 +47,15 @@ def mlem(acquisition: Acquisition) -> Algorithm:
     """
     stacked = acquisition if acquisition.counts.ndim == 4 else jax.tree.map(lambda a: a[None], acquisition)
     if len(stacked.counts) > 1:
-        raise DataError(f"MLEM: {len(stacked.counts)} subsets; expected the whole acquisition, or `osem`")
+        raise DataError(f"MLEM: {len(stacked.counts)} subsets; expected an acquisition without subsets, or `osem`")
     return osem(stacked)
 
 
 def osem(stacked: Acquisition) -> Algorithm:
-    """Ordered-subset EM: `init() → State`, `step(State) → State, Info`, one subset a step.
+    """Ordered-subset EM (OSEM): `init() → State`, `step(State) → State, Info`, one subset a step.
 
     Raises:
-        DataError: the acquisition is whole: expected the result of `ordered_subsets`.
+        DataError: the acquisition has no subsets: expected the result of `ordered_subsets`.
 
     Source: Hudson & Larkin, IEEE Transactions on Medical Imaging 13(4), 1994.
     """
@@ -64,13 +64,13 @@ def osem(stacked: Acquisition) -> Algorithm:
 
 
 def map_em(stacked: Acquisition, penalty: Penalty, weight: float | Scalar) -> Algorithm:
-    """MAP-EM: ascends log-likelihood − weight · R(x) by De Pierro's surrogate, which a penalty may change every step.
+    """Maximum-a-posteriori EM (MAP-EM) by De Pierro's surrogate: maximises log-likelihood − weight · R(x).
 
     With one subset the objective never falls and x stays non-negative.
 
     Raises:
         ConfigError: the penalty has no surrogate.
-        DataError: the acquisition is whole.
+        DataError: the acquisition has no subsets.
 
     Source: De Pierro, IEEE Transactions on Medical Imaging 14(1), 1995.
     """
@@ -80,9 +80,9 @@ def map_em(stacked: Acquisition, penalty: Penalty, weight: float | Scalar) -> Al
 
 
 def init(acquisition: Acquisition) -> State:
-    """A uniform image where the scanner sees it, 0 elsewhere, with Σ sensitivity · x = max(Σ y − Σ b, 1).
+    """Uniform first image where the sensitivity is above 0, 0 elsewhere, with Σ sensitivity · x = max(Σ y − Σ b, 1).
 
-    Takes an acquisition whole or stacked.
+    Takes an acquisition with or without subsets.
     """
     sensitivity = acquisition.sensitivity if acquisition.sensitivity.ndim == 3 else acquisition.sensitivity.sum(axis=0)
     trues = jnp.maximum(acquisition.counts.sum() - acquisition.additive.sum(), 1.0)
@@ -91,33 +91,33 @@ def init(acquisition: Acquisition) -> State:
 
 
 def updates(stacked: Acquisition, iterations: int) -> int:
-    """Steps that `iterations` through all subsets take."""
+    """Number of updates in `iterations`, each of all subsets."""
     return iterations * stacked.counts.shape[0]
 
 
 def subset_order(number: int) -> Int[Array, " subset"]:
-    """An order in which neighbours lie far apart: multiples of the coprime stride nearest to number / golden ratio."""
+    """Order of subsets, far-apart views first: multiples of the coprime stride nearest to number / golden ratio."""
     stride = min((k for k in range(1, number + 1) if gcd(k, number) == 1), key=lambda k: abs(k - number * 0.618))
-    return jnp.asarray(np.arange(number) * stride % number, jnp.int32)
+    return jax.device_put((np.arange(number) * stride % number).astype(np.int32))
 
 
-def penalty_weight(stacked: Acquisition, beta: float | Scalar, state: State | None = None, steps: int = 8) -> Scalar:
-    """β / x̄²: makes the penalty ½ β Σ w ((xⱼ − xₖ) / x̄)², in which β says that neighbours differ by x̄ / √β.
+def penalty_weight(stacked: Acquisition, beta: float | Scalar, state: State | None = None, updates: int = 8) -> Scalar:
+    """Penalty weight β / x̄²: of the penalty ½ β Σ w ((xⱼ − xₖ) / x̄)², where neighbours differ by about x̄ / √β.
 
-    x̄ = Σ x² / Σ x is the mean that activity sees, air left out, after a few `steps` without penalty, when an image
-    shows its level but little noise. So β needs no tuning to units. An image that stays 0 gives weight 0.
+    x̄ = Σ x² / Σ x is the activity-weighted mean, without air, after `updates` of OSEM, when an image shows its level
+    but little noise. So β needs no tuning to units. An image that stays 0 gives weight 0.
     """
-    image = iterate.scan(osem(stacked), init(stacked) if state is None else state, steps)[0].image
+    image = iterate.scan(osem(stacked), init(stacked) if state is None else state, updates)[0].image
     return beta * divide(jnp.sum(image), jnp.sum(image**2)) ** 2
 
 
 def _step(stacked: Acquisition, penalty: Penalty | None, weight: float | Scalar, state: State) -> tuple[State, Info]:
     """x ← argmax of the EM surrogate of one subset − weight · the penalty's surrogate; one update, in closed form."""
     number = stacked.counts.shape[0]
-    part = select(stacked, subset_order(number)[state.step % number])
+    part = select_subset(stacked, subset_order(number)[state.step % number])
     expected = part.expected(state.image)
-    image = em_image(part, state.image, expected)
+    image = em_update(part, state.image, expected)
     if penalty is not None:
         anchor, curvature = penalty.surrogate(state.image)  # pyrefly: ignore[missing-attribute] (`require` saw it)
-        image = de_pierro(image, part.sensitivity, anchor, weight / number * curvature)
+        image = de_pierro_update(image, part.sensitivity, anchor, weight / number * curvature)
     return State(image, state.step + 1), Info(part.deviance(expected))

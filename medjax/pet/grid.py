@@ -1,4 +1,4 @@
-"""The image grid: voxels whose centre is the scanner's centre, `(x, y, z)` in RAS+ mm."""
+"""Image grid: voxels whose centre is the scanner's centre, `(x, y, z)` in RAS+ mm."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from medjax.errors import DataError
 
 @dataclass(frozen=True)
 class Grid:
-    """`shape` voxels of `voxel_mm`; x grows to the patient's right, y to the front, z to the head. Hashable."""
+    """Image grid of `shape` voxels of `voxel_mm`; x grows to the right, y to the front, z to the head. Hashable."""
 
     shape: tuple[int, int, int]
     voxel_mm: tuple[float, float, float]
@@ -23,18 +23,18 @@ class Grid:
 
     @property
     def affine(self) -> Float[np.ndarray, "4 4"]:
-        """Voxel index to mm, the centre of the grid at the origin."""
+        """Affine matrix, voxel index to mm, with the centre of the grid at the origin."""
         affine = np.diag([*self.voxel_mm, 1.0])
         affine[:3, 3] = -np.asarray(self.voxel_mm) * (np.asarray(self.shape) - 1) / 2
         return affine
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel."""
+        """Volume of one voxel in mm³."""
         return float(np.prod(self.voxel_mm))
 
 
-def centres_mm(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def centers_mm(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Voxel centres along x, y and z in mm, shaped to broadcast against a volume."""
     axes = [(np.arange(n) - (n - 1) / 2) * v for n, v in zip(grid.shape, grid.voxel_mm, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
@@ -42,6 +42,6 @@ def centres_mm(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def in_field_of_view(grid: Grid, radius_mm: float) -> np.ndarray:
-    """True for voxels whose centre lies within `radius_mm` of the scanner's axis."""
-    x, y, _ = centres_mm(grid)
+    """Mask of the field of view: voxels whose centre lies within `radius_mm` of the scanner's axis."""
+    x, y, _ = centers_mm(grid)
     return np.broadcast_to(np.hypot(x, y) <= radius_mm, grid.shape)

@@ -7,9 +7,9 @@ Both are one linear primitive and its transpose, so either can be differentiated
 direction (the derivative of one is the other), and a vmapped axis is folded into the slice axis. Nothing is jitted
 here, no matrix is stored, and `shard_map` over the leading axis of `system.subsets` splits the views over devices.
 
-What makes it fast on a CPU: slices and symmetric lanes are contiguous, so one index fetches a row of them; the
-transpose looks candidate lines up in a table and gathers; the loop carries the next step's indices and weights, since
-XLA:CPU would otherwise recompute them for every slice; reads are made safe by weights of 0, not by bounds checks.
+What makes it fast on a CPU: slices and symmetric views are contiguous, so one index fetches a row of them; the
+transpose gathers by the LOR look-up table; the loop carries the next step's indices and weights, since XLA:CPU would
+otherwise recompute them for every slice; reads are made safe by weights of 0, not by bounds checks.
 """
 
 from collections.abc import Callable
@@ -24,15 +24,15 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import DataError
-from medjax.pet.lor_table import CELL
+from medjax.pet.lor_table import CELL_WIDTH
 from medjax.pet.system import AnyArray, Fan, System
 
 _ROWS_A_STEP = 4  # image rows fused in one step of the projection
-_SLICES_A_PASS = 64  # slices that a pass holds in cache
+_SLICES_A_PASS = 64  # slices that are projected at once, to stay in cache
 
 
 def project(system: System, image: Float[Array, "x y slice"]) -> Float[Array, "view bin slice"]:
-    """Line integrals of `image` along the lines of `system`, in image units × mm.
+    """Forward projection: line integrals of `image` along the lines of response of `system`, in image units × mm.
 
     Raises:
         DataError: the image is not of the system's shape (its reads are not bounds-checked).
@@ -44,13 +44,13 @@ def project(system: System, image: Float[Array, "x y slice"]) -> Float[Array, "v
 
 
 def backproject(system: System, sinogram: Float[Array, "view bin slice"]) -> Float[Array, "x y slice"]:
-    """The transpose of `project`: each voxel sums sinogram × intersection length (mm) over the lines that see it.
+    """Back-projection, the transpose of `project`: each voxel sums sinogram × length (mm) over its lines of response.
 
     Raises:
         DataError: the sinogram is not of the system's shape.
     """
-    if sinogram.shape[:2] != system.place.shape:
-        raise DataError(f"sinogram: shape {sinogram.shape}; the system has (view, bin) = {system.place.shape}")
+    if sinogram.shape[:2] != system.row_index.shape:
+        raise DataError(f"sinogram: shape {sinogram.shape}; the system has (view, bin) = {system.row_index.shape}")
     leaves, treedef = jax.tree.flatten(system)
     return _backproject_p.bind(_varying(sinogram, *leaves), *leaves, system=treedef)
 
@@ -81,28 +81,28 @@ def _in_passes(apply: Callable[[Array], Array], stack: Array) -> Array:
 def _project_slices(system: System, image: Array) -> Array:
     slices = image.shape[-1]
     rows = [_fan_project(fan, image).reshape(-1, slices) for fan in system.fans]
-    placed = _take_or_zero(rows[0] if len(rows) == 1 else jnp.concatenate(rows), system.place)
-    return placed * system.length.astype(image.dtype)[..., None]
+    sinogram = _take_or_zero(rows[0] if len(rows) == 1 else jnp.concatenate(rows), system.row_index)
+    return sinogram * system.length_mm.astype(image.dtype)[..., None]
 
 
 def _backproject_slices(system: System, sinogram: Array) -> Array:
     parts = [
-        _fan_backproject(fan, sinogram * system.length.astype(sinogram.dtype)[..., None], system.shape)
+        _fan_backproject(fan, sinogram * system.length_mm.astype(sinogram.dtype)[..., None], system.shape)
         for fan in system.fans
     ]
     return sum(parts[1:], parts[0])
 
 
 def _fan_project(fan: Fan, image: Array) -> Array:
-    """Each lane's sum over rows: `(view, ray, lane, slice)`."""
+    """Each symmetric view's sum over rows: `(view, ray, symmetric view, slice)`."""
     dtype = image.dtype
     position, slope = jnp.asarray(fan.position, dtype), jnp.asarray(fan.slope, dtype)
-    lanes = jnp.stack([jnp.rot90(image, -turn) for turn in fan.turns], axis=2)
-    nrows, width = lanes.shape[:2]
+    images = jnp.stack([jnp.rot90(image, -turn) for turn in fan.quarter_turns], axis=2)
+    nrows, width = images.shape[:2]
     steps = -(-nrows // _ROWS_A_STEP)
     if nrows % _ROWS_A_STEP:
-        lanes = jnp.pad(lanes, ((0, steps * _ROWS_A_STEP - nrows), (0, 0), (0, 0), (0, 0)))
-    table = lanes.reshape(steps, _ROWS_A_STEP * width, -1)
+        images = jnp.pad(images, ((0, steps * _ROWS_A_STEP - nrows), (0, 0), (0, 0), (0, 0)))
+    table = images.reshape(steps, _ROWS_A_STEP * width, -1)
     row_start = width * jnp.arange(_ROWS_A_STEP)[:, None, None]
 
     def prepare(step: Array) -> tuple[Array, Array, Array]:
@@ -123,31 +123,32 @@ def _fan_project(fan: Fan, image: Array) -> Array:
 
 
 def _fan_backproject(fan: Fan, sinogram: Array, shape: tuple[int, int]) -> Array:
-    """What the fan's lines give back to the image.
+    """Back-projection of the fan's lines of response.
 
-    With four lanes only half of the image rows are walked: lanes two quarter turns apart hold each other's other half.
+    With four symmetric views only half of the image rows are computed: views two quarter turns apart hold each other's
+    other half.
     """
-    symmetric = len(fan.turns) == 4
-    rows, width = shape if fan.turns[0] % 2 == 0 else shape[::-1]
+    symmetric = len(fan.quarter_turns) == 4
+    rows, width = shape if fan.quarter_turns[0] % 2 == 0 else shape[::-1]
     row = jnp.arange(rows // 2 if symmetric else 0, rows) - (rows - 1) / 2
-    picked = _take_or_zero(sinogram.reshape(-1, sinogram.shape[-1]), fan.pick)
-    views, bins, lanes, slices = picked.shape
-    out = _gather_lines(fan, picked.reshape(views, bins, -1), row, width).reshape(-1, width, lanes, slices)
+    selected = _take_or_zero(sinogram.reshape(-1, sinogram.shape[-1]), fan.lor_index)
+    views, bins, symmetric_views, slices = selected.shape
+    out = _gather_lines(fan, selected.reshape(views, bins, -1), row, width).reshape(-1, width, symmetric_views, slices)
     if not symmetric:
-        return jnp.rot90(out[:, :, 0], fan.turns[0])
+        return jnp.rot90(out[:, :, 0], fan.quarter_turns[0])
     whole = [jnp.concatenate([jnp.rot90(out[:, :, k + 2], 2)[: rows // 2], out[:, :, k]]) for k in range(2)]
     return whole[0] + jnp.rot90(whole[1])
 
 
-def _gather_lines(fan: Fan, picked: Array, row: Array, width: int) -> Array:
-    """Σ over views and candidates of max(0, 1 − |crossing − y|) · line, at rows `row`: `(row, y, lane · slice)`."""
-    dtype = picked.dtype
-    views, bins = picked.shape[:2]
+def _gather_lines(fan: Fan, selected: Array, row: Array, width: int) -> Array:
+    """Σ over views and lines of the table of max(0, 1 − |crossing − y|) · line: `(row, y, symmetric view · slice)`."""
+    dtype = selected.dtype
+    views, bins = selected.shape[:2]
     cells, entries = fan.table.shape[1:]
     taps = (entries - 1) // 2
     together = next(n for n in (2, 3, 1) if views % n == 0)
     steps = views // together
-    lines = picked.reshape(steps, together * bins, -1)
+    lines = selected.reshape(steps, together * bins, -1)
     table = fan.table.astype(dtype).reshape(steps, together * cells, entries)
     mean_slope = fan.mean_slope.astype(dtype).reshape(steps, together, 1, 1)
     view = jnp.arange(together)[:, None, None]
@@ -155,7 +156,7 @@ def _gather_lines(fan: Fan, picked: Array, row: Array, width: int) -> Array:
 
     def find_cell(step: Array) -> Array:
         u = y - mean_slope[step] * x
-        return jnp.floor((u - 1 - fan.first_cell) / CELL).astype(jnp.int32) + view * cells
+        return jnp.floor((u - 1 - fan.table_start) / CELL_WIDTH).astype(jnp.int32) + view * cells
 
     def prepare(step: Array, cell: Array) -> tuple[Array, Array, tuple[Array, ...]]:
         entry = _take_slices(table[step], cell)
@@ -171,8 +172,8 @@ def _gather_lines(fan: Fan, picked: Array, row: Array, width: int) -> Array:
             total = total + sum(terms[1:], terms[0])
         return total
 
-    total = jnp.zeros((row.shape[0], width, picked.shape[2]), dtype)
-    return _pipelined(prepare, accumulate, _varying(total, picked), steps, look_up=find_cell)
+    total = jnp.zeros((row.shape[0], width, selected.shape[2]), dtype)
+    return _pipelined(prepare, accumulate, _varying(total, selected), steps, look_up=find_cell)
 
 
 def _pipelined(

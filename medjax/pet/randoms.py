@@ -1,4 +1,4 @@
-"""Expected random coincidences from delayed ones: smoothed, within what the scanner sees."""
+"""Randoms estimation: expected random coincidences from smoothed delayed coincidences (delayeds)."""
 
 import math
 
@@ -6,25 +6,26 @@ import numpy as np
 from jaxtyping import Float
 
 
-def smoothed_delayeds(
+def estimate_randoms(
     delayeds: Float[np.ndarray, "view bin plane"],
-    seen: Float[np.ndarray, "view bin plane"],
+    coverage: Float[np.ndarray, "view bin plane"],
     fwhm: tuple[float, float, float] = (60.0, 24.0, 12.0),
 ) -> Float[np.ndarray, "view bin plane"]:
-    """Expected randoms from delayed coincidences: seen · G(delayeds) / G(seen), scaled to the same total.
+    """Expected randoms from delayeds: coverage · G(delayeds) / G(coverage), scaled to the delayeds' total.
 
-    `seen` is the share of a bin's crystal pairs that are real (times that of ring pairs in its plane), so that gaps and
-    the ends of the scanner neither dilute the estimate nor get any of it. G is a Gaussian of `fwhm` views, bins and
-    planes; past the last view it goes on with the first one's bins reversed: the same lines after half a turn.
+    `coverage` is the fraction of a bin's crystal pairs that are real, times the number of ring pairs in its plane, so
+    that detector gaps and the ends of the scanner neither dilute the estimate nor get any of it. G is a Gaussian of
+    `fwhm` views, bins and planes; past the last view come the first one's bins reversed: the same lines of response
+    after half a turn.
     """
-    rate, share = _smooth(delayeds, fwhm), _smooth(seen, fwhm)
-    estimate = np.where(seen > 0, seen * rate / np.where(share > 0, share, 1), 0)
+    rate, fraction = _smooth(delayeds, fwhm), _smooth(coverage, fwhm)
+    estimate = np.where(coverage > 0, coverage * rate / np.where(fraction > 0, fraction, 1), 0)
     total = float(estimate.sum(dtype=float))
     return (estimate * (float(delayeds.sum(dtype=float)) / total if total else 0.0)).astype(np.float32)
 
 
 def _smooth(sinogram: np.ndarray, fwhm: tuple[float, float, float]) -> np.ndarray:
-    """G of `smoothed_delayeds`, up to a factor: a matrix an axis, and a second one for views half a turn on."""
+    """G of `estimate_randoms`, up to a factor: a matrix an axis, and a second one for views half a turn on."""
     views, bins, planes = (np.subtract.outer(np.arange(n), np.arange(n)) for n in sinogram.shape)
     view, bin_, plane = fwhm
     half_turn = len(views)

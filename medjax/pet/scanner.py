@@ -1,4 +1,4 @@
-"""Cylindrical PET scanners from a few numbers: where the crystals are, and which pair of them makes which sinogram bin.
+"""Cylindrical PET scanners: positions of the crystals, and lines of response of the sinogram bins.
 
 Frame: mm, RAS+ for a patient head first on the back. Crystal 0 is at the top of the ring and the numbers run towards
 the patient's left, as Siemens scanners count (and STIR, whose patient axes these are). Views and bins follow Siemens'
@@ -18,11 +18,11 @@ from medjax.pet.grid import Grid
 
 @dataclass(frozen=True)
 class Scanner:
-    """A cylinder of rings of crystals. Static: it hashes.
+    """Cylindrical scanner: rings of crystals, sinogram size and default voxel size. Hashable.
 
-    `crystals` counts a whole ring, virtual ones (in the gaps between blocks) included; every `block`-th crystal is
-    virtual when `gaps` is true. `depth_mm` is the mean depth of interaction, added to `radius_mm`. `mash` views are
-    added into one.
+    `crystals` is the number in a ring, virtual ones (in the gaps between blocks) included; every `block`-th crystal is
+    virtual when `gaps` is true. `depth_mm` is the mean depth of interaction, added to `radius_mm`. `mash` is the view
+    mashing factor: so many views are added into one.
     """
 
     name: str
@@ -52,22 +52,22 @@ class Scanner:
 
     @property
     def views(self) -> int:
-        """Angles of a sinogram, after mashing."""
+        """Number of views (angles) of a sinogram, after mashing."""
         return self.crystals // 2 // self.mash
 
     @property
     def planes(self) -> int:
-        """Direct planes: one a ring and one between each pair of neighbours."""
+        """Number of direct planes: one a ring and one between each pair of neighbours."""
         return 2 * self.rings - 1
 
     @property
     def sinogram_shape(self) -> tuple[int, int, int]:
-        """`(view, bin, plane)`."""
+        """Shape (view, bin, plane) of a sinogram of direct planes."""
         return self.views, self.bins, self.planes
 
     @property
     def field_of_view_mm(self) -> float:
-        """Radius that every view sees whole: the outermost bin's distance from the axis."""
+        """Radius in mm of the field of view: the outermost bin's distance from the axis."""
         half = min((self.bins - 1) // 2, self.crystals // 2)
         return (self.radius_mm + self.depth_mm) * float(np.sin(np.pi * half / self.crystals))
 
@@ -106,7 +106,7 @@ PRESETS = {
 
 
 def preset(name: str) -> Scanner:
-    """The scanner of that name.
+    """Scanner preset of that name.
 
     Raises:
         ConfigError: no such preset.
@@ -117,7 +117,7 @@ def preset(name: str) -> Scanner:
 
 
 def with_rings(scanner: Scanner, planes: int) -> Scanner:
-    """The scanner with as many rings as make `planes` direct planes (a stack that is shorter than the whole scanner).
+    """The scanner with fewer rings: as many as make `planes` direct planes.
 
     Raises:
         DataError: `planes` is even: direct planes number 2 · rings − 1.
@@ -128,14 +128,14 @@ def with_rings(scanner: Scanner, planes: int) -> Scanner:
 
 
 def crystal_pairs(scanner: Scanner) -> tuple[Float[np.ndarray, "view mash bin"], Float[np.ndarray, "view mash bin"]]:
-    """Crystal numbers at both ends of each unmashed line that a bin adds up."""
+    """Crystal numbers at both ends of each unmashed line of response of a bin."""
     view = np.arange(scanner.views * scanner.mash).reshape(scanner.views, scanner.mash, 1)
     t = np.arange(scanner.bins) - scanner.bins // 2
     return (view + t // 2).astype(float), (view - (t + 1) // 2 + scanner.crystals // 2).astype(float)
 
 
 def lors(scanner: Scanner, shift: float = 0.0) -> Float[np.ndarray, "view bin 2 2"]:
-    """End points (x, y) in mm of each bin's line of response; a mashed bin's line is the middle one.
+    """Lines of response: end points (x, y) in mm of each bin; of a mashed bin the middle line.
 
     `shift` moves the ends by so many crystals in opposite senses, and so the line across its bin.
     """
@@ -146,8 +146,11 @@ def lors(scanner: Scanner, shift: float = 0.0) -> Float[np.ndarray, "view bin 2 
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
 
 
-def parallel_lines(views: int, bins: int, spacing_mm: float) -> Float[np.ndarray, "view bin 2 2"]:
-    """End points of a parallel beam: x cos θ + y sin θ = s, θ = π view / views, s = (bin − (bins − 1)/2) · spacing."""
+def parallel_lors(views: int, bins: int, spacing_mm: float) -> Float[np.ndarray, "view bin 2 2"]:
+    """Parallel-beam lines of response, as end points (x, y) in mm.
+
+    x cos θ + y sin θ = s, θ = π view / views, s = (bin − (bins − 1)/2) · spacing.
+    """
     angle = np.pi * np.arange(views)[:, None] / views
     s = (np.arange(bins) - (bins - 1) / 2) * spacing_mm
     reach = bins * spacing_mm
@@ -157,7 +160,7 @@ def parallel_lines(views: int, bins: int, spacing_mm: float) -> Float[np.ndarray
 
 
 def coverage(scanner: Scanner) -> Float[np.ndarray, "view bin"]:
-    """Share of a bin's crystal pairs that are real: 0 where every line of response ends in a gap between blocks."""
+    """Fraction of a bin's crystal pairs that are real: 0 where all lines of response end in gaps between blocks."""
     if not scanner.gaps:
         return np.ones((scanner.views, scanner.bins))
     first, second = crystal_pairs(scanner)
@@ -165,12 +168,12 @@ def coverage(scanner: Scanner) -> Float[np.ndarray, "view bin"]:
 
 
 def gap_mask(scanner: Scanner) -> Bool[np.ndarray, "view bin"]:
-    """True where a bin can hold events."""
+    """Mask of the sinogram bins outside the detector gaps."""
     return coverage(scanner) > 0
 
 
 def grid(scanner: Scanner, size: int | None = None, voxel_mm: float | None = None, planes: int | None = None) -> Grid:
-    """The image grid of a stack of direct planes: square in x and y, one slice a plane.
+    """Image grid of a stack of direct planes: square in x and y, one slice a plane.
 
     `size` voxels of `voxel_mm` (default: the scanner's own); without a size, as many as fit the field of view with the
     corners inside the ring.

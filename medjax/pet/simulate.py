@@ -1,6 +1,6 @@
-"""Simulated counts: an image on a fine grid, through finer rays than any reconstruction uses, to Poisson counts.
+"""Simulation of PET counts: from an image on a fine grid, through finer rays than in reconstruction, to Poisson counts.
 
-The simulation never shares its matrix with a reconstruction: voxels are those of `fine` (1 mm in plane), each bin
+The simulation never shares its matrix with a reconstruction: voxels are those of a fine grid (1 mm in plane), each bin
 averages several rays across the crystals' faces, and the resolution is a blur on the fine grid.
 """
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from medjax import defaults
 from medjax.errors import DataError
 from medjax.pet import projector
 from medjax.pet.acquisition import Acquisition, attenuation_factors, check_counts, check_mu
@@ -21,17 +22,19 @@ from medjax.pet.scanner import Scanner, coverage, lors
 from medjax.pet.system import System, build_system
 
 
-class Simulation(NamedTuple):
-    """A noisy scan and what is known of it; counts per image unit and mm are `scale` · coverage · attenuation."""
+class SimulatedCounts(NamedTuple):
+    """Noisy counts, expected trues and background; `scale` is in counts per image unit and mm."""
 
     counts: Float[Array, "view bin plane"]
     trues: Float[Array, "view bin plane"]  # expected
-    additive: Float[Array, "view bin plane"]  # expected background
+    additive: Float[Array, "view bin plane"]  # expected background (randoms + scatter)
     scale: float
 
 
 def emission_volume_mm3(activity: Float[np.ndarray, "x y z"], grid: Grid) -> float:
-    """Volume of the voxels above 1 % of the largest activity: what count levels in trues per mm³ refer to.
+    """Emission volume in mm³: of the voxels above 1 % of the largest activity.
+
+    Count levels in trues per mm³ refer to it.
 
     Raises:
         DataError: no voxel is active.
@@ -45,25 +48,33 @@ def emission_volume_mm3(activity: Float[np.ndarray, "x y z"], grid: Grid) -> flo
 def expected_trues(
     scanner: Scanner,
     activity: Float[np.ndarray, "x y plane"],
-    fine: Grid,
+    fine_grid: Grid,
     mu: Float[np.ndarray, "x y plane"] | None = None,
-    fwhm_mm: float = 4.5,
+    fwhm_mm: float = defaults.PET_PSF_MM,
     rays: int = 3,
 ) -> Float[Array, "view bin plane"]:
-    """Mean over a bin's `rays` of attenuation × line integral of the blurred activity, × the bin's coverage; unscaled.
+    """Expected trues, unscaled: a bin's coverage × mean over its rays of attenuation × line integral of activity.
+
+    Args:
+        scanner: scanner with its lines of response.
+        activity: emission image, any unit a volume.
+        fine_grid: grid of the simulation.
+        mu: attenuation map in mm⁻¹; None: no attenuation.
+        fwhm_mm: FWHM of the point spread function, by which the activity is blurred; 0: none.
+        rays: a bin.
 
     Raises:
         DataError: a shape differs from the fine grid's, or a value is not one that activity or μ can have.
     """
     for name, values in (("activity", activity), ("μ-map", mu)):
-        if values is not None and values.shape != fine.shape:
-            raise DataError(f"{name}: shape {values.shape}; the fine grid has {fine.shape}")
+        if values is not None and values.shape != fine_grid.shape:
+            raise DataError(f"{name}: shape {values.shape}; the fine grid has {fine_grid.shape}")
     check_counts("activity", jnp.asarray(activity))
     if mu is not None:
         check_mu(np.asarray(mu))
-    image = blur(gaussian_psf(fine, fwhm_mm), jnp.asarray(activity))
+    image = blur(gaussian_psf(fine_grid, fwhm_mm), jnp.asarray(activity))
     shifts = (np.arange(rays) - (rays - 1) / 2) / rays
-    system = build_system(np.concatenate([lors(scanner, shift) for shift in shifts], axis=1), fine)
+    system = build_system(np.concatenate([lors(scanner, shift) for shift in shifts], axis=1), fine_grid)
     every_ray = _through(system, image, mu).reshape(scanner.views, rays, scanner.bins, -1)
     return every_ray.mean(axis=1) * jnp.asarray(coverage(scanner), image.dtype)[..., None]
 
@@ -74,19 +85,24 @@ def _through(system: System, image: Array, mu: Array | None) -> Array:
     return integral if mu is None else integral * jnp.exp(-projector.project(system, jnp.asarray(mu)))
 
 
-def draw(
+def sample_counts(
     key: PRNGKeyArray,
     scanner: Scanner,
     trues: Float[Array, "view bin plane"],
     total_trues: float,
-    background: float = 0.5,
-) -> Simulation:
-    """Counts ~ Poisson(trues + additive), scaled to `total_trues` expected trues.
+    background: float = defaults.PET_BACKGROUND,
+) -> SimulatedCounts:
+    """Sample counts ~ Poisson(trues + additive), scaled to `total_trues` expected trues.
 
-    `background` is the fraction of the prompts that is not true: a constant over the bins that can hold counts.
+    Args:
+        key: random key.
+        scanner: scanner, for the coverage of the bins.
+        trues: expected, unscaled.
+        total_trues: expected number of trues.
+        background: fraction of the prompts that is randoms + scatter; uniform over bins outside detector gaps.
 
     Raises:
-        DataError: `total_trues` or `background` is out of range, or there are no trues to scale.
+        DataError: `total_trues` or `background` is out of range, or the expected trues sum to 0.
     """
     if not total_trues > 0:
         raise DataError(f"total trues: {total_trues:g}; expected more than 0")
@@ -99,35 +115,42 @@ def draw(
     flat = jnp.broadcast_to(jnp.asarray(coverage(scanner), trues.dtype)[..., None], trues.shape)
     additive = flat * (background / (1 - background) * total_trues / jnp.sum(flat))
     counts = jax.random.poisson(key, scale * trues + additive).astype(trues.dtype)
-    return Simulation(counts, scale * trues, additive, scale)
+    return SimulatedCounts(counts, scale * trues, additive, scale)
 
 
-def factors(
+def multiplicative_factors(
     scanner: Scanner, system: System, scale: float, mu: Float[Array, "x y plane"] | None = None
 ) -> Float[Array, "view bin plane"]:
-    """What a reconstruction multiplies projections with: scale × coverage × attenuation by its own projector."""
+    """Multiplicative factors of a reconstruction: scale × coverage × attenuation by its own projector."""
     flat = scale * jnp.asarray(coverage(scanner), jnp.float32)[..., None]
     return flat if mu is None else flat * attenuation_factors(system, mu)
 
 
-def acquire_noisy(
+def simulate_acquisition(
     key: PRNGKeyArray,
     template: Acquisition,
     scanner: Scanner,
     trues: Float[Array, "view bin plane"],
     total_trues: float,
-    background: float = 0.5,
+    background: float = defaults.PET_BACKGROUND,
     mu: Float[Array, "x y plane"] | None = None,
 ) -> Acquisition:
-    """The `template` (its system and resolution) with counts as `draw` gives them, and what a reconstruction knows.
+    """Simulated acquisition: the `template` (system, resolution) with noisy counts, their factors and background.
 
-    That are the factors of `factors`, with μ on the template's grid, and the expected background.
+    Args:
+        key: random key.
+        template: acquisition whose system and point spread function are kept.
+        scanner: scanner, for the coverage of the bins.
+        trues: expected, unscaled, as of `expected_trues`.
+        total_trues: expected number of trues.
+        background: fraction of the prompts that is randoms + scatter.
+        mu: attenuation map on the template's grid, in mm⁻¹; None: no attenuation.
 
     Raises:
-        DataError: as `draw` and `factors`.
+        DataError: as `sample_counts` and `multiplicative_factors`.
     """
-    drawn = draw(key, scanner, trues, total_trues, background)
-    known = jnp.broadcast_to(factors(scanner, template.system, drawn.scale, mu), drawn.counts.shape)
+    drawn = sample_counts(key, scanner, trues, total_trues, background)
+    known = jnp.broadcast_to(multiplicative_factors(scanner, template.system, drawn.scale, mu), drawn.counts.shape)
     made = replace(template, counts=drawn.counts, multiplicative=known, additive=drawn.additive)
     return replace(made, sensitivity=_sensitivity(made))
 
@@ -138,7 +161,7 @@ def _sensitivity(acquisition: Acquisition) -> Array:
 
 
 def thin(key: PRNGKeyArray, counts: Float[Array, "*bins"], fraction: float | Float[Array, ""]) -> Float[Array, "*bins"]:
-    """Keep each count with probability `fraction`: Poisson counts of a shorter scan, whose background shrinks with it.
+    """Thin Poisson counts to a `fraction`: the counts of a shorter scan, each kept with that probability.
 
     Raises:
         DataError: `fraction` is not between 0 and 1.

@@ -1,16 +1,16 @@
-"""From lines of response to what the projector needs: Joseph's interpolation, organised for contiguous reads.
+"""System of a projector: lines of response prepared for Joseph's interpolation, organised for contiguous reads.
 
-A line that runs mostly along x crosses the image row at x-index i (counted from the middle row) at y-index `position
-+ slope · i`, and spends `length` mm in it. Joseph's method reads the row there by linear interpolation. Lines that
-run mostly along y are the same thing in the image turned by a quarter. A **fan** holds the lines of one orientation,
-grouped in views whose lines are nearly parallel, and serves one or several quarter turns of the image at once: a ring
-of crystals looks the same after a quarter turn, so one set of indices and weights serves four lines, and half of the
-lines (those on one side of the axis) are enough.
+A line of response that runs mostly along x crosses the image row at x-index i (counted from the middle row) at y-index
+`position + slope · i`, and spends `length` mm in it. Joseph's method reads the row there by linear interpolation. Lines
+that run mostly along y are the same thing in the image turned by a quarter. A **fan** holds the lines of one
+orientation, grouped in views whose lines are nearly parallel, and serves one or four **symmetric views**, quarter turns
+of the image: a ring of crystals is the same after a quarter turn, so one set of indices and weights serves four lines,
+and half of the lines (those on one side of the axis) are enough.
 
 For the transpose a voxel must find the lines that pass within one voxel of it. In a view these depend, up to a small
-tilt, on one number u = y − mean_slope · i, so a table over cells of u lists the candidates: the first line, and the
-positions and extra slopes of the next `taps` ones. The system of the mMR at 128 × 128 takes 4 MB where its sparse
-matrix takes 61.
+tilt, on one number u = y − mean_slope · i, so a look-up table over cells of u lists these lines of response: the first
+one, and the positions and extra slopes of the next `taps` ones. The system of the mMR at 128 × 128 takes 4 MB where its
+sparse matrix takes 61.
 
 Source: Joseph, IEEE Transactions on Medical Imaging 1(3), 1982, for the interpolation.
 """
@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.spatial import KDTree
@@ -34,29 +33,29 @@ AnyArray = Array | np.ndarray  # made by numpy on the host, then moved to the de
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Fan:
-    """Lines of one orientation in voxel units; lane k sees the image after `turns[k]` quarter turns."""
+    """Lines of response of one orientation, in voxels; symmetric view k is the image after `quarter_turns[k]`."""
 
     position: Float[AnyArray, "*stack view ray"]  # y-index on the middle row
     slope: Float[AnyArray, "*stack view ray"]  # y-index per row
     table: Float[
         AnyArray, "*stack view cell entry"
-    ]  # first line; then `taps` positions; then `taps` slopes beyond the mean
-    mean_slope: Float[AnyArray, "*stack view"]
-    pick: Int[AnyArray, "*stack view bin lane"]  # row of the sinogram that holds a line; one past the last: none
-    turns: tuple[int, ...] = field(metadata={"static": True})
-    first_cell: float = field(metadata={"static": True})
+    ]  # LOR look-up table: number of the first line; `taps` positions; `taps` slopes beyond the mean
+    mean_slope: Float[AnyArray, "*stack view"]  # mean over the rays of a view
+    lor_index: Int[AnyArray, "*stack view bin symmetric_view"]  # bin of the flat sinogram; one past the last: none
+    quarter_turns: tuple[int, ...] = field(metadata={"static": True})
+    table_start: float = field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class System:
-    """Lines on a slice: image `(x, y, slice)` ↔ sinogram `(view, bin, slice)`. Arrays are data, shapes are static."""
+    """System model: lines of response of a slice, image `(x, y, slice)` ↔ sinogram `(view, bin, slice)`."""
 
     fans: tuple[Fan, ...]
-    length: Float[AnyArray, "*stack view bin"]  # mm that a line spends in an image row
-    place: Int[
+    length_mm: Float[AnyArray, "*stack view bin"]  # length of a line of response in an image row
+    row_index: Int[
         AnyArray, "*stack view bin"
-    ]  # row of the fans' joint output; one past the last: the line misses the image
+    ]  # in the fans' joined output; one past the last: the line misses the image
     shape: tuple[int, int] = field(metadata={"static": True})
 
 
@@ -92,9 +91,9 @@ def _concatenate(parts: list[_Lines]) -> _Lines:
 
 
 def build_system(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> System:
-    """The system of these lines on the slices of `grid`.
+    """System model of these lines of response on the slices of `grid`.
 
-    Quarter-turn symmetry is found by looking at the lines, not asked for: where it is absent (an oblong grid, odd
+    Quarter-turn symmetry is detected: where it is absent (an oblong grid, odd
     numbers of views) the same matrix is made of two fans without symmetry, and runs slower.
 
     Args:
@@ -110,13 +109,13 @@ def build_system(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> S
 
 
 def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subset view"]]:
-    """`number` interleaved subsets of the views as one system with a leading axis, and which views each holds.
+    """Subsets: `number` interleaved ones of the views as one system with a leading axis, and the views of each.
 
     Subset k of the result is `jax.tree.map(lambda a: a[k], stacked)`, with k traced if need be; the same split serves
     ordered subsets and the shards of a device mesh.
 
     Raises:
-        ConfigError: the views of a fan cannot be dealt out evenly.
+        ConfigError: the number of subsets does not divide the views of a fan.
     """
     counts = [fan.position.shape[0] for fan in system.fans]
     if any(count % number for count in counts):
@@ -124,48 +123,50 @@ def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subse
         raise ConfigError(
             f"{number} subsets do not divide the views evenly; possible here: {', '.join(map(str, valid))}"
         )
-    bins = system.place.shape[1]
+    bins = system.row_index.shape[1]
     parts: list[tuple[list[Fan], np.ndarray]] = []
     views: list[np.ndarray] = []
     for k in range(number):
         fans = [jax.tree.map(lambda a, k=k: np.asarray(a)[k::number], fan) for fan in system.fans]
-        rows = np.unique(np.concatenate([fan.pick.ravel() for fan in fans]))
-        held = np.unique(rows[rows < system.place.size] // bins)
+        rows = np.unique(np.concatenate([fan.lor_index.ravel() for fan in fans]))
+        held = np.unique(rows[rows < system.row_index.size] // bins)
         views.append(held)
         parts.append((fans, held))
-    if len({len(held) for held in views}) > 1 or sum(map(len, views)) != system.place.shape[0]:
+    if len({len(held) for held in views}) > 1 or sum(map(len, views)) != system.row_index.shape[0]:
         raise ConfigError(f"{number} subsets would share views; choose another number")
     stacked = [_subset(system, fans, held) for fans, held in parts]
-    return jax.tree.map(lambda *a: jnp.stack([jnp.asarray(b) for b in a]), *stacked), np.stack(views)
+    return jax.device_put(jax.tree.map(lambda *a: np.stack([np.asarray(b) for b in a]), *stacked)), np.stack(views)
 
 
 def _subset(system: System, fans: list[Fan], held: np.ndarray) -> System:
     """The system of the views `held`, whose lines are those of `fans`; both maps between rows are made anew."""
-    bins = system.place.shape[1]
-    rank = np.full(system.place.shape[0] + 1, len(held))
+    bins = system.row_index.shape[1]
+    rank = np.full(system.row_index.shape[0] + 1, len(held))
     rank[held] = np.arange(len(held))
     renamed = []
     for fan in fans:
-        missing = fan.pick >= system.place.size
-        view, bin_ = np.divmod(fan.pick, bins)
+        missing = fan.lor_index >= system.row_index.size
+        view, bin_ = np.divmod(fan.lor_index, bins)
         renamed.append(
-            replace(fan, pick=np.where(missing, len(held) * bins, rank[view] * bins + bin_).astype(np.int32))
+            replace(fan, lor_index=np.where(missing, len(held) * bins, rank[view] * bins + bin_).astype(np.int32))
         )
-    return System(tuple(renamed), np.asarray(system.length)[held], _place(renamed, (len(held), bins)), system.shape)
+    return System(
+        tuple(renamed), np.asarray(system.length_mm)[held], _row_index(renamed, (len(held), bins)), system.shape
+    )
 
 
-def _place(fans: list[Fan], sinogram: tuple[int, int]) -> np.ndarray:
+def _row_index(fans: list[Fan], sinogram: tuple[int, int]) -> np.ndarray:
     """Where each bin lies among the fans' output rows, from where each fan's bins lie in the sinogram."""
-    total = sum(fan.position.size * len(fan.turns) for fan in fans)
-    place = np.full(int(np.prod(sinogram)) + 1, total, np.int32)
+    total = sum(fan.position.size * len(fan.quarter_turns) for fan in fans)
+    row_index = np.full(int(np.prod(sinogram)) + 1, total, np.int32)
     start = 0
     for fan in fans:
         views, rays = fan.position.shape
-        lanes = len(fan.turns)
-        forward = np.asarray(fan.pick)[:, -rays:]  # the forward pass walks the last rays of the table's bins
-        place[forward.ravel()] = start + np.arange(views * rays * lanes)
-        start += views * rays * lanes
-    return place[:-1].reshape(sinogram)
+        symmetric_views = len(fan.quarter_turns)
+        forward = np.asarray(fan.lor_index)[:, -rays:]  # the forward pass walks the last rays of the table's bins
+        row_index[forward.ravel()] = start + np.arange(views * rays * symmetric_views)
+        start += views * rays * symmetric_views
+    return row_index[:-1].reshape(sinogram)
 
 
 def _from_end_points(end_points: np.ndarray, grid: Grid) -> _Lines:
@@ -209,25 +210,24 @@ def _match(wanted: _Lines, among: _Lines) -> np.ndarray:
 
 
 def _symmetric(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System | None:
-    """One fan of four lanes, or None where the lines or the grid lack the symmetry."""
+    """One fan of four symmetric views, or None where the lines or the grid lack the symmetry."""
     (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
     if nx != ny or vx != vy or 2 * along_x.sum() != len(along_x):
         return None
     half = _upper_half(_sorted(all_lines[along_x]), _reach_mm(grid))
     if half is None:
         return None
-    centred = bool(np.all(np.abs(half.offset[:, 0]) < 1e-6))
-    mirrored = _Lines(half.cos, half.sin, -half.offset)[:, int(centred) :][:, ::-1]
+    centered = bool(np.all(np.abs(half.offset[:, 0]) < 1e-6))
+    mirrored = _Lines(half.cos, half.sin, -half.offset)[:, int(centered) :][:, ::-1]
     whole = _concatenate([mirrored, half])
-    pick = np.stack([_match(whole.turned(k), all_lines) for k in range(4)], axis=-1)
-    fan = _fan(half, whole, pick, (0, 1, 2, 3), grid.shape[:2], (vx, vy))
-    place = _place([fan], all_lines.offset.shape)
+    lor_index = np.stack([_match(whole.turned(k), all_lines) for k in range(4)], axis=-1)
+    fan = _fan(half, whole, lor_index, (0, 1, 2, 3), grid.shape[:2], (vx, vy))
+    row_index = _row_index([fan], all_lines.offset.shape)
     reached = np.abs(all_lines.offset) < _reach_mm(grid)
-    if np.any(place[reached] == fan.position.size * 4):
+    if np.any(row_index[reached] == fan.position.size * 4):
         return None
-    return System(
-        (_on_device(fan),), jnp.asarray(_length(all_lines, along_x, grid)), jnp.asarray(place), grid.shape[:2]
-    )
+    length = jax.device_put(_length(all_lines, along_x, grid))
+    return System((_on_device(fan),), length, jax.device_put(row_index), grid.shape[:2])
 
 
 def _upper_half(views: _Lines, reach: float) -> _Lines | None:
@@ -246,7 +246,7 @@ def _upper_half(views: _Lines, reach: float) -> _Lines | None:
 
 
 def _plain(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System:
-    """Two fans of one lane: lines along x on the image as it is, lines along y on the image turned by a quarter."""
+    """Two fans without symmetry: lines along x on the image, lines along y on the image turned by a quarter."""
     index = np.arange(all_lines.offset.size).reshape(all_lines.offset.shape)
     fans = []
     for turn, members in ((0, along_x), (1, ~along_x)):
@@ -261,25 +261,25 @@ def _plain(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System:
         (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
         shape, voxel_mm = ((ny, nx), (vy, vx)) if turn else ((nx, ny), (vx, vy))
         fans.append(_fan(rays, rays, take[3][..., None], (turn,), shape, voxel_mm))
-    length, place = _length(all_lines, along_x, grid), _place(fans, all_lines.offset.shape)
-    return System(tuple(map(_on_device, fans)), jnp.asarray(length), jnp.asarray(place), grid.shape[:2])
+    length, row_index = _length(all_lines, along_x, grid), _row_index(fans, all_lines.offset.shape)
+    return System(tuple(map(_on_device, fans)), jax.device_put(length), jax.device_put(row_index), grid.shape[:2])
 
 
 def _fan(
     rays: _Lines,
     bins: _Lines,
-    pick: np.ndarray,
-    turns: tuple[int, ...],
+    lor_index: np.ndarray,
+    quarter_turns: tuple[int, ...],
     shape: tuple[int, int],
     voxel_mm: tuple[float, float],
 ) -> Fan:
-    """A fan from its forward `rays`, the last ones of `bins`, and all lines `bins` that the transpose looks up."""
+    """A fan from its forward `rays`, the last ones of `bins`, and all lines `bins` of the look-up table."""
     position, slope = _in_voxels(rays, shape, voxel_mm)
     bin_position, bin_slope = _in_voxels(bins, shape, voxel_mm)
-    table, mean_slope, first_cell = lor_table(
-        bin_position, bin_slope, shape, 0.0 if len(turns) == 4 else -(shape[0] - 1) / 2
+    table, mean_slope, table_start = lor_table(
+        bin_position, bin_slope, shape, 0.0 if len(quarter_turns) == 4 else -(shape[0] - 1) / 2
     )
-    return Fan(position, slope, table, mean_slope, pick.astype(np.int32), turns, first_cell)
+    return Fan(position, slope, table, mean_slope, lor_index.astype(np.int32), quarter_turns, table_start)
 
 
 def _in_voxels(rays: _Lines, shape: tuple[int, int], voxel_mm: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -295,4 +295,4 @@ def _length(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _on_device(fan: Fan) -> Fan:
-    return jax.tree.map(jnp.asarray, fan)
+    return jax.device_put(fan)

@@ -1,1 +1,1 @@
-"""Simulated subjects: brains and heads, echocardiograms, fetuses, scenes."""
+"""Phantoms and simulated images: brains and heads, echocardiograms, fetal diffusion MRI, shapes on scenes."""

@@ -18,13 +18,12 @@ from medjax.phantoms.mni import (
     Tissues,
     bounding_box,
     ellipsoid,
-    head_tissues,
     mix,
-    read_anatomy,
+    mni_anatomy,
     voxel_coordinates,
 )
 
-Kind = Literal["pet", "mr", "both"]
+LesionKind = Literal["pet", "mr", "both"]
 KINDS = {"pet": 1, "mr": 2, "both": 3}
 MU_SOFT, MU_BONE = 0.0096, 0.0151  # mm⁻¹ at 511 keV: water; skull, between trabecular and cortical bone
 
@@ -36,27 +35,27 @@ ACTIVITY = {
     "fdg": Tissues(4.0, 1.0, thalamus=3.2, brainstem=2.2, fluid=0.05, sinus=0.8, skull=0.1, scalp=0.5, soft=0.25),
     "dpa714": Tissues(1.2, 1.0, thalamus=1.8, brainstem=1.6, fluid=0.3, sinus=1.5, skull=0.5, scalp=0.9, soft=0.6),
 }
-T1_FLUID, T1_AROUND = 0.3, {"skull": 0.1, "scalp": 0.8, "soft": 0.55}  # the brain has its own
+T1_FLUID, T1_OUTSIDE_BRAIN = 0.3, {"skull": 0.1, "scalp": 0.8, "soft": 0.55}  # inside the brain: the template's own T1
 
 
 class Lesion(NamedTuple):
-    """A smooth-edged ellipsoid that multiplies what is there: the activity by `contrast`, the T1 by `mr_contrast`."""
+    """A smooth-edged ellipsoidal lesion, which multiplies the activity by `contrast` and the T1 by `mr_contrast`."""
 
-    centre_mm: tuple[Number, Number, Number]  # in the brain's space (MNI, RAS+)
+    center_mm: tuple[Number, Number, Number]  # centre in the brain's space (MNI, RAS+)
     radius_mm: Number | tuple[Number, Number, Number]
-    kind: Kind = "both"  # where it shows
+    kind: LesionKind = "both"  # modality that shows it: pet, mr or both
     contrast: Number = 1.5
     mr_contrast: Number = 0.6
 
 
 @dataclass(frozen=True)
 class Brain:
-    """A head in PET and MR on one grid; images are float32."""
+    """PET/MR phantom of a head on one grid: activity, T1, μ-map, tissues, masks and lesions; images are float32."""
 
-    activity: Float[np.ndarray, "x y z"]  # per volume, white matter = 1
+    activity: Float[np.ndarray, "x y z"]  # per volume, relative to white matter
     t1: Float[np.ndarray, "x y z"]  # arbitrary units, white matter about 0.9
     mu: Float[np.ndarray, "x y z"]  # attenuation at 511 keV, mm⁻¹
-    grey: Float[np.ndarray, "x y z"]  # probability
+    gray: Float[np.ndarray, "x y z"]  # probability
     white: Float[np.ndarray, "x y z"]  # probability
     brain_mask: Bool[np.ndarray, "x y z"]  # brain with the fluid around it, inside the skull
     head_mask: Bool[np.ndarray, "x y z"]
@@ -70,34 +69,37 @@ def brain(
     tracer: str = "fdg",
     shape: tuple[int, int, int] | None = None,
     lesions: Sequence[Lesion] = (),
-    centre_mm: tuple[Number, Number, Number] | None = None,
+    center_mm: tuple[Number, Number, Number] | None = None,
 ) -> Brain:
-    """A head on a grid of any voxel size: built at 1 mm, then averaged over the voxels, so that total activity is kept.
+    """PET/MR phantom of the MNI152 head, built at 1 mm and averaged over voxels, so that total activity is kept.
 
-    The grid is centred on the head, or on `centre_mm` (MNI); without a `shape` it just holds the head; (128, 128, 1) is
-    a slice. Tracers: "fdg", grey to white 4 : 1; "dpa714", DPA-714-like, simulated, grey to white 1.2 : 1.
+    Args:
+        voxel_mm: voxel size, mm.
+        tracer: "fdg", grey to white 4 : 1; or "dpa714", DPA-714-like, simulated, grey to white 1.2 : 1.
+        shape: voxels; by default the head's bounding box; (128, 128, 1) is a slice.
+        lesions: lesions to add.
+        center_mm: centre of the grid in MNI mm; by default that of the head.
 
     Raises:
-        DataError: nilearn is not installed; no such tracer; a voxel size, radius or contrast that cannot be; a lesion
+        DataError: nilearn is not installed; no such tracer; an impossible voxel size, radius or contrast; a lesion
             of unknown kind or centred outside the brain.
 
     Source: ICBM 152 nonlinear symmetric 2009a template, Fonov et al., NeuroImage 54(1), 2011, as shipped with nilearn.
     """
     _check(tracer, voxel_mm, lesions)
-    t1, grey, white, affine = read_anatomy()
-    tissues, head = head_tissues(t1 > 0, grey, white, affine)
+    t1, gray, white, tissues, head, affine = mni_anatomy()
     images = {
         "activity": mix(tissues, ACTIVITY[tracer]._asdict()),
         "t1": _t1(t1, tissues),
         "mu": MU_SOFT * (head - tissues["skull"]) + MU_BONE * tissues["skull"],
-        "grey": grey,
+        "gray": gray,
         "white": white,
         "brain": head - tissues["skull"] - tissues["scalp"] - tissues["soft"],
         "head": head,
     }
     for number, lesion in enumerate(lesions, 1):
         _add_lesion(images, affine, lesion, number)
-    shape, grid = _grid(head, affine, voxel_mm, shape, centre_mm)
+    shape, grid = _grid(head, affine, voxel_mm, shape, center_mm)
     moved = {name: resample(Volume(array, affine), shape, grid).array for name, array in images.items()}
     masks = {"brain_mask": moved.pop("brain") >= 0.5, "head_mask": moved.pop("head") >= 0.5}
     ids = _lesion_ids(lesions, shape, grid)
@@ -109,15 +111,22 @@ def random_lesions(
     key: int | PRNGKeyArray,
     anatomy: Brain,
     count: int,
-    kind: Kind = "both",
+    kind: LesionKind = "both",
     *,
     radius_mm: tuple[Number, Number] = (4, 8),
     contrast: Number = 1.5,
     mr_contrast: Number = 0.6,
 ) -> tuple[Lesion, ...]:
-    """Spheres centred in grey or white matter, wholly inside the skull and 4 mm or more apart; their radii are uniform.
+    """Random spherical lesions centred in grey or white matter, inside the skull, 4 mm or more apart; uniform radii.
 
-    `key` is a seed or a JAX key; the same one and the same anatomy give the same lesions.
+    Args:
+        key: random seed or JAX key.
+        anatomy: the phantom.
+        count: number of lesions.
+        kind: modality that shows them: pet, mr or both.
+        radius_mm: minimum and maximum radius.
+        contrast: factor of the activity.
+        mr_contrast: factor of the T1.
 
     Raises:
         DataError: there is no room for so many.
@@ -128,16 +137,18 @@ def random_lesions(
     generator = np.random.default_rng(seed)
     spacing = np.linalg.norm(anatomy.affine[:3, :3], axis=0)
     depth = ndimage.distance_transform_edt(anatomy.brain_mask, sampling=spacing)
-    tissue = anatomy.grey + anatomy.white > 0.8
+    tissue = anatomy.gray + anatomy.white > 0.8
     lesions: list[Lesion] = []
     for radius in generator.uniform(*radius_mm, size=count):
         room = np.argwhere(tissue & (depth > radius))
-        places = room @ anatomy.affine[:3, :3].T + anatomy.affine[:3, 3]
+        coordinates = room @ anatomy.affine[:3, :3].T + anatomy.affine[:3, 3]
         for other in lesions:
-            places = places[np.linalg.norm(places - other.centre_mm, axis=1) > radius + np.max(other.radius_mm) + 4]
-        if not len(places):
-            raise DataError(f"count: room for {len(lesions)} lesions of {radius_mm} mm; asked for {count}")
-        x, y, z = generator.choice(places).tolist()
+            coordinates = coordinates[
+                np.linalg.norm(coordinates - other.center_mm, axis=1) > radius + np.max(other.radius_mm) + 4
+            ]
+        if not len(coordinates):
+            raise DataError(f"count: room for {len(lesions)} lesions of {radius_mm} mm; expected {count}")
+        x, y, z = generator.choice(coordinates).tolist()
         lesions.append(Lesion((x, y, z), float(radius), kind, contrast, mr_contrast))
     return tuple(lesions)
 
@@ -158,18 +169,18 @@ def _t1(brain: np.ndarray, tissues: dict[str, np.ndarray]) -> np.ndarray:
     """The template where it is brain, fluid around that inside the skull, then the tissues outside."""
     outside = tissues["skull"] + tissues["scalp"] + tissues["soft"]
     inside = sum(tissues.values()) - outside
-    return inside * np.where(brain > 0, brain, np.float32(T1_FLUID)) + mix(tissues, T1_AROUND)
+    return inside * np.where(brain > 0, brain, np.float32(T1_FLUID)) + mix(tissues, T1_OUTSIDE_BRAIN)
 
 
 def _add_lesion(images: dict[str, np.ndarray], affine: np.ndarray, lesion: Lesion, number: int) -> None:
     """Multiply the lesion into the images, in place."""
-    index = np.rint(np.linalg.solve(affine, [*lesion.centre_mm, 1])[:3]).astype(int)
+    index = np.rint(np.linalg.solve(affine, [*lesion.center_mm, 1])[:3]).astype(int)
     inside = np.all((index >= 0) & (index < images["brain"].shape))
     if not inside or images["brain"][tuple(index)] < 0.5:
         raise DataError(
-            f"lesion {number}: centre {lesion.centre_mm} mm lies outside the brain; expected MNI mm inside it"
+            f"lesion {number}: centre {lesion.center_mm} mm lies outside the brain; expected MNI mm inside it"
         )
-    weight = ellipsoid(voxel_coordinates(images["brain"].shape, affine), lesion.centre_mm, lesion.radius_mm, edge_mm=2)
+    weight = ellipsoid(voxel_coordinates(images["brain"].shape, affine), lesion.center_mm, lesion.radius_mm, edge_mm=2)
     if lesion.kind != "mr":
         images["activity"] *= 1 + (lesion.contrast - 1) * weight
     if lesion.kind != "pet":
@@ -180,7 +191,7 @@ def _lesion_ids(lesions: Sequence[Lesion], shape: tuple[int, int, int], affine: 
     """Of each voxel the lesion that its centre lies in, counted from 1."""
     ids = np.zeros(shape, np.int32)
     for number, lesion in enumerate(lesions, 1):
-        weight = ellipsoid(voxel_coordinates(shape, affine), lesion.centre_mm, lesion.radius_mm, edge_mm=2)
+        weight = ellipsoid(voxel_coordinates(shape, affine), lesion.center_mm, lesion.radius_mm, edge_mm=2)
         ids[weight >= 0.5] = number
     return ids
 
@@ -190,14 +201,14 @@ def _grid(
     affine: np.ndarray,
     voxel_mm: Number | tuple[Number, Number, Number],
     shape: tuple[int, int, int] | None,
-    centre_mm: tuple[Number, Number, Number] | None,
+    center_mm: tuple[Number, Number, Number] | None,
 ) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Shape and affine of the grid asked for; by default around the head."""
+    """Shape and affine of the requested grid; by default around the head."""
     first, last = bounding_box(head > 0)
     middle = affine[:3, :3] @ ((first + last) / 2) + affine[:3, 3]
     if shape is None:
         sizes = np.broadcast_to(np.asarray(voxel_mm, float), 3)
         sides = np.ceil((last - first + 1) / sizes).astype(int)
         shape = (int(sides[0]), int(sides[1]), int(sides[2]))
-    x, y, z = (middle if centre_mm is None else np.asarray(centre_mm, float)).tolist()
+    x, y, z = (middle if center_mm is None else np.asarray(center_mm, float)).tolist()
     return shape, grid_affine(shape, voxel_mm, (x, y, z))

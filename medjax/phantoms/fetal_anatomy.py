@@ -1,12 +1,12 @@
-"""A fetus in its uterus, drawn on any grid: which organ lies where, for a gestational age.
+"""Anatomy of a fetus in its uterus, drawn on any grid, for a gestational age.
 
-Organs are ellipsoids, capsules and cuts of them in the fetus's own coordinates p = (left, anterior, cranial), given in
+Organs are ellipsoids, capsules and parts of them in the fetus's own coordinates p = (left, anterior, cranial), given in
 mm for 28 weeks around the middle of the chest and scaled by one growth factor. A smooth random displacement makes each
 fetus another one. A rigid placement lies between those coordinates and the scanner's: the fetal axis is near the
 mother's coronal plane, at any angle in it and with any roll, as in longitudinal, oblique and transverse lies.
 
 The two lungs fill the chest between ribs, heart, spine, mediastinum and diaphragm. Of the depth φ below those walls
-(mm), φ < level holds in the lungs, and `level` is where their volume is the one asked for.
+(mm), φ < level holds in the lungs, and `level` is chosen so that they have the requested volume.
 
 Shapes and sizes are ours, drawn to look like fetal MRI; no atlas. The mother lies on her back: +y is her front.
 """
@@ -33,58 +33,60 @@ CLASSES = (
     "maternal tissue",
 )
 LUNGS, LIVER, HEART, SPINE, BODY, PLACENTA, FLUID, MATERNAL = range(1, 9)
-# Tissues that no label names; they count as the class in `CLASS_OF`.
+# Tissues that no label names; they count as the class in `CLASS_OF_TISSUE`.
 BRAIN, BOWEL, FETAL_FLUID, UTERUS, FAT, VISCERA = range(9, 15)
-CLASS_OF = np.array([*range(9), BODY, BODY, BODY, MATERNAL, MATERNAL, MATERNAL], np.int32)
-SHAPE_MM, SHAPE_WIDTH_MM, SIZE = 2.0, 26.0, 0.05  # of the displacement between fetuses at 28 weeks; of axis lengths
+CLASS_OF_TISSUE = np.array([*range(9), BODY, BODY, BODY, MATERNAL, MATERNAL, MATERNAL], np.int32)
+SHAPE_MM, SHAPE_WIDTH_MM, AXIS_SD = 2.0, 26.0, 0.05  # displacement between fetuses at 28 weeks, its width; axes
 CAVITY_MM = (50.0, 54.0, 118.0)  # half axes of the amniotic cavity around the fetus
-GAP_MM, LEAST_GAP_MM = 5.0, 4.0  # from the midline to either lung, and its least at any age
-ROUND_MM = np.float32(2.5)  # of the lungs' edges: a smooth maximum over the walls, which leaves no thin rim between two
-MOST_MM = 4.0  # by which lungs may push the chest's walls back; more volume than that holds is not given
+GAP_MM, MIN_GAP_MM = 5.0, 4.0  # distance from the midline to either lung, and its minimum at any age
+ROUND_MM = np.float32(
+    2.5
+)  # rounding of the lungs' edges: a smooth maximum over the walls, which leaves no thin rim between two
+MAX_CHEST_EXPANSION_MM = 4.0  # distance by which lungs may push the chest's walls back, which limits their volume
 WALL_MM, FAT_MM = 7.0, 12.0  # the uterus's wall, the fat under the mother's skin
 
 
 class Placement(NamedTuple):
-    """Where the fetus lies and how it is shaped."""
+    """Position, orientation and size of the fetus, and its placenta."""
 
-    turn: Float[np.ndarray, "3 3"]  # rows: the fetus's left, anterior and cranial axes in the scanner
-    centre_mm: Float[np.ndarray, "3"]  # of the chest, from the middle of the field of view
-    scale: float  # lengths over those at 28 weeks
-    sizes: Float[np.ndarray, "3"]  # of this fetus's axes
-    placenta: Float[np.ndarray, "3"]  # direction, from the fetus
-    thickness_mm: float  # of the placenta
+    rotation: Float[np.ndarray, "3 3"]  # rows: the fetus's left, anterior and cranial axes in the scanner
+    center_mm: Float[np.ndarray, "3"]  # centre of the chest, from the middle of the field of view
+    scale: float  # lengths relative to those at 28 weeks
+    sizes: Float[np.ndarray, "3"]  # factors of this fetus's axes
+    placenta: Float[np.ndarray, "3"]  # direction of the placenta from the fetus
+    thickness_mm: float  # thickness of the placenta
 
 
 class Anatomy(NamedTuple):
-    """Tissues on a grid; a frame is the fetus, moved, over the uterus without it."""
+    """Tissue labels on a grid: the fetus, and the uterus without it."""
 
     fetus: Int[np.ndarray, "x y z"]  # tissue, 0 outside the fetus
     sides: Int[np.ndarray, "x y z"]  # 1 left lung, 2 right lung, 0 elsewhere
-    uterus: Int[np.ndarray, "x y z"]  # tissue with fluid in the fetus's place
+    uterus: Int[np.ndarray, "x y z"]  # tissue, with fluid where the fetus is
 
 
-def placement(draw: np.random.Generator, scale: Number) -> Placement:
-    """A random lie, roll, place and build."""
-    lie, lean, roll = draw.uniform(0, 2 * np.pi), draw.normal(0, 0.2), draw.uniform(0, 2 * np.pi)
+def placement(rng: np.random.Generator, scale: Number) -> Placement:
+    """Random position, orientation and build of a fetus; `scale` is relative to 28 weeks."""
+    lie, lean, roll = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.2), rng.uniform(0, 2 * np.pi)
     cranial = np.array([np.sin(lie) * np.cos(lean), np.sin(lean), np.cos(lie) * np.cos(lean)])
     across = np.cross(cranial, [0.0, 1.0, 0.0])
     across /= np.linalg.norm(across)
     left = Rotation.from_rotvec(roll * cranial).apply(across)
-    turn = np.stack([left, np.cross(cranial, left), cranial])
-    side = draw.normal(0, 0.5, 3) + np.array([0, draw.choice([-1.0, 1.0]), 0])
+    rotation = np.stack([left, np.cross(cranial, left), cranial])
+    side = rng.normal(0, 0.5, 3) + np.array([0, rng.choice([-1.0, 1.0]), 0])
     side -= 0.9 * (side @ cranial) * cranial
     return Placement(
-        turn=turn,
-        centre_mm=draw.uniform(-4, 4, 3) - 4 * scale * cranial,  # the lungs reach further up than down
+        rotation=rotation,
+        center_mm=rng.uniform(-4, 4, 3) - 4 * scale * cranial,  # the lungs reach further up than down
         scale=float(scale),
-        sizes=np.exp(SIZE * draw.standard_normal(3)),
+        sizes=np.exp(AXIS_SD * rng.standard_normal(3)),
         placenta=side / np.linalg.norm(side),
-        thickness_mm=float(draw.uniform(22, 30) * scale**0.5),
+        thickness_mm=float(rng.uniform(22, 30) * scale**0.5),
     )
 
 
-def smooth(
-    draw: np.random.Generator, shape: tuple[int, int, int], spacing: Sequence[Number], width_mm: Number
+def smooth_field(
+    rng: np.random.Generator, shape: tuple[int, int, int], spacing: Sequence[Number], width_mm: Number
 ) -> Float[np.ndarray, "x y z"]:
     """A smooth random field of mean 0 and variance 1 at every voxel: cubic B-splines `width_mm` apart, normal weights.
 
@@ -92,40 +94,48 @@ def smooth(
     """
     bases = []
     for side, step in zip(shape, spacing, strict=True):
-        place = (np.arange(side) - side / 2) * step / width_mm
-        knots = np.arange(np.floor(place[0]) - 3, np.ceil(place[-1]) + 5)
-        basis = interpolate.BSpline.design_matrix(place, knots, 3, extrapolate=True).toarray()
+        position = (np.arange(side) - side / 2) * step / width_mm
+        knots = np.arange(np.floor(position[0]) - 3, np.ceil(position[-1]) + 5)
+        basis = interpolate.BSpline.design_matrix(position, knots, 3, extrapolate=True).toarray()
         bases.append((basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32))
-    weights = draw.standard_normal([basis.shape[1] for basis in bases]).astype(np.float32)
+    weights = rng.standard_normal([basis.shape[1] for basis in bases]).astype(np.float32)
     for basis in bases:  # each turn contracts the first axis and appends the grid's
         weights = np.tensordot(weights, basis, axes=(0, 1))
     return weights
 
 
 def anatomy(
-    draw: np.random.Generator,
-    place: Placement,
+    rng: np.random.Generator,
+    position: Placement,
     shape: tuple[int, int, int],
     spacing: Sequence[Number],
     lung_volume_ml: Number,
 ) -> Anatomy:
-    """Tissues at the middles of a grid's voxels, the field of view around 0; both lungs together have that volume."""
+    """Tissue labels at the voxel centres of a grid around 0 mm, for a fetus in that position.
+
+    Args:
+        rng: random generator.
+        position: position, orientation and size of the fetus.
+        shape: voxels.
+        spacing: voxel size, mm.
+        lung_volume_ml: volume of both lungs together.
+    """
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
     x, y, z = np.ix_(*(axis.astype(np.float32) for axis in axes))
-    size = place.scale
-    bend = [SHAPE_MM * smooth(draw, shape, spacing, SHAPE_WIDTH_MM * size) for _ in range(3)]
+    size = position.scale
+    bend = [SHAPE_MM * smooth_field(rng, shape, spacing, SHAPE_WIDTH_MM * size) for _ in range(3)]
     body, around = list[np.ndarray](), list[np.ndarray]()
-    for row, own, moved in zip(place.turn.astype(np.float32), place.sizes, bend, strict=True):
+    for row, own, moved in zip(position.rotation.astype(np.float32), position.sizes, bend, strict=True):
         straight = (
-            row[0] * (x - np.float32(place.centre_mm[0]))
-            + row[1] * (y - np.float32(place.centre_mm[1]))
-            + row[2] * (z - np.float32(place.centre_mm[2]))
+            row[0] * (x - np.float32(position.center_mm[0]))
+            + row[1] * (y - np.float32(position.center_mm[1]))
+            + row[2] * (z - np.float32(position.center_mm[2]))
         ) * np.float32(1 / size)
         body.append(straight * np.float32(1 / own) + moved)
         around.append(straight - moved)
     unit_ml = float(np.prod(spacing)) / 1000
     fetus, sides = _fetus(body, size, round(lung_volume_ml / unit_ml))
-    return Anatomy(fetus, sides, _uterus(draw, place, around, (x, y, z), spacing))
+    return Anatomy(fetus, sides, _uterus(rng, position, around, (x, y, z), spacing))
 
 
 def _fetus(p: list[np.ndarray], size: float, lung_voxels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,28 +167,28 @@ def _fetus(p: list[np.ndarray], size: float, lung_voxels: int) -> tuple[np.ndarr
     spine = np.hypot(left, front - bow)
     out[(spine < 5.5) & (up > -96) & (up < 56)] = SPINE
     chest = _ball((left, front, np.maximum(up + 14, 0)), (0, -2, 0), (31, 27, 50))
-    gap = max(GAP_MM, LEAST_GAP_MM / size)
+    gap = max(GAP_MM, MIN_GAP_MM / size)
     walls = (chest, dome + 2 - up, 2 - heart, 7.5 - spine, gap + 1 - np.abs(left))
     depth = ROUND_MM * np.log(sum(np.exp(np.clip(wall, -40, 40) / ROUND_MM) for wall in walls))
     free = (heart > 1) & (spine > 6) & (np.abs(left) > gap) & (trunk < -3)
     inside = depth[free]
     level = np.partition(inside, lung_voxels)[lung_voxels] if lung_voxels < inside.size else np.inf
-    lungs = free & (depth < min(level, MOST_MM))
+    lungs = free & (depth < min(level, MAX_CHEST_EXPANSION_MM))
     out[lungs] = LUNGS
     return out, np.where(lungs, np.where(left > 0, 1, 2), 0).astype(np.int32)
 
 
 def _uterus(
-    draw: np.random.Generator,
-    place: Placement,
+    rng: np.random.Generator,
+    position: Placement,
     p: list[np.ndarray],
     grid: tuple[np.ndarray, ...],
     spacing: Sequence[Number],
 ) -> np.ndarray:
     """What is around the fetus: fluid, placenta, the uterus's wall, the mother and, in front of her, air."""
-    size = place.scale
-    toward = place.turn @ place.placenta  # in the fetus's coordinates
-    middle = np.array([0.0, 5.0, -2.0]) + 0.35 * place.thickness_mm / size * toward
+    size = position.scale
+    toward = position.rotation @ position.placenta  # in the fetus's coordinates
+    middle = np.array([0.0, 5.0, -2.0]) + 0.35 * position.thickness_mm / size * toward
     away = [a - np.float32(m) for a, m in zip(p, middle, strict=True)]
     direction = [a * np.float32(1 / r) for a, r in zip(away, CAVITY_MM, strict=True)]
     length = np.sqrt(sum(a * a for a in direction)) + np.float32(1e-6)
@@ -186,12 +196,12 @@ def _uterus(
     pole = toward / np.asarray(CAVITY_MM)
     pole /= np.linalg.norm(pole)
     cosine = sum(a * np.float32(b) for a, b in zip(direction, pole, strict=True)) / length
-    thick = np.float32(place.thickness_mm) * np.sqrt(np.clip((cosine - 0.5) / 0.5, 0, 1))
+    thick = np.float32(position.thickness_mm) * np.sqrt(np.clip((cosine - 0.5) / 0.5, 0, 1))
     x, y, _ = grid
-    front = 0.5 * place.centre_mm[1] + size * CAVITY_MM[1] + WALL_MM + draw.uniform(2, 8) + FAT_MM
+    front = 0.5 * position.center_mm[1] + size * CAVITY_MM[1] + WALL_MM + rng.uniform(2, 8) + FAT_MM
     skin = y + x * x / np.float32(260) - np.float32(front) + np.zeros_like(cavity)
     out = np.full(cavity.shape, MATERNAL, np.int32)
-    patches = smooth(draw, cavity.shape, spacing, 11.0)
+    patches = smooth_field(rng, cavity.shape, spacing, 11.0)
     out[patches > 0.7] = VISCERA
     out[(patches < -1.0) | (skin > -FAT_MM)] = FAT
     out[skin > 0] = 0
@@ -201,9 +211,9 @@ def _uterus(
     return out
 
 
-def _ball(p: Sequence[np.ndarray], centre: tuple[Number, ...], radii: tuple[Number, ...]) -> np.ndarray:
+def _ball(p: Sequence[np.ndarray], center: tuple[Number, ...], radii: tuple[Number, ...]) -> np.ndarray:
     """About the signed distance from an ellipsoid in mm, negative inside: (|q| − 1) · mean radius, q = (p − c) / r."""
-    squares = sum(((a - np.float32(c)) * np.float32(1 / r)) ** 2 for a, c, r in zip(p, centre, radii, strict=True))
+    squares = sum(((a - np.float32(c)) * np.float32(1 / r)) ** 2 for a, c, r in zip(p, center, radii, strict=True))
     return (np.sqrt(squares) - 1) * np.float32(np.mean(radii))
 
 
@@ -211,6 +221,6 @@ def _capsule(p: Sequence[np.ndarray], start: tuple[Number, ...], end: tuple[Numb
     """Distance from a segment."""
     along = np.subtract(end, start).astype(np.float32)
     away = [a - np.float32(s) for a, s in zip(p, start, strict=True)]
-    share = sum(a * d for a, d in zip(away, along, strict=True)) / np.float32(along @ along)
-    share = np.clip(share, 0, 1)
-    return np.sqrt(sum((a - share * d) ** 2 for a, d in zip(away, along, strict=True)))
+    fraction = sum(a * d for a, d in zip(away, along, strict=True)) / np.float32(along @ along)
+    fraction = np.clip(fraction, 0, 1)
+    return np.sqrt(sum((a - fraction * d) ** 2 for a, d in zip(away, along, strict=True)))

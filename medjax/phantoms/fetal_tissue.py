@@ -1,4 +1,4 @@
-"""IVIM parameters of a fetus's tissues: what is published of the lung and its course with age, and our choices.
+"""IVIM parameters of fetal tissues: published values of the lung and its course with age, and our own choices.
 
 `medjax.phantoms.fetal` says which numbers are from publications; it makes scans of them.
 """
@@ -26,9 +26,14 @@ from medjax.phantoms.fetal_anatomy import (
     VISCERA,
 )
 
-KNOT, F_AT_KNOT, SLOPE_BEFORE, SLOPE_AFTER = 26.0, 0.33, 0.012, 0.004  # of lung f: weeks, share, share a week
-LUNG_D, LUNG_D_STAR = (1.39e-3, 1.97e-3), (13.06e-3, 32.78e-3)
-BETWEEN_F = 0.015  # between fetuses of one age
+KNOT, F_AT_KNOT, SLOPE_BEFORE, SLOPE_AFTER = (
+    26.0,
+    0.33,
+    0.012,
+    0.004,
+)  # course of lung f: weeks, fraction, fraction a week
+LUNG_D, LUNG_D_STAR = (1.39e-3, 1.97e-3), (13.06e-3, 32.78e-3)  # mm²/s, ranges
+LUNG_F_SD = 0.015  # standard deviation of lung f between fetuses of one age
 # S0 at b = 0 relative to the lung, f, D, D*. Lungs are overwritten; values are ours but for fluid, water at 37 °C.
 TISSUES = {
     0: (0.0, 0.0, 1e-3, 1e-2),
@@ -49,8 +54,8 @@ TISSUES = {
 }
 
 
-class Maps(NamedTuple):
-    """S0 and the IVIM parameters of each voxel, D* in the absolute convention; in the order of `medjax.ivim`'s."""
+class TissueMaps(NamedTuple):
+    """S0 and IVIM parameters of each voxel, absolute D*; in the order of `medjax.ivim.signal.Ivim`."""
 
     s0: Float[np.ndarray, "*voxels"]
     f: Float[np.ndarray, "*voxels"]
@@ -59,15 +64,15 @@ class Maps(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """What growth restriction changes; ours."""
+    """Effects of growth restriction on the perfusion fraction and on volumes; our choice."""
 
-    lung_f: Number = -0.04
-    volume: Number = -0.2  # of the lungs, and of the whole fetus with them, as a share
-    organ_f: Number = -0.05  # of liver and placenta
+    lung_f: Number = -0.04  # added to f of the lungs
+    volume: Number = -0.2  # relative change, of the lungs and of the whole fetus with them
+    organ_f: Number = -0.05  # added to f of liver and placenta
 
 
 def lung_volume_ml(age: Number) -> float:
-    """Both lungs' volume, V = 45 ml (age / 28)^2.86.
+    """Volume of both lungs at a gestational age in weeks, V = 45 ml (age / 28)^2.86.
 
     Form and numbers are ours.
     """
@@ -75,31 +80,31 @@ def lung_volume_ml(age: Number) -> float:
 
 
 def lung_f(age: Number) -> float:
-    """Mean perfusion fraction of a normal lung: linear before and after 26 weeks, and less steep after."""
+    """Mean perfusion fraction f of normal lungs at an age in weeks: linear, and less steep after 26 weeks."""
     return F_AT_KNOT + (SLOPE_BEFORE if age < KNOT else SLOPE_AFTER) * (age - KNOT)
 
 
-def signal(maps: Maps, b: Number) -> Float[np.ndarray, "*voxels"]:
-    """S(b) without noise."""
+def signal(maps: TissueMaps, b: Number) -> Float[np.ndarray, "*voxels"]:
+    """Noise-free bi-exponential signal S(b)."""
     slow, fast = np.exp(np.float32(-b) * maps.d), np.exp(np.float32(-b) * maps.d_star)
     return maps.s0 * (slow + maps.f * (fast - slow))
 
 
-def tissue_table(draw: np.random.Generator, age: Number, effects: Effects) -> np.ndarray:
-    """(tissue, 4): this fetus's mean S0, f, D and D* of each tissue; other tissues than lung vary by some percent."""
+def tissue_table(rng: np.random.Generator, age: Number, effects: Effects) -> np.ndarray:
+    """Mean S0, f, D and D* of each tissue of a fetus (tissue, 4); other tissues than lung vary by some percent."""
     table = np.array([TISSUES[k] for k in range(len(TISSUES))])
-    table[1:] *= np.exp(draw.normal(0, (0.08, 0.05, 0.03, 0.10), (len(table) - 1, 4)))
-    f = lung_f(age) + effects.lung_f + BETWEEN_F * draw.standard_normal()
-    table[LUNGS] = 1.0, f, draw.uniform(*LUNG_D), draw.uniform(*LUNG_D_STAR)
+    table[1:] *= np.exp(rng.normal(0, (0.08, 0.05, 0.03, 0.10), (len(table) - 1, 4)))
+    f = lung_f(age) + effects.lung_f + LUNG_F_SD * rng.standard_normal()
+    table[LUNGS] = 1.0, f, rng.uniform(*LUNG_D), rng.uniform(*LUNG_D_STAR)
     table[[LIVER, PLACENTA], 1] += effects.organ_f
     return table
 
 
-def tissue_maps(table: np.ndarray, labels: np.ndarray, uneven: list[np.ndarray]) -> Maps:
-    """Parameters at each point; fluid is even."""
+def tissue_maps(table: np.ndarray, labels: np.ndarray, variation: list[np.ndarray]) -> TissueMaps:
+    """IVIM parameters at each point of `labels`, times exp(variation) but in fluid, which is homogeneous."""
     still = np.isin(np.arange(len(table)), (FLUID, FETAL_FLUID))
     s0, f, d, d_star = (
         column.astype(np.float32)[labels] * np.exp(np.where(still, 0, 1).astype(np.float32)[labels] * field)
-        for column, field in zip(table.T, uneven, strict=True)
+        for column, field in zip(table.T, variation, strict=True)
     )
-    return Maps(s0, np.clip(f, 0, 0.95), d, d_star)
+    return TissueMaps(s0, np.clip(f, 0, 0.95), d, d_star)

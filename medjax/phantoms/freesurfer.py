@@ -1,7 +1,7 @@
-"""A brain phantom from a T1 with FreeSurfer's labels: a subject's own anatomy, given the phantoms' tissues.
+"""Brain phantoms from a T1 with FreeSurfer's segmentation: a subject's own anatomy with the phantoms' tissues.
 
     head = read_head(folder)                       t1.nii.gz and labels.nii.gz (aseg), skull-stripped, on one grid
-    brain = slice_head(head, (2.5, 2.5, 2.5), (96, 96, 1), centre_mm)
+    brain = resample_head(head, (2.5, 2.5, 2.5), (96, 96, 1), center_mm)
 
 Skull and scalp are shells of constant thickness around the labelled brain; there is no fluid outside of it.
 """
@@ -17,9 +17,9 @@ from medjax.io.nifti import Number, Volume, grid_affine, read_nifti, resample
 from medjax.phantoms.brain import ACTIVITY, MU_SOFT, Brain
 from medjax.phantoms.mni import mix
 
-# FreeSurfer's numbers (aseg); what is not named is fluid.
-NUMBERS = {
-    "grey": (3, 42, 8, 47, 11, 12, 13, 17, 18, 26, 50, 51, 52, 53, 54, 58),
+# FreeSurfer's label numbers (aseg); all others are fluid.
+FREESURFER_LABELS = {
+    "gray": (3, 42, 8, 47, 11, 12, 13, 17, 18, 26, 50, 51, 52, 53, 54, 58),
     "white": (2, 41, 7, 46, 28, 60, 85, 251, 252, 253, 254, 255),
     "thalamus": (10, 49),
     "brainstem": (16,),
@@ -28,14 +28,14 @@ SKULL, SCALP, MARGIN = 8, 14, 20  # voxels from the brain to their outer surface
 
 
 class Head(NamedTuple):
-    """Images of the head on the T1's own grid, by their names in `Brain`, and `brain`, 1 inside the labelled brain."""
+    """Images of a head on its T1's grid, by their names in `Brain`, and `brain`, 1 inside the labelled brain."""
 
     images: dict[str, Float[np.ndarray, "x y z"]]
     affine: Float[np.ndarray, "4 4"]
 
     @property
-    def middle_mm(self) -> tuple[float, float, float]:
-        """The brain's centre of mass."""
+    def center_of_mass_mm(self) -> tuple[float, float, float]:
+        """Centre of mass of the brain, mm."""
         from scipy import ndimage
 
         middle = ndimage.center_of_mass(self.images["brain"])
@@ -44,7 +44,7 @@ class Head(NamedTuple):
 
 
 def read_head(folder: Path, tracer: str = "fdg") -> Head:
-    """The head of t1.nii.gz and labels.nii.gz in `folder`.
+    """Read a head from t1.nii.gz and labels.nii.gz (aseg) in `folder`; `tracer` is a key of `brain.ACTIVITY`.
 
     Raises:
         DataError: a file cannot be read, the grids differ, or there is no grey or no white matter.
@@ -54,21 +54,21 @@ def read_head(folder: Path, tracer: str = "fdg") -> Head:
     if t1.array.shape != labels.array.shape:
         raise DataError(f"{folder}: T1 {t1.array.shape} and labels {labels.array.shape}; expected one grid")
     numbers = np.rint(labels.array).astype(int)
-    if not all(np.isin(numbers, NUMBERS[name]).any() for name in ("grey", "white")):
+    if not all(np.isin(numbers, FREESURFER_LABELS[name]).any() for name in ("gray", "white")):
         raise DataError(f"{folder}/labels.nii.gz: no grey or white matter; expected FreeSurfer's label numbers")
     affine = t1.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ np.full(3, MARGIN)
     return Head(_images(np.pad(t1.array, MARGIN), np.pad(numbers, MARGIN), tracer), affine)
 
 
-def slice_head(
+def resample_head(
     head: Head,
     voxel_mm: Number | tuple[Number, Number, Number],
     shape: tuple[int, int, int],
-    centre_mm: tuple[Number, Number, Number],
+    center_mm: tuple[Number, Number, Number],
 ) -> Brain:
-    """The head on a grid around `centre_mm`, averaged over its voxels; without lesions."""
-    affine = grid_affine(shape, voxel_mm, centre_mm)
+    """Resample a head to a grid around `center_mm`, averaged over its voxels; without lesions."""
+    affine = grid_affine(shape, voxel_mm, center_mm)
     moved = {name: resample(Volume(array, head.affine), shape, affine).array for name, array in head.images.items()}
     inside, none = moved.pop("brain") >= 0.5, np.zeros(shape, np.int32)
     outside = moved["mu"] > 0.5 * MU_SOFT
@@ -79,7 +79,7 @@ def _images(t1: Float[np.ndarray, "x y z"], labels: Int[np.ndarray, "x y z"], tr
     from scipy import ndimage
 
     brain = labels > 0
-    tissues = {name: np.asarray(np.isin(labels, numbers), np.float32) for name, numbers in NUMBERS.items()}
+    tissues = {name: np.asarray(np.isin(labels, numbers), np.float32) for name, numbers in FREESURFER_LABELS.items()}
     tissues["fluid"] = np.asarray(brain - np.sum(list(tissues.values()), axis=0), np.float32)
     distance = np.asarray(ndimage.distance_transform_edt(~brain))
     skull, head = distance < SKULL, distance < SCALP
@@ -90,7 +90,7 @@ def _images(t1: Float[np.ndarray, "x y z"], labels: Int[np.ndarray, "x y z"], tr
         "activity": mix(tissues, values),
         "t1": t1 / max(float(np.percentile(t1[brain], 95)), 1e-6),
         "mu": np.asarray(MU_SOFT * head, np.float32),
-        "grey": tissues["grey"],
+        "gray": tissues["gray"],
         "white": tissues["white"],
         "brain": np.asarray(brain, np.float32),
     }

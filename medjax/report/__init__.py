@@ -1,1 +1,1 @@
-"""Reports a reader can keep: one self-contained html file (`medjax.report.html`)."""
+"""Reports as one self-contained HTML file, figures, galleries and tables."""

@@ -1,6 +1,6 @@
-"""Figures: slices of volumes side by side, and curves. The only place that knows Matplotlib; nothing global is changed.
+"""Figures with Matplotlib: montages of slices of volumes, and curves; no global state is changed.
 
-Equal input gives equal bytes. Pictures are in neurological convention, the patient's left at the left, and say so.
+Equal input gives equal bytes. Images are in neurological convention, the patient's left at the left, and say so.
 """
 
 import io
@@ -15,18 +15,18 @@ from jaxtyping import Array, Float, Real
 from medjax.atomic import replacing
 from medjax.errors import DataError
 from medjax.report.slices import (
-    ACROSS,
     MR,
     PET,
-    Cell,
+    VIEW_AXES,
+    MontageCell,
+    RasGrid,
     Scale,
-    Space,
-    bright_windows,
-    centre_of_mass,
+    center_of_mass,
     check_images,
-    fill_scales,
+    complete_scales,
+    crop_windows,
     layout,
-    turn_upright,
+    reorient_to_ras,
 )
 
 __all__ = ["MR", "PET", "Scale", "curves", "montage", "png", "write_png"]
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 Numbers = Real[Array | np.ndarray, " point"] | Sequence[float | int]
 
-CANVAS, INK, QUIET, LINE = "#0d1014", "#eceef0", "#98a2ab", "#333b43"
-COLOURS = ("#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae")
+BACKGROUND_COLOR, TEXT_COLOR, MUTED_COLOR, LINE_COLOR = "#0d1014", "#eceef0", "#98a2ab", "#333b43"  # dark theme
+COLORS = ("#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae")
 FONT = "DejaVu Sans"  # comes with Matplotlib, so that every machine draws the same
 ENDS = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
 WIDTH, GAP, NAME, TITLE, BAR, EDGE = 2.4, 0.07, 0.27, 0.36, 0.62, 0.16  # inches
@@ -55,24 +55,29 @@ def montage(
     title: str = "",
     note: str = "",
 ) -> "Figure":
-    """Axial, coronal and sagittal slices of `images`, which share a grid, on one intensity scale with its colour bar.
+    """Montage of axial, coronal and sagittal slices of images on one grid, with colour bars.
 
-    An image is a row, or a column if `columns` (default: where there are more than two). A stack thinner than a sixth
-    of its width shows axial slices only. What is shown is cut to where the images are not dark; left is left.
-        affine: voxel index → RAS+ mm, of all images; whatever way its axes point, pictures are upright.
-        other_scales: scales of the images so named, as for an MR image among PET ones.
-        at_mm: where the three slices meet; default: the first image's centre of mass.
-        note: a quiet line at the foot, say what data it is.
+    Slices are cropped to the foreground; left is left. Of a stack thinner than a sixth of its width: axial slices only.
+
+    Args:
+        images: images by name.
+        affine: voxel index → RAS+ mm, of all images; slices are upright whatever way its axes point.
+        scale: intensity scale of the images.
+        other_scales: intensity scales of some images, by name, as of an MR image among PET ones.
+        at_mm: position (mm) at which the three slices meet; default: the first image's centre of mass.
+        columns: whether an image is a column and not a row; default: where there are more than two images.
+        title: title of the figure.
+        note: a line at the foot, such as the origin of the data.
 
     Raises:
         DataError: no image, shapes that differ, or values that are not finite.
     """
     arrays = check_images(images)
-    upright, corner, voxel = turn_upright(arrays, affine)
-    scales = fill_scales(upright, scale, other_scales or {})
-    space = Space(corner, voxel, bright_windows(upright, scales, voxel))
+    upright, corner, voxel = reorient_to_ras(arrays, affine)
+    scales = complete_scales(upright, scale, other_scales or {})
+    space = RasGrid(corner, voxel, crop_windows(upright, scales, voxel))
     first = next(iter(upright.values()))
-    at = centre_of_mass(first) if at_mm is None else (np.asarray(at_mm, float) - corner) / voxel
+    at = center_of_mass(first) if at_mm is None else (np.asarray(at_mm, float) - corner) / voxel
     index = np.clip(np.rint(at), 0, np.subtract(first.shape, 1)).astype(int)
     figure, places = _canvas(layout(list(images), np.asarray(first.shape) * voxel, columns), space, title, note)
     for cell, axes in places:
@@ -87,12 +92,22 @@ def curves(
     xlabel: str,
     ylabel: str,
     *,
-    spread: Mapping[str, Numbers] | None = None,
+    sd: Mapping[str, Numbers] | None = None,
     title: str = "",
     log_x: bool = False,
     log_y: bool = False,
 ) -> "Figure":
-    """Lines of each of `series` over `x`, named at their right ends; `spread` (say a standard deviation) is a band.
+    """Curves of several series over x, named at their right ends.
+
+    Args:
+        x: common abscissa.
+        series: values of each curve, by name.
+        xlabel: label of the x axis.
+        ylabel: label of the y axis.
+        sd: standard deviation of the curves that have one, by name: a band of ± sd.
+        title: title of the figure.
+        log_x: logarithmic x axis.
+        log_y: logarithmic y axis.
 
     Raises:
         DataError: no series, or one not as long as `x`.
@@ -100,13 +115,13 @@ def curves(
     if not series or any(len(y) != len(x) for y in series.values()):
         raise DataError(f"curves: lengths {[len(y) for y in series.values()]}; expected series of {len(x)}, that of x")
     figure = _figure(6.4, 3.7)
-    axes = figure.add_axes((0.11, 0.15, 0.69, 0.72 if title else 0.8), facecolor=CANVAS)
-    for (name, y), colour in zip(series.items(), cycle(COLOURS), strict=False):
+    axes = figure.add_axes((0.11, 0.15, 0.69, 0.72 if title else 0.8), facecolor=BACKGROUND_COLOR)
+    for (name, y), color in zip(series.items(), cycle(COLORS), strict=False):
         values = np.asarray(y, float)
-        axes.plot(x, values, color=colour, lw=1.8, solid_capstyle="round", marker="o" if len(x) < 12 else "", ms=3.5)
-        if spread and name in spread:
-            half = np.asarray(spread[name], float)
-            axes.fill_between(np.asarray(x, float), values - half, values + half, color=colour, alpha=0.18, lw=0)
+        axes.plot(x, values, color=color, lw=1.8, solid_capstyle="round", marker="o" if len(x) < 12 else "", ms=3.5)
+        if sd and name in sd:
+            half = np.asarray(sd[name], float)
+            axes.fill_between(np.asarray(x, float), values - half, values + half, color=color, alpha=0.18, lw=0)
     if log_x:
         axes.set_xscale("log")
     if log_y:
@@ -114,19 +129,19 @@ def curves(
     _dress(axes, xlabel, ylabel)
     _name_ends(axes, series)
     if title:
-        figure.text(0.02, 0.93, title, color=INK, family=FONT, size=11, weight="bold")
+        figure.text(0.02, 0.93, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
     return figure
 
 
 def png(figure: "Figure", dpi: int = 150) -> bytes:
-    """`figure` as a PNG file; equal figures give equal bytes."""
+    """PNG file of a figure, as bytes; equal figures give equal bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     return file.getvalue()
 
 
 def write_png(path: str | Path, figure: "Figure", dpi: int = 150) -> None:
-    """Write `figure` as PNG, whole or not at all.
+    """Write a figure as PNG, whole or not at all.
 
     Raises:
         OSError: it cannot be written.
@@ -139,15 +154,17 @@ def _figure(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), facecolor=CANVAS)
+    figure = Figure(figsize=(width, height), facecolor=BACKGROUND_COLOR)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _canvas(cells: list[Cell], space: Space, title: str, note: str) -> tuple["Figure", list[tuple[Cell, "Axes"]]]:
+def _canvas(
+    cells: list[MontageCell], space: RasGrid, title: str, note: str
+) -> tuple["Figure", list[tuple[MontageCell, "Axes"]]]:
     """A figure that holds the cells at one scale, with an axes for each."""
     inch = WIDTH / max(space.size(axis) for axis in range(3))
-    sizes = [[space.size(axis) * inch for axis in ACROSS[cell.view][:2]] for cell in cells]
+    sizes = [[space.size(axis) * inch for axis in VIEW_AXES[cell.view][:2]] for cell in cells]
     rows, columns = max(cell.row for cell in cells) + 1, max(cell.column for cell in cells) + 1
     widths, heights, heads = np.zeros(columns), np.zeros(rows), np.zeros(rows)
     for cell, (width, height) in zip(cells, sizes, strict=True):
@@ -158,7 +175,7 @@ def _canvas(cells: list[Cell], space: Space, title: str, note: str) -> tuple["Fi
     tops = EDGE + (TITLE if title else 0) + np.cumsum(heights + heads + GAP) - heights - GAP
     total = lefts[-1] + widths[-1] + EDGE, tops[-1] + heights[-1] + BAR + EDGE + (0.2 if note else 0)
     figure = _figure(*total)
-    places: list[tuple[Cell, Axes]] = []
+    places: list[tuple[MontageCell, Axes]] = []
     for cell, (width, height) in zip(cells, sizes, strict=True):
         left = lefts[cell.column] + (widths[cell.column] - width) / 2
         bottom = total[1] - tops[cell.row] - (heights[cell.row] + height) / 2
@@ -166,16 +183,18 @@ def _canvas(cells: list[Cell], space: Space, title: str, note: str) -> tuple["Fi
         places.append((cell, figure.add_axes(box, facecolor="black")))
         if cell.named:
             x, y = lefts[cell.column] + 0.02, total[1] - tops[cell.row] + 0.07
-            figure.text(x / total[0], y / total[1], cell.name, color=INK, family=FONT, size=8.5)
+            figure.text(x / total[0], y / total[1], cell.name, color=TEXT_COLOR, family=FONT, size=8.5)
     if title:
-        figure.text(EDGE / total[0], 1 - 0.33 / total[1], title, color=INK, family=FONT, size=11, weight="bold")
+        figure.text(EDGE / total[0], 1 - 0.33 / total[1], title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
     if note:
-        figure.text(EDGE / total[0], 0.12 / total[1], note, color=QUIET, family=FONT, size=6.5)
+        figure.text(EDGE / total[0], 0.12 / total[1], note, color=MUTED_COLOR, family=FONT, size=6.5)
     return figure, places
 
 
-def _draw_slice(axes: "Axes", cell: Cell, image: np.ndarray, scale: Scale, space: Space, index: np.ndarray) -> None:
-    right, up, through = ACROSS[cell.view]
+def _draw_slice(
+    axes: "Axes", cell: MontageCell, image: np.ndarray, scale: Scale, space: RasGrid, index: np.ndarray
+) -> None:
+    right, up, through = VIEW_AXES[cell.view]
     cut = tuple(index[axis] if axis == through else slice(*space.window[axis]) for axis in range(3))
     extent = (*space.extent(right), *space.extent(up))
     axes.imshow(
@@ -185,7 +204,7 @@ def _draw_slice(axes: "Axes", cell: Cell, image: np.ndarray, scale: Scale, space
     axes.set_axis_off()
     if not cell.marked:
         return
-    style: dict[str, Any] = {"transform": axes.transAxes, "color": QUIET, "family": FONT, "size": 6.5}
+    style: dict[str, Any] = {"transform": axes.transAxes, "color": MUTED_COLOR, "family": FONT, "size": 6.5}
     for x, letter, side in zip((0.02, 0.98), ENDS[cell.view], ("left", "right"), strict=True):
         axes.text(x, 0.5, letter, ha=side, va="center", **style)
     millimetres = space.corner[through] + index[through] * space.voxel[through]
@@ -193,7 +212,7 @@ def _draw_slice(axes: "Axes", cell: Cell, image: np.ndarray, scale: Scale, space
 
 
 def draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
-    """A colour bar for each scale, side by side at the foot."""
+    """Draw a colour bar for each intensity scale, side by side at the foot."""
     width, height = figure.get_size_inches()
     room = (width - 2 * EDGE + 0.35) / len(scales) - 0.35
     for number, scale in enumerate(scales):
@@ -202,25 +221,25 @@ def draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
         bar.imshow(np.linspace(0, 1, 256)[None], cmap=scale.colormap, aspect="auto", extent=(0, 1, 0, 1))
         bar.set_yticks([])
         high = 1.0 if scale.high is None else scale.high
-        bar.set_xticks([0, 0.5, 1], [f"{scale.low + share * (high - scale.low):.3g}" for share in (0, 0.5, 1)])
-        bar.tick_params(colors=QUIET, labelsize=6.5, length=0, pad=2.5)
+        bar.set_xticks([0, 0.5, 1], [f"{scale.low + fraction * (high - scale.low):.3g}" for fraction in (0, 0.5, 1)])
+        bar.tick_params(colors=MUTED_COLOR, labelsize=6.5, length=0, pad=2.5)
         for label, side in zip(bar.get_xticklabels(), ("left", "center", "right"), strict=True):
             label.set(family=FONT, horizontalalignment=side)
         for edge in bar.spines.values():
-            edge.set(color=LINE, linewidth=0.6)
-        bar.set_title(scale.unit, loc="left", color=INK, family=FONT, size=7, pad=3)
+            edge.set(color=LINE_COLOR, linewidth=0.6)
+        bar.set_title(scale.unit, loc="left", color=TEXT_COLOR, family=FONT, size=7, pad=3)
 
 
 def _dress(axes: "Axes", xlabel: str, ylabel: str) -> None:
-    axes.set_xlabel(xlabel, color=QUIET, family=FONT, size=8.5)
-    axes.set_ylabel(ylabel, color=QUIET, family=FONT, size=8.5)
-    axes.tick_params(colors=QUIET, labelsize=7.5, length=0, which="both")
+    axes.set_xlabel(xlabel, color=MUTED_COLOR, family=FONT, size=8.5)
+    axes.set_ylabel(ylabel, color=MUTED_COLOR, family=FONT, size=8.5)
+    axes.tick_params(colors=MUTED_COLOR, labelsize=7.5, length=0, which="both")
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set(family=FONT)
-    axes.grid(axis="y", color=LINE, lw=0.6)
+    axes.grid(axis="y", color=LINE_COLOR, lw=0.6)
     axes.set_axisbelow(True)
     for side, edge in axes.spines.items():
-        edge.set(visible=side == "bottom", color=LINE)
+        edge.set(visible=side == "bottom", color=LINE_COLOR)
 
 
 def _name_ends(axes: "Axes", series: Mapping[str, Any]) -> None:
@@ -237,6 +256,6 @@ def _name_ends(axes: "Axes", series: Mapping[str, Any]) -> None:
     for k in range(len(places) - 2, -1, -1):
         places[k] = min(places[k], places[k + 1] - apart)
     for place, k in zip(places, order, strict=True):
-        share = (place - low) / (high - low)
-        colour, name = COLOURS[k % len(COLOURS)], list(series)[k]
-        axes.text(1.02, share, name, color=colour, family=FONT, size=8, va="center", transform=axes.transAxes)
+        height = (place - low) / (high - low)
+        color, name = COLORS[k % len(COLORS)], list(series)[k]
+        axes.text(1.02, height, name, color=color, family=FONT, size=8, va="center", transform=axes.transAxes)

@@ -1,4 +1,4 @@
-"""Many small pictures: with the outlines of their labels, or a row of each thing that is shown of the same images.
+"""Galleries of many small images: with outlines of their labels, or in rows such as image, truth and prediction.
 
 They are what a reader must see before believing a table of Dice.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from medjax.errors import DataError
-from medjax.report.figures import BAR, CANVAS, COLOURS, EDGE, FONT, INK, QUIET, draw_bars
+from medjax.report.figures import BACKGROUND_COLOR, BAR, COLORS, EDGE, FONT, MUTED_COLOR, TEXT_COLOR, draw_bars
 from medjax.report.slices import Scale
 
 if TYPE_CHECKING:
@@ -26,7 +26,14 @@ def gallery(
     columns: int = 8,
     note: str = "",
 ) -> "Figure":
-    """Images, rows downwards, in grey from 0 to each one's maximum; outlines of label c in colour c; a name above.
+    """Gallery of images in grey, each from 0 to its maximum, with the outlines of its labels and its name above.
+
+    Args:
+        images: images, rows downwards.
+        labels: label maps; the outline of class c has colour c.
+        names: titles of the images.
+        columns: images in a row.
+        note: a line at the foot.
 
     Raises:
         DataError: no image, or not as many labels or names as images.
@@ -40,7 +47,7 @@ def gallery(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height = rows * (CELL + HEAD) + (0.3 if note else 0.05)
-    figure = Figure(figsize=(columns * CELL, height), facecolor=CANVAS)
+    figure = Figure(figsize=(columns * CELL, height), facecolor=BACKGROUND_COLOR)
     FigureCanvasAgg(figure)
     for k, image in enumerate(images):
         row, column = divmod(k, columns)
@@ -51,20 +58,20 @@ def gallery(
         if labels is not None:
             for c in range(1, int(labels[k].max()) + 1):
                 if (labels[k] == c).any():
-                    axes.contour(labels[k] == c, levels=[0.5], colors=[COLOURS[(c - 1) % len(COLOURS)]], linewidths=1.0)
+                    axes.contour(labels[k] == c, levels=[0.5], colors=[COLORS[(c - 1) % len(COLORS)]], linewidths=1.0)
         if names is not None:
-            axes.set_title(names[k], color=INK, family=FONT, fontsize=6.5, pad=2)
+            axes.set_title(names[k], color=TEXT_COLOR, family=FONT, fontsize=6.5, pad=2)
     if note:
-        figure.text(0.01, 0.08 / height, note, color=QUIET, family=FONT, size=6.5)
+        figure.text(0.01, 0.08 / height, note, color=MUTED_COLOR, family=FONT, size=6.5)
     return figure
 
 
 def image_rows(
     rows: Mapping[str, Real[np.ndarray, "image row column"]], scales: Mapping[str, Scale], note: str = ""
 ) -> "Figure":
-    """A named row of small pictures of each thing (say image, truth, prediction), the same image in each column.
+    """Rows of small images, such as image, truth and prediction, by name; each column is one case.
 
-    `scales` are of the names; those of rows that are drawn alike, as two label maps, are equal and share a colour bar.
+    `scales` are those of the rows, by name; rows of equal scales, such as two label maps, have one colour bar.
 
     Raises:
         DataError: no image, or rows of different shapes.
@@ -78,11 +85,11 @@ def image_rows(
         raise DataError(f"image_rows: shapes {sorted(shapes)}; expected one shape, of at least one image")
     foot = BAR + EDGE + (0.2 if note else 0)
     width, height = 2 * EDGE + number * CELL, EDGE + len(rows) * (CELL + HEAD) + foot
-    figure = Figure(figsize=(width, height), facecolor=CANVAS)
+    figure = Figure(figsize=(width, height), facecolor=BACKGROUND_COLOR)
     FigureCanvasAgg(figure)
     for row, (name, images) in enumerate(rows.items()):
         bottom, scale = height - EDGE - (row + 1) * (CELL + HEAD), scales[name]
-        figure.text(EDGE / width, (bottom + CELL + 0.05) / height, name, color=INK, family=FONT, size=8)
+        figure.text(EDGE / width, (bottom + CELL + 0.05) / height, name, color=TEXT_COLOR, family=FONT, size=8)
         for column, image in enumerate(images):
             left = EDGE + column * CELL
             axes = figure.add_axes((left / width, bottom / height, 0.97 * CELL / width, CELL / height))
@@ -90,5 +97,5 @@ def image_rows(
             axes.set_axis_off()
     draw_bars(figure, list(dict.fromkeys(scales[name] for name in rows)), 0.2 if note else 0.0)
     if note:
-        figure.text(EDGE / width, 0.12 / height, note, color=QUIET, family=FONT, size=6.5)
+        figure.text(EDGE / width, 0.12 / height, note, color=MUTED_COLOR, family=FONT, size=6.5)
     return figure

@@ -15,14 +15,14 @@ Cell = str | int | float | Real | None  # NumPy's numbers are Real
 
 
 class Figure(NamedTuple):
-    """A picture with its caption."""
+    """A figure of a report: a PNG and its caption."""
 
     path: Path  # a PNG
     caption: str = ""
 
 
 class Table(NamedTuple):
-    """Rows of text and numbers under a header."""
+    """A table of a report: rows of text and numbers under a header."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -30,7 +30,7 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of a report. Empty lines in `text` separate paragraphs; it is plain text, not markup."""
+    """A section of a report. Empty lines in `text` separate paragraphs; it is plain text, not markup."""
 
     title: str
     text: str = ""
@@ -39,7 +39,7 @@ class Section(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a page says, without how it looks."""
+    """The content of a report: title, summary and sections."""
 
     title: str
     summary: Sequence[str] = ()  # paragraphs
@@ -47,7 +47,7 @@ class Report(NamedTuple):
 
 
 def write_report(path: Path, report: Report, details: Mapping[str, str | Mapping[str, object]] | None = None) -> None:
-    """Write `report` to `path`. `details` (say {"Command": "…", "Configuration": {…}}) go to the foot of the page.
+    """Write a report to `path`; `details` such as {"Command": "…", "Configuration": {…}} go to the foot of the page.
 
     Raises:
         DataError: a figure is missing or no PNG, or a table's row is not as long as its header.
@@ -57,7 +57,7 @@ def write_report(path: Path, report: Report, details: Mapping[str, str | Mapping
 
 
 def render(report: Report, details: Mapping[str, str | Mapping[str, object]]) -> str:
-    """The page itself; all text is escaped."""
+    """HTML page of a report; all text is escaped."""
     title = escape(report.title)
     summary = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in report.summary)
     sections = "\n".join(_section(section) for section in report.sections)
@@ -87,7 +87,7 @@ def render(report: Report, details: Mapping[str, str | Mapping[str, object]]) ->
 
 
 def format_cell(value: Cell) -> str:
-    """A table's cell: four significant digits, and a dash for what is undefined."""
+    """Text of a table cell: numbers with four significant digits, a dash for undefined ones."""
     if value is None:
         return "–"
     if isinstance(value, Real) and not isinstance(value, Integral):
@@ -96,7 +96,7 @@ def format_cell(value: Cell) -> str:
 
 
 def is_number(value: Cell) -> bool:
-    """Whether a cell is set as a number, right-aligned."""
+    """Whether a table cell is a number, which is right-aligned."""
     return value is None or (isinstance(value, Real) and not isinstance(value, bool))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of labels beside what a network makes of the same images: the gallery of an audit of labels."""
+"""Gallery of a label audit: images with the outlines of their labels beside those of a network's predictions."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from medjax.report.gallery import gallery
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAME = 22  # letters that fit above a picture
+NAME_LENGTH = 22  # maximum number of letters above an image
 
 
 def label_pairs(
@@ -20,12 +20,12 @@ def label_pairs(
     prediction: Int[np.ndarray, "image *space"],
     names: Sequence[str],
 ) -> "Figure":
-    """Two pictures of each image, with outlines of its label and of the prediction; of volumes the middle slice.
+    """Gallery with each image twice, with the outlines of its label and of the prediction; volumes: middle slice.
 
     Raises:
         DataError: no image, or not as many names as images.
     """
     middle = (Ellipsis, images.shape[-1] // 2) if images.ndim == 4 else Ellipsis
     pairs = np.stack([labels[middle], prediction[middle]], axis=1)
-    titles = [title for name in names for title in (name[:NAME], "network")]
+    titles = [title for name in names for title in (name[:NAME_LENGTH], "network")]
     return gallery(np.repeat(images[middle], 2, axis=0), pairs.reshape(-1, *pairs.shape[2:]), titles, 8)

@@ -1,4 +1,4 @@
-"""Points of groups, with lines through them or levels across: regressions, Bland–Altman plots."""
+"""Scatter plots of groups, with curves or horizontal levels: regressions, Bland–Altman plots."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Real
 
 from medjax.errors import DataError
-from medjax.report.figures import CANVAS, COLOURS, FONT, INK, QUIET, _dress, _figure
+from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, _dress, _figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Line(NamedTuple):
-    """A line over x, in the colour of the group of the same name, or quiet."""
+class Curve(NamedTuple):
+    """A curve over x, such as a regression, in the colour of the group of the same name."""
 
     x: Real[np.ndarray, " point"]
     y: Real[np.ndarray, " point"]
@@ -26,28 +26,36 @@ def points(
     xlabel: str,
     ylabel: str,
     *,
-    lines: Mapping[str, Line] | None = None,
+    curves: Mapping[str, Curve] | None = None,
     levels: Sequence[float] = (),
     title: str = "",
 ) -> "Figure":
-    """Points (x, y) of each group in its colour, with a legend; `levels` are dashed across, the middle one drawn full.
+    """Scatter plot of points (x, y) of each group in its colour, with a legend.
+
+    Args:
+        groups: x and y of each group, by name.
+        xlabel: label of the x axis.
+        ylabel: label of the y axis.
+        curves: a curve for each group that has one, by name.
+        levels: horizontal lines, dashed; the middle one of an odd number is solid.
+        title: title of the figure.
 
     Raises:
         DataError: no group, or x and y of different lengths.
     """
     _check_pairs(groups)
     figure = _figure(5.2, 3.7)
-    axes = figure.add_axes((0.15, 0.15, 0.81, 0.72 if title else 0.8), facecolor=CANVAS)
-    for (name, (x, y)), colour in zip(groups.items(), cycle(COLOURS), strict=False):
-        axes.plot(x, y, "o", color=colour, ms=4.5, alpha=0.85, mew=0, label=name)
-        if lines and name in lines:
-            axes.plot(*lines[name], color=colour, lw=1.6)
+    axes = figure.add_axes((0.15, 0.15, 0.81, 0.72 if title else 0.8), facecolor=BACKGROUND_COLOR)
+    for (name, (x, y)), color in zip(groups.items(), cycle(COLORS), strict=False):
+        axes.plot(x, y, "o", color=color, ms=4.5, alpha=0.85, mew=0, label=name)
+        if curves and name in curves:
+            axes.plot(*curves[name], color=color, lw=1.6)
     for k, level in enumerate(sorted(levels)):
-        axes.axhline(level, color=QUIET, lw=1.0, ls="-" if 2 * k + 1 == len(levels) else (0, (4, 3)))
+        axes.axhline(level, color=MUTED_COLOR, lw=1.0, ls="-" if 2 * k + 1 == len(levels) else (0, (4, 3)))
     _dress(axes, xlabel, ylabel)
-    axes.legend(frameon=False, labelcolor=INK, prop={"family": FONT, "size": 8}, loc="best")
+    axes.legend(frameon=False, labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, loc="best")
     if title:
-        figure.text(0.02, 0.93, title, color=INK, family=FONT, size=11, weight="bold")
+        figure.text(0.02, 0.93, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
     return figure
 
 
@@ -59,7 +67,7 @@ def plot_bland_altman(
 ) -> "Figure":
     """Bland–Altman plot of pairs (a, b) of each group: a − b over (a + b) / 2, with lower limit, bias, upper limit.
 
-    `quantity` names what was read, with its unit, and `difference` says which reading is a.
+    `quantity` is what was measured, with its unit, and `difference` the label of a − b.
 
     Raises:
         DataError: as `points`.

@@ -1,6 +1,6 @@
-"""What a montage of slices shows: volumes turned upright, the part that is not dark, scales, and where each slice goes.
+"""Layout of a montage of slices: volumes reoriented to RAS+, cropped to the foreground, intensity scales, cells.
 
-Pictures are in neurological convention: axes grow to the patient's right, to the front and upwards. Nothing is drawn
+Images are in neurological convention: axes grow to the patient's right, to the front and upwards. Nothing is drawn
 here; `figures.montage` does.
 """
 
@@ -11,16 +11,16 @@ import numpy as np
 
 from medjax.errors import DataError
 
-ACROSS = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}  # axes to the right, upwards, through
-MARGIN_MM, NARROWEST_MM = 8.0, 60.0  # of the part that is shown
-MOST_IN_A_ROW = 5
+VIEW_AXES = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}  # axes to the right, upwards, through
+MARGIN_MM, MIN_WIDTH_MM = 8.0, 60.0  # margin and minimum width of the plotted part
+MAX_COLUMNS = 5
 
 
 class Scale(NamedTuple):
-    """How values become colours: the map's ends at `low` and `high` (default: 99.8th percentile above low, rounded)."""
+    """Intensity scale: colour map with ends at `low` and `high` (default: 99.8th percentile above low, rounded)."""
 
-    unit: str = ""  # beside the colour bar
-    colormap: str = "inferno"  # any of Matplotlib's
+    unit: str = ""  # unit, beside the colour bar
+    colormap: str = "inferno"  # name of a Matplotlib colour map
     low: float = 0.0
     high: float | None = None
 
@@ -29,38 +29,39 @@ PET = Scale("activity")
 MR = Scale("T1-weighted MR", "gray")
 
 
-class Cell(NamedTuple):
-    """One slice of one image, and its row and column in the montage."""
+class MontageCell(NamedTuple):
+    """One slice of one image in a montage, and its row and column."""
 
     name: str
     view: str
     row: int
     column: int
-    named: bool  # the image's name stands above
-    marked: bool  # says where it is, left and right
+    named: bool  # whether the image's name stands above
+    marked: bool  # whether it is labelled with its position and left and right
 
 
-class Space(NamedTuple):
-    """The grid the images share, axes turned to RAS+."""
+class RasGrid(NamedTuple):
+    """The common grid of the images, axes reoriented to RAS+."""
 
     corner: np.ndarray  # mm of voxel (0, 0, 0)
     voxel: np.ndarray  # mm
-    window: list[tuple[int, int]]  # first voxel shown, and one past the last
+    window: list[tuple[int, int]]  # first voxel plotted, and one past the last
 
     def extent(self, axis: int) -> tuple[float, float]:
-        """Outer edges in mm of what is shown."""
+        """Outer edges in mm of the plotted part, along an axis."""
         first, last = (self.corner[axis] + (edge - 0.5) * self.voxel[axis] for edge in self.window[axis])
         return first, last
 
     def size(self, axis: int) -> float:
+        """Length in mm of the plotted part, along an axis."""
         first, last = self.extent(axis)
         return last - first
 
 
-def turn_upright(
+def reorient_to_ras(
     images: Mapping[str, np.ndarray], affine: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The images with axes that grow to the right, to the front and upwards; mm of voxel (0, 0, 0); voxel size."""
+    """Reorient images to RAS+; returns them, the position of voxel (0, 0, 0) in mm, and the voxel size."""
     from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
     shape = next(iter(images.values())).shape
@@ -70,8 +71,8 @@ def turn_upright(
     return turned, ras[:3, 3], np.linalg.norm(ras[:3, :3], axis=0)
 
 
-def fill_scales(images: Mapping[str, np.ndarray], shared: Scale, others: Mapping[str, Scale]) -> dict[str, Scale]:
-    """Each image's scale with both ends; the shared one looks at the first image that has it."""
+def complete_scales(images: Mapping[str, np.ndarray], shared: Scale, others: Mapping[str, Scale]) -> dict[str, Scale]:
+    """Intensity scale of each image with both ends; a shared scale takes its upper end from the first image."""
     scales: dict[str, Scale] = {}
     ends: dict[Scale, Scale] = {}
     for name, image in images.items():
@@ -87,17 +88,17 @@ def _bright(image: np.ndarray, low: float) -> float:
     return float(f"{np.percentile(above, 99.8):.2g}") if above.size else low + 1.0
 
 
-def bright_windows(
+def crop_windows(
     images: Mapping[str, np.ndarray], scales: Mapping[str, Scale], voxel: np.ndarray
 ) -> list[tuple[int, int]]:
-    """Along each axis the voxels between which the images' mean profiles are not dark, and some margin."""
-    shares = [_fraction(image, scales[name]) for name, image in images.items()]
+    """Crop to the foreground: along each axis the voxels where the images' mean profiles are not dark, and a margin."""
+    fractions = [_fraction(image, scales[name]) for name, image in images.items()]
     windows = []
     for axis, size in enumerate(voxel):
-        profile = np.max([share.mean(axis=tuple({0, 1, 2} - {axis})) for share in shares], axis=0)
+        profile = np.max([fraction.mean(axis=tuple({0, 1, 2} - {axis})) for fraction in fractions], axis=0)
         bright = np.flatnonzero(profile > 0.03 * profile.max())
         first, last = (bright[0], bright[-1] + 1) if bright.size else (0, profile.size)
-        margin = int(np.ceil(max(MARGIN_MM, (NARROWEST_MM - (last - first) * size) / 2) / size))
+        margin = int(np.ceil(max(MARGIN_MM, (MIN_WIDTH_MM - (last - first) * size) / 2) / size))
         windows.append((max(int(first) - margin, 0), min(int(last) + margin, profile.size)))
     return windows
 
@@ -110,8 +111,8 @@ def _fraction(image: np.ndarray, scale: Scale) -> np.ndarray:
     return np.clip((image - scale.low) / max(high - scale.low, 1e-30), 0, 1)
 
 
-def centre_of_mass(image: np.ndarray) -> np.ndarray:
-    """In voxels, of what is above 0; the middle where nothing is."""
+def center_of_mass(image: np.ndarray) -> np.ndarray:
+    """Centre of mass of the values above 0, in voxels; the middle of the image where there are none."""
     weights = np.clip(image, 0, None).astype(float)
     if not weights.any():
         return (np.asarray(image.shape) - 1) / 2
@@ -119,20 +120,22 @@ def centre_of_mass(image: np.ndarray) -> np.ndarray:
     return np.asarray([np.average(np.arange(one.size), weights=one) for one in sums])
 
 
-def layout(names: list[str], size_mm: np.ndarray, columns: bool | None) -> list[Cell]:
-    """What is drawn where."""
+def layout(names: list[str], size_mm: np.ndarray, columns: bool | None) -> list[MontageCell]:
+    """Cells of a montage: which slice of which image in which row and column."""
     numbered = list(enumerate(names))
     if size_mm[2] < max(size_mm[:2]) / 6:
-        rows = -(-len(names) // MOST_IN_A_ROW)
+        rows = -(-len(names) // MAX_COLUMNS)
         width = -(-len(names) // rows)
-        return [Cell(name, "axial", k // width, k % width, True, k % width == 0) for k, name in numbered]
+        return [MontageCell(name, "axial", k // width, k % width, True, k % width == 0) for k, name in numbered]
     if len(names) > 2 if columns is None else columns:
-        return [Cell(name, view, r, c, r == 0, c == 0) for c, name in numbered for r, view in enumerate(ACROSS)]
-    return [Cell(name, view, r, c, c == 0, True) for r, name in numbered for c, view in enumerate(ACROSS)]
+        return [
+            MontageCell(name, view, r, c, r == 0, c == 0) for c, name in numbered for r, view in enumerate(VIEW_AXES)
+        ]
+    return [MontageCell(name, view, r, c, c == 0, True) for r, name in numbered for c, view in enumerate(VIEW_AXES)]
 
 
 def check_images(images: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The images in float32.
+    """Check the images of a montage; returns them in float32.
 
     Raises:
         DataError: no image, shapes that differ, or values that are not finite.

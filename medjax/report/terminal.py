@@ -1,10 +1,10 @@
-"""A report's table on the terminal."""
+"""Tables on the terminal."""
 
 from medjax.report.html import Table, format_cell, is_number
 
 
 def print_table(table: Table) -> None:
-    """Print `table` to stdout, numbers to the right; long text is folded, never cut."""
+    """Print a table to stdout, numbers right-aligned; long text is folded."""
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text

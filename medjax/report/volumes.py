@@ -1,4 +1,4 @@
-"""An image as NIfTI with a picture of it beside it."""
+"""NIfTI volumes with a PNG montage beside them."""
 
 from pathlib import Path
 
@@ -21,21 +21,30 @@ def write_volume(
     sd: Image | None = None,
     note: str = "",
 ) -> tuple[Path, ...]:
-    """Write an image and a PNG of the same name, both or neither; before them its standard deviation as …_sd.nii.gz.
+    """Write a volume as NIfTI and a PNG montage of the same name, both or neither, and its SD as …_sd.nii.gz first.
 
-    Returned are the files: image, picture and, if any, standard deviation.
+    Args:
+        path: NIfTI file.
+        image: the volume.
+        affine: voxel → RAS+ mm.
+        scale: intensity scale of the montage.
+        title: name of the image in the montage.
+        sd: standard deviation of the image.
+        note: line at the foot of the montage.
+
+    Returns the files: volume, montage and, if any, standard deviation.
 
     Raises:
-        OSError: one cannot be written; image and picture are then what they were.
+        OSError: one cannot be written; volume and montage are then what they were.
     """
-    picture = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".png")
+    montage_file = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".png")
     shown = {title: image} | ({} if sd is None else {"standard deviation": sd})
     drawn = png(montage(shown, affine, scale=scale, note=note))
-    deviation = picture.with_name(picture.stem + "_sd.nii.gz")
+    deviation = montage_file.with_name(montage_file.stem + "_sd.nii.gz")
     if sd is not None:
         write_nifti(deviation, sd, affine)
-    with replacing(picture) as file:
+    with replacing(montage_file) as file:
         file.write(drawn)
         file.flush()
         write_nifti(path, image, affine)
-    return (path, picture) if sd is None else (path, picture, deviation)
+    return (path, montage_file) if sd is None else (path, montage_file, deviation)

@@ -1,1 +1,1 @@
-"""Running experiments: config → work directory → stages → metrics and report. Each module is one of those ideas."""
+"""Running experiments: config, work directory, stages, sweeps, metrics and report."""

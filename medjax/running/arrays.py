@@ -1,4 +1,4 @@
-"""Trees of arrays in one npz file, without pickles: what `stage` keeps."""
+"""Trees of arrays in one npz file, without pickles: the format of stages."""
 
 import io
 import zipfile
@@ -14,10 +14,10 @@ from medjax.errors import WorkdirError
 
 
 def save_arrays(path: Path, tree: PyTree) -> None:
-    """Write the leaves of `tree` (arrays, numbers, strings) to `path`, whole or not at all.
+    """Save the leaves of a tree (arrays, numbers, strings) to an npz file, whole or not at all.
 
     Raises:
-        TypeError: a leaf is no array, number or string; typed PRNG keys are none: keep `jax.random.key_data(key)`.
+        TypeError: a leaf is no array, number or string; of typed PRNG keys save `jax.random.key_data(key)`.
         OSError: the file cannot be written.
     """
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
@@ -32,7 +32,7 @@ def save_arrays(path: Path, tree: PyTree) -> None:
 
 
 def load_arrays(path: Path, like: PyTree | None = None) -> PyTree:
-    """The tree of NumPy arrays kept at `path`: nested dicts, or the structure of `like`.
+    """Load a tree of NumPy arrays from an npz file: nested dicts, or the structure of `like`.
 
     Raises:
         FileNotFoundError: there is none.
@@ -53,14 +53,14 @@ def load_arrays(path: Path, like: PyTree | None = None) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
 
 
-def numbered(tree: PyTree) -> dict[str, PyTree]:
-    """The leaves of any tree by their numbers, which a stage keeps without `like`; typed PRNG keys as their data."""
+def to_numbered_leaves(tree: PyTree) -> dict[str, PyTree]:
+    """Leaves of any tree by their numbers, which a stage keeps without `like`; typed PRNG keys as their data."""
     leaves = jax.tree.leaves(tree)
     return {f"{k:04d}": jax.random.key_data(leaf) if _is_key(leaf) else leaf for k, leaf in enumerate(leaves)}
 
 
-def from_numbered(kept: dict[str, PyTree], like: PyTree) -> PyTree:
-    """The tree whose leaves `numbered` gave; `like` is one of that structure, of arrays or shapes.
+def from_numbered_leaves(kept: dict[str, PyTree], like: PyTree) -> PyTree:
+    """Tree from the leaves of `to_numbered_leaves`; `like` has its structure, with arrays or shapes as leaves.
 
     Keys are of JAX's default kind.
 
@@ -78,7 +78,7 @@ def from_numbered(kept: dict[str, PyTree], like: PyTree) -> PyTree:
 
 
 def is_nested_dict(tree: PyTree) -> bool:
-    """Whether `tree` is dicts of dicts … of leaves, with names as keys, so that it needs no `like` to be read back."""
+    """Whether `tree` is dicts of dicts … of leaves, with names as keys, so that it is loaded without `like`."""
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
     return isinstance(tree, dict) and all(
         isinstance(entry, jax.tree_util.DictKey) and isinstance(entry.key, str) and not set("/@") & set(entry.key)

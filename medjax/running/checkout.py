@@ -1,4 +1,4 @@
-"""The checkout an experiment is taken from: a folder that holds `experiments/` and `configs/`."""
+"""Checkouts: folders with `experiments/` and `configs/`, from which experiments are run and listed."""
 
 import ast
 from pathlib import Path
@@ -9,18 +9,18 @@ from medjax.running.config import did_you_mean, presets
 from medjax.running.modules import load_module
 
 
-class Listed(NamedTuple):
-    """One line of `medjax experiments`."""
+class ExperimentEntry(NamedTuple):
+    """One entry of `medjax experiments`: name, title, paper, state and presets."""
 
     name: str
     title: str
-    source: str  # authors and arXiv id of the paper; empty for what is no paper's
+    source: str  # authors and arXiv id of the paper; empty without a paper
     state: str  # "ready", "planned", or what is wrong
     presets: tuple[str, ...]
 
 
 def find_root(folder: Path | None = None) -> Path:
-    """The checkout at `folder` (default: the current directory), which may also be its `experiments` folder.
+    """Find the checkout at `folder` (default: the current directory), which may also be its `experiments` folder.
 
     Raises:
         MedjaxError: there is none.
@@ -36,7 +36,7 @@ def find_root(folder: Path | None = None) -> Path:
 
 
 def experiment_file(root: Path, name: str) -> Path:
-    """experiments/NAME.py.
+    """File of an experiment, experiments/NAME.py.
 
     Raises:
         MedjaxError: there is no such experiment, or it is planned only.
@@ -50,8 +50,8 @@ def experiment_file(root: Path, name: str) -> Path:
     raise MedjaxError(f"no experiment '{name}'; `medjax experiments` lists them{did_you_mean(name, known)}")
 
 
-def list_experiments(root: Path) -> list[Listed]:
-    """The papers' experiments in the papers' order, then the others."""
+def list_experiments(root: Path) -> list[ExperimentEntry]:
+    """List the papers' experiments in the papers' order, then the others."""
     papers = _papers(root)
     others = [name for name in _names(root) if name not in papers]
     return [_listed(root, name, *papers[name]) for name in papers] + [
@@ -59,14 +59,14 @@ def list_experiments(root: Path) -> list[Listed]:
     ]
 
 
-def _listed(root: Path, name: str, title: str, authors: str = "", arxiv: str = "") -> Listed:
+def _listed(root: Path, name: str, title: str, authors: str = "", arxiv: str = "") -> ExperimentEntry:
     source = f"{authors}, arXiv {arxiv}" if authors else ""
     if name not in _names(root):
-        return Listed(name, title, source, "planned", ())
+        return ExperimentEntry(name, title, source, "planned", ())
     try:
-        return Listed(name, title, source, "ready", presets(root / "configs" / f"{name}.py"))
+        return ExperimentEntry(name, title, source, "ready", presets(root / "configs" / f"{name}.py"))
     except Exception as error:  # a list of experiments survives one whose config is being edited
-        return Listed(name, title, source, f"broken config: {type(error).__name__}", ())
+        return ExperimentEntry(name, title, source, f"broken config: {type(error).__name__}", ())
 
 
 def _names(root: Path) -> list[str]:

@@ -1,6 +1,6 @@
-"""Many cases through one program of a fixed size: a few at a time, so that memory and what is compiled stay the same.
+"""Chunked evaluation: many cases, a few at a time, through one compiled program of fixed size and memory.
 
-run = in_chunks(jax.jit(jax.vmap(reconstruct)), size=8)
+run = map_in_chunks(jax.jit(jax.vmap(reconstruct)), size=8)
 images = run(keys, scans, betas)                            any number of cases, along the first axis of every leaf
 """
 
@@ -15,10 +15,10 @@ from medjax.errors import DataError
 PyTree = Any
 
 
-def in_chunks(function: Callable[..., PyTree], size: int) -> Callable[..., PyTree]:
-    """`function` over the first axis of its arguments' leaves, `size` cases at a time; results are NumPy arrays.
+def map_in_chunks(function: Callable[..., PyTree], size: int) -> Callable[..., PyTree]:
+    """Map a batched `function` over cases (first axes of the arguments' leaves), `size` at a time, to NumPy arrays.
 
-    `function` is always given `size` cases: the last ones are filled up with the last case, which is cut off again.
+    `function` always gets `size` cases: the last chunk is padded with the last case, and its results are cropped.
 
     Raises:
         DataError: `size` is below 1; (when called) there is no case, or leaves have different numbers of them.
@@ -33,8 +33,8 @@ def in_chunks(function: Callable[..., PyTree], size: int) -> Callable[..., PyTre
         [count], parts = counts, list[PyTree]()
         for first in range(0, count, size):
             index = np.minimum(np.arange(first, first + size), count - 1)
-            made = function(*_take(arguments, index))
-            parts.append(_take(jax.tree.map(np.asarray, made), slice(count - first)))
+            results = function(*_take(arguments, index))
+            parts.append(_take(jax.tree.map(np.asarray, results), slice(count - first)))
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     return run

@@ -22,7 +22,7 @@ Value = bool | int | float | str | tuple
 
 
 def load_config(file: Path, preset: str, overrides: Sequence[str] = ()) -> FrozenConfigDict:
-    """`get_config(preset)` of `file` with `overrides` such as "model.width=32" applied, and frozen.
+    """Load the config of a preset, `get_config(preset)` of `file`, with `overrides` such as "model.width=32", frozen.
 
     Raises:
         ConfigError: no such file, preset or key; a value of another type, or no number, string, boolean or tuple.
@@ -34,14 +34,14 @@ def load_config(file: Path, preset: str, overrides: Sequence[str] = ()) -> Froze
     config = module.get_config(preset)
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"get_config('{preset}') in {file} returns {type(config).__name__}; expected a ConfigDict")
-    config = ConfigDict(plain(config))
+    config = ConfigDict(to_dict(config))
     _check_values(config, str(file))
     _override(config, overrides)
     return FrozenConfigDict(config)
 
 
 def presets(file: Path) -> tuple[str, ...]:
-    """The presets of a config file: its own `PRESETS` if it names them, else tiny, small, paper.
+    """Presets of a config file: its own `PRESETS` if it names them, else tiny, small, paper.
 
     Raises:
         ConfigError: there is no such file, or it has no `get_config`.
@@ -50,18 +50,18 @@ def presets(file: Path) -> tuple[str, ...]:
 
 
 def config_hash(config: Mapping | ConfigDict) -> str:
-    """Eight hex digits that depend on the resolved values only, not on the order of the keys."""
-    text = json.dumps(plain(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Hash of a configuration: eight hex digits of its resolved values, whatever the order of keys."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def plain(config: Mapping | ConfigDict) -> dict:
-    """The configuration as nested dicts of values."""
-    return {key: plain(value) if isinstance(value, Mapping | ConfigDict) else value for key, value in config.items()}
+def to_dict(config: Mapping | ConfigDict) -> dict:
+    """Convert a configuration to nested dicts of values."""
+    return {key: to_dict(value) if isinstance(value, Mapping | ConfigDict) else value for key, value in config.items()}
 
 
 def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Dotted key → value, the keys as `--config.` takes them."""
+    """Flatten a configuration: dotted key → value, the keys as `--config.` takes them."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         section = isinstance(value, Mapping | ConfigDict)
@@ -70,7 +70,7 @@ def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message: the known name closest to `name`, or nothing."""
+    """Suggestion for the end of a message: the known name closest to `name`, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 

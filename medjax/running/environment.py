@@ -1,4 +1,4 @@
-"""What a run ran on: versions, devices, threads, commit. Nothing here names a machine or a path on it."""
+"""Environment of a run: versions, devices, threads, commit; no name of a machine and no path on it."""
 
 import contextlib
 import os
@@ -15,8 +15,8 @@ from typing import Any
 FLAGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "OMP_NUM_THREADS", "LIBTPU_INIT_ARGS")
 
 
-def describe(root: Path | None = None) -> dict[str, Any]:
-    """Everything besides the config that a result may depend on; with `root`, its commit and whether it has changes."""
+def describe_environment(root: Path | None = None) -> dict[str, Any]:
+    """Environment that a result may depend on; with `root`, its commit and whether it has uncommitted changes."""
     import jax
 
     import medjax
@@ -37,20 +37,20 @@ def describe(root: Path | None = None) -> dict[str, Any]:
     }
 
 
-def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The entries of `before` that are no longer so."""
+def environment_changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Entries of the environment `before` that differ `now`."""
     return {key: value for key, value in before.items() if key != "earlier" and value != now.get(key)}
 
 
 def prepare_process() -> None:
-    """What every long command does first: keep compiled programs for later, and freed memory within the process."""
+    """Prepare the process of a long command: compilation cache on disk, freed memory kept for reuse."""
     enable_compilation_cache()
     keep_freed_memory()
 
 
 @contextlib.contextmanager
 def command_process() -> Iterator[None]:
-    """`prepare_process`, and until the block ends a warning is one line on stderr, said each time it comes."""
+    """Context of a command: `prepare_process`, and each warning as one line on stderr."""
     prepare_process()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -60,7 +60,7 @@ def command_process() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of asking the kernel for fresh pages each time; elsewhere nothing happens.
+    """Let glibc reuse freed large blocks of memory instead of returning them to the kernel; elsewhere a no-op.
 
     XLA:CPU allocates every large result anew, and touching fresh pages costs it up to half of an EM step.
     """
@@ -74,18 +74,21 @@ def keep_freed_memory() -> None:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs between processes, unless JAX_COMPILATION_CACHE_DIR or jax.config says where."""
+    """Enable JAX's compilation cache on disk, unless JAX_COMPILATION_CACHE_DIR or jax.config sets one.
+
+    Small programs are kept too: a command has hundreds of them.
+    """
     import jax
 
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(Path(home) / "medjax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def peak_memory() -> dict[str, float]:
-    """Peak memory of this process and, where the backend tells, of its first device, in MiB."""
+    """Peak memory of this process and, where the backend reports it, of its first device, in MiB."""
     import resource
     import sys
 

@@ -1,4 +1,4 @@
-"""An experiment is a module with a docstring and `run(config, work, **parts) -> Result`; this runs one.
+"""Run experiments: modules with a docstring and `run(config, work, **parts) -> Result`.
 
 Parts are a user's own network, denoiser, scores of labels …, keyword arguments of `run` that are None by default.
 """
@@ -28,15 +28,15 @@ Parts = Mapping[str, Part]
 
 
 class Result(NamedTuple):
-    """What an experiment hands back. Equal runs have equal `metrics`; NaN says that a metric is undefined."""
+    """Result of an experiment: metrics (NaN where undefined), report, and a table to print."""
 
-    metrics: Mapping[str, float]  # flat, stable names
+    metrics: Mapping[str, float]  # flat, stable names; equal runs have equal metrics
     report: Report
     table: Table | None = None  # printed instead of the metrics
 
 
-class Run(NamedTuple):
-    """One run to be made: in which work directory, with which config, and the command that makes it."""
+class RunSpec(NamedTuple):
+    """Specification of a run: its work directory, its config, and the command that repeats it."""
 
     work: WorkDir
     config: ConfigDict
@@ -44,16 +44,16 @@ class Run(NamedTuple):
 
 
 def run_module(module_file: str) -> None:
-    """The command line of an experiment file, `run_module(__file__)`: the same as `medjax run` of it."""
+    """Run an experiment file as a script, `run_module(__file__)`: the same as `medjax run` of it."""
     file = Path(module_file).resolve()
     sys.argv[:] = ["medjax", "run", file.stem, "--experiments", str(file.parent), *sys.argv[1:]]
     runpy.run_module("medjax", run_name="__main__")  # the command as a user starts it: this room knows none
 
 
-def attempts(study: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result | MedjaxError]:
-    """What a `population` gives: `study(…)` of each member, or the error that ended it; the others go on.
+def results_or_errors(study: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result | MedjaxError]:
+    """Result of `study(…)` for each member of a population, or the error that ended it; the others go on.
 
-    A member one of whose arguments is an error already, such as that of its training, has that for a result.
+    If an argument of a member is an error already, such as that of its training, it is the result.
     """
 
     def attempt(*own: Any) -> Result | MedjaxError:
@@ -67,8 +67,8 @@ def attempts(study: Callable[..., Result], *arguments: Iterable[Any]) -> list[Re
     return [attempt(*own) for own in zip(*arguments, strict=True)]
 
 
-def only(results: Sequence[Result | MedjaxError]) -> Result:
-    """The result of a population of one; its error is raised."""
+def single_result(results: Sequence[Result | MedjaxError]) -> Result:
+    """Result of a population of one member; its error is raised."""
     [result] = results
     if isinstance(result, MedjaxError):
         raise result
@@ -84,11 +84,18 @@ def run_experiment(
     config_file: Path | None = None,
     parts: Sequence[str] = (),
 ) -> Path:
-    """Run experiment `name`, continue it, or do nothing if it is finished; returns its work directory.
+    """Run an experiment, resume it, or do nothing if it is finished; returns its work directory.
 
-    `overrides` look like "model.width=32", `parts` like "network=mine.py:net"; unless given, `workdir` is
-    runs/NAME-PRESET-HASH in the checkout `root`, and `config_file` its configs/NAME.py. metrics.json is written last:
-    where it is, the run is finished.
+    metrics.json is written last: where it is, the run is finished.
+
+    Args:
+        name: name of the experiment.
+        preset: tiny, small or paper.
+        overrides: config values such as "model.width=32".
+        workdir: work directory; by default runs/NAME-PRESET-HASH in the checkout.
+        root: the checkout; by default the current directory.
+        config_file: config file; by default configs/NAME.py of the checkout.
+        parts: parts such as "network=mine.py:net".
 
     Raises:
         MedjaxError: no such experiment, preset, key or part; a directory in use or of another config or other parts; an
@@ -99,39 +106,39 @@ def run_experiment(
     file = experiment_file(root, name)
     config = load_config(config_file or root / "configs" / f"{name}.py", preset, overrides)
     loaded = load_parts(parts)
-    content = identity(name, config, loaded)
+    content = run_identity(name, config, loaded)
     path = workdir or root / "runs" / f"{name}-{preset}-{config_hash(content if parts else config)}"
     module = load_module(file, f"experiments.{name}") if parts else None
     if module is not None:  # before a directory is claimed
         check_parts(module, loaded, name)
     with open_workdir(path, content) as work:
         if (work.path / "metrics.json").is_file():
-            print(f"finished already: {shown(work.path)}/report.html")
+            print(f"finished already: {relative_path(work.path)}/report.html")
             return path
-        run = Run(work, config, run_command(name, preset, overrides, config_file, parts))
-        [result] = perform(module or load_module(file, f"experiments.{name}"), [run], root, loaded)
+        run = RunSpec(work, config, run_command(name, preset, overrides, config_file, parts))
+        [result] = execute_runs(module or load_module(file, f"experiments.{name}"), [run], root, loaded)
         if isinstance(result, MedjaxError):
             raise result
         print_table(result.table or Table(("metric", "value"), [*result.metrics.items()]))
-        print(f"\nreport: {shown(work.path)}/report.html")
+        print(f"\nreport: {relative_path(work.path)}/report.html")
     return path
 
 
-def identity(name: str, config: Mapping | ConfigDict, parts: Parts) -> dict[str, Any]:
-    """What a work directory is of: the experiment, its config, and of each part its name and the digest of its file."""
+def run_identity(name: str, config: Mapping | ConfigDict, parts: Parts) -> dict[str, Any]:
+    """Identity of a run: the experiment, its config, and of each part its name and the digest of its file."""
     content: dict[str, Any] = {"experiment": name, "config": config}
-    return content | ({"parts": {seam: part.identity for seam, part in parts.items()}} if parts else {})
+    return content | ({"parts": {keyword: part.identity for keyword, part in parts.items()}} if parts else {})
 
 
-def perform(
-    module: ModuleType, runs: Sequence[Run], root: Path, parts: Parts | None = None
+def execute_runs(
+    module: ModuleType, runs: Sequence[RunSpec], root: Path, parts: Parts | None = None
 ) -> list[Result | MedjaxError]:
-    """Make `runs` and write what each promises: one by the module's `run`, several at once by its `population`.
+    """Execute runs and write their outputs: one by the module's `run`, several at once by its `population`.
 
-    There is an error in place of the result of a member that failed or has an infinite metric; the others are kept.
+    Of a run that failed or has an infinite metric, the result is its error; the others are kept.
 
     Raises:
-        MedjaxError: the module has no such function, or it gives no Result.
+        MedjaxError: the module has no such function, or it returns no Result.
     """
     from medjax.running.environment import peak_memory, prepare_process
 
@@ -158,25 +165,25 @@ def perform(
 def run_command(
     name: str, preset: str, overrides: Sequence[str], config_file: Path | None = None, parts: Sequence[str] = ()
 ) -> str:
-    """The `medjax run` of it."""
+    """Command line of `medjax run` that repeats a run; arguments as of `run_experiment`."""
     start = [f"{name}:{preset}"] if config_file is None else [name, f"--config={config_file.name}:{preset}"]
     options = [*(f"--config.{override}" for override in overrides), *(f"--part={part}" for part in parts)]
     return shlex.join(["medjax", "run", *start, *options])
 
 
-def shown(path: Path) -> Path:
-    """`path` as seen from here."""
+def relative_path(path: Path) -> Path:
+    """A path relative to the current directory, where it is below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _called(module: ModuleType, runs: Sequence[Run], parts: Parts) -> list[Result | MedjaxError]:
+def _called(module: ModuleType, runs: Sequence[RunSpec], parts: Parts) -> list[Result | MedjaxError]:
     name, arguments, kind = "run", "config, work", "Result"
     if len(runs) > 1:
         name, arguments, kind = "population", "configs, works", f"list of {len(runs)} Results"
     if not hasattr(module, name):
         raise MedjaxError(f"{module.__name__} has no {name}; expected {name}({arguments}) -> {kind}")
-    own = {seam: part.value for seam, part in parts.items()}
+    own = {keyword: part.value for keyword, part in parts.items()}
     if len(runs) == 1:
         results = [module.run(runs[0].config, runs[0].work, **own)]
     else:
@@ -200,10 +207,10 @@ def _checked(result: Result | MedjaxError) -> Result | MedjaxError:
 
 def _record_environment(work: WorkDir, root: Path) -> dict[str, Any]:
     """Write environment.json; a run continued elsewhere keeps under `earlier` what was different before."""
-    from medjax.running.environment import changes, describe
+    from medjax.running.environment import describe_environment, environment_changes
 
-    before, now = read_json(work, "environment.json"), describe(root)
-    changed = changes(before, now)
+    before, now = read_json(work, "environment.json"), describe_environment(root)
+    changed = environment_changes(before, now)
     if changed:
         print(f"medjax: this run began with another {', '.join(changed)}; what it kept is used", file=sys.stderr)
     now["earlier"] = [*before.get("earlier", []), *([changed] if changed else [])]

@@ -1,4 +1,4 @@
-"""Python files of the checkout (experiments, configs), run by path and not installed."""
+"""Import of Python files by path: experiments and configs of a checkout, parts of a user."""
 
 import importlib.util
 import sys
@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def load_module(file: Path, name: str) -> ModuleType:
-    """Run `file` as the module `name`; the folder above its own becomes importable, so that files can share helpers.
+    """Import `file` as the module `name`; the folder above its own becomes importable, so that files can share helpers.
 
     Helpers are those of the file's own checkout, also where another checkout's were imported before.
 
@@ -26,9 +26,9 @@ def load_module(file: Path, name: str) -> ModuleType:
 
 
 def load_file(file: Path, name: str) -> ModuleType:
-    """Run `file` as the module `name`, without making anything beside it importable.
+    """Import `file` as the module `name`, without making anything beside it importable.
 
-    It is run as it stands there: compiled code kept beside it may be of an edition of the same second and length.
+    It is compiled from its source: bytecode kept beside it may be of an edition of the same second and length.
 
     Raises:
         FileNotFoundError: there is no such file; and whatever running it raises.

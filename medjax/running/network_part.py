@@ -1,4 +1,4 @@
-"""A network that a user gives to a command or a function, before anything is trained with it."""
+"""Networks from a user: checked before anything is trained with them."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 
 
-def network_part(given: Any, argument: Any, option: str = "--network") -> Part:
-    """The Part whose value is a network: `given`, or what it gives for `argument` if it is a function or a class.
+def network_part(network: Any, argument: Any, option: str = "--network") -> Part:
+    """Part whose value is a network: `network` itself, or `network(argument)` if it is a function or a class.
 
-    `given` is a Part of the command line, or an object from a notebook, whose identity is that of the network.
+    `network` is a Part of the command line, or an object from a notebook; `option` is its name in messages.
 
     Raises:
         ConfigError: it is neither, it raises, or the network cannot be hashed.
     """
-    value = given.value if isinstance(given, Part) else given
-    name = given.name if isinstance(given, Part) else getattr(value, "__name__", type(value).__name__)
+    value = network.value if isinstance(network, Part) else network
+    name = network.name if isinstance(network, Part) else getattr(value, "__name__", type(value).__name__)
     try:
         if isinstance(value, type) or not isinstance(value, Network):
             value = value(argument)
@@ -28,4 +28,4 @@ def network_part(given: Any, argument: Any, option: str = "--network") -> Part:
         ) from error
     if not isinstance(value, Network):
         raise ConfigError(f"{option} {name} gives a {type(value).__name__}; expected a Model")
-    return given._replace(value=value) if isinstance(given, Part) else as_part(value)
+    return network._replace(value=value) if isinstance(network, Part) else as_part(value)

@@ -1,4 +1,4 @@
-"""Whether a user's part (a network, a score) is still the one that an output was made with.
+"""Identity of a user's part (a network, a score): is it still the one that an output was made with?
 
     identity(part)      eight hex digits: other settings or an edited file give others
     as_part(part)       the same in the form of a part that was named FILE.py:NAME, which is passed as it is
@@ -30,14 +30,14 @@ LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
 def as_part(part: Any) -> Part:
-    """A Part as it is; an object from a notebook as a Part of its own name or its type's, with its `identity`."""
+    """Convert an object to a Part of its own name or its type's, with its `identity`; a Part stays as it is."""
     if isinstance(part, Part):
         return part
     return Part(getattr(part, "__name__", type(part).__name__), identity(part), part)
 
 
 def identity(part: Any) -> str:
-    """Eight hex digits of a part: its printed form, without addresses in memory, and its source files."""
+    """Identity of a part: eight hex digits of its printed form, without addresses in memory, and its source files."""
     texts: list[str] = []
     files: set[Path] = set()
     _describe(part, texts, files, {})

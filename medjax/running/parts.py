@@ -1,8 +1,8 @@
-"""A user's part (network, prior, penalty, score of a label …) given to a command as `FILE.py:NAME`.
+"""Parts of a user (network, prior, penalty, label score …), passed to a command as `FILE.py:NAME`.
 
     part = load_part("mine.py:net", "--network")
-    part.value                    what NAME is in that file
-    part.name, part.sha256        "mine.py:net" and the digest of the file: what a work directory remembers of it
+    part.value                    the object NAME of that file
+    part.name, part.sha256        "mine.py:net" and the digest of the file: which a work directory keeps
 
 The file is run, as Python runs any script. So nothing else runs a part's file: a folder that was made with a part
 remembers its name and digest, and asks for it again. What the file itself imports is not in the digest.
@@ -23,32 +23,32 @@ from medjax.running.modules import load_file
 
 
 class Part(NamedTuple):
-    """What was named, and what tells it from another one."""
+    """A user's part: its name, the digest of its file, and its value."""
 
     name: str  # FILE.py:NAME, without the folder
-    sha256: str  # of the file's content
+    sha256: str  # SHA-256 of the file's content
     value: Any
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a work directory or a model's folder remembers."""
+        """Name and digest, which a work directory or a model's folder keeps."""
         return {"name": self.name, "sha256": self.sha256}
 
 
-def names_part(text: str) -> bool:
-    """Whether `text` is FILE.py:NAME."""
+def is_part_reference(text: str) -> bool:
+    """Whether `text` has the form FILE.py:NAME."""
     return re.fullmatch(r".+\.py:\w+", text) is not None
 
 
 def load_part(text: str, option: str = "--part") -> Part:
-    """The part that `text`, FILE.py:NAME, names; `option` is what stood before it, as in a message.
+    """Load the part FILE.py:NAME; `option` is its option in messages.
 
     Raises:
         ConfigError: not of that form, no such file, one that cannot be run, or no such name in it.
     """
     gap = "" if option.endswith("=") else " "
     called = f"{option}{gap}{text}"
-    if not names_part(text):
+    if not is_part_reference(text):
         raise ConfigError(f"{called}; expected FILE.py:NAME, as in {option}{gap}mine.py:net")
     path, _, name = text.rpartition(":")
     file = Path(path)
@@ -75,25 +75,25 @@ def _run(file: Path, digest: str) -> ModuleType:
         raise
 
 
-def load_parts(given: Sequence[str]) -> dict[str, Part]:
-    """The parts of `SEAM=FILE.py:NAME`, by seam, such as "network=mine.py:net".
+def load_parts(references: Sequence[str]) -> dict[str, Part]:
+    """Load parts `KEYWORD=FILE.py:NAME`, such as "network=mine.py:net", by keyword.
 
     Raises:
-        ConfigError: not of that form, a seam given twice, or a part that cannot be loaded.
+        ConfigError: not of that form, two parts for one keyword, or a part that cannot be loaded.
     """
     parts: dict[str, Part] = {}
-    for text in given:
-        seam, equals, where = text.partition("=")
-        if not equals or not seam.isidentifier():
-            raise ConfigError(f"--part {text}; expected SEAM=FILE.py:NAME, as in --part network=mine.py:net")
-        if seam in parts:
-            raise ConfigError(f"--part {seam} is given twice; expected once")
-        parts[seam] = load_part(where, f"--part {seam}=")
+    for text in references:
+        keyword, equals, where = text.partition("=")
+        if not equals or not keyword.isidentifier():
+            raise ConfigError(f"--part {text}; expected KEYWORD=FILE.py:NAME, as in --part network=mine.py:net")
+        if keyword in parts:
+            raise ConfigError(f"--part {keyword} is given twice; expected once")
+        parts[keyword] = load_part(where, f"--part {keyword}=")
     return parts
 
 
 def check_parts(module: ModuleType, parts: Mapping[str, Any], name: str) -> None:
-    """Pass parts that the experiment `name` takes: keyword arguments of its `run`, and `population` if it has one.
+    """Check that the experiment `name` takes these parts: keywords of its `run`, and of `population` if it has one.
 
     Raises:
         ConfigError: it takes no such part.

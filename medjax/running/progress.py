@@ -1,4 +1,4 @@
-"""A progress bar with rate and remaining time on stderr, nothing where stderr is no terminal; remarks on stdout."""
+"""Progress bars with rate and remaining time on stderr, if it is a terminal, and messages on stdout."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
@@ -9,18 +9,18 @@ T = TypeVar("T")
 
 @overload
 def track(work: int, description: str) -> Iterator[int]:
-    """The numbers 0 … work − 1 under a bar."""
+    """Iterate over 0 … work − 1 under a progress bar."""
     ...
 
 
 @overload
 def track(work: Iterable[T], description: str) -> Iterator[T]:
-    """The items of `work` under a bar; its total is known where `work` has a length."""
+    """Iterate over items under a progress bar; its total is known where `work` has a length."""
     ...
 
 
 def track(work: int | Iterable[T], description: str) -> Iterator[int] | Iterator[T]:
-    """Iterate over `work` (or `range(work)`) under a bar named `description`; bars may be nested."""
+    """Iterate over `work` (or `range(work)`) under a progress bar named `description`; bars may be nested."""
     items: Iterable = range(work) if isinstance(work, int) else work
     if not sys.stderr.isatty():
         yield from items
@@ -33,7 +33,7 @@ def track(work: int | Iterable[T], description: str) -> Iterator[int] | Iterator
 
 
 def say(text: str) -> None:
-    """A remark in the middle of long work: a line on stdout, at once."""
+    """Print a message on stdout at once, during long work."""
     print(text, flush=True)
 
 

@@ -1,9 +1,9 @@
-"""Sweeps: an experiment for every combination of some values of its config, and their metrics in one table.
+"""Parameter sweeps: an experiment for every combination of some config values, and their metrics in one table.
 
     medjax sweep demo:tiny --over training.rate=1e-3,3e-3 --over seed=0..7
 
-Each member is a run in a directory of its own, so a killed sweep continues and a larger one reuses what is finished.
-Members run one after the other in one process. An experiment that offers
+Each member is a run in a directory of its own, so an interrupted sweep resumes and a larger one reuses members.
+Members run one after the other in one process. An experiment that has
 
     TRACED = ("training.rate", "seed")
     def population(configs, works, **parts) -> list[Result]: …
@@ -32,39 +32,39 @@ from medjax.errors import ConfigError, MedjaxError
 from medjax.report.html import Table
 from medjax.report.terminal import print_table
 from medjax.running.checkout import experiment_file, find_root
-from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, plain
-from medjax.running.experiment import Run, identity, perform, run_command, shown
+from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, to_dict
+from medjax.running.experiment import RunSpec, execute_runs, relative_path, run_command, run_identity
 from medjax.running.modules import load_module
 from medjax.running.parts import Part, check_parts, load_parts
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, open_workdir, read_json
 
-SHOWN = 4  # metrics printed; the file has all
+PRINTED_METRICS = 4  # metrics printed; the file has all
 
 
-class Member(NamedTuple):
-    """One run of a sweep."""
+class SweepMember(NamedTuple):
+    """One run of a sweep: its values of the swept keys, and its config."""
 
-    name: str  # of its directory, such as "training.rate=0.001,seed=0"
-    values: dict[str, Value]  # of the swept keys
-    overrides: tuple[str, ...]  # all that its config was made with
+    name: str  # name of its directory, such as "training.rate=0.001,seed=0"
+    values: dict[str, Value]  # values of the swept keys
+    overrides: tuple[str, ...]  # all overrides of its config
     config: FrozenConfigDict
 
 
 class Sweep(NamedTuple):
-    """A sweep that has been checked: every member's config exists."""
+    """A checked sweep: the experiment, its members and parts, and its folder."""
 
     experiment: str
     preset: str
     config_file: Path | None  # None: the experiment's own
-    root: Path
-    folder: Path
-    members: list[Member]
-    over: tuple[str, ...]  # as given, with `overrides` and `given_parts`: what makes this sweep again
+    root: Path  # checkout of the experiment
+    folder: Path  # folder of the sweep
+    members: list[SweepMember]
+    over: tuple[str, ...]  # as on the command line, like `overrides` and `part_references`
     overrides: tuple[str, ...]
-    given_parts: tuple[str, ...]
+    part_references: tuple[str, ...]
     parts: dict[str, Part]
-    together: int | None  # most members that run at once; None: all that can
+    max_concurrent: int | None  # maximum number of members that run at once; None: all that can
 
 
 def plan_sweep(
@@ -76,12 +76,20 @@ def plan_sweep(
     root: Path | None = None,
     config_file: Path | None = None,
     parts: Sequence[str] = (),
-    together: int | None = None,
+    max_concurrent: int | None = None,
 ) -> Sweep:
-    """The sweep of experiment `name` over the grid of `over`, such as "rate=0.1,0.2" and "seed=0..7".
+    """Plan the sweep of an experiment over a grid of config values.
 
-    `workdir` is by default runs/NAME-PRESET-sweep-HASH in the checkout, the hash one of the config, the swept keys and
-    the `parts`, such as "network=mine.py:net". At most `together` members run at once.
+    Args:
+        name: name of the experiment.
+        over: swept keys and values, such as "rate=0.1,0.2" and "seed=0..7".
+        preset: tiny, small or paper.
+        overrides: config values of all members, such as "model.width=32".
+        workdir: folder of the members; by default runs/NAME-PRESET-sweep-HASH in the checkout.
+        root: the checkout; by default the current directory.
+        config_file: config file; by default configs/NAME.py of the checkout.
+        parts: parts such as "network=mine.py:net".
+        max_concurrent: maximum number of members that run at once.
 
     Raises:
         MedjaxError: no such experiment, preset, key or part, a value of another type, or nothing to sweep over.
@@ -89,32 +97,32 @@ def plan_sweep(
     root = find_root(root)
     experiment_file(root, name)
     file = config_file or root / "configs" / f"{name}.py"
-    if together is not None and together < 1:
-        raise ConfigError(f"--together {together}; expected 1 or more members")
+    if max_concurrent is not None and max_concurrent < 1:
+        raise ConfigError(f"--together {max_concurrent}; expected 1 or more members")
     axes = [_axis(one) for one in over]
     if not axes:
         raise ConfigError("a sweep needs values to sweep over; write --over KEY=VALUE,VALUE or --over KEY=FIRST..LAST")
     keys = [key for key, _ in axes]
-    members: dict[str, Member] = {}
+    members: dict[str, SweepMember] = {}
     for values in itertools.product(*(values for _, values in axes)):
-        given = (*overrides, *(f"{key}={value}" for key, value in zip(keys, values, strict=True)))
-        config = load_config(file, preset, given)
-        member = _member(keys, given, config)
+        settings = (*overrides, *(f"{key}={value}" for key, value in zip(keys, values, strict=True)))
+        config = load_config(file, preset, settings)
+        member = _member(keys, settings, config)
         members.setdefault(member.name, member)
     loaded = load_parts(parts)
-    base = {"over": tuple(keys), "config": plain(load_config(file, preset, overrides))}
-    base |= {"parts": {seam: part.identity for seam, part in loaded.items()}} if loaded else {}
+    base = {"over": tuple(keys), "config": to_dict(load_config(file, preset, overrides))}
+    base |= {"parts": {keyword: part.identity for keyword, part in loaded.items()}} if loaded else {}
     folder = workdir or root / "runs" / f"{name}-{preset}-sweep-{config_hash(base)}"
     return Sweep(
         name, preset, config_file, root, folder, list(members.values()), tuple(over), tuple(overrides), tuple(parts),
-        loaded, together,
+        loaded, max_concurrent,
     )  # fmt: skip
 
 
 def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
-    """Run the members that are not finished, print and write the table; returns sweep.csv.
+    """Run the unfinished members of a sweep, print and write the table; returns sweep.csv.
 
-    With a `task` only the members of that group (see `grouped`) are run, and the table is left to who collects all.
+    With a `task` only the members of that group (see `group_members`) are run, and no table is written.
     A member that fails is reported, has empty cells in the table, and the rest go on; if all fail, there is no table.
 
     Raises:
@@ -122,7 +130,7 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
             there is no such task.
     """
     module = _module(sweep)
-    groups = grouped(sweep.members, module, sweep.together)
+    groups = group_members(sweep.members, module, sweep.max_concurrent)
     if task is not None:
         if not 0 <= task < len(groups):
             raise ConfigError(f"--task {task}; expected 0 to {len(groups) - 1}, the groups of this sweep")
@@ -138,10 +146,12 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
     return sweep.folder / "sweep.csv"
 
 
-def grouped(members: Sequence[Member], module: ModuleType, together: int | None = None) -> list[list[Member]]:
-    """Members that the experiment can run at once: they differ in its TRACED keys only; without a hook, each alone.
+def group_members(
+    members: Sequence[SweepMember], module: ModuleType, max_concurrent: int | None = None
+) -> list[list[SweepMember]]:
+    """Group members that can run at once, those that differ in TRACED keys only; without `population`, each alone.
 
-    Groups are of at most `together` members.
+    Groups are of at most `max_concurrent` members.
 
     Raises:
         MedjaxError: TRACED holds what is no key of the config.
@@ -149,7 +159,7 @@ def grouped(members: Sequence[Member], module: ModuleType, together: int | None 
     if not hasattr(module, "population"):
         return [[member] for member in members]
     traced = getattr(module, "TRACED", ())
-    groups: dict[tuple, list[Member]] = {}
+    groups: dict[tuple, list[SweepMember]] = {}
     for member in members:
         flat = flatten(member.config)
         for key in traced:
@@ -157,24 +167,24 @@ def grouped(members: Sequence[Member], module: ModuleType, together: int | None 
                 raise MedjaxError(f"TRACED of {module.__name__} has '{key}', no config key{did_you_mean(key, flat)}")
         groups.setdefault(tuple((key, value) for key, value in flat.items() if key not in traced), []).append(member)
     return [
-        group[first : first + (together or len(group))]
+        group[first : first + (max_concurrent or len(group))]
         for group in groups.values()
-        for first in range(0, len(group), together or len(group))
+        for first in range(0, len(group), max_concurrent or len(group))
     ]
 
 
 def write_job_array(sweep: Sweep) -> Path:
-    """A Slurm script, sweep.sh, with one task a group of members that run at once: `grouped`.
+    """Write a Slurm job array, sweep.sh, with one task for each group of members that run at once (`group_members`).
 
     It can be submitted again: what is finished stays. The same `medjax sweep` without --slurm then collects.
     """
-    groups = grouped(sweep.members, _module(sweep), sweep.together)
+    groups = group_members(sweep.members, _module(sweep), sweep.max_concurrent)
     file = sweep.config_file or sweep.root / "configs" / f"{sweep.experiment}.py"
     command = ["medjax", "sweep", sweep.experiment, f"--config={file.resolve()}:{sweep.preset}"]
     command += [f"--over={one}" for one in sweep.over] + [f"--config.{one}" for one in sweep.overrides]
-    command += [f"--part={_resolved(one)}" for one in sweep.given_parts]
+    command += [f"--part={_resolved(one)}" for one in sweep.part_references]
     command += [f"--workdir={sweep.folder.resolve()}", f"--experiments={sweep.root}"]
-    command += [f"--together={sweep.together}"] if sweep.together else []
+    command += [f"--together={sweep.max_concurrent}"] if sweep.max_concurrent else []
     lines = [
         "#!/bin/sh",
         f"#SBATCH --array=0-{len(groups) - 1}",
@@ -186,10 +196,10 @@ def write_job_array(sweep: Sweep) -> Path:
 
 
 def _resolved(part: str) -> str:
-    """SEAM=FILE.py:NAME with the whole path, since a job runs in another folder."""
-    seam, _, where = part.partition("=")
+    """KEYWORD=FILE.py:NAME with the whole path, since a job runs in another folder."""
+    keyword, _, where = part.partition("=")
     path, _, name = where.rpartition(":")
-    return f"{seam}={Path(path).resolve()}:{name}"
+    return f"{keyword}={Path(path).resolve()}:{name}"
 
 
 def _module(sweep: Sweep) -> ModuleType:
@@ -222,30 +232,32 @@ def _axis(over: str) -> tuple[str, list[str]]:
     return key, values
 
 
-def _member(keys: Sequence[str], overrides: tuple[str, ...], config: FrozenConfigDict) -> Member:
+def _member(keys: Sequence[str], overrides: tuple[str, ...], config: FrozenConfigDict) -> SweepMember:
     flat = flatten(config)
     values = {key: flat[key] for key in keys}
     raw = ",".join(f"{key}={value}" for key, value in values.items())
     name = re.sub(r"[^\w.=,+-]+", "_", raw)[:100]
-    return Member(name if name == raw else f"{name}-{config_hash(config)}", values, overrides, config)
+    return SweepMember(name if name == raw else f"{name}-{config_hash(config)}", values, overrides, config)
 
 
-def _make(sweep: Sweep, module: ModuleType, group: Sequence[Member]) -> list[str]:
+def _make(sweep: Sweep, module: ModuleType, group: Sequence[SweepMember]) -> list[str]:
     """Run what is not finished of a group; its directories are held until all of it is. Gives those that failed."""
-    failed, runs = list[str](), dict[str, Run]()
+    failed, runs = list[str](), dict[str, RunSpec]()
     try:
         with ExitStack() as held:
             for member in group:
-                content = identity(sweep.experiment, member.config, sweep.parts)
+                content = run_identity(sweep.experiment, member.config, sweep.parts)
                 try:
                     work = held.enter_context(open_workdir(sweep.folder / member.name, content))
                 except (MedjaxError, OSError) as error:  # it is in use, or of another config: the others are not
                     failed += _report_failed([member.name], error)
                     continue
                 if not (work.path / "metrics.json").is_file():
-                    options = (member.overrides, sweep.config_file, sweep.given_parts)
-                    runs[member.name] = Run(work, member.config, run_command(sweep.experiment, sweep.preset, *options))
-            results = perform(module, [*runs.values()], sweep.root, sweep.parts) if runs else []
+                    options = (member.overrides, sweep.config_file, sweep.part_references)
+                    runs[member.name] = RunSpec(
+                        work, member.config, run_command(sweep.experiment, sweep.preset, *options)
+                    )
+            results = execute_runs(module, [*runs.values()], sweep.root, sweep.parts) if runs else []
     except Exception as error:  # the other groups need not meet it
         return failed + _report_failed([*runs], error)
     for name, result in zip(runs, results, strict=True):
@@ -265,15 +277,15 @@ def _collect(sweep: Sweep, failed: Sequence[str]) -> None:
     """Write sweep.csv and print the start of it."""
     rows: list[dict[str, Any]] = []
     for member in sweep.members:
-        given = {"member": member.name, **member.values}
+        swept = {"member": member.name, **member.values}
         found: dict[str, Any] = (
             {} if member.name in failed else read_json(WorkDir(sweep.folder / member.name), "metrics.json")
         )
-        rows.append(given | {f"metric.{name}" if name in given else name: value for name, value in found.items()})
+        rows.append(swept | {f"metric.{name}" if name in swept else name: value for name, value in found.items()})
     columns = list(dict.fromkeys(name for row in rows for name in row))
     file = sweep.folder / "sweep.csv"
     write_csv(file, columns, [[row.get(name, "") for name in columns] for row in rows])
-    some = columns[1 : 1 + len(sweep.members[0].values) + SHOWN]
+    some = columns[1 : 1 + len(sweep.members[0].values) + PRINTED_METRICS]
     print_table(Table(some, [[row.get(name, "") for name in some] for row in rows]))
     more = len(columns) - 1 - len(some)
-    print(f"\ntable: {shown(file)}{f' ({more} more metrics)' if more else ''}")
+    print(f"\ntable: {relative_path(file)}{f' ({more} more metrics)' if more else ''}")

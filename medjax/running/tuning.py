@@ -1,13 +1,13 @@
-"""Hyper-parameters by grid search: the error of every setting, for each group of cases, and what follows from it.
+"""Hyper-parameter tuning by grid search: the error of every setting for each group of cases, its cost, sensitivity.
 
     def evaluate(beta, iterations):                      one value of each axis of the grid
         return errors, costs                             one of each group of cases, such as a count level
 
-    tuning = search({"beta": (1.0, 2.0, 4.0), "iterations": (4, 10)}, evaluate, groups=(2.5, 10.0))
+    tuning = grid_search({"beta": (1.0, 2.0, 4.0), "iterations": (4, 10)}, evaluate, groups=(2.5, 10.0))
     tuning.best[2.5]                                     {"beta": 2.0, "iterations": 4.0}
 
-Two methods are compared fairly when both are tuned by one rule on cases that neither is judged on, and when it is said
-what tuning cost and how much depends on it.
+Two methods are compared fairly when both are tuned by one rule on cases that neither is tested on, and when the cost
+of tuning and the sensitivity to it are reported.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,39 +21,39 @@ from medjax.errors import DataError
 from medjax.report.html import Table
 from medjax.running.progress import track
 
-FAILED = 10.0  # the least error of a setting whose own is not finite
+FAILED_ERROR = 10.0  # minimum error that is assigned to a setting whose error is not finite
 PerGroup = Float[np.ndarray, " group"]
 
 
 class Tuning(NamedTuple):
-    """What a search found. All are arrays, so that `_asdict()` can be kept as a stage and `Tuning(**kept)` is it again.
+    """Result of a grid search: arrays, so that `_asdict()` can be kept as a stage, and `Tuning(**kept)` restores it.
 
     Without any axis there is one setting, the empty one, which is not evaluated.
     """
 
-    names: np.ndarray  # of the hyper-parameters
-    settings: Float[np.ndarray, "setting name"]
-    groups: np.ndarray
-    errors: Float[np.ndarray, "setting group"]
-    costs: Float[np.ndarray, "setting group"]
+    names: np.ndarray  # names of the hyper-parameters
+    settings: Float[np.ndarray, "setting name"]  # values of the hyper-parameters
+    groups: np.ndarray  # groups of cases, such as count levels
+    errors: Float[np.ndarray, "setting group"]  # mean error of the cases
+    costs: Float[np.ndarray, "setting group"]  # mean cost of a case
 
     @property
     def best(self) -> dict[Any, dict[str, float]]:
-        """The setting of least error, for each group."""
+        """Setting of minimum error, for each group."""
         return {group: self._named(row) for group, row in zip(self.groups.tolist(), self._best(), strict=True)}
 
     @property
     def shared(self) -> dict[str, float]:
-        """The one setting for all groups: least mean of the errors over the groups' least ones."""
+        """Setting shared by all groups: minimum mean of the errors relative to the groups' minima."""
         return self._named(self._shared())
 
     @property
     def cost(self) -> float:
-        """The mean cost of a case, over settings and groups."""
+        """Mean cost of a case, over settings and groups."""
         return float(self.costs.mean())
 
     def shared_loss(self) -> PerGroup:
-        """Relative rise of the error where all groups share one setting."""
+        """Relative increase of the error where all groups have one shared setting."""
         return self.errors[self._shared()] / self.errors.min(axis=0) - 1
 
     def sensitivity(self, name: str, factor: float | int = 4.0) -> PerGroup:
@@ -71,7 +71,7 @@ class Tuning(NamedTuple):
         return np.array(rise)
 
     def cost_to_reach(self, errors: PerGroup) -> PerGroup:
-        """The least cost of a setting whose error is no larger than `errors` in each group; NaN where there is none."""
+        """Minimum cost of a setting whose error is no larger than `errors` in each group; NaN where there is none."""
         costs = np.where(self.errors <= errors, self.costs, np.inf).min(axis=0)
         return np.where(np.isfinite(costs), costs, np.nan)
 
@@ -85,16 +85,16 @@ class Tuning(NamedTuple):
         return {str(name): float(value) for name, value in zip(self.names, self.settings[row], strict=True)}
 
 
-def search(
+def grid_search(
     grid: Mapping[str, Sequence[float]],
     evaluate: Callable[..., tuple[Any, Any]],
     groups: Sequence[Any] | np.ndarray,
     description: str = "tuning",
 ) -> Tuning:
-    """`evaluate(**setting)` of every combination of the grid's values, the last axis fastest, under a progress bar.
+    """Grid search: `evaluate(**setting)` of every combination of the grid's values, under a progress bar.
 
-    It gives an error, which should be positive, and a cost for each of the `groups`. One that is not finite counts as
-    twice the largest that is, and at least `FAILED`: it is never the best.
+    It returns an error, which should be positive, and a cost for each of the `groups`. An error that is not finite
+    counts as twice the largest finite one, and at least `FAILED_ERROR`: it is never the best. The last axis is fastest.
 
     Raises:
         DataError: an axis has no values, or not every group has an error and a cost.
@@ -112,20 +112,20 @@ def search(
             )
         errors[row], costs[row] = found
     finite = np.isfinite(errors)
-    errors = np.where(finite, errors, max(FAILED, 2 * errors.max(where=finite, initial=0.0)))
+    errors = np.where(finite, errors, max(FAILED_ERROR, 2 * errors.max(where=finite, initial=0.0)))
     return Tuning(np.array(list(grid), "U32"), settings, np.asarray(groups), errors, costs)
 
 
-def thin(grid: Mapping[str, Sequence[float]], values: int) -> dict[str, tuple[float, ...]]:
-    """The grid with at most so many values of each axis, from its middle; 0: all."""
+def thin_grid(grid: Mapping[str, Sequence[float]], values: int) -> dict[str, tuple[float, ...]]:
+    """Thin a grid to at most `values` values of each axis, from its middle; 0: all."""
     first = {name: max((len(axis) - values) // 2, 0) for name, axis in grid.items()}
     return {name: tuple(axis)[first[name] if values else 0 :][: values or None] for name, axis in grid.items()}
 
 
 def tuning_table(tunings: Mapping[str, Tuning], cases: int, error: str = "error", unit: str = "cost") -> Table:
-    """For each method what was found for each group, what it cost on so many `cases`, and how much depends on it.
+    """Table of the best setting of each method for each group, the cost of tuning on `cases`, and the sensitivity.
 
-    The sensitivity is that to the first hyper-parameter. Methods without any are left out.
+    The sensitivity is to the first hyper-parameter. Methods without any are left out.
     """
     rows: list[list[str]] = []
     for method, tuning in tunings.items():

@@ -1,4 +1,4 @@
-"""A work directory: held by one process at a time, whole after any kill, and continued by the same command.
+"""Work directories: locked by one process at a time, consistent after any interruption, resumed by the same command.
 
 It contains config.json, metrics.jsonl, timings.json, figures/, checkpoints/ and what the runner adds at the end.
 """
@@ -23,38 +23,46 @@ from ml_collections import ConfigDict
 
 from medjax.atomic import remove_leftovers, replacing, write_text
 from medjax.errors import MedjaxError, WorkdirError
-from medjax.running.config import flatten, plain
+from medjax.running.config import flatten, to_dict
 
 PyTree = Any  # jaxtyping's would import JAX, and a finished run needs none
 
-EMPTY = (".lock", "config.json", "environment.json", "checkpoints", "figures")  # of a run that has kept nothing yet
+INITIAL_FILES = (
+    ".lock",
+    "config.json",
+    "environment.json",
+    "checkpoints",
+    "figures",
+)  # of a run without any result yet
 
 
 @dataclass(frozen=True)
 class WorkDir:
-    """A work directory that this process holds; `open_workdir` makes it."""
+    """A work directory that this process has locked; see `open_workdir`."""
 
     path: Path
-    stages: set[str] = field(default_factory=set)  # asked for in this process, so that no name is used for two things
+    stages: set[str] = field(default_factory=set)  # names used in this process, so that none is used twice
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the checkpoints and stages."""
         return self.path / "checkpoints"
 
     @property
     def figures(self) -> Path:
+        """Folder of the figures."""
         return self.path / "figures"
 
 
 @contextmanager
 def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir, None, None]:
-    """Hold the directory `path` (made if absent) for a run with `config`, until the block ends or the process dies.
+    """Open and lock a work directory (made if absent) for a run with `config`, until the block or the process ends.
 
-    A directory that was made here is removed again if the block fails before it kept anything: another config, or a
-    part that was mended, can have its place.
+    A new directory is removed again if the block fails before any result: another config, or a corrected part, can
+    take its place.
 
     Raises:
-        WorkdirError: another process holds it, or it belongs to another config.
+        WorkdirError: another process has locked it, or it belongs to another config.
         OSError: it cannot be made or written.
     """
     new = not path.exists()
@@ -70,7 +78,7 @@ def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir,
 
 
 def stage(work: WorkDir, name: str, compute: Callable[[], PyTree], like: PyTree | None = None) -> PyTree:
-    """`compute()`, or what it gave when a run before this one came this far; `checkpoints/NAME.npz` keeps it.
+    """Stage of a run: `compute()`, or its result if it was computed before; kept in `checkpoints/NAME.npz`.
 
     The result is a nested dict of arrays and numbers; with `like` (arrays or shapes), any pytree of that structure. It
     comes back as NumPy arrays, the same ones whether computed or kept. Its wall time goes to timings.json.
@@ -86,49 +94,52 @@ def stage(work: WorkDir, name: str, compute: Callable[[], PyTree], like: PyTree 
 
 
 def stages(
-    places: Sequence[tuple[WorkDir, str]],
+    stage_names: Sequence[tuple[WorkDir, str]],
     compute: Callable[[list[int]], Iterable[tuple[int, PyTree]]],
     like: PyTree | None = None,
 ) -> list[PyTree]:
-    """Many stages (work directory, name) that are computed together, such as the members of a population.
+    """Stages that are computed together, such as the members of a population; otherwise as `stage`.
 
-    `compute` is given the numbers of those that are not kept yet and yields (number, result) of each when it is
-    finished: it is kept at once, so that a killed run goes on with the others. An error in place of a result, say of a
-    member that diverged, is handed back and not kept. Otherwise as `stage`.
+    An error in place of a result, such as that of a member that diverged, is returned and not kept.
+
+    Args:
+        stage_names: (work directory, name) of each stage.
+        compute: numbers of the stages not kept yet → (number, result) of each when it is finished, kept at once.
+        like: structure of the results, if they are no nested dicts.
 
     Raises:
         TypeError, ValueError, WorkdirError: as `stage`.
-        RuntimeError: `compute` did not give all that it was asked for.
+        RuntimeError: `compute` did not yield all of these stages.
     """
-    files = [_claimed(work, name) for work, name in places]
+    files = [_claimed(work, name) for work, name in stage_names]
     found = {number: tree for number, file in enumerate(files) if (tree := _load(file, like)) is not None}
-    missing = [number for number in range(len(places)) if number not in found]
+    missing = [number for number in range(len(stage_names)) if number not in found]
     start = time.perf_counter()
     for number, tree in compute(missing) if missing else ():
-        work, name = places[number]
+        work, name = stage_names[number]
         failed = isinstance(tree, MedjaxError)
         found[number] = tree if failed else _keep(work, name, files[number], tree, like, start)
         start = time.perf_counter()
-    if lacking := [places[number][1] for number in missing if number not in found]:
+    if lacking := [stage_names[number][1] for number in missing if number not in found]:
         raise RuntimeError(f"stages: {', '.join(lacking)} were not computed")
-    return [found[number] for number in range(len(places))]
+    return [found[number] for number in range(len(stage_names))]
 
 
 def write_json(work: WorkDir, name: str, content: Mapping[str, Any]) -> Path:
-    """Write `content` to NAME (say "timings.json"), keys sorted, NaN and infinity as null; whole or not at all."""
+    """Write a JSON file to a work directory, keys sorted, NaN and infinity as null; whole or not at all."""
     path = work.path / name
     write_text(path, json.dumps(_jsonable(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
     return path
 
 
 def read_json(work: WorkDir, name: str) -> dict[str, Any]:
-    """What `write_json` wrote to NAME; empty if it never did."""
+    """Read a JSON file of a work directory; empty if there is none."""
     path = work.path / name
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def append_jsonl(work: WorkDir, record: Mapping[str, Any], name: str = "metrics.jsonl") -> None:
-    """Add one line to NAME. Kills and full disks leave whole lines: half a line is dropped, at once or on reopening."""
+    """Append one record to a JSON-lines file; after an interruption an incomplete line is dropped on reopening."""
     line = (json.dumps(_jsonable(record), allow_nan=False) + "\n").encode()
     with (work.path / name).open("ab", buffering=0) as file:
         end = file.tell()
@@ -140,8 +151,8 @@ def append_jsonl(work: WorkDir, record: Mapping[str, Any], name: str = "metrics.
             raise OSError(error.errno, error.strerror, str(work.path / name)) from error
 
 
-def keep_jsonl(work: WorkDir, wanted: Callable[[dict[str, Any]], bool], name: str = "metrics.jsonl") -> None:
-    """Drop the lines of NAME that are not `wanted`: those that a killed run wrote after its last checkpoint."""
+def filter_jsonl(work: WorkDir, wanted: Callable[[dict[str, Any]], bool], name: str = "metrics.jsonl") -> None:
+    """Drop records that are not `wanted` from a JSON-lines file: those written after the last checkpoint."""
     path = work.path / name
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
@@ -149,7 +160,7 @@ def keep_jsonl(work: WorkDir, wanted: Callable[[dict[str, Any]], bool], name: st
 
 
 def record_timings(work: WorkDir, timings: Mapping[str, float]) -> None:
-    """Add `timings` (say "fit.seconds", "fit.calls_per_second") to timings.json, which is kept across resumes."""
+    """Add timings such as "fit.seconds" to timings.json, which is kept when a run resumes."""
     write_json(work, "timings.json", read_json(work, "timings.json") | dict(timings))
 
 
@@ -167,7 +178,7 @@ def _removed_if_empty(path: Path, new: bool) -> Generator[None, None, None]:
     try:
         yield
     except BaseException:
-        if new and {one.name for one in path.rglob("*")} <= {*EMPTY}:
+        if new and {one.name for one in path.rglob("*")} <= {*INITIAL_FILES}:
             shutil.rmtree(path, ignore_errors=True)
         raise
 
@@ -193,13 +204,13 @@ def _lock(path: Path) -> Generator[None, None, None]:
 
 def _claim(work: WorkDir, config: Mapping | ConfigDict) -> None:
     """Write config.json, or compare with the one that is there."""
-    wanted = flatten(json.loads(json.dumps(_jsonable(plain(config)))))
+    wanted = flatten(json.loads(json.dumps(_jsonable(to_dict(config)))))
     try:
         there = flatten(read_json(work, "config.json"))
     except ValueError as error:
         raise WorkdirError(f"{work.path}/config.json is not JSON; expected one that medjax wrote: delete it") from error
     if not there:
-        write_json(work, "config.json", plain(config))
+        write_json(work, "config.json", to_dict(config))
         return
     absent = "absent"
     for key in sorted(there | wanted):

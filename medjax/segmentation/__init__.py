@@ -1,1 +1,1 @@
-"""Segmentation, and labels that cannot be trusted."""
+"""Segmentation by nnU-Net: planning, preprocessing, training, sliding-window prediction, postprocessing."""

@@ -1,17 +1,17 @@
-"""nnU-Net's training on arrays in memory: `nnunet_predict` has its prediction and postprocessing.
+"""nnU-Net's training with cross-validation, on arrays in memory; its prediction is in `nnunet_predict`.
 
     p = plan(fingerprint(cases, classes=3))                 cases: [Case(volume, labels, spacing in mm), ...]
     model = plain_unet(p.classes, p.widths, p.kernels, p.strides)           or any other Model of volumes
-    ready = [prepare(case, p) for case in cases]
+    prepared = [prepare(case, p) for case in cases]
     for training, validation in folds(len(cases)):
-        fold = train_fold(model, [ready[i] for i in training], [ready[i] for i in validation], p)
+        fold = train_fold(model, [prepared[i] for i in training], [prepared[i] for i in validation], p)
         params.append(fold.state.params)                    the last ones, as nnU-Net; fold.best has the best
 
-or, what goes on where it was stopped, params = train_folds(model, cases, p, folder).
+or, resumed where it was stopped, params = train_folds(model, cases, p, folder).
 
-A fold is a pytree of arrays: what `report` gets after an epoch can be saved, and given back as `state` it goes on, bit
-for bit. `train_resumable_fold` does so in a folder, `train_folds` for an ensemble; nothing
-else here reads or writes files.
+A FoldState is a pytree of arrays: the one that `report` gets after an epoch can be saved, and training continues from
+it bit for bit. `train_resumable_fold` does so in a folder, `train_folds` for an ensemble; nothing else here reads or
+writes files.
 
 Source: Isensee et al., Nature Methods 18, 2021; the values are those of nnU-Net v2's trainer.
 """
@@ -28,47 +28,49 @@ import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
-from medjax import iterate
+from medjax import defaults, iterate
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
 from medjax.models.model import Network, check_network, finest_logits
-from medjax.segmentation.patches import Batches, Prepared, patches, prepare
+from medjax.segmentation.patches import Batches, PreparedCase, patches, prepare
 from medjax.segmentation.plan import Case, Plan
 from medjax.training import state as training_state
-from medjax.training.augment_volumes import Augmentation, augment, for_plan, source_patch
+from medjax.training.augment_nnunet import NnunetAugmentation, augment_nnunet, augmentation_for_plan, source_patch
 from medjax.training.batches import read_ahead
 from medjax.training.checkpoint import restore, save
-from medjax.training.losses import deep_supervision, dice_ce
+from medjax.training.losses import NNUNET_LOSS, deep_supervision
 from medjax.training.state import Info, TrainState, mean_loss, require_finite_loss
 
-MOMENTUM, WEIGHT_DECAY, CLIP, EXPONENT = 0.99, 3e-5, 12.0, 0.9
+MOMENTUM, WEIGHT_DECAY, GRADIENT_CLIP, POLYNOMIAL_EXPONENT = 0.99, 3e-5, 12.0, 0.9
 FOLDS = 5
-VALIDATED = 5  # steps of training for one batch of validation
-FORGETTING = 0.1  # of the pseudo-Dice's average, each epoch
+STEPS_PER_VALIDATION = 5  # training steps for one batch of validation
+EMA_WEIGHT = 0.1  # weight of the newest pseudo-Dice in its moving average
 
 
-class Fold(NamedTuple):
-    """A fold between two epochs."""
+class FoldState(NamedTuple):
+    """Training state of a fold after an epoch, and its best parameters so far."""
 
     state: TrainState
-    best: PyTree  # the parameters whose average pseudo-Dice was the best
-    ema: Float[Array | np.ndarray, ""]  # average pseudo-Dice, NaN before the first epoch
-    best_ema: Float[Array | np.ndarray, ""]
+    best: PyTree  # parameters of the best moving average of the pseudo-Dice
+    ema: Float[Array | np.ndarray, ""]  # moving average of the pseudo-Dice, NaN before the first epoch
+    best_ema: Float[Array | np.ndarray, ""]  # largest moving average so far
 
 
-class Settings(NamedTuple):
-    """What a compiled training step is made for, beside the network."""
+class StepSettings(NamedTuple):
+    """Static settings of the compiled training step."""
 
     epochs: int
     iterations: int  # steps of an epoch
-    augmentation: Augmentation
+    augmentation: NnunetAugmentation
     batch_dice: bool
 
 
 def folds(
     count: int, seed: int = 0, number: int = FOLDS
 ) -> list[tuple[Int[np.ndarray, " training"], Int[np.ndarray, " validation"]]]:
-    """(training, validation) cases of each fold, sorted: every case validates one fold, sizes differ by 1 at most.
+    """Cross-validation folds of `count` cases: (training, validation) indices of `number` folds, sorted.
+
+    Every case is in the validation set of one fold; their sizes differ by 1 at most.
 
     Raises:
         DataError: fewer cases than folds, or fewer than 2 folds.
@@ -81,40 +83,47 @@ def folds(
 
 def train_fold(
     model: Network,
-    training: Sequence[Prepared],
-    validation: Sequence[Prepared],
+    training: Sequence[PreparedCase],
+    validation: Sequence[PreparedCase],
     plan: Plan,
     *,
     seed: int = 0,
-    epochs: int = 1000,
-    iterations: int = 250,
-    rate: float = 0.01,
-    augmentation: Augmentation | None = None,
-    state: Fold | None = None,
-    report: Callable[[Fold, dict[str, float | int]], Any] = lambda fold, values: None,
+    epochs: int = defaults.SEGMENT_EPOCHS,
+    iterations: int = defaults.SEGMENT_ITERATIONS,
+    rate: float = defaults.SEGMENT_RATE,
+    augmentation: NnunetAugmentation | None = None,
+    state: FoldState | None = None,
+    report: Callable[[FoldState, dict[str, float | int]], Any] = lambda fold, values: None,
     progress: Callable[[range], Iterable[int]] = iter,
-) -> Fold:
-    """The fold after `epochs` of `iterations` steps, from the start or from `state` on.
+) -> FoldState:
+    """Trained fold after `epochs` of `iterations` steps, from random parameters or continued from `state`.
 
-    `model` gives logits (batch, x, y, z, class) of patches, or a tuple of them, finest first: deep supervision.
     Stochastic gradient descent with Nesterov momentum 0.99, weight decay 3e-5, gradients clipped to a norm of 12; epoch
-    e has the rate `rate` (1 − e / epochs)^0.9. After each epoch patches of the validation cases give a pseudo-Dice, the
-    mean over structures of 2 TP / (2 TP + FP + FN) of all patches' voxels together, and its average (0.9 old, 0.1 new)
-    decides on what is best. `report` gets the fold, whose memory the next step reuses (copy what you keep), and epoch,
-    step, loss, pseudo_dice and ema. `progress` wraps the range of steps.
+    e has the learning rate `rate` (1 − e / epochs)^0.9. After each epoch patches of the validation cases give a
+    pseudo-Dice, the mean over structures of 2 TP / (2 TP + FP + FN) of all patches' voxels together; the best
+    parameters are those of the highest moving average of it (0.9 old, 0.1 new).
+
+    Args:
+        model: gives logits (batch, x, y, z, class) of patches, or a tuple of them, finest first: deep supervision.
+        rate: learning rate of the first epoch.
+        augmentation: default: nnU-Net's for the plan's patch.
+        state: fold state of an earlier epoch, to continue from.
+        report: called after each epoch with the FoldState, whose memory the next step reuses (copy what you keep), and
+            epoch, step, loss, pseudo_dice and ema.
+        progress: wraps the range of steps.
 
     Raises:
-        DataError: no case, a case of another make than the plan's, epochs or iterations below 1, a model whose logits
-            are not those of the plan's classes, or a loss that is not finite: the message has the step, and what was
-            reported last is the last good state.
+        DataError: no case, a case not prepared for the plan, epochs or iterations below 1, a model whose logits are not
+            those of the plan's classes, or a loss that is not finite: the message has the step, and the last reported
+            state is the last good one.
     """
     if epochs < 1 or iterations < 1:
         raise DataError(f"train_fold: {epochs} epochs of {iterations} iterations; expected 1 or more of each")
-    augmentation = for_plan(plan.patch, plan.flat_axis) if augmentation is None else augmentation
-    settings = Settings(epochs, iterations, augmentation._replace(patch=plan.patch), plan.batch_dice)
+    augmentation = augmentation_for_plan(plan.patch, plan.flat_axis) if augmentation is None else augmentation
+    settings = StepSettings(epochs, iterations, augmentation._replace(patch=plan.patch), plan.batch_dice)
     batches = patches(training, source_patch(augmentation, plan.patch), plan.patch, plan.batch, (seed, 0))
     unseen = patches(validation, plan.patch, plan.patch, plan.batch, (seed, 1))
-    number = max(iterations // VALIDATED, 1)
+    number = max(iterations // STEPS_PER_VALIDATION, 1)
     check_network(model, (*plan.patch, len(plan.channels)), plan.classes)
     fold = init(model, plan, seed) if state is None else state
     left = epochs * iterations - int(fold.state.step)
@@ -134,33 +143,33 @@ def train_fold(
 def train_resumable_fold(
     checkpoints: Path,
     model: Network,
-    training: Sequence[Prepared],
-    validation: Sequence[Prepared],
+    training: Sequence[PreparedCase],
+    validation: Sequence[PreparedCase],
     plan: Plan,
     *,
     seed: int = 0,
-    epochs: int = 1000,
+    epochs: int = defaults.SEGMENT_EPOCHS,
     save_every: int = 1,
     resume: Callable[[int], Any] = lambda step: None,
-    report: Callable[[Fold, dict[str, float | int]], Any] = lambda fold, values: None,
+    report: Callable[[FoldState, dict[str, float | int]], Any] = lambda fold, values: None,
     **settings: Any,
-) -> Fold:
-    """`train_fold` from the last checkpoint in the folder `checkpoints`, or from the start.
+) -> FoldState:
+    """Trained fold, as `train_fold`, resumed from the last checkpoint in the folder `checkpoints` if there is one.
 
-    One is kept after each `save_every` epochs and after the last, once `report` is done. `resume` is called with the
-    number of steps that the checkpoint has, before they go on; `settings` are the other keywords of `train_fold`.
+    A checkpoint is written after each `save_every` epochs and after the last, once `report` is done. `resume` is called
+    with the checkpoint's number of steps before training continues; `settings` are other keywords of `train_fold`.
 
     Raises:
         DataError: as `train_fold`.
         WorkdirError: the last checkpoint is damaged, or of another network.
     """
     start = init(model, plan, seed)
-    kept = restore(checkpoints, start)
-    if kept is not None:
-        step, start = kept
+    restored = restore(checkpoints, start)
+    if restored is not None:
+        step, start = restored
         resume(step)
 
-    def report_and_save(fold: Fold, values: dict[str, float | int]) -> None:
+    def report_and_save(fold: FoldState, values: dict[str, float | int]) -> None:
         report(fold, values)
         if values["epoch"] % save_every == 0 or values["epoch"] == epochs:
             save(checkpoints, int(values["step"]), fold, keep=1)
@@ -181,37 +190,38 @@ def train_folds(
     progress: Callable[[range, int], Iterable[int]] = lambda steps, fold: steps,
     **settings: Any,
 ) -> list[PyTree]:
-    """The last parameters of the first `number` of five folds, of which `predict_case` takes the mean prediction.
+    """Final parameters of the first `number` of five cross-validation folds: an ensemble for `predict_case`.
 
     Fold k is trained in the folder fold_k of `checkpoints`, from the seed 5 seed + k, by `train_resumable_fold` with
-    `settings`; `progress` wraps its range of steps, and is given k too. Fewer than five cases make as many folds.
+    `settings`; `progress` wraps its range of steps, and gets k too. Fewer than five cases make as many folds.
 
     Raises:
         DataError, WorkdirError: as `train_resumable_fold`.
     """
-    ready, out = [prepare(case, plan) for case in cases], list[PyTree]()
-    for k, (training, validation) in enumerate(folds(len(ready), seed, min(FOLDS, len(ready)))[:number]):
+    prepared, out = [prepare(case, plan) for case in cases], list[PyTree]()
+    for k, (training, validation) in enumerate(folds(len(prepared), seed, min(FOLDS, len(prepared)))[:number]):
         fold = train_resumable_fold(
-            checkpoints / f"fold_{k}", model, [ready[i] for i in training], [ready[i] for i in validation], plan,
+            checkpoints / f"fold_{k}", model, [prepared[i] for i in training], [prepared[i] for i in validation], plan,
             seed=FOLDS * seed + k, progress=lambda steps, fold=k: progress(steps, fold), **settings,
         )  # fmt: skip
         out.append(fold.state.params)
     return out
 
 
-def init(model: Network, plan: Plan, seed: int, params: PyTree | None = None) -> Fold:
-    """The fold before its first epoch, from random parameters or from those of another task; what to restore `like`."""
+def init(model: Network, plan: Plan, seed: int, params: PyTree | None = None) -> FoldState:
+    """Fold state before the first epoch, from random parameters or pretrained ones."""
     key = jax.random.key(seed)
     if params is None:
         params = model.init(jax.random.fold_in(key, 1), jnp.zeros((1, *plan.patch, len(plan.channels))))
     unknown = jnp.asarray(jnp.nan, jnp.float32)
-    return Fold(training_state.init(params, _optimizer(lambda step: 0.0), key), params, unknown, unknown)
+    return FoldState(training_state.init(params, _optimizer(lambda step: 0.0), key), params, unknown, unknown)
 
 
-def trainer(model: Network, settings: Settings, rate: float | Scalar) -> Algorithm:
-    """init(params, key) → TrainState; step(state, (images, labels)) → TrainState, Info.
+def trainer(model: Network, settings: StepSettings, rate: float | Scalar) -> Algorithm:
+    """nnU-Net's training step: init(params, key) → TrainState; step(state, (images, labels)) → TrainState, Info.
 
-    Images are source patches, which the step augments. Compiled once for equal models and settings; `rate` is traced.
+    Images are source patches, which the step augments. Compiled once for equal models and settings; the learning rate
+    `rate` is traced.
     """
     return Algorithm(Partial(_init), Partial(static_partial(_step, model, settings), jnp.asarray(rate, jnp.float32)))
 
@@ -221,27 +231,29 @@ def _init(params: PyTree, key: PRNGKeyArray) -> TrainState:
 
 
 def _step(
-    model: Network, settings: Settings, rate: Scalar, state: TrainState, batch: tuple[Array, Array]
+    model: Network, settings: StepSettings, rate: Scalar, state: TrainState, batch: tuple[Array, Array]
 ) -> tuple[TrainState, Info]:
-    def falling(step: Scalar) -> Scalar:
-        return rate * (1 - (step // settings.iterations) / settings.epochs) ** EXPONENT
+    def polynomial(step: Scalar) -> Scalar:
+        return rate * (1 - (step // settings.iterations) / settings.epochs) ** POLYNOMIAL_EXPONENT
 
     loss = partial(_loss, model, settings)
-    return training_state.trainer(loss, _optimizer(falling)).step(state, batch)
+    return training_state.trainer(loss, _optimizer(polynomial)).step(state, batch)
 
 
-def _loss(model: Network, settings: Settings, params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
+def _loss(
+    model: Network, settings: StepSettings, params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray
+) -> Scalar:
     images, labels = batch
     keys = jax.random.split(key, len(images))
-    images, labels = jax.vmap(partial(augment, settings=settings.augmentation))(keys, images, labels)
+    images, labels = jax.vmap(partial(augment_nnunet, settings=settings.augmentation))(keys, images, labels)
     logits = model.apply(params, images, key=jax.random.fold_in(key, len(images)))
     levels = logits if isinstance(logits, tuple) else (logits,)
-    return jnp.mean(deep_supervision(levels, labels, loss=partial(dice_ce, batch=settings.batch_dice)))
+    return jnp.mean(deep_supervision(levels, labels, loss=partial(NNUNET_LOSS, batch=settings.batch_dice)))
 
 
 def _optimizer(rate: Callable[[Any], Any]) -> optax.GradientTransformation:
     return optax.chain(
-        optax.clip_by_global_norm(CLIP),
+        optax.clip_by_global_norm(GRADIENT_CLIP),
         optax.add_decayed_weights(WEIGHT_DECAY),
         optax.sgd(rate, momentum=MOMENTUM, nesterov=True),
     )
@@ -249,7 +261,7 @@ def _optimizer(rate: Callable[[Any], Any]) -> optax.GradientTransformation:
 
 @partial(jax.jit, static_argnames=("model", "classes"))
 def _count(model: Network, classes: int, params: PyTree, images: Array, labels: Array) -> Array:
-    """Voxels of each structure that are right, predicted and true."""
+    """Voxels of each structure: true positives, predicted, true."""
     predicted = jax.nn.one_hot(jnp.argmax(finest_logits(model, params, images), axis=-1), classes)
     true = jax.nn.one_hot(labels, classes)
     space = tuple(range(labels.ndim))
@@ -257,16 +269,16 @@ def _count(model: Network, classes: int, params: PyTree, images: Array, labels: 
 
 
 def _pseudo_dice(model: Network, classes: int, params: PyTree, batches: Batches, epoch: int, number: int) -> float:
-    """Mean over the structures that were met; NaN if none was. Every epoch has patches of its own."""
+    """Pseudo-Dice: mean over the structures in the patches of this epoch; NaN if there are none."""
     counts = [jax.device_get(_count(model, classes, params, *batches(epoch * number + k))) for k in range(number)]
     both, predicted, true = np.sum(counts, axis=0, dtype=float)
-    met = predicted + true > 0
-    return float(np.mean(2 * both[met] / (predicted + true)[met])) if met.any() else np.nan
+    present = predicted + true > 0
+    return float(np.mean(2 * both[present] / (predicted + true)[present])) if present.any() else np.nan
 
 
-def _next_fold(fold: Fold, now: TrainState, dice: float) -> Fold:
+def _next_fold(fold: FoldState, now: TrainState, dice: float) -> FoldState:
     old, best = float(fold.ema), float(fold.best_ema)
-    ema = dice if np.isnan(old) else old if np.isnan(dice) else (1 - FORGETTING) * old + FORGETTING * dice
+    ema = dice if np.isnan(old) else old if np.isnan(dice) else (1 - EMA_WEIGHT) * old + EMA_WEIGHT * dice
     if np.isnan(ema) or not ema <= best:
-        return Fold(now, jax.tree.map(jnp.array, now.params), jnp.float32(ema), jnp.float32(ema))
-    return Fold(now, fold.best, jnp.float32(ema), fold.best_ema)
+        return FoldState(now, jax.tree.map(jnp.array, now.params), jnp.float32(ema), jnp.float32(ema))
+    return FoldState(now, fold.best, jnp.float32(ema), fold.best_ema)

@@ -1,4 +1,4 @@
-"""nnU-Net's prediction by one network or several, and its postprocessing: which structures are one component.
+"""nnU-Net's prediction by one network or an ensemble, and its postprocessing: the largest component of a structure.
 
     prediction = predict_case(model, [fold.state.params], volume, spacing, plan)        on the volume's own grid
     keep = determine_postprocessing(labels_of_validation_cases, references, classes=3)
@@ -18,14 +18,14 @@ from medjax.iterate import static_partial
 from medjax.metrics.overlap import overlap
 from medjax.models.model import Network, finest_logits
 from medjax.segmentation.components import keep_largest
-from medjax.segmentation.patches import prepared_image
+from medjax.segmentation.patches import prepare_image
 from medjax.segmentation.plan import Plan
-from medjax.segmentation.resample import Spacing, logits_resampled, restored
+from medjax.segmentation.resample import Spacing, resample_logits, uncrop
 from medjax.segmentation.sliding_window import predict
 
 
 class Prediction(NamedTuple):
-    """What networks predict of an image, on its own grid."""
+    """Predicted labels and class probabilities of an image, on its own grid."""
 
     labels: Int[np.ndarray, "x y z"]
     probabilities: Float[np.ndarray, "x y z class"]
@@ -43,24 +43,31 @@ def predict_case(
     keep: int | Mapping[int, int] | None = None,
     batch: int = 1,
 ) -> Prediction:
-    """Labels and probabilities of every voxel of the image, by the model with one set of parameters or several.
+    """Predicted labels and probabilities of every voxel of an image, by one network or the mean of an ensemble.
 
-    Cropped, scaled and resampled as in training; the mean logits of the networks in overlapping tiles, `step` tiles
-    apart, mirrored along `mirror` and averaged; interpolated back linearly, then the softmax. Of a tuple of logits the
-    finest count. Outside the crop all is background. `keep` says how many components of the structures stay
-    (`keep_largest`), None all; probabilities are as they were.
+    Preprocessed as in training; mean logits of the networks by sliding window with mirroring; resampled to the image's
+    grid, then the softmax. Of deep supervision the finest logits count. Outside the nonzero crop all is background.
+
+    Args:
+        params: parameters of each network of the ensemble.
+        spacing: voxel size, mm.
+        step: distance of neighbouring tiles, in tiles.
+        mirror: axes of test-time mirroring.
+        keep: number of largest components of the structures that stay (`keep_largest`), None: all; probabilities do not
+            change.
+        batch: tiles in a batch.
 
     Raises:
         DataError: no parameters, an image of other channels than planned, NaN, or every voxel 0.
     """
-    ready, box = prepared_image(image, spacing, plan)
+    prepared, box = prepare_image(image, spacing, plan)
     apply = static_partial(finest_logits, model)
-    logits = np.asarray(predict(apply, params, ready, plan.patch, step, mirror, batch))
+    logits = np.asarray(predict(apply, params, prepared, plan.patch, step, mirror, batch))
     x, y, z = image[box].shape[:3]
-    logits = logits_resampled(logits, plan.spacing, spacing, (x, y, z))
+    logits = resample_logits(logits, plan.spacing, spacing, (x, y, z))
     inside = np.asarray(jax.nn.softmax(logits))
     background = np.eye(plan.classes, dtype=np.float32)[0]
-    probabilities = restored(inside, box, image.shape[:3], background)
+    probabilities = uncrop(inside, box, image.shape[:3], background)
     labels = probabilities.argmax(-1).astype(np.int32)
     return Prediction(labels if keep is None else keep_largest(labels, keep), probabilities)
 
@@ -71,10 +78,10 @@ def determine_postprocessing(
     classes: int,
     count: int = 1,
 ) -> dict[int, int]:
-    """{class: count} of each structure whose mean Dice rises where its `count` largest components alone are kept.
+    """Postprocessing {class: count}: structures whose mean Dice rises if only the `count` largest components stay.
 
-    For a cross-validation's predictions; cases in which neither has the structure are left out. What comes back suits
-    `keep` of `predict_case`. Of paired organs the largest component is one of two: use count 2.
+    For a cross-validation's predictions; cases in which neither has the structure are left out. The result is a `keep`
+    of `predict_case`. Of paired organs the largest component is one of two: use count 2.
     """
     chosen = dict[int, int]()
     for kind in range(1, classes):
@@ -88,7 +95,7 @@ def determine_postprocessing(
 def case_dice(
     prediction: Int[np.ndarray, "*space"], reference: Int[np.ndarray, "*space"], classes: int
 ) -> Float[np.ndarray, " structure"]:
-    """Dice of each class above 0; NaN where neither has it."""
+    """Dice of each foreground class of a case; NaN where neither prediction nor reference has it."""
     return np.asarray(overlap(prediction, reference, classes).dice)[1:]
 
 

@@ -1,8 +1,8 @@
-"""Cases as a plan wants them, and batches of patches cut from them as a function of (seed, number).
+"""Preprocessed cases, and batches of patches cropped from them as a function of (seed, number of the batch).
 
-    ready = [prepare(case, plan) for case in cases]
-    batches = patches(ready, source=(40, 40, 40), patch=(32, 32, 32), batch=2, seed=0)
-    images, labels = batches(7)         (2, 40, 40, 40, channel) and (2, 40, 40, 40), the same whenever it is asked for
+    prepared = [prepare(case, plan) for case in cases]
+    batches = patches(prepared, source=(40, 40, 40), patch=(32, 32, 32), batch=2, seed=0)
+    images, labels = batches(7)         (2, 40, 40, 40, channel) and (2, 40, 40, 40), the same at every call
 
 All of it is NumPy, on the host. Source: Isensee et al., Nature Methods 18, 2021; nnU-Net v2's data loader.
 """
@@ -19,32 +19,32 @@ from medjax.segmentation.resample import (
     Box,
     Shape,
     Spacing,
-    ct_scored,
-    labels_resampled,
-    non_zero,
-    resampled,
-    z_scored,
+    ct_normalize,
+    nonzero_box,
+    resample,
+    resample_labels,
+    zscore_normalize,
 )
 from medjax.training.batches import batch_indices
 
-OVERSAMPLED = 0.33  # share of a batch that is centred on a structure
-REMEMBERED = 10_000  # places of a class and case that patches are centred on
+OVERSAMPLE_FOREGROUND = 0.33  # fraction of a batch that is centred on a foreground voxel
+MAX_CLASS_LOCATIONS = 10_000  # voxels of a class and case that patches may be centred on
 Batches = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
-class Prepared(NamedTuple):
-    """A case on the grid of a plan."""
+class PreparedCase(NamedTuple):
+    """Preprocessed case: normalised and resampled to the plan's spacing."""
 
     image: Float[np.ndarray, "x y z channel"]
     labels: Int[np.ndarray, "x y z"]
-    places: tuple[Int[np.ndarray, "place 3"], ...]  # voxels of each class that it has, background not counted
+    class_locations: tuple[Int[np.ndarray, "voxel 3"], ...]  # indices of voxels of each foreground class present
 
 
-def prepare(case: Case, plan: Plan) -> Prepared:
-    """Cropped, scaled and resampled: what training takes. Once for all folds.
+def prepare(case: Case, plan: Plan) -> PreparedCase:
+    """Preprocessed case for training: cropped, normalised and resampled as planned; the same for all folds.
 
     Raises:
-        DataError: channels or shapes are not those of the plan, a label is no class, or every voxel is 0.
+        DataError: channels or shapes are not those of the plan, a label is not a class, or every voxel is 0.
     """
     if case.labels.shape != case.image.shape[:3]:
         raise DataError(f"labels: shape {case.labels.shape}; expected that of the image, {case.image.shape[:3]}")
@@ -52,18 +52,20 @@ def prepare(case: Case, plan: Plan) -> Prepared:
         raise DataError(
             f"labels: from {case.labels.min()} to {case.labels.max()}; expected 0 to {plan.classes - 1}, as planned"
         )
-    image, box = prepared_image(case.image, case.spacing, plan)
+    image, box = prepare_image(case.image, case.spacing, plan)
     x, y, z = image.shape[:3]
-    labels = labels_resampled(case.labels[box].astype(np.int32), case.spacing, plan.spacing, plan.classes, (x, y, z))
-    return Prepared(image, labels, tuple(_some(np.argwhere(labels == kind)) for kind in np.unique(labels) if kind > 0))
+    labels = resample_labels(case.labels[box].astype(np.int32), case.spacing, plan.spacing, plan.classes, (x, y, z))
+    return PreparedCase(
+        image, labels, tuple(_subsample(np.argwhere(labels == kind)) for kind in np.unique(labels) if kind > 0)
+    )
 
 
-def prepared_image(
+def prepare_image(
     image: Float[np.ndarray, "x y z channel"], spacing: Spacing, plan: Plan
 ) -> tuple[Float[np.ndarray, "u v w channel"], Box]:
-    """The image cropped to what is not 0, its grey values scaled, at the plan's spacing; the box of the crop.
+    """Preprocessed image, cropped to nonzero, normalised and resampled to the plan's spacing; and the box of the crop.
 
-    A channel named CT is clipped and scaled by the grey values of the training cases, others by their own z-score.
+    A channel named CT is normalised by the intensities of the training cases, others by their own z-score.
 
     Raises:
         DataError: another number of channels than planned, NaN or infinite voxels, or every voxel is 0.
@@ -72,70 +74,77 @@ def prepared_image(
         raise DataError(f"image: {image.shape[-1]} channels; expected {len(plan.channels)}, as planned")
     if not (np.isfinite(image).all() and min(spacing) > 0):
         raise DataError(f"image: NaN or infinite voxels, or spacing {spacing} mm; expected finite ones and mm above 0")
-    box, inside = non_zero(image)
-    scaled = [
-        ct_scored(image[box][..., k], plan.greys[k])
+    box, mask = nonzero_box(image)
+    normalized = [
+        ct_normalize(image[box][..., k], plan.intensities[k])
         if name.upper() == "CT"
-        else z_scored(image[box][..., k], inside[box] if plan.masked else None)
+        else zscore_normalize(image[box][..., k], mask[box] if plan.use_mask_for_norm else None)
         for k, name in enumerate(plan.channels)
     ]
-    return resampled(np.stack(scaled, axis=-1), spacing, plan.spacing), box
+    return resample(np.stack(normalized, axis=-1), spacing, plan.spacing), box
 
 
 def patches(
-    ready: Sequence[Prepared],
+    prepared: Sequence[PreparedCase],
     source: Shape,
     patch: Shape,
     batch: int,
     seed: int | tuple[int, ...],
-    oversampled: float = OVERSAMPLED,
+    oversample_foreground: float = OVERSAMPLE_FOREGROUND,
 ) -> Batches:
-    """batches(number): images (batch, *source, channel) and labels (batch, *source), cut at random places.
+    """Batches of random patches by number: images (batch, *source, channel) and labels (batch, *source).
 
-    The last round(batch · oversampled) of a batch are centred on a voxel of one of the case's structures, each as
-    likely as the others. The middle `patch` of the `source` voxels, as `augment_volumes` cuts it, lies in the volume,
-    where it fits; beyond the volume images are 0 and labels background. Cases come in shuffled epochs.
+    The central `patch` of the `source` voxels, as `augment_nnunet` crops it, lies in the volume where it fits; beyond
+    the volume images are 0 and labels background. Cases come in shuffled epochs.
+
+    Args:
+        source: voxels of a patch before augmentation.
+        patch: voxels after it.
+        batch: patches in a batch.
+        oversample_foreground: fraction of a batch, its last ones, centred on a voxel of one of the case's structures,
+            each as likely as the others.
 
     Raises:
         DataError: there is no case.
     """
-    if not ready:
+    if not prepared:
         raise DataError("cases: none to train on; expected at least one")
     entropy = (seed,) if isinstance(seed, int) else seed
-    anywhere = round(batch * (1 - oversampled))
+    anywhere = round(batch * (1 - oversample_foreground))
 
     def batches(number: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((*entropy, 1, number))
         images, labels = list[np.ndarray](), list[np.ndarray]()
-        for place, which in enumerate(batch_indices(number, len(ready), batch, (*entropy, 0))):
-            one = ready[which]
-            low = _corner(rng, one, source, patch, place >= anywhere)
-            images.append(_cut(one.image, low, source))
-            labels.append(_cut(one.labels, low, source))
+        for position, which in enumerate(batch_indices(number, len(prepared), batch, (*entropy, 0))):
+            one = prepared[which]
+            low = _corner(rng, one, source, patch, position >= anywhere)
+            images.append(_crop(one.image, low, source))
+            labels.append(_crop(one.labels, low, source))
         return np.stack(images), np.stack(labels)
 
     return batches
 
 
-def _some(places: np.ndarray) -> np.ndarray:
-    if len(places) <= REMEMBERED:
-        return places
-    return places[np.random.default_rng(len(places)).choice(len(places), REMEMBERED, replace=False)]
+def _subsample(locations: np.ndarray) -> np.ndarray:
+    if len(locations) <= MAX_CLASS_LOCATIONS:
+        return locations
+    rng = np.random.default_rng(len(locations))
+    return locations[rng.choice(len(locations), MAX_CLASS_LOCATIONS, replace=False)]
 
 
-def _corner(rng: np.random.Generator, one: Prepared, source: Shape, patch: Shape, structure: bool) -> list[int]:
-    """The first voxel of a patch, which may lie outside."""
+def _corner(rng: np.random.Generator, one: PreparedCase, source: Shape, patch: Shape, structure: bool) -> list[int]:
+    """First voxel of a patch, which may lie outside the volume."""
     sides, wanted, own = np.array(one.labels.shape), np.array(source), np.array(patch)
-    middle = (wanted - 1) // 2 - (own - 1) // 2  # where augmentation without a warp cuts the patch from the source
+    middle = (wanted - 1) // 2 - (own - 1) // 2  # where augmentation without a warp crops the patch from the source
     low = -middle - np.maximum(own - sides, 0) // 2
     high = low + np.maximum(sides - own, 0)
-    if structure and one.places:
-        places = one.places[rng.integers(len(one.places))]
-        return np.clip(places[rng.integers(len(places))] - wanted // 2, low, high).tolist()
+    if structure and one.class_locations:
+        locations = one.class_locations[rng.integers(len(one.class_locations))]
+        return np.clip(locations[rng.integers(len(locations))] - wanted // 2, low, high).tolist()
     return rng.integers(low, high, endpoint=True).tolist()
 
 
-def _cut(array: np.ndarray, low: list[int], source: Shape) -> np.ndarray:
+def _crop(array: np.ndarray, low: list[int], source: Shape) -> np.ndarray:
     """`source` voxels from `low` on, 0 outside the array."""
     piece = np.zeros((*source, *array.shape[3:]), array.dtype)
     ends = [(max(a, 0), min(a + n, side)) for a, n, side in zip(low, source, array.shape, strict=False)]

@@ -1,12 +1,11 @@
-"""What nnU-Net decides before it trains, as a pure function: data sets have a fingerprint, a fingerprint has a plan.
+"""nnU-Net's experiment planning as a pure function: from the data set's fingerprint to patch, batch and topology.
 
     cases = [Case(volume, labels, (1.0, 1.0, 3.0)), ...]
     p = plan(fingerprint(cases, classes=3), memory_gb=8.0)      the network, patch, batch and spacing that fit 8 GB
     from_json(to_json(p)) == p
 
-Axes are (x, y, z) as nibabel gives them throughout; nnU-Net itself turns the thickest axis to the front, here it stays
-where it is. The rules are those of the configuration 3d_fullres; budget and width are parameters, so that the same
-function plans for a notebook's CPU.
+Axes are (x, y, z) as nibabel gives them; nnU-Net itself transposes the axis of lowest resolution to the front. The
+configuration is 3d_fullres; memory budget and width are parameters, so that the same function plans for a laptop's CPU.
 
 Source: Isensee et al., Nature Methods 18, 2021 (nnU-Net), supplementary note 2; nnU-Net v2's ExperimentPlanner.
 """
@@ -20,19 +19,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from medjax import defaults
 from medjax.errors import DataError
-from medjax.segmentation.resample import ANISOTROPIC, Grey, Shape, Spacing, new_shape, non_zero
+from medjax.segmentation.resample import (
+    ANISOTROPY_THRESHOLD,
+    IntensityProperties,
+    Shape,
+    Spacing,
+    new_shape,
+    nonzero_box,
+)
 
-LEAST_SIDE = 4  # voxels of the coarsest feature map
-REFERENCE = 5.6e8  # numbers in feature maps that fit 8 GB with a batch of 2
-MOST_OF_DATA = 0.05  # share of all voxels in a batch
-FIELD = 256  # an isotropic patch starts with so many voxels a side
-CONVOLUTIONS = 2  # in each stage
-SAMPLED = 10_000  # foreground voxels a case that grey values are taken from
+MIN_EDGE_LENGTH = 4  # voxels of the coarsest feature map along an axis
+REFERENCE_BUDGET = 5.6e8  # feature-map elements that fit 8 GB with a batch of 2
+MAX_DATASET_COVERAGE = 0.05  # largest fraction of all voxels in a batch
+INITIAL_EDGE_LENGTH = 256  # voxels of an isotropic patch along each axis, before it is shrunk
+CONVOLUTIONS = 2  # number in each stage of encoder and decoder
+FORMER_KEYS = {"greys": "intensities", "masked": "use_mask_for_norm"}  # former keys of plan.json
+FOREGROUND_SAMPLES = 10_000  # voxels of each case for the intensity statistics
 
 
 class Case(NamedTuple):
-    """One subject."""
+    """Training case: image, labels and voxel size of one subject."""
 
     image: Float[np.ndarray, "x y z channel"]
     labels: Int[np.ndarray, "x y z"]  # class numbers
@@ -41,22 +49,22 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is known of a data set: cases after the crop to voxels that are not 0."""
+    """Data set fingerprint: shapes, spacings and intensities of all cases after the crop to nonzero."""
 
     shapes: tuple[Shape, ...]
     spacings: tuple[Spacing, ...]  # mm
-    kept: tuple[float, ...]  # share of voxels that the crop leaves
-    greys: tuple[Grey, ...]  # of each channel
+    crop_fractions: tuple[float, ...]  # fraction of voxels that the crop leaves, of each case
+    intensities: tuple[IntensityProperties, ...]  # statistics of each channel
     channels: tuple[str, ...]
     classes: int  # background included
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that training and prediction need to know; hashable, and JSON both ways."""
+    """Plan of preprocessing, network and patches for training and prediction; hashable, and JSON both ways."""
 
     spacing: Spacing  # mm
-    median_shape: Shape  # of the cases at that spacing
+    median_shape: Shape  # median shape of the cases at that spacing
     patch: Shape
     batch: int
     widths: tuple[int, ...]  # channels of each level, finest first
@@ -64,10 +72,10 @@ class Plan:
     strides: tuple[Shape, ...]  # into each level; the first is 1
     channels: tuple[str, ...]
     classes: int
-    greys: tuple[Grey, ...]
+    intensities: tuple[IntensityProperties, ...]
     batch_dice: bool  # Dice over the voxels of a whole batch, where a patch is less than a quarter of a case
-    masked: bool  # z-scores over voxels that are not 0 only
-    flat_axis: int | None  # the thick axis of a flat patch, which augmentation leaves alone
+    use_mask_for_norm: bool  # z-scores over nonzero voxels only
+    flat_axis: int | None  # low-resolution axis of an anisotropic patch: augmentation is 2-D, perpendicular to it
 
 
 class _Topology(NamedTuple):
@@ -80,82 +88,83 @@ class _Topology(NamedTuple):
 def fingerprint(
     cases: Iterable[Case], classes: int, channels: Sequence[str] = (), names: Sequence[str] = ()
 ) -> Fingerprint:
-    """Shapes, spacings, grey values of the foreground; cases are looked at one by one and not kept.
+    """Data set fingerprint of the cases: shapes, spacings and foreground intensities; cases are read one by one.
 
-    `channels` names them; "CT" is scaled by these grey values, any other name by each image's own. Default: no names.
-    `names` are those of the cases in messages, "case 0" and so on without.
+    Args:
+        classes: number of classes, with background.
+        channels: their names; "CT" is normalised by these intensities, any other by each image's own. Default: "".
+        names: names of the cases in error messages; default: "case 0", …
 
     Raises:
-        DataError: no case, channels or shapes differ, labels beyond `classes`, NaN, a spacing that is not positive,
-            every voxel of an image 0.
+        DataError: no case, or one of other channels, shapes that differ, labels beyond `classes`, NaN or all voxels 0.
     """
-    shapes, spacings, kept = list[Shape](), list[Spacing](), list[float]()
+    shapes, spacings, crop_fractions = list[Shape](), list[Spacing](), list[float]()
     voxels = list[np.ndarray]()
     for number, case in enumerate(cases):
         count = voxels[0].shape[1] if voxels else len(channels) or case.image.shape[-1]
         _check(names[number] if names else f"case {number}", case, classes, count)
-        box, _ = non_zero(case.image)
+        box, _ = nonzero_box(case.image)
         x, y, z = case.image[box].shape[:3]
         shapes.append((x, y, z))
         spacings.append(case.spacing)
-        kept.append(x * y * z / case.labels.size)
-        places = np.flatnonzero(case.labels)
-        if len(places) > SAMPLED:
-            places = np.random.default_rng(number).choice(places, SAMPLED, replace=False)
-        voxels.append(case.image.reshape(-1, case.image.shape[-1])[places])
+        crop_fractions.append(x * y * z / case.labels.size)
+        foreground = np.flatnonzero(case.labels)
+        if len(foreground) > FOREGROUND_SAMPLES:
+            foreground = np.random.default_rng(number).choice(foreground, FOREGROUND_SAMPLES, replace=False)
+        voxels.append(case.image.reshape(-1, case.image.shape[-1])[foreground])
     if not voxels:
         raise DataError("cases: none; expected at least one")
-    foreground = np.concatenate(voxels)
-    if not len(foreground):
+    values = np.concatenate(voxels)
+    if not len(values):
         raise DataError("cases: no label is above 0; expected structures to learn")
-    greys = tuple(_grey(foreground[:, k]) for k in range(foreground.shape[1]))
-    of_channels = tuple(channels) or ("",) * len(greys)
-    return Fingerprint(tuple(shapes), tuple(spacings), tuple(kept), greys, of_channels, classes)
+    intensities = tuple(_intensities(values[:, k]) for k in range(values.shape[1]))
+    of_channels = tuple(channels) or ("",) * len(intensities)
+    return Fingerprint(tuple(shapes), tuple(spacings), tuple(crop_fractions), intensities, of_channels, classes)
 
 
 def plan(
     fingerprint: Fingerprint,
     *,
-    memory_gb: float = 8.0,
-    base_width: int = 32,
-    most_width: int = 320,
+    memory_gb: float = defaults.SEGMENT_MEMORY_GB,
+    base_width: int = defaults.SEGMENT_WIDTH,
+    max_width: int = 320,
     patch: Shape | None = None,
     batch: int | None = None,
 ) -> Plan:
-    """The plan of nnU-Net's 3d_fullres for this data set and `memory_gb` of accelerator memory.
+    """Plan of nnU-Net's 3d_fullres for this data set and `memory_gb` of accelerator memory.
 
     The patch starts with 256³ voxels in the proportions of 1 / spacing, at most the median case, and shrinks where it
     is longest against the median case until the feature maps, counted as nnU-Net counts them, fit. A batch has 2
-    patches or more, as many as fit and cover no more than 5 % of all voxels. `patch` and `batch` overrule; a given
-    patch is rounded up to what the network halves, and never shrunk.
+    patches or more, as many as fit and cover no more than 5 % of all voxels. `patch` (voxels, rounded up to multiples
+    of the strides) and `batch` overrule both; widths are channels, of the finest level and at most.
 
     Raises:
         DataError: a budget, width, patch or batch that is not positive, an infinite budget, or one that no patch fits.
     """
-    least = min(memory_gb, base_width, most_width, *(patch or (1,)), 1 if batch is None else batch)
-    if not (least > 0 and np.isfinite(memory_gb)):
+    smallest = min(memory_gb, base_width, max_width, *(patch or (1,)), 1 if batch is None else batch)
+    if not (smallest > 0 and np.isfinite(memory_gb)):
         raise DataError(
-            f"plan: {memory_gb} GB, widths {base_width}, {most_width}, patch {patch}, batch {batch}; "
+            f"plan: {memory_gb} GB, widths {base_width}, {max_width}, patch {patch}, batch {batch}; "
             "expected above 0 and finite"
         )
     spacing = target_spacing(fingerprint)
     sides = [new_shape(*one, spacing) for one in zip(fingerprint.shapes, fingerprint.spacings, strict=True)]
     median = _shape(np.ceil(np.median(sides, axis=0)))
-    budget = REFERENCE * memory_gb / 8
+    budget = REFERENCE_BUDGET * memory_gb / 8
 
     def cost(net: _Topology) -> int:
         return feature_maps(net.patch, net.strides, widths_of(net), fingerprint.classes)
 
     def widths_of(net: _Topology) -> tuple[int, ...]:
-        return tuple(min(most_width, base_width * 2**level) for level in range(len(net.strides)))
+        return tuple(min(max_width, base_width * 2**level) for level in range(len(net.strides)))
 
     net = _topology(spacing, patch or _first_patch(spacing, median))
     while patch is None and cost(net) > budget:
         net = _smaller(spacing, net, median, memory_gb)
     if batch is None:
-        most = round(MOST_OF_DATA * float(np.prod(median)) * len(sides) / float(np.prod(net.patch)))
-        batch = max(round(min(2 * budget / cost(net), most)), 2)
-    thick = int(np.argmax(spacing))
+        largest = round(MAX_DATASET_COVERAGE * float(np.prod(median)) * len(sides) / float(np.prod(net.patch)))
+        batch = max(round(min(2 * budget / cost(net), largest)), 2)
+    lowres = int(np.argmax(spacing))
     return Plan(
         spacing=spacing,
         median_shape=median,
@@ -166,35 +175,29 @@ def plan(
         strides=net.strides,
         channels=fingerprint.channels,
         classes=fingerprint.classes,
-        greys=fingerprint.greys,
+        intensities=fingerprint.intensities,
         batch_dice=float(np.prod(net.patch)) < 0.25 * float(np.prod(median)),
-        masked=float(np.median(fingerprint.kept)) < 0.75,
-        flat_axis=thick if max(net.patch) / net.patch[thick] > ANISOTROPIC else None,
+        use_mask_for_norm=float(np.median(fingerprint.crop_fractions)) < 0.75,
+        flat_axis=lowres if max(net.patch) / net.patch[lowres] > ANISOTROPY_THRESHOLD else None,
     )
 
 
 def target_spacing(fingerprint: Fingerprint) -> Spacing:
-    """The median spacing; the 10th percentile along an axis that is 3 times coarser and has 3 times fewer voxels.
-
-    It never gets finer than the other axes.
-    """
+    """Target spacing: the median; the 10th percentile along an axis 3 times coarser with 3 times fewer voxels."""
     spacings, sides = np.array(fingerprint.spacings), np.median(fingerprint.shapes, axis=0)
     target = np.median(spacings, axis=0)
     worst = int(np.argmax(target))
     others = [axis for axis in range(3) if axis != worst]
     coarse = float(target[others].max())
-    if target[worst] > ANISOTROPIC * coarse and sides[worst] * ANISOTROPIC < sides[others].min():
+    if target[worst] > ANISOTROPY_THRESHOLD * coarse and sides[worst] * ANISOTROPY_THRESHOLD < sides[others].min():
         tenth = float(np.percentile(spacings[:, worst], 10))
-        target[worst] = tenth if tenth >= coarse else coarse + 1e-5
+        target[worst] = tenth if tenth >= coarse else coarse + 1e-5  # never finer than the other axes
     x, y, z = target.tolist()
     return x, y, z
 
 
 def feature_maps(patch: Shape, strides: Sequence[Shape], widths: Sequence[int], classes: int) -> int:
-    """Numbers in the feature maps of a plain U-Net with deep supervision on one patch, as nnU-Net counts them.
-
-    Each level of the encoder and the decoder has 2 convolutions; the decoder also the transposed one and the logits.
-    """
+    """Number of feature-map elements of a plain U-Net with deep supervision on one patch, as nnU-Net counts them."""
     sides, voxels = np.array(patch), list[int]()
     for stride in strides:
         sides = sides // np.array(stride)
@@ -207,21 +210,22 @@ def feature_maps(patch: Shape, strides: Sequence[Shape], widths: Sequence[int], 
 
 
 def to_json(plan: Plan) -> str:
-    """The plan as text."""
+    """Plan as JSON text."""
     return json.dumps(asdict(plan), indent=2) + "\n"
 
 
 def from_json(text: str) -> Plan:
-    """The plan that `to_json` wrote; entries that are none of a plan's are left alone.
+    """Plan from the JSON text of `to_json`; unknown entries are ignored.
 
     Raises:
-        DataError: it is another text.
+        DataError: the text is not the JSON of a plan.
     """
     try:
         known = {field.name for field in fields_of(Plan)}
-        fields = {name: _tuples(value) for name, value in json.loads(text).items() if name in known}
-        greys = tuple(Grey(*grey) for grey in fields.pop("greys"))
-        return Plan(**fields, greys=greys)
+        content = {FORMER_KEYS.get(name, name): value for name, value in json.loads(text).items()}
+        fields = {name: _tuples(value) for name, value in content.items() if name in known}
+        intensities = tuple(IntensityProperties(*values) for values in fields.pop("intensities"))
+        return Plan(**fields, intensities=intensities)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"plan: {error}; expected the JSON of a plan") from error
 
@@ -245,9 +249,9 @@ def _check(name: str, case: Case, classes: int, channels: int) -> None:
         raise DataError(f"{name}: labels from {case.labels.min()} to {case.labels.max()}; expected 0 to {classes - 1}")
 
 
-def _grey(values: np.ndarray) -> Grey:
+def _intensities(values: np.ndarray) -> IntensityProperties:
     low, high = np.percentile(values, [0.5, 99.5])
-    return Grey(float(values.mean()), float(values.std()), float(low), float(high))
+    return IntensityProperties(float(values.mean()), float(values.std()), float(low), float(high))
 
 
 def _shape(sides: Any) -> Shape:
@@ -256,24 +260,24 @@ def _shape(sides: Any) -> Shape:
 
 
 def _first_patch(spacing: Spacing, median: Shape) -> Shape:
-    """A field with the proportions of 1 / spacing and 256³ voxels, cut to the median case."""
+    """Patch with the proportions of 1 / spacing and 256³ voxels, at most the median case."""
     finest = 1 / np.array(spacing)
-    sides = np.rint(finest * (FIELD**3 / np.prod(finest)) ** (1 / 3))
+    sides = np.rint(finest * (INITIAL_EDGE_LENGTH**3 / np.prod(finest)) ** (1 / 3))
     return _shape(np.minimum(sides, median))
 
 
 def _topology(spacing: Spacing, patch: Shape) -> _Topology:
-    """Halve axes with 8 voxels or more whose spacing is below twice the least, a single one from 12 voxels on.
+    """Network topology: halve axes with 8 voxels or more and spacing below twice the smallest, a single one from 12 on.
 
-    A kernel is 3 wide along an axis from the level on at which its spacing is below twice the least; it is 3 everywhere
-    on the coarsest. The patch is rounded up to multiples of the strides.
+    A kernel is 3 wide along an axis from the level on at which its spacing is below twice the smallest; it is 3
+    everywhere on the coarsest. The patch is rounded up to multiples of the strides.
     """
     sizes, mm, multiple = list(patch), list(spacing), [1, 1, 1]
     kernel, kernels, strides = [1, 1, 1], list[Shape](), [(1, 1, 1)]
     while True:
-        large = [axis for axis in range(3) if sizes[axis] >= 2 * LEAST_SIDE]
+        large = [axis for axis in range(3) if sizes[axis] >= 2 * MIN_EDGE_LENGTH]
         halved = [axis for axis in large if mm[axis] < 2 * min(mm[k] for k in large)]
-        if not halved or (len(halved) == 1 and sizes[halved[0]] < 3 * LEAST_SIDE):
+        if not halved or (len(halved) == 1 and sizes[halved[0]] < 3 * MIN_EDGE_LENGTH):
             break
         kernel = [3 if mm[axis] < 2 * min(mm) else kernel[axis] for axis in range(3)]
         kernels.append(_shape(kernel))
@@ -285,7 +289,7 @@ def _topology(spacing: Spacing, patch: Shape) -> _Topology:
 
 
 def _smaller(spacing: Spacing, net: _Topology, median: Shape, memory_gb: float) -> _Topology:
-    """One step down along the axis that is longest against the median case."""
+    """Topology of a patch one step smaller along the axis that is longest against the median case."""
     axis = int(np.argsort([side / whole for side, whole in zip(net.patch, median, strict=True)])[-1])
     sides = list(net.patch)
     sides[axis] -= net.multiple[axis]

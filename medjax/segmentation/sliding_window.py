@@ -1,10 +1,10 @@
-"""Prediction of an image tile by tile: overlapping tiles, each trusted most in its middle, mirrored ones averaged.
+"""Sliding-window prediction: overlapping tiles with Gaussian weights, averaged over mirrored copies.
 
     logits = predict(apply, [params], volume, tile=(64, 64, 64))       volume (x, y, z, channel) → (x, y, z, class)
-    logits = predict(apply, [of_one_fold, of_another], volume, tile=(64, 64, 64))                   their mean
+    logits = predict(apply, [of_one_fold, of_another], volume, tile=(64, 64, 64))      mean of an ensemble
 
 A mirrored tile is one more tile, so that tiles and mirrorings fill batches of one static shape. Images are padded to
-sides of whole tiles and share what is compiled for that shape; the padding is never visited. Any number of axes.
+whole tiles and share what is compiled for that shape; the padding is not predicted. Any number of axes.
 
 Source: Isensee et al., Nature Methods 18, 2021; rules for steps and weights from the authors' nnU-Net v2.
 """
@@ -25,8 +25,8 @@ Apply = Callable[[PyTree, Array], Array]  # (params, (batch, *tile, channel)) �
 Volume = Float[Array, "*space channel"] | Float[np.ndarray, "*space channel"]
 
 
-def starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float = 0.5) -> Int[np.ndarray, "tiles axes"]:
-    """First voxels of the tiles that cover an image: along each axis equally spaced, the last ends at the border.
+def tile_starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float = 0.5) -> Int[np.ndarray, "tiles axes"]:
+    """First voxels of the tiles that cover an image: equally spaced along each axis, the last one ends at the border.
 
     ⌈(side − tile) / (step · tile)⌉ + 1 tiles an axis, so neighbours are about `step` tiles apart or less; one tile, at
     0, where the image is no larger than a tile. The first axis changes slowest.
@@ -45,10 +45,10 @@ def starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float = 0.5) -> 
     return np.array(list(itertools.product(*along)), np.int32)
 
 
-def importance(tile: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
-    """Weights of a tile's voxels: a Gaussian of deviation tile / 8, cut at four deviations, with maximum 10.
+def gaussian_importance(tile: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
+    """Gaussian importance weights of a tile's voxels: sd of tile / 8, truncated at four sd, maximum 10.
 
-    Where the Gaussian is cut off the weight is the least positive one.
+    Where the Gaussian is truncated the weight is the smallest positive one.
     """
     weight = np.ones(())
     for side in tile:
@@ -68,17 +68,22 @@ def predict(
     mirror: tuple[int, ...] = (0, 1, 2),
     batch: int = 1,
 ) -> Float[Array, "*space class"]:
-    """Logits Σ_t w_t f(tile t) / Σ_t w_t of every voxel, over the tiles of `starts` and all flips of the axes `mirror`.
+    """Logits Σ_t w_t f(tile t) / Σ_t w_t of every voxel, over the tiles of `tile_starts` and all flips along `mirror`.
 
-    `networks` are the parameters of one network, or of several of one make whose logits are averaged, say the folds of
-    a cross-validation.
+    An image smaller than a tile is padded with zeros on all sides. Sums are float32. Compiled once for each `apply` (so
+    pass the same function again), tile, step, batch, number of mirrored axes and shape in whole tiles; parameters and
+    image are traced.
 
-    `batch` counts images the network sees at once, mirrored ones too. An image smaller than a tile is set in the middle
-    of zeros and cut out again. Sums are float32. Compiled once for each `apply` (so give the same function again),
-    tile, step, batch, number of mirrored axes and shape in whole tiles; parameters and image are traced.
+    Args:
+        networks: parameters of one network, or of an ensemble whose logits are averaged, say the folds of a
+            cross-validation.
+        tile: voxels along each axis.
+        step: distance of neighbouring tiles, in tiles.
+        mirror: axes of test-time mirroring.
+        batch: tiles in a batch, mirrored ones too.
 
     Raises:
-        ConfigError: a tile or step that `starts` refuses, a mirrored axis that the image has not, a batch below 1.
+        ConfigError: a tile or step that `tile_starts` refuses, a mirrored axis that the image has not, a batch below 1.
         DataError: no network, an empty image, or an `apply` that gives several levels or logits of another shape than
             the tile.
     """
@@ -91,21 +96,21 @@ def predict(
         raise ConfigError(f"mirror: {mirror}; expected different axes out of {tuple(range(len(space)))}")
     if batch < 1:
         raise ConfigError(f"batch: {batch}; expected at least 1")
-    corners = starts(space, tile, step)
+    corners = tile_starts(space, tile, step)
     bucket = tuple(-(-max(side, part) // part) * part for side, part in zip(space, tile, strict=True))
     before = [max(part - side, 0) // 2 for side, part in zip(space, tile, strict=True)]
     around = [(low, whole - low - side) for low, whole, side in zip(before, bucket, space, strict=True)]
     padded = np.pad(np.asarray(volume, np.float32), [*around, (0, 0)])
-    room = -(-len(starts(bucket, tile, step)) * 2 ** len(mirror) // batch) * batch
+    room = -(-len(tile_starts(bucket, tile, step)) * 2 ** len(mirror) // batch) * batch
     jobs = _jobs(corners, mirror, room)
     turns = np.int32(-(-len(corners) * 2 ** len(mirror) // batch))
-    each = (_run(apply, params, padded, importance(tile), *jobs, turns, batch=batch) for params in networks)
+    each = (_run(apply, params, padded, gaussian_importance(tile), *jobs, turns, batch=batch) for params in networks)
     found = functools.reduce(jnp.add, each) / len(networks)
     return found[tuple(slice(low, low + side) for low, side in zip(before, space, strict=True))]
 
 
 def _jobs(corners: np.ndarray, mirror: tuple[int, ...], room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(corner, flipped axes, weight) of every tile in each of its mirrorings, then jobs of weight 0 up to `room`."""
+    """Corner, flipped axes and weight of every tile in each of its mirrorings, padded with weight 0 to `room`."""
     axes = corners.shape[1]
     flips = np.array(list(itertools.product(*((False, True) if axis in mirror else (False,) for axis in range(axes)))))
     number = len(corners) * len(flips)
@@ -158,7 +163,7 @@ def _run(
 
 
 def _classes(apply: Apply, params: PyTree, shape: tuple[int, ...]) -> int:
-    """How many classes the network tells apart, if it gives logits of one level for the tile's voxels."""
+    """Number of classes of the network, if it gives logits of one level for the tile's voxels."""
     logits = jax.eval_shape(apply, params, jax.ShapeDtypeStruct(shape, jnp.float32))
     if isinstance(logits, tuple | list):
         raise DataError(f"apply: gives {len(logits)} levels of logits; expected the finest alone")

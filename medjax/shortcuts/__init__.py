@@ -1,1 +1,1 @@
-"""Shortcuts that networks take: label flips, and training that resists them."""
+"""Shortcut learning: label flips of segmentations; GroupDRO and background CutMix against it."""

@@ -1,4 +1,4 @@
-"""Background CutMix: a rectangle of another scene behind the same object, so that the scene stops telling the class.
+"""Background CutMix: a rectangle of another scene behind the object, so that the scene no longer predicts the class.
 
 The donor shows the same class in the other scene. Only pixels that are background in both images change, so labels stay
 as they are.
@@ -21,17 +21,19 @@ from medjax.phantoms.scenes import Scenes
 def donors(
     key: PRNGKeyArray, group: Int[np.ndarray, " image"], pool: Int[np.ndarray, " example"]
 ) -> Int[np.ndarray, " image"]:
-    """For each image of a group g = 2 · class + scene, the place in `pool` of an example of group g xor 1.
+    """Donor of each image: index in `pool` of an example of the same class in the other scene, group g xor 1.
+
+    Groups are g = 2 · class + scene.
 
     Raises:
-        DataError: the pool has no example of a group that is wanted.
+        DataError: the pool has no example of such a group.
     """
     wanted = group ^ 1
     members = {one: np.flatnonzero(pool == one) for one in np.unique(wanted).tolist()}
-    if empty := [one for one, places in members.items() if not len(places)]:
+    if empty := [one for one, indices in members.items() if not len(indices)]:
         raise DataError(f"CutMix: no example of group {empty} to take a background from")
-    share = np.asarray(jax.random.uniform(key, group.shape), np.float64)
-    return np.array([members[one][int(u * len(members[one]))] for one, u in zip(wanted.tolist(), share, strict=True)])
+    uniform = np.asarray(jax.random.uniform(key, group.shape), np.float64)
+    return np.array([members[one][int(u * len(members[one]))] for one, u in zip(wanted.tolist(), uniform, strict=True)])
 
 
 def background_cutmix(
@@ -41,22 +43,24 @@ def background_cutmix(
     donor: Float[Array, "image *space channel"],
     donor_label: Int[Array, "image *space"],
     probability: float | Scalar = 0.5,
-    smallest: float | Scalar = 0.1,
-    largest: float | Scalar = 0.4,
+    min_fraction: float | Scalar = 0.1,
+    max_fraction: float | Scalar = 0.4,
 ) -> Float[Array, "image *space channel"]:
-    """The images, each with `probability` given its donor's background in a rectangle where its own is background.
+    """Images with their donor's background pasted into a random rectangle, where both are background.
 
-    The rectangle's sides are ⌊u · side⌋, u uniform from `smallest` to `largest`, and it lies anywhere inside.
+    Args:
+        probability: probability that an image is changed.
+        min_fraction, max_fraction: range of the rectangle's sides, uniform, as a fraction of the image's.
     """
     space = label.shape[1:]
 
     def rectangle(key: PRNGKeyArray) -> Array:
-        whether, size, place = jax.random.split(key, 3)
+        whether, size, position = jax.random.split(key, 3)
         inside = jnp.broadcast_to(jax.random.uniform(whether) < probability, space)
-        shares = jax.random.uniform(size, (len(space),), minval=smallest, maxval=largest)
-        starts = jax.random.uniform(place, (len(space),))
-        for axis, (side, share, start) in enumerate(zip(space, shares, starts, strict=True)):
-            length = jnp.floor(share * side)
+        fractions = jax.random.uniform(size, (len(space),), minval=min_fraction, maxval=max_fraction)
+        starts = jax.random.uniform(position, (len(space),))
+        for axis, (side, fraction, start) in enumerate(zip(space, fractions, starts, strict=True)):
+            length = jnp.floor(fraction * side)
             first = jnp.floor(start * (side - length + 1))
             along = (jnp.arange(side) >= first) & (jnp.arange(side) < first + length)
             inside = inside & along.reshape([-1 if one == axis else 1 for one in range(len(space))])
@@ -66,15 +70,24 @@ def background_cutmix(
     return jnp.where(pasted[..., None], donor, image)
 
 
-def mixed_batches(
+def cutmix_batches(
     key: PRNGKeyArray,
     batches: Callable[[int], Scenes],
     pool: Scenes,
     probability: float = 0.5,
-    smallest: float = 0.1,
-    largest: float = 0.4,
+    min_fraction: float = 0.1,
+    max_fraction: float = 0.4,
 ) -> Callable[[int], Scenes]:
-    """The same `batches` with mixed backgrounds, their donors from `pool`; batch n draws with fold_in(key, n)."""
+    """Batches after background CutMix; batch n draws with fold_in(key, n).
+
+    Args:
+        key: random key.
+        batches: batches of the training images, by number.
+        pool: images from which donors are drawn.
+        probability: probability that an image is mixed.
+        min_fraction: minimum fraction of the image that the pasted rectangle covers.
+        max_fraction: maximum fraction.
+    """
     groups = np.asarray(pool.group)
 
     def mixed(number: int) -> Scenes:
@@ -82,7 +95,7 @@ def mixed_batches(
         chosen = donors(jax.random.fold_in(now, 0), np.asarray(batch.group), groups)
         image = _mix(
             jax.random.fold_in(now, 1), batch.image, batch.label, pool.image[chosen], pool.label[chosen],
-            probability, smallest, largest,
+            probability, min_fraction, max_fraction,
         )  # fmt: skip
         return batch._replace(image=image)
 

@@ -1,1 +1,1 @@
-"""What the commands do, as functions of paths and arrays."""
+"""The commands as functions of paths and arrays."""

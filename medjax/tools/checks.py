@@ -1,4 +1,4 @@
-"""What commands check of their options before any work is done, and how they count in words."""
+"""Checks of the options and inputs of commands, made before any work is done."""
 
 import math
 import tempfile
@@ -11,55 +11,55 @@ from medjax.errors import ConfigError, DataError, MedjaxError, type_and_message
 from medjax.io.nifti import Volume, read_nifti
 
 
-def as_paths(*given: Any) -> tuple[Any, ...]:
-    """What was given, texts as paths: a notebook may name files and folders either way."""
-    return tuple(Path(one) if isinstance(one, str) else one for one in given)
+def as_paths(*values: Any) -> tuple[Any, ...]:
+    """Convert texts to paths; other values stay. A notebook may name files and folders either way."""
+    return tuple(Path(one) if isinstance(one, str) else one for one in values)
 
 
-def counted(number: int, thing: str) -> str:
-    """`1 plane`, `2 planes`."""
+def pluralize(number: int, thing: str) -> str:
+    """Number and noun, in the plural where needed: `1 plane`, `2 planes`."""
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def at_least(name: str, value: int | float, least: int | float) -> None:
-    """Pass a finite number that is not below `least`.
+def check_minimum(name: str, value: int | float, minimum: int | float) -> None:
+    """Check that a number is finite and not below `minimum`.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: it is not.
     """
-    if not (math.isfinite(value) and value >= least):
-        raise ConfigError(f"{name} {value:g}; expected {least:g} or more")
+    if not (math.isfinite(value) and value >= minimum):
+        raise ConfigError(f"{name} {value:g}; expected {minimum:g} or more")
 
 
-def whole_numbers(
-    option: str, text: str | None, expected: str, good: Callable[[list[int]], bool] = bool
+def parse_integers(
+    option: str, text: str | None, expected: str, valid: Callable[[list[int]], bool] = bool
 ) -> list[int] | None:
-    """The numbers of an option's text such as "0,1,2"; None for None.
+    """Parse an option such as "0,1,2" to integers; None for None.
 
     Raises:
-        ConfigError: not whole numbers, or not `good` ones: `expected` says what is.
+        ConfigError: not whole numbers, or not `valid` ones; `expected` describes those.
     """
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
     numbers = [int(part) for part in parts if part.isdecimal()]
-    if len(numbers) < len(parts) or not good(numbers):
+    if len(numbers) < len(parts) or not valid(numbers):
         raise ConfigError(f"{option} {text}; expected {expected}")
     return numbers
 
 
-def choice(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Pass a value that is known.
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Check that the value of an option is one of the `choices`.
 
     Raises:
         ConfigError: it is not.
     """
-    if value not in known:
-        raise ConfigError(f"{option} {value}; expected {', '.join(known[:-1])} or {known[-1]}")
+    if value not in choices:
+        raise ConfigError(f"{option} {value}; expected {', '.join(choices[:-1])} or {choices[-1]}")
 
 
 def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
-    """See that a file can be written there, before any work is done for it.
+    """Check that a file can be written there, before any work is done for it.
 
     Raises:
         DataError: another suffix, a folder of that name, or no folder to write to.
@@ -77,13 +77,13 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def checked_volume(given: Path | Volume, name: str, check: Callable[[Any], None] | None = None) -> tuple[Volume, str]:
-    """The volume, of a NIfTI file where a path is given, and what messages call it: the path, or `name`.
+def check_volume(volume: Path | Volume, name: str, check: Callable[[Any], None] | None = None) -> tuple[Volume, str]:
+    """Read and check a volume, or a NIfTI file of one; also returns its name for messages: the path, or `name`.
 
     Raises:
         DataError: it cannot be read, or `check` refuses its values.
     """
-    volume, name = (read_nifti(given), str(given)) if isinstance(given, Path) else (given, name)
+    volume, name = (read_nifti(volume), str(volume)) if isinstance(volume, Path) else (volume, name)
     try:
         if check is not None:
             check(volume.array)
@@ -93,11 +93,13 @@ def checked_volume(given: Path | Volume, name: str, check: Callable[[Any], None]
 
 
 @contextmanager
-def errors_of(what: str, expected: str) -> Iterator[None]:
-    """Say in one line what a user's part raises within; `what` names it, `expected` says what it is to be.
+def reraise_as_config_error(what: str, expected: str) -> Iterator[None]:
+    """Context that reraises the errors of a user's part as a ConfigError of one line.
+
+    `what` is the name of the part in the message, `expected` describes what it should be.
 
     Raises:
-        ConfigError: anything but medjax's own errors was raised.
+        ConfigError: any error but medjax's own was raised.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What `medjax ivim fit` does: a diffusion scan in, maps, statistics of regions and frames out; files if asked.
+"""`medjax ivim fit` as a function: IVIM maps, statistics of regions and misfits of frames of a diffusion scan.
 
 found = fit_scan(Path("dwi.nii.gz"), Path("dwi.bval"), Path("maps"), mask=Path("lungs.nii.gz"))
 found = fit_scan(frames, bvalues, labels=labels)           arrays (x, y, z, frame), (frame,) and (x, y, z)
@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from medjax import defaults
 from medjax.atomic import write_csv
 from medjax.io.nifti import write_nifti
 from medjax.ivim import averaging
 from medjax.ivim.adc import adc
-from medjax.ivim.io import OnGrid, Scan, read_regions, read_scan, read_sigma
-from medjax.ivim.maps import Maps, Method, maps, named_maps, volume
-from medjax.ivim.noise import Kind
+from medjax.ivim.io import DiffusionScan, ImageOnGrid, read_regions, read_scan, read_sigma
+from medjax.ivim.maps import IvimMaps, Method, maps, named_maps, volume
+from medjax.ivim.noise import NoiseModel
 from medjax.ivim.signal import Convention
-from medjax.metrics.regions import Region, region_statistics
+from medjax.metrics.regions import RegionStatistics, region_statistics
 from medjax.report.figures import Scale, montage, write_png
-from medjax.tools import defaults
-from medjax.tools.checks import as_paths, choice
+from medjax.tools.checks import as_paths, check_choice
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
 SCALES = {
@@ -33,14 +33,14 @@ SCALES = {
 }  # fmt: skip
 
 
-class Fit(NamedTuple):
-    """Maps on the scan's grid, 0 where nothing was fitted, and what they rest on."""
+class ScanFit(NamedTuple):
+    """IVIM maps on the scan's grid (0 where nothing was fitted), the fit of its voxels, and statistics of regions."""
 
     maps: dict[str, Float[np.ndarray, "x y z"]]  # S0, f, D, Dstar, ADC, residual, crlb_…, identifiable
-    voxels: Maps  # the same of the fitted voxels alone, with noise and frames
-    bvalues: Float[np.ndarray, " b"]  # that were fitted: of frames, or of averages
-    regions: dict[str, Region]  # all, and each label; f, d, d_star and f_d_star
-    scan: Scan
+    voxels: IvimMaps  # maps of the fitted voxels alone, with noise, bounds and frames
+    bvalues: Float[np.ndarray, " b"]  # b-values of the frames that were fitted, or of their averages; s/mm²
+    regions: dict[str, RegionStatistics]  # statistics of f, d, d_star and f_d_star, by name: all, and each label
+    scan: DiffusionScan
     folder: Path | None
 
 
@@ -49,36 +49,41 @@ def fit_scan(
     bvals: Path | str | Float[np.ndarray, " _"] | Sequence[float],
     output: Path | str | None = None,
     *,
-    mask: OnGrid | str | None = None,
-    labels: OnGrid | str | None = None,
-    method: str = defaults.METHOD,
-    noise: str = defaults.NOISE,
-    sigma: str | float = defaults.SIGMA,
-    convention: str = defaults.CONVENTION,
-    average: str = defaults.AVERAGE,
-    threshold: float = defaults.PERFUSION_OVER,
-    drop: bool = False,
-) -> Fit:
-    """Fit every usable voxel; with `output`, write maps, a picture and tables to that folder.
+    mask: ImageOnGrid | str | None = None,
+    labels: ImageOnGrid | str | None = None,
+    method: str = defaults.IVIM_METHOD,
+    noise: str = defaults.IVIM_NOISE,
+    sigma: str | float = defaults.IVIM_SIGMA,
+    convention: str = defaults.IVIM_CONVENTION,
+    average: str = defaults.IVIM_AVERAGE,
+    threshold: float = defaults.IVIM_THRESHOLD,
+    drop_outliers: bool = False,
+) -> ScanFit:
+    """IVIM fit of every usable voxel of a scan; with `output`, write maps, a figure and tables to that folder.
 
     Args:
-        bvals: of the frames, s/mm².
-        mask: where to fit; default: all signal.
-        labels: regions to give statistics of.
+        scan: frames (x, y, z, frame), or a NIfTI of them.
+        bvals: b-values of the frames, s/mm², or a file of them.
+        output: folder to write to; None writes nothing.
+        mask: voxels to fit; default: all with signal.
+        labels: labels of the regions of interest.
+        method: full, segmented or hierarchical.
+        noise: noise model: gaussian, rician or student.
         sigma: noise of a measurement: "residual" of each voxel, a number, or the name of a NIfTI mask of air.
-        average: of frames of one b-value: none, mean or geometric.
-        threshold: s/mm², from which on a segmented fit takes perfusion to be over.
-        drop: leave out outlier frames.
+        convention: convention of D*: absolute or excess.
+        average: average over frames of one b-value: none, mean or geometric.
+        threshold: b-value from which a segmented fit neglects perfusion, s/mm².
+        drop_outliers: leave outlier frames out of the fit.
 
     Raises:
-        ConfigError, DataError: something given cannot be used.
+        ConfigError, DataError: an option or an input cannot be used.
     """
     scan, bvals, output, mask, labels = as_paths(scan, bvals, output, mask, labels)
     bvals = bvals if isinstance(bvals, Path) else np.asarray(bvals, np.float32)  # as files are read
-    choice("--method", method, get_args(Method))
-    choice("--noise", noise, get_args(Kind))
-    choice("--convention", convention, get_args(Convention))
-    choice("--average", average, ("none", *get_args(averaging.Mean)))
+    check_choice("--method", method, get_args(Method))
+    check_choice("--noise", noise, get_args(NoiseModel))
+    check_choice("--convention", convention, get_args(Convention))
+    check_choice("--average", average, ("none", *get_args(averaging.Mean)))
     read = read_scan(scan, bvals, mask)
     inside = read_regions(labels, read)
     level = read_sigma(sigma, read)
@@ -86,30 +91,30 @@ def fit_scan(
     signals, bvalues, weights = read.series.array[read.usable].T, read.bvalues, None
     if average != "none":
         signals, bvalues, weights = averaging.average(signals, bvalues, "geometric" if average[0] == "g" else "mean")
-    found = maps(signals, bvalues, sigma=level, weights=weights, drop=drop, **options)
+    found = maps(signals, bvalues, sigma=level, weights=weights, drop_outliers=drop_outliers, **options)
     times = np.ones(len(bvalues), np.float32) if weights is None else weights
-    counted = jnp.asarray(np.where(found.spoilt & drop, 0.0, times), jnp.float32)
-    columns = _columns(found, np.asarray(adc(jnp.asarray(signals), bvalues, weights=counted).adc))
+    kept = jnp.asarray(np.where(found.outliers & drop_outliers, 0.0, times), jnp.float32)
+    columns = _columns(found, np.asarray(adc(jnp.asarray(signals), bvalues, weights=kept).adc))
     named = named_maps(found.parameters)
     regions = {name: region_statistics(named, part) for name, part in inside.items() if part.any()}
     on_grid = {name: volume(values, read.usable) for name, values in columns.items()}
-    result = Fit(on_grid, found, bvalues, regions, read, output)
+    result = ScanFit(on_grid, found, bvalues, regions, read, output)
     if output is not None:
         _write(output, result, inside, f"{method} fit, {noise} noise, D* {convention}")
     return result
 
 
-def _columns(found: Maps, apparent: np.ndarray) -> dict[str, np.ndarray]:
-    """What is written of each fitted voxel."""
-    least = {f"crlb_{name}": bound for name, bound in zip(NAMES, found.bounds, strict=True)}
+def _columns(found: IvimMaps, apparent: np.ndarray) -> dict[str, np.ndarray]:
+    """Values of each fitted voxel, by the name of the map."""
+    crlb = {f"crlb_{name}": bound for name, bound in zip(NAMES, found.crlb, strict=True)}
     columns = {
-        **dict(zip(NAMES, found.parameters, strict=True)), "ADC": apparent, "residual": found.residual, **least,
+        **dict(zip(NAMES, found.parameters, strict=True)), "ADC": apparent, "residual": found.residual, **crlb,
         "identifiable": found.identifiable,
     }  # fmt: skip
     return {name: np.asarray(values, np.float32) for name, values in columns.items()}
 
 
-def _write(output: Path, found: Fit, inside: Mapping[str, np.ndarray], note: str) -> None:
+def _write(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray], note: str) -> None:
     output.mkdir(parents=True, exist_ok=True)
     affine, usable = found.scan.series.affine, found.scan.usable
     for name, values in found.maps.items():
@@ -121,13 +126,15 @@ def _write(output: Path, found: Fit, inside: Mapping[str, np.ndarray], note: str
     )
     write_png(output / "maps.png", montage(named, affine, scale=s0[1], other_scales=dict(rest), note=note))
     _write_regions(output / "regions.csv", found, inside)
-    columns = (*found.voxels.frames, found.voxels.spoilt.astype(float))
+    columns = (*found.voxels.frame_misfit, found.voxels.outliers.astype(float))
     frames = zip(found.bvalues.tolist(), *(values.tolist() for values in columns), strict=True)
     table = [[frame, f"{b:g}", *map(_number, rest)] for frame, (b, *rest) in enumerate(frames)]
-    write_csv(output / "frames.csv", ["frame", "b", "misfit", "weight", "share_beyond_3_sigma", "spoilt"], table)
+    write_csv(
+        output / "frames.csv", ["frame", "b_value", "misfit", "weight", "fraction_beyond_3_sigma", "outlier"], table
+    )
 
 
-def _write_regions(path: Path, found: Fit, inside: Mapping[str, np.ndarray]) -> None:
+def _write_regions(path: Path, found: ScanFit, inside: Mapping[str, np.ndarray]) -> None:
     rows: list[list[Any]] = []
     parameters = (*NAMES[1:], "f_Dstar")
     for name, voxels in inside.items():

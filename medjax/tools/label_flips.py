@@ -1,8 +1,7 @@
-"""Label flips of segmentations read from files: the right region under the wrong name.
+"""Label flips of segmentations read from files, as in `medjax shortcuts flips`.
 
-What `medjax shortcuts flips` does: `label_flips` compares label images with their ground truth, says which fractions of
-the true foreground are correct, flipped to another class and missed, and writes one row an image if asked. Arrays need
-no files: `medjax.shortcuts.flips`.
+`label_flips` compares label images with their ground truth: the fractions of the true foreground that are correct,
+flipped to another class and missed, and a CSV of one row an image if asked. For arrays: `medjax.shortcuts.flips`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +22,14 @@ from medjax.tools.checks import as_paths
 
 
 class LabelFlips(NamedTuple):
-    """Image by image: counts of true (row) and predicted classes, and flip-risk; and what they come to."""
+    """Confusion matrix and flip-risk of each image; flip fractions, IoU gaps and deciles of flip-risk over all."""
 
     names: list[str]
     confusion: Int[np.ndarray, "image true predicted"]
     risk: Float[np.ndarray, " image"]  # NaN without logits
-    fractions: dict[str, flips.Shares]  # of the true foreground: all pixels, mean of images, and each group
-    gaps: Float[np.ndarray, " class"] | None  # IoU, common minus rare group; where the groups are 2 · class + scene
-    deciles: flips.Deciles | None  # of flip-risk, where ten images have one
+    fractions: dict[str, flips.FlipFractions]  # over all pixels, mean over images, and of each group
+    iou_gaps: Float[np.ndarray, " class"] | None  # IoU, common minus rare group; where the groups are 2 · class + scene
+    deciles: flips.Deciles | None  # deciles of flip-risk, for ten images or more
     without_foreground: list[str]  # names of images that are left out of the means
 
 
@@ -44,9 +43,11 @@ def label_flips(
     groups: Path | str | None = None,
     labels: Sequence[int] | None = None,
 ) -> LabelFlips:
-    """Compare label images, a file or a folder, with their ground truth; one row an image in the CSV `output`.
+    """Label flips of predicted label images, a file or a folder, against their ground truth.
 
     Args:
+        pred, gt: label images; a folder's are paired by name.
+        output: CSV of one row an image.
         logits: outputs of the network, for flip-risk; or `probabilities`, their softmax.
         groups: a CSV with columns image (name without ending) and group.
         labels: all label values, background first; default: 0 and those of the truth.
@@ -65,24 +66,26 @@ def label_flips(
     known = list(labels or sorted(found))
     confusion, risk = _compare(pairs, known, probabilities or logits, probabilities is not None)
     group = np.array([group_of.get(name, "") for name in pairs])
-    fractions = {"all pixels": flips.decompose(confusion.sum(0)), "mean of images": flips.image_mean(confusion)}
+    fractions = {"all pixels": flips.decompose(confusion.sum(0)), "mean of images": flips.mean_over_images(confusion)}
     named = sorted(set(group) - {""})
     fractions |= {f"group {one}": flips.decompose(confusion[group == one].sum(0)) for one in named}
     each, number = flips.decompose(confusion), 2 * (len(known) - 1)
     scenes = set(group) == {str(one) for one in range(number)}
-    gaps = np.asarray(flips.gaps(flips.by_group(confusion, group.astype(int), number))) if scenes else None
-    judged = np.isfinite(risk) & np.isfinite(each.flip)
-    deciles = flips.deciles(risk, np.asarray(each.flip)) if judged.sum() >= 10 else None
+    iou_gaps = (
+        np.asarray(flips.iou_gaps(flips.confusion_by_group(confusion, group.astype(int), number))) if scenes else None
+    )
+    known_risk = np.isfinite(risk) & np.isfinite(each.flip)
+    deciles = flips.deciles(risk, np.asarray(each.flip)) if known_risk.sum() >= 10 else None
     empty = [name for name, total in zip(pairs, confusion[:, 1:].sum((1, 2)).tolist(), strict=True) if not total]
     if output is not None:
         _write(output, list(pairs), group, confusion, [*each, risk])
-    return LabelFlips(list(pairs), confusion, risk, fractions, gaps, deciles, empty)
+    return LabelFlips(list(pairs), confusion, risk, fractions, iou_gaps, deciles, empty)
 
 
 def _compare(
     pairs: Mapping[str, tuple[Path, Path]], known: list[int], scores: Path | None, softmax: bool
 ) -> tuple[Int[np.ndarray, "image true predicted"], Float[np.ndarray, " image"]]:
-    """The confusion of each pair (prediction, truth) among the label values `known`, and flip-risk of its scores."""
+    """Confusion matrix of each pair (prediction, truth) for the label values `known`, and flip-risk of its scores."""
     files = None if scores is None else list_files(scores, SCORE_ENDINGS)
     counts: list[np.ndarray] = []
     risks: list[float] = []
@@ -98,7 +101,7 @@ def _compare(
     confusion = np.stack(counts)
     if not confusion[:, 1:].any():
         (_, gt), *_ = pairs.values()
-        raise DataError(f"{gt}: no foreground in the ground truth, nothing to take shares of")
+        raise DataError(f"{gt}: no foreground in the ground truth; expected some, of which to take fractions")
     return confusion, np.array(risks or [np.nan] * len(pairs))
 
 

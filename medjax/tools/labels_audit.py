@@ -1,4 +1,4 @@
-"""What `medjax labels audit` does: read, train and follow the training, rank, write a CSV and a report.
+"""Label audit of `medjax labels audit`: train a network, rank the labels by a score of its training dynamics, report.
 
 result = audit(Path("images"), Path("masks"), Path("out"))       files of two folders; a work directory
 result = audit(images, labels, network=mine)                     arrays, and nothing is written
@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from medjax import defaults
 from medjax.atomic import write_csv
-from medjax.datasets.labelled_folders import LabelledImages, digest, read, read_trusted
+from medjax.datasets.labeled_folders import LabeledImages, digest, read, read_trusted
 from medjax.errors import ConfigError, DataError
 from medjax.labels import scores, thresholds
 from medjax.labels.audit import ImageLabels, Images, predict, training_dynamics
-from medjax.labels.dynamics import Settings
+from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network, check_network
@@ -33,29 +34,27 @@ from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
-from medjax.tools import defaults
 from medjax.tools.checks import as_paths
 
-FEWEST = 16  # images, below which there is nothing to compare with
-SHOWN = 24
-WIDTHS = (8, 16, 32, 48)  # of the default network
+MIN_IMAGES = 16
+REPORT_IMAGES = 24  # images shown of each end of the ranking
+WIDTHS = (8, 16, 32, 48)  # channels of the default network, by level
 
-Scores = Mapping[str, LabelScore | Part]
 Threshold = Callable[[np.ndarray], np.ndarray]  # scores → flags
 
 
 class Audit(NamedTuple):
-    """Scores of every image, in which high is suspect, and what came of them."""
+    """Result of a label audit: scores of every image (high: suspect), ranking and flags."""
 
-    names: list[str]
-    scores: dict[str, Float[np.ndarray, " image"]]
-    ranking: Float[np.ndarray, " image"]  # the detector's score, oriented by the trusted set
-    flags: Bool[np.ndarray, " image"]
-    order: Int[np.ndarray, " image"]  # numbers of the images, the most suspect first
-    prediction: ImageLabels  # of the network at the end of early learning
+    names: list[str]  # names of the images
+    scores: dict[str, Float[np.ndarray, " image"]]  # label scores by name
+    ranking: Float[np.ndarray, " image"]  # the score that ranks, oriented by the trusted set
+    flags: Bool[np.ndarray, " image"]  # whether a label is suspect
+    order: Int[np.ndarray, " image"]  # indices of the images, the most suspect first
+    prediction: ImageLabels  # prediction of the network at the end of early learning
     agreement: Float[np.ndarray, " image"]  # Dice of each label with that prediction
-    detector: str
-    folder: Path | None  # ranked.csv and report.html
+    score: str  # name of the score that ranks
+    folder: Path | None  # folder of ranked.csv and report.html
 
 
 def audit(
@@ -63,36 +62,43 @@ def audit(
     masks: Path | str | ImageLabels,
     output: Path | str | None = None,
     *,
-    detector: str = defaults.DETECTOR,
-    threshold: str | float | Threshold | Part = defaults.THRESHOLD,
+    score: str | Part | Sequence[str | Part] = defaults.AUDIT_SCORE,
+    threshold: str | float | Threshold | Part = defaults.AUDIT_THRESHOLD,
     trusted: Path | str | None = None,
-    size: int = defaults.SIZE,
+    size: int = defaults.AUDIT_SIZE,
     classes: int | None = None,
     epochs: int = defaults.AUDIT_EPOCHS,
     seed: int = 0,
     network: Network | Callable[[int], Network] | Part | None = None,
-    label_scores: Scores | Sequence[Part] = (),
+    label_scores: Mapping[str, LabelScore] | None = None,
 ) -> Audit:
-    """Rank the labels in `masks`; with `output`, a work directory, an audit that was stopped goes on.
+    """Ranking of the labels in `masks` by suspicion; with `output`, a work directory, a stopped audit is resumed.
 
     Args:
-        images: a folder of files, which are read on `size` voxels each way; or an array (image, *space, channel) of
-            about 0 … 1, taken as it is: `size` says nothing then.
-        masks: a folder of files of the same names; or class numbers (image, *space).
-        detector: the name of the score that ranks and flags.
+        images: folder of files, which are resampled to `size`; or an array (image, *space, channel) of about 0 … 1.
+        masks: folder of files of the same names; or class numbers (image, *space).
+        output: work directory of ranked.csv and report.html; None: nothing is written.
+        score: name of the score that ranks and flags, or several, of which the first one does; a part FILE.py:NAME adds
+            its own column NAME.
         threshold: a name, a fraction such as 0.1, or a function scores → flags.
-        trusted: a CSV of labels that were checked, see `read_trusted`.
+        trusted: CSV of labels that were checked, see `read_trusted`.
+        size: voxels along each axis in training, of files.
+        classes: number of classes, with background; default: from the masks.
+        epochs: number of training epochs.
+        seed: random seed of the network's weights, the order of images and their augmentation.
         network: a Model, or a function of the number of classes that makes one; default: a small U-Net.
-        label_scores: the columns of the table; or parts that come beside `scores.built_in()`, each as its NAME.
+        label_scores: columns of the table by name; default: `scores.built_in()`.
 
     Raises:
-        ConfigError, DataError: something given cannot be used.
+        ConfigError, DataError: an option, the data or a part cannot be used.
         WorkdirError: `output` holds another audit: of other data, settings, network or scores.
     """
     images, masks, output, trusted = as_paths(images, masks, output, trusted)
-    columns, foreign = _columns(label_scores)
+    given = [score] if isinstance(score, str | Part) else list(score)
+    columns, custom = _columns(label_scores, [one for one in given if isinstance(one, Part)])
+    ranking = _ranking(given, tuple(columns))
     rule = _rule(threshold)
-    _check(detector, size, epochs, tuple(columns), network is None)
+    _check(size, epochs, network is None)
     data = _data(images, masks, size, classes)
     checked = None if trusted is None else read_trusted(trusted, data.names)
     number = int(data.labels.max()) + 1 if classes is None else classes
@@ -102,30 +108,30 @@ def audit(
         **{name: str(it) if isinstance(it, Path) else "array" for name, it in (("images", images), ("masks", masks))},
         "size": size, "classes": classes or 0, "epochs": epochs, "seed": seed,
         "content": digest(data),  # other images or corrected masks are another audit
-        **({"network": part.identity} if network else {}), **({"scores": foreign} if foreign else {}),
+        **({"network": part.identity} if network else {}), **({"scores": custom} if custom else {}),
     }  # fmt: skip
     with nullcontext() if output is None else open_workdir(output, config) as work:
         say(f"{len(data.names)} images, {number - 1} structures{_empty(data.labels)}")
         compute = partial(_dynamics, data, number, epochs, seed, part.value, columns)
-        found = compute(None) if work is None else _kept(work, compute, columns)
-        score = found["scores"][detector] if checked is None else _oriented(found["scores"][detector], *checked)
-        prediction, order = found["prediction"], np.argsort(-score, kind="stable")
+        found = compute(None) if work is None else _stage(work, compute, columns)
+        values = found["scores"][ranking] if checked is None else _orient(found["scores"][ranking], *checked)
+        prediction, order = found["prediction"], np.argsort(-values, kind="stable")
         agreement = np.array([mean_dice(one, given) for one, given in zip(prediction, data.labels, strict=True)])
-        flags = _flags(rule, score)
-        result = Audit(data.names, found["scores"], score, flags, order, prediction, agreement, detector, output)
+        flags = _flags(rule, values)
+        result = Audit(data.names, found["scores"], values, flags, order, prediction, agreement, ranking, output)
         if work is not None:
             _write(work, data, result)
     return result
 
 
 def small_unet(classes: int) -> Network:
-    """The default network."""
+    """Default network of an audit: a U-Net of widths `WIDTHS`."""
     return unet(classes, WIDTHS)
 
 
-def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: int | None) -> LabelledImages:
+def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: int | None) -> LabeledImages:
     if isinstance(images, Path) and isinstance(masks, Path):
-        return read(images, masks, size, classes, FEWEST)
+        return read(images, masks, size, classes, MIN_IMAGES)
     found = [str(it) if isinstance(it, Path) else np.shape(it) for it in (images, masks)]
     if isinstance(images, Path) or isinstance(masks, Path) or found[0][:-1] != found[1]:
         expected = "two folders, or arrays (image, *space, channel) and (image, *space)"
@@ -133,15 +139,17 @@ def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: 
     labels = np.asarray(masks)
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"masks of {labels.dtype}; expected class numbers, whole ones")
-    return LabelledImages([str(number) for number in range(len(images))], np.asarray(images), labels)
+    return LabeledImages([str(number) for number in range(len(images))], np.asarray(images), labels)
 
 
-def _columns(given: Scores | Sequence[Part]) -> tuple[dict[str, LabelScore], dict[str, dict[str, str]]]:
+def _columns(
+    label_scores: Mapping[str, LabelScore] | None, custom: Sequence[Part]
+) -> tuple[dict[str, LabelScore], dict[str, dict[str, str]]]:
     """The scores by name, and the identities of those that are not built in."""
     known = scores.built_in()
-    parts: dict[str, Any] = dict(given) if isinstance(given, Mapping) else dict(known)
-    for part in () if isinstance(given, Mapping) else given:
-        if (name := part.name.rpartition(":")[2]) in parts:
+    parts: dict[str, Any] = dict(known if label_scores is None else label_scores)
+    for part in custom:
+        if (name := _name(part)) in parts:
             raise ConfigError(f"--score {part.name}: there is a score {name} already; expected another name")
         parts[name] = part
     columns = {name: part.value if isinstance(part, Part) else part for name, part in parts.items()}
@@ -150,6 +158,19 @@ def _columns(given: Scores | Sequence[Part]) -> tuple[dict[str, LabelScore], dic
             called = parts[name].name if isinstance(parts[name], Part) else name
             raise ConfigError(f"--score {called}: {type(one).__name__}; expected a LabelScore")
     return columns, {name: as_part(parts[name]).identity for name, one in columns.items() if known.get(name) != one}
+
+
+def _name(score: str | Part) -> str:
+    return score if isinstance(score, str) else score.name.rpartition(":")[2]
+
+
+def _ranking(given: Sequence[str | Part], known: tuple[str, ...]) -> str:
+    """The first score's name, if all are known."""
+    for name in map(_name, given):
+        if name not in known:
+            expected = f"{', '.join(known)} or FILE.py:NAME"
+            raise ConfigError(f"--score {name}; expected {expected}{did_you_mean(name, known)}")
+    return _name(given[0])
 
 
 def _rule(threshold: str | float | Threshold | Part) -> Threshold:
@@ -161,9 +182,7 @@ def _rule(threshold: str | float | Threshold | Part) -> Threshold:
     return rule
 
 
-def _check(detector: str, size: int, epochs: int, known: tuple[str, ...], default_network: bool) -> None:
-    if detector not in known:
-        raise ConfigError(f"--detector {detector}; expected {', '.join(known)}{did_you_mean(detector, known)}")
+def _check(size: int, epochs: int, default_network: bool) -> None:
     if size < 16 or (default_network and size % 2 ** (len(WIDTHS) - 1)):
         raise ConfigError(f"--size {size}; expected a multiple of {2 ** (len(WIDTHS) - 1)}, 16 or more")
     if epochs < 4:
@@ -179,17 +198,17 @@ def _flags(rule: Threshold, score: np.ndarray) -> np.ndarray:
 
 def _empty(labels: np.ndarray) -> str:
     empty = int((~labels.any(axis=tuple(range(1, labels.ndim)))).sum())
-    return f"; {empty} labels name no structure" if empty else ""
+    return f"; {empty} masks are empty" if empty else ""
 
 
-def _oriented(score: np.ndarray, trusted: np.ndarray, corrupted: np.ndarray) -> np.ndarray:
+def _orient(score: np.ndarray, trusted: np.ndarray, corrupted: np.ndarray) -> np.ndarray:
     oriented = thresholds.orient(score, trusted, corrupted)
-    say(f"{len(trusted)} labels were looked at: the list is {'as it was' if oriented is score else 'turned'}")
+    say(f"trusted set of {len(trusted)} labels: the ranking is {'kept' if oriented is score else 'inverted'}")
     return oriented
 
 
-def _kept(work: WorkDir, compute: Callable[[Path], dict[str, Any]], columns: Mapping[str, LabelScore]) -> Any:
-    """Scores and prediction as a stage; a training that was stopped goes on."""
+def _stage(work: WorkDir, compute: Callable[[Path], dict[str, Any]], columns: Mapping[str, LabelScore]) -> Any:
+    """Scores and prediction as a stage of the work directory; a stopped training is resumed."""
     training = work.checkpoints / "training"
     like = {"scores": dict.fromkeys(columns, 0.0), "prediction": 0}
     found = stage(work, "scores", partial(compute, training), like)
@@ -198,7 +217,7 @@ def _kept(work: WorkDir, compute: Callable[[Path], dict[str, Any]], columns: Map
 
 
 def _dynamics(
-    data: LabelledImages,
+    data: LabeledImages,
     classes: int,
     epochs: int,
     seed: int,
@@ -206,11 +225,11 @@ def _dynamics(
     columns: dict[str, LabelScore],
     checkpoints: Path | None,
 ) -> dict[str, Any]:
-    """Scores at the end of early learning, and the network's prediction then."""
+    """Scores and the network's prediction at the end of early learning."""
     batch = min(8, len(data.images))
     an_epoch = len(data.images) // batch
     every = max(epochs // 8, 1) * an_epoch
-    settings = Settings(classes, 8e-3, batch, epochs * an_epoch, every, epochs * an_epoch // 2)
+    settings = TrainingSettings(classes, 8e-3, batch, epochs * an_epoch, every, epochs * an_epoch // 2)
     snapshots = training_dynamics(seed, model, data.images, data.labels, settings, columns, checkpoints=checkpoints)
     for snapshot in track(snapshots, "training"):
         if snapshot.memorization:
@@ -218,35 +237,35 @@ def _dynamics(
                 "scores": scores.evaluate(columns, snapshot.states, data.labels),
                 "prediction": predict(model, snapshot.state.ema_params, data.images),
             }
-    raise DataError("training ended before the labels were judged")
+    raise DataError("training ended before early learning did")
 
 
-def _write(work: WorkDir, data: LabelledImages, found: Audit) -> None:
-    """ranked.csv, and report.html with the pictures of both ends of the list."""
-    names, agreement, detector = found.names, found.agreement, found.detector
+def _write(work: WorkDir, data: LabeledImages, found: Audit) -> None:
+    """ranked.csv, and report.html with images of both ends of the ranking."""
+    names, agreement = found.names, found.agreement
     rows = [
         [rank + 1, names[k], int(found.flags[k]), f"{agreement[k]:.4f}"]
         + [f"{float(values[k]):.6g}" for values in found.scores.values()]
         for rank, k in enumerate(found.order)
     ]
     write_csv(work.path / "ranked.csv", ["rank", "name", "flagged", "agreement", *found.scores], rows)
-    ends = {"suspect": found.order[:SHOWN], "least_suspect": found.order[::-1][:SHOWN]}
-    pictures: list[Figure] = []
+    ends = {"suspect": found.order[:REPORT_IMAGES], "least_suspect": found.order[::-1][:REPORT_IMAGES]}
+    figures: list[Figure] = []
     for name, end in ends.items():
         figure = label_pairs(data.images[end, ..., 0], data.labels[end], found.prediction[end], [names[k] for k in end])
-        pictures.append(Figure(save_figure(work, name, figure)))
+        figures.append(Figure(save_figure(work, name, figure)))
     head = [
         [rank + 1, names[k], round(float(agreement[k]), 3), round(float(found.ranking[k]), 4)]
-        for rank, k in enumerate(found.order[:SHOWN])
+        for rank, k in enumerate(found.order[:REPORT_IMAGES])
     ]
     text = (
-        f"{int(found.flags.sum())} of {len(names)} labels are flagged by {detector}; the other pictures follow in "
-        "order of the list. ranked.csv holds all images and scores: high is suspect in every column but agreement, the "
-        "Dice of the label with the network's prediction. The threshold is yours to choose: --threshold."
+        f"{int(found.flags.sum())} of {len(names)} labels are flagged by {found.score}. ranked.csv holds the scores "
+        "of all images: high is suspect in every column but agreement, the Dice of the label with the network's "
+        "prediction. --threshold sets which labels are flagged."
     )
-    table = Table(["rank", "image", "Dice with the network", detector], head)
+    table = Table(["rank", "image", "Dice with the prediction", found.score], head)
     sections = [
-        Section("Most suspect", "Pairs: the label given, then the network's prediction.", pictures[:1], table),
-        Section("Least suspect", "If these are the wrong ones, give --trusted.", pictures[1:]),
+        Section("Most suspect labels", "Pairs: label, then the network's prediction.", figures[:1], table),
+        Section("Least suspect labels", "If these are the wrong ones, give --trusted.", figures[1:]),
     ]
     write_report(work.path / "report.html", Report("Label audit", [text], sections))

@@ -1,4 +1,4 @@
-"""What `medjax pet simulate` does: an object on a fine grid, counts from it, and a counts file with the truth."""
+"""PET simulation (`medjax pet simulate`): an object on a fine grid, its counts, and a counts file with the truth."""
 
 import math
 import warnings
@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax import defaults
 from medjax.errors import ConfigError, DataError
 from medjax.io.counts import Counts, write_counts
-from medjax.io.nifti import Volume, reach_mm, resample, write_nifti
+from medjax.io.nifti import Volume, extent_mm, resample, write_nifti
 from medjax.pet import simulate as simulation
 from medjax.pet.acquisition import check_counts, check_mu
 from medjax.pet.grid import Grid
@@ -21,17 +22,16 @@ from medjax.pet.scanner import Scanner, lors, preset, with_rings
 from medjax.pet.system import build_system
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
-from medjax.tools.checks import as_paths, at_least, check_output, checked_volume, counted
-from medjax.tools.pet_defaults import BACKGROUND, PSF_MM, SCANNER, SIZE
+from medjax.tools.checks import as_paths, check_minimum, check_output, check_volume, pluralize
 
-FINE_MM = 1.0  # voxels of the simulation along x and y
-MARGIN_MM = 10.0  # around the object, for the blur
-TRUES_PER_MM3 = 10.0
+SIMULATION_VOXEL_MM = 1.0  # along x and y
+OBJECT_MARGIN_MM = 10.0  # around the object, for the blur
+DEFAULT_TRUES_PER_MM3 = 10.0
 
 
 @dataclass(frozen=True)
-class Object:
-    """What is scanned, on the grid it came on."""
+class ScannedObject:
+    """Scanned object: activity, μ-map and T1 image on their own grids."""
 
     name: str
     activity: Volume
@@ -39,21 +39,21 @@ class Object:
     t1: Volume | None = None
 
 
-class Counting(NamedTuple):
-    """How many counts, how many of them background, at which resolution and with what noise."""
+class CountSettings(NamedTuple):
+    """Count settings of a simulation: count level, background, resolution and random seed."""
 
-    trues_per_mm3: float | None = None  # expected, of what emits; 10 unless given
-    trues: float | None = None  # in all, instead
-    background: float = BACKGROUND  # fraction of the prompts
-    psf_mm: float = PSF_MM
-    seed: int = 0
+    trues_per_mm3: float | None = None  # expected true coincidences per mm³ of emission volume; default 10
+    trues: float | None = None  # total expected true coincidences, instead
+    background: float = defaults.PET_BACKGROUND  # fraction of the prompts that is randoms + scatter
+    psf_mm: float = defaults.PET_PSF_MM  # resolution of the scanner, FWHM
+    seed: int = 0  # random seed of lesions and noise
 
 
 class Simulation(NamedTuple):
-    """A simulated scan."""
+    """Simulated counts with their truth, and the files written."""
 
-    counts: Counts  # with the truth, on the grid of a reconstruction; its metadata say how it was made
-    files: tuple[Path, ...]  # what was written
+    counts: Counts  # counts with the truth on the reconstruction's grid; its metadata hold the settings
+    files: tuple[Path, ...]  # written
 
 
 def simulate(
@@ -64,27 +64,40 @@ def simulate(
     mu: Path | str | Volume | None = None,
     lesions: int = 0,
     lesion_kind: str = "both",
-    scanner: str = SCANNER,
-    counting: Counting | None = None,
+    scanner: str = defaults.PET_SCANNER,
+    count_settings: CountSettings | None = None,
     planes: int | None = None,
     slice_mm: float | None = None,
-    centre_mm: tuple[float, float, float] | None = None,
-    size: int = SIZE,
+    center_mm: tuple[float, float, float] | None = None,
+    size: int = defaults.PET_SIZE,
     voxel_mm: float | None = None,
     truth_dir: Path | str | None = None,
 ) -> Simulation:
-    """Simulate a scan of a brain phantom (by its tracer) or of an activity image, with noise and a flat background.
+    """Simulate the counts of a brain phantom or of an activity image, with Poisson noise and uniform background.
 
-    Counts and truth go to the counts file `output`, truth, μ-map and T1 to `truth_dir`, where these are given. The
-    options are those of `medjax pet simulate`, whose help says more.
+    Args:
+        output: counts file (.npz) to write; None: none.
+        phantom: tracer of the brain phantom, fdg or dpa714.
+        activity: emission image instead of a phantom, any unit a volume.
+        mu: attenuation map of `activity`, in mm⁻¹.
+        lesions: number of lesions in the phantom.
+        lesion_kind: pet, mr or both: the images in which lesions are visible.
+        scanner: name of a preset.
+        count_settings: count level, background, resolution and seed.
+        planes: number of direct planes, odd.
+        slice_mm: z of the middle plane.
+        center_mm: position of the scanner's centre, RAS+.
+        size: voxels of the truth along x and y.
+        voxel_mm: voxel size of the truth along x and y.
+        truth_dir: folder to write truth, μ-map and T1 to; None: none.
 
     Raises:
-        ConfigError, DataError: something given cannot be used; nothing has been written then.
+        ConfigError, DataError: an argument cannot be used; nothing has been written then.
         OSError: a file cannot be written.
     """
     output, activity, mu, truth_dir = as_paths(output, activity, mu, truth_dir)
-    counting = counting or Counting()
-    _check_counting(counting)
+    count_settings = count_settings or CountSettings()
+    _check_counting(count_settings)
     _check_object(phantom, activity, mu, lesions, lesion_kind)
     ring, tracer = preset(scanner), phantom or "fdg"
     _check_grid(ring, planes, slice_mm, size, voxel_mm)
@@ -93,27 +106,27 @@ def simulate(
     if truth_dir is not None and truth_dir.exists() and not truth_dir.is_dir():
         raise DataError(f"{truth_dir}: a file; expected a folder for the truth")
     if activity is None:
-        thing = _phantom(tracer)
+        scanned = _phantom(tracer)
     else:
-        mu_map = None if mu is None else checked_volume(mu, "μ-map", check_mu)[0]
-        image, name = checked_volume(activity, "activity", _check_activity)
-        thing = Object(Path(name).name, image, mu_map)
-    x, y, z = thing.activity.centre_mm if centre_mm is None else centre_mm
-    centre = (x, y, z if slice_mm is None else slice_mm)
-    fine, grid = _grids(ring, thing, centre, planes, size, voxel_mm)
+        mu_map = None if mu is None else check_volume(mu, "μ-map", check_mu)[0]
+        image, name = check_volume(activity, "activity", _check_activity)
+        scanned = ScannedObject(Path(name).name, image, mu_map)
+    x, y, z = scanned.activity.center_mm if center_mm is None else center_mm
+    center = (x, y, z if slice_mm is None else slice_mm)
+    fine, grid = _grids(ring, scanned, center, planes, size, voxel_mm)
     if lesions:
-        anatomy = brain.brain(fine.voxel_mm, tracer, fine.shape, centre_mm=centre)  # lesions lie where it is scanned
-        kind: brain.Kind = lesion_kind  # pyrefly: ignore[bad-assignment] (checked against KINDS)
-        thing = _phantom(tracer, brain.random_lesions(counting.seed, anatomy, lesions, kind))
-    counts = _scan(with_rings(ring, grid.shape[2]), thing, counting, fine, grid, centre)
+        anatomy = brain.brain(fine.voxel_mm, tracer, fine.shape, center_mm=center)  # lesions lie where it is scanned
+        kind: brain.LesionKind = lesion_kind  # pyrefly: ignore[bad-assignment] (checked against KINDS)
+        scanned = _phantom(tracer, brain.random_lesions(count_settings.seed, anatomy, lesions, kind))
+    counts = _scan(with_rings(ring, grid.shape[2]), scanned, count_settings, fine, grid, center)
     if output is not None:
         write_counts(output, counts)
     written = [] if output is None else [output]
-    return Simulation(counts, (*written, *_write_truth(truth_dir, thing, counts)))
+    return Simulation(counts, (*written, *_write_truth(truth_dir, scanned, counts)))
 
 
-def _check_counting(counting: Counting) -> None:
-    per_mm3, trues, background, psf_mm, seed = counting
+def _check_counting(count_settings: CountSettings) -> None:
+    per_mm3, trues, background, psf_mm, seed = count_settings
     if per_mm3 is not None and trues is not None:
         raise ConfigError(f"--trues-per-mm3 {per_mm3:g} and --trues {trues:g}; expected one of them")
     for name, level in (("--trues-per-mm3", per_mm3), ("--trues", trues)):
@@ -121,8 +134,8 @@ def _check_counting(counting: Counting) -> None:
             raise ConfigError(f"{name} {level:g}; expected more than 0")
     if not 0 <= background < 1:
         raise ConfigError(f"--background {background:g}; expected a fraction of the prompts, 0 or more and below 1")
-    at_least("--psf-mm", psf_mm, 0)
-    at_least("--seed", seed, 0)
+    check_minimum("--psf-mm", psf_mm, 0)
+    check_minimum("--seed", seed, 0)
 
 
 def _check_object(phantom: str | None, activity: Any, mu: Any, lesions: int, kind: str) -> None:
@@ -133,32 +146,39 @@ def _check_object(phantom: str | None, activity: Any, mu: Any, lesions: int, kin
     for name, value, known in (("--phantom", phantom or "fdg", brain.ACTIVITY), ("--lesion-kind", kind, brain.KINDS)):
         if value not in known:
             raise ConfigError(f"{name} {value}; expected one of {', '.join(known)}{did_you_mean(value, known)}")
-    at_least("--lesions", lesions, 0)
+    check_minimum("--lesions", lesions, 0)
 
 
 def _scan(
-    scanner: Scanner, thing: Object, counting: Counting, fine: Grid, grid: Grid, centre: tuple[float, float, float]
+    scanner: Scanner,
+    scanned: ScannedObject,
+    count_settings: CountSettings,
+    fine: Grid,
+    grid: Grid,
+    center: tuple[float, float, float],
 ) -> Counts:
-    """The counts, and all that a reconstruction needs."""
-    activity, mu = (_on(volume, fine, centre) for volume in (thing.activity, thing.mu))
+    """Counts with factors, background and truth."""
+    activity, mu = (_on(volume, fine, center) for volume in (scanned.activity, scanned.mu))
     if activity is None or not activity.any():
         half = fine.shape[2] * fine.voxel_mm[2] / 2
-        raise DataError(f"{thing.name}: no activity in z = {centre[2] - half:.0f} to {centre[2] + half:.0f} mm")
-    per_mm3, total, background, psf_mm, seed = counting
+        raise DataError(f"{scanned.name}: no activity between z = {center[2] - half:.0f} to {center[2] + half:.0f} mm")
+    per_mm3, total, background, psf_mm, seed = count_settings
     expected = simulation.expected_trues(scanner, activity, fine, mu, psf_mm)
     volume = simulation.emission_volume_mm3(activity, fine)
-    total = (per_mm3 or TRUES_PER_MM3) * volume if total is None else total
-    drawn = simulation.draw(jax.random.key(seed), scanner, expected, total, background)
-    coarse_mu = _on(thing.mu, grid, centre)
+    total = (per_mm3 or DEFAULT_TRUES_PER_MM3) * volume if total is None else total
+    drawn = simulation.sample_counts(jax.random.key(seed), scanner, expected, total, background)
+    coarse_mu = _on(scanned.mu, grid, center)
     system = build_system(lors(scanner), grid)
-    factors = simulation.factors(scanner, system, drawn.scale, None if coarse_mu is None else jnp.asarray(coarse_mu))
+    factors = simulation.multiplicative_factors(
+        scanner, system, drawn.scale, None if coarse_mu is None else jnp.asarray(coarse_mu)
+    )
     metadata = {
-        "object": thing.name, "centre_mm": list(centre), "trues": total, "trues_per_mm3": total / volume,
-        "background": background, "psf_mm": psf_mm, "seed": seed, "attenuation": thing.mu is not None,
+        "object": scanned.name, "centre_mm": list(center), "trues": total, "trues_per_mm3": total / volume,
+        "background": background, "psf_mm": psf_mm, "seed": seed, "attenuation": scanned.mu is not None,
     }  # fmt: skip
     arrays = (np.asarray(drawn.counts), np.asarray(drawn.additive), np.broadcast_to(factors, drawn.counts.shape))
-    truth = _on(thing.activity, grid, centre)
-    return Counts(*arrays, scanner.name, metadata, truth, image_affine(grid, centre))
+    truth = _on(scanned.activity, grid, center)
+    return Counts(*arrays, scanner.name, metadata, truth, image_affine(grid, center))
 
 
 def _check_activity(array: np.ndarray) -> None:
@@ -167,56 +187,58 @@ def _check_activity(array: np.ndarray) -> None:
         raise DataError("no voxel is above 0; expected an activity image")
 
 
-def _phantom(tracer: str, lesions: tuple[brain.Lesion, ...] = ()) -> Object:
+def _phantom(tracer: str, lesions: tuple[brain.Lesion, ...] = ()) -> ScannedObject:
     head = brain.brain(1.0, tracer, lesions=lesions)
     activity, mu, t1 = (Volume(array, head.affine) for array in (head.activity, head.mu, head.t1))
-    number = f" with {counted(len(lesions), 'lesion')}" if lesions else ""
-    return Object(f"{tracer} phantom{number}", activity, mu, t1)
+    number = f" with {pluralize(len(lesions), 'lesion')}" if lesions else ""
+    return ScannedObject(f"{tracer} phantom{number}", activity, mu, t1)
 
 
 def _grids(
     scanner: Scanner,
-    thing: Object,
-    centre: tuple[float, float, float],
+    scanned: ScannedObject,
+    center: tuple[float, float, float],
     planes: int | None,
     size: int,
     voxel_mm: float | None,
 ) -> tuple[Grid, Grid]:
-    """The grid to simulate on, which holds the object, and the one to reconstruct on."""
+    """Fine grid of the simulation, which contains the object, and grid of the reconstruction."""
     plane_mm = scanner.ring_spacing_mm / 2
-    seen = [thing.activity] if thing.mu is None else [thing.activity, thing.mu]
-    reach = np.max([reach_mm(volume, centre) for volume in seen], axis=0).tolist()
+    seen = [scanned.activity] if scanned.mu is None else [scanned.activity, scanned.mu]
+    reach = np.max([extent_mm(volume, center) for volume in seen], axis=0).tolist()
     if planes is None:
         planes = min(2 * math.ceil(max(reach[2] / plane_mm - 0.5, 0)) + 1, scanner.planes)
-    most = math.floor(min((scanner.radius_mm + scanner.depth_mm) / math.sqrt(2), scanner.field_of_view_mm)) - 1
+    max_half = math.floor(min((scanner.radius_mm + scanner.depth_mm) / math.sqrt(2), scanner.field_of_view_mm)) - 1
     half = max(reach[:2])
-    if half > most:
+    if half > max_half:
         raise DataError(
-            f"{thing.name}: reaches {half:.0f} mm from the scanner's axis at x, y = {centre[0]:g}, {centre[1]:g} mm; "
-            f"{scanner.name} takes {most} mm: cut the image, or give --centre"
+            f"{scanned.name}: reaches {half:.0f} mm from the scanner's axis at x, y = {center[0]:g}, {center[1]:g} mm; "
+            f"{scanner.name} allows {max_half} mm: crop the image, or use --centre"
         )
     voxel = voxel_mm or scanner.voxel_mm
     if half > size * voxel / 2:
         warnings.warn(
-            f"{thing.name}: reaches {half:.0f} mm from the axis, the reconstruction's grid {size * voxel / 2:.0f} mm; "
-            "give a larger --size",
+            f"{scanned.name}: reaches {half:.0f} mm from the axis, the image grid {size * voxel / 2:.0f} mm; "
+            "use a larger --size",
             stacklevel=2,
         )
-    side = 8 * math.ceil(min(half + MARGIN_MM, most) / FINE_MM / 4)
-    fine = Grid((min(side, 2 * most), min(side, 2 * most), planes), (FINE_MM, FINE_MM, plane_mm))
+    side = 8 * math.ceil(min(half + OBJECT_MARGIN_MM, max_half) / SIMULATION_VOXEL_MM / 4)
+    fine = Grid(
+        (min(side, 2 * max_half), min(side, 2 * max_half), planes), (SIMULATION_VOXEL_MM, SIMULATION_VOXEL_MM, plane_mm)
+    )
     return fine, Grid((size, size, planes), (voxel, voxel, plane_mm))
 
 
-def _on(volume: Volume | None, grid: Grid, centre: tuple[float, float, float]) -> np.ndarray | None:
-    return None if volume is None else resample(volume, grid.shape, image_affine(grid, centre)).array
+def _on(volume: Volume | None, grid: Grid, center: tuple[float, float, float]) -> np.ndarray | None:
+    return None if volume is None else resample(volume, grid.shape, image_affine(grid, center)).array
 
 
-def _write_truth(folder: Path | None, thing: Object, counts: Counts) -> list[Path]:
-    """The files written: what is known of the object, on the grid of the counts file's truth."""
+def _write_truth(folder: Path | None, scanned: ScannedObject, counts: Counts) -> list[Path]:
+    """Write truth, μ-map and T1 on the grid of the counts file's truth; the files written."""
     if folder is None or counts.truth is None or counts.affine is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    volumes = {"truth": thing.activity, "mu": thing.mu, "t1": thing.t1}
+    volumes = {"truth": scanned.activity, "mu": scanned.mu, "t1": scanned.t1}
     written = {folder / f"{name}.nii.gz": volume for name, volume in volumes.items() if volume is not None}
     for path, volume in written.items():
         write_nifti(path, resample(volume, counts.truth.shape, counts.affine).array, counts.affine)
@@ -234,4 +256,4 @@ def _check_grid(
         raise ConfigError(f"--slice-mm {slice_mm}; expected mm")
     if voxel_mm is not None and not (math.isfinite(voxel_mm) and voxel_mm > 0):
         raise ConfigError(f"--voxel-mm {voxel_mm:g}; expected more than 0")
-    at_least("--size", size, 2)
+    check_minimum("--size", size, 2)

@@ -1,17 +1,17 @@
-"""The folder of a trained segmentation model, and reading it.
+"""Model folder of `medjax segment train`: its plan, network and parameters.
 
     model = load_model(Path("model"))
     predict_case(model.network, model.params, image, spacing, model.plan, keep=model.keep).labels
 
-MODEL/plan.json  dataset.json                    what to know of the data and the network; labels, cases, settings
-MODEL/fold_k/params.npz  best.npz                the last parameters, and those of the best average pseudo-Dice
-MODEL/fold_k/checkpoints/                        the training itself, to go on after a kill (orbax)
-MODEL/fold_k/progress.csv  figures/progress.png  each epoch
-MODEL/fold_k/validation.csv                      Dice of each case of the fold, on its own grid
-MODEL/keep.json                                  components to keep, where all folds together say that it helps
+MODEL/plan.json  dataset.json                    plan and network; labels, cases and settings of the training
+MODEL/fold_k/params.npz  best.npz                final parameters, and those of the best average pseudo-Dice
+MODEL/fold_k/checkpoints/                        checkpoints, from which a stopped training resumes (orbax)
+MODEL/fold_k/progress.csv  figures/progress.png  loss and pseudo-Dice of each epoch
+MODEL/fold_k/validation.csv                      Dice of each validation case of the fold, on its own grid
+MODEL/keep.json                                  postprocessing: components to keep, by cross-validation
 
-A network that comes with medjax is kept by name and settings and made again from them. One of a user's own is kept by
-the name and the SHA-256 of its file, which has to be given again: nothing that a folder names is run unasked.
+A built-in network is recorded by name and settings. A user's own is recorded by the name and the SHA-256 of its file,
+which has to be given again: no file that a folder names is run on its own account.
 """
 
 import json
@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from medjax import defaults
 from medjax.atomic import write_text
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
 from medjax.models.model import Network, check_network
@@ -35,16 +36,15 @@ from medjax.running.arrays import load_arrays
 from medjax.running.network_part import network_part
 from medjax.running.parts import Part
 from medjax.segmentation.plan import Plan, from_json
-from medjax.tools import defaults
 
-DESCRIBED = {"channel_names": list, "labels": dict, "file_ending": str, "settings": dict}  # what prediction relies on
-TRAIN_ANEW = "; delete its fold's folder to train the fold anew"
+DATASET_KEYS = {"channel_names": list, "labels": dict, "file_ending": str, "settings": dict}  # needed for prediction
+DELETE_FOLD = "; delete its fold's folder to train the fold again"
 
-Given = str | Part | Network | Callable[[Plan], Network]  # a built-in network's name, or a user's
+NetworkSource = str | Part | Network | Callable[[Plan], Network]  # name of a built-in network, or a user's network
 
 
-class Design(NamedTuple):
-    """What a folder says before there are parameters."""
+class ModelDescription(NamedTuple):
+    """Plan, network and data set of a model folder, without parameters."""
 
     plan: Plan
     network: dict[str, Any]  # name and settings, or name and sha256
@@ -52,54 +52,54 @@ class Design(NamedTuple):
 
 
 class TrainedModel(NamedTuple):
-    """A folder's model, ready to predict."""
+    """Trained segmentation model, ready to predict."""
 
     plan: Plan
     network: Network
-    params: list[PyTree]  # of each fold
+    params: list[PyTree]  # parameters of each fold
     labels: dict[str, int]  # class numbers by name, background 0
-    ending: str  # of files of images
-    keep: dict[int, int] | None  # components to keep of each class, where the folds determined it
+    ending: str  # file name ending of images
+    keep: dict[int, int] | None  # postprocessing: components to keep of each class; None before all folds are there
 
 
-def choose_network(given: Given, plan: Plan) -> tuple[Network, dict[str, Any]]:
-    """A network for the plan, and what plan.json remembers of it.
+def choose_network(source: NetworkSource, plan: Plan) -> tuple[Network, dict[str, Any]]:
+    """Network for the plan, and its record in plan.json.
 
-    `given` is the name of one that comes with medjax, whose settings are what the plan has of them; or a Model; or a
-    function of the plan that makes one.
+    `source` is the name of a built-in network, which takes its settings from the plan; or a Model; or a function of the
+    plan that makes one.
 
     Raises:
-        ConfigError, DataError: no such network, or none that gives logits of the plan's classes for its patches.
+        ConfigError, DataError: no such network, or one that does not give logits of the plan's classes for its patches.
     """
-    if isinstance(given, str):
-        remembered = _built_in(given, plan)
-        network = build(**remembered)
+    if isinstance(source, str):
+        record = _built_in(source, plan)
+        network = build(**record)
     else:
-        part = network_part(given, plan)
-        network, remembered = part.value, part.identity
+        part = network_part(source, plan)
+        network, record = part.value, part.identity
     check_network(network, (*plan.patch, len(plan.channels)), plan.classes)
-    return network, remembered
+    return network, record
 
 
-def same_network(folder: Path, design: Design, given: Given | None = None) -> Network:
-    """The network of a model's folder: a built-in one made again from its settings, a user's one as it is `given`.
+def folder_network(folder: Path, description: ModelDescription, source: NetworkSource | None = None) -> Network:
+    """Network of a model folder: a built-in one from its recorded settings, or the user's network `source`.
 
     Raises:
-        ConfigError: a user's network that is not given.
-        WorkdirError: another one is given.
+        ConfigError: the folder has a user's network, and no `source` is given.
+        WorkdirError: the source is another network.
     """
-    there = design.network
-    if given is None and "sha256" in there:
+    there = description.network
+    if source is None and "sha256" in there:
         expected = f"--network FILE.py:{there['name'].rpartition(':')[2]}"
-        raise ConfigError(f"{folder}: its network {_called(there)} is none of medjax's; expected {expected}")
-    network, here = (None, there) if given is None else choose_network(given, design.plan)
+        raise ConfigError(f"{folder}: its network {_label(there)} is not built in; expected {expected}")
+    network, here = (None, there) if source is None else choose_network(source, description.plan)
     if any(there.get(key) != here.get(key) for key in ("name", "sha256")):
         raise WorkdirError(
-            f"{folder}: its network is {_called(there)}, here {_called(here)}; expected the same, or another folder"
+            f"{folder}: its network is {_label(there)}, here {_label(here)}; expected the same, or another folder"
         )
     if network is not None and "sha256" in there:
         return network
-    with naming(folder / "plan.json"):
+    with prefix_errors(folder / "plan.json"):
         return build(**there)
 
 
@@ -107,31 +107,33 @@ def _built_in(name: str, plan: Plan) -> dict[str, Any]:
     return {"name": name, "settings": settings_of(name, asdict(plan))}
 
 
-def _called(network: Mapping[str, Any]) -> str:
+def _label(network: Mapping[str, Any]) -> str:
     return f"{network['name']} (SHA-256 {network['sha256'][:12]}…)" if "sha256" in network else network["name"]
 
 
-def open_design(folder: Path, dataset: dict[str, Any], given: Given, make: Callable[[], Plan]) -> tuple[Plan, Network]:
-    """Plan and network of a folder, chosen once: all folds are trained on the same data with the same settings.
+def plan_and_network(
+    folder: Path, dataset: dict[str, Any], source: NetworkSource, make_plan: Callable[[], Plan]
+) -> tuple[Plan, Network]:
+    """Plan and network of a model folder, read or, the first time, made and written: the same for all folds.
 
-    `dataset` is what dataset.json says of data and settings; `make` plans for them.
+    `dataset` is the content of dataset.json; `make_plan` plans for it.
 
     Raises:
         ConfigError, DataError: as `choose_network`, or a file cannot be read.
         WorkdirError: the folder holds a model of other data, settings or network.
     """
     if (folder / "plan.json").is_file():
-        there = read_design(folder)
+        there = read_description(folder)
         _check_same(folder, there.dataset, dataset)
-        return there.plan, same_network(folder, there, given)
-    plan = make()
-    network, remembered = choose_network(given, plan)
-    write_design(folder, Design(plan, remembered, dataset))
+        return there.plan, folder_network(folder, there, source)
+    plan = make_plan()
+    network, record = choose_network(source, plan)
+    write_description(folder, ModelDescription(plan, record, dataset))
     return plan, network
 
 
 def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise a WorkdirError that names what differs between two descriptions."""
+    """Raise a WorkdirError that names the difference between two data set descriptions."""
     cases = [set(one.get("cases", [])) for one in (there, here)]
     if odd := sorted(cases[0] ^ cases[1]):
         owner, other = ("the model", "the data set") if odd[0] in cases[0] else ("the data set", "the model")
@@ -146,53 +148,54 @@ def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any])
             raise WorkdirError(f"{folder}: its {name} is {old}, here {new}; expected one, or another folder")
 
 
-def write_design(folder: Path, design: Design) -> None:
+def write_description(folder: Path, description: ModelDescription) -> None:
     """Write dataset.json, then plan.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "dataset.json", json.dumps(design.dataset, indent=2) + "\n")
-    content = {**asdict(design.plan), "network": design.network}
+    write_text(folder / "dataset.json", json.dumps(description.dataset, indent=2) + "\n")
+    content = {**asdict(description.plan), "network": description.network}
     write_text(folder / "plan.json", json.dumps(content, indent=2) + "\n")
 
 
-def read_design(folder: Path) -> Design:
-    """What a folder's plan.json and dataset.json say. Plans written before they named a network have nnU-Net's.
+def read_description(folder: Path) -> ModelDescription:
+    """Description of a model folder, from its plan.json and dataset.json; without a network it is nnU-Net's.
 
     Raises:
-        DataError: a file is missing, cannot be read, or lacks something.
+        DataError: a file is missing, cannot be read, or is incomplete.
     """
     for name in ("plan.json", "dataset.json"):
         if not (folder / name).is_file():
             raise DataError(f"{folder}/{name}: no such file; expected a folder that `medjax segment train` wrote")
-    with naming(folder / "plan.json"):
+    with prefix_errors(folder / "plan.json"):
         plan = from_json((folder / "plan.json").read_text(errors="replace"))
-    network = read_json(folder / "plan.json").get("network") or _built_in(defaults.NETWORK, plan)
+    network = read_json(folder / "plan.json").get("network") or _built_in(defaults.SEGMENT_NETWORK, plan)
     if not isinstance(network, dict) or network.keys() not in ({"name", "settings"}, {"name", "sha256"}):
         raise DataError(f"{folder}/plan.json: network {network}; expected its name, and settings or sha256")
     dataset = read_json(folder / "dataset.json")
-    for key, kind in DESCRIBED.items():
+    for key, kind in DATASET_KEYS.items():
         if not isinstance(dataset.get(key), kind):
             raise DataError(f"{folder}/dataset.json: no {key} of kind {kind.__name__}; expected what `train` wrote")
-    return Design(plan, network, dataset)
+    return ModelDescription(plan, network, dataset)
 
 
 def load_model(
-    folder: Path, *, folds: Sequence[int] | None = None, best: bool = False, network: Given | None = None
+    folder: Path, *, folds: Sequence[int] | None = None, best: bool = False, network: NetworkSource | None = None
 ) -> TrainedModel:
-    """The model of a folder, with the last parameters of all folds or some, or those of the best average pseudo-Dice.
+    """Trained model of a folder, with the final parameters of all folds or some, or the `best` by average pseudo-Dice.
 
     Raises:
-        ConfigError: a fold that is not there, or twice; a user's network that is not given.
+        ConfigError: a fold that is missing, or named twice; a user's network that is not given.
         DataError, WorkdirError: a file is missing or damaged, or another network is given.
     """
-    design = read_design(folder)
-    model = same_network(folder, design, network)
-    image = jax.ShapeDtypeStruct((1, *design.plan.patch, len(design.plan.channels)), jnp.float32)
+    description = read_description(folder)
+    model = folder_network(folder, description, network)
+    image = jax.ShapeDtypeStruct((1, *description.plan.patch, len(description.plan.channels)), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), image)
     file = "best.npz" if best else "params.npz"
     params = [read_arrays(folder / name / file, like) for name in _trained_folds(folder, folds)]
     keep = folder / "keep.json"
-    pieces = {int(kind): count for kind, count in read_json(keep).items()} if keep.is_file() else None
-    return TrainedModel(design.plan, model, params, design.dataset["labels"], design.dataset["file_ending"], pieces)
+    components = {int(kind): count for kind, count in read_json(keep).items()} if keep.is_file() else None
+    dataset = description.dataset
+    return TrainedModel(description.plan, model, params, dataset["labels"], dataset["file_ending"], components)
 
 
 def _trained_folds(folder: Path, folds: Sequence[int] | None) -> list[str]:
@@ -202,17 +205,17 @@ def _trained_folds(folder: Path, folds: Sequence[int] | None) -> list[str]:
     if twice := [name for name in wanted if wanted.count(name) > 1]:
         raise ConfigError(f"{option}: {twice[0]} more than once; expected every fold once")
     if absent := sorted(set(wanted) - set(there)):
-        raise ConfigError(f"{option}: {absent[0]} is not there; expected some of {', '.join(there) or 'none'}")
+        raise ConfigError(f"{option}: {absent[0]} is missing; expected some of {', '.join(there) or 'none'}")
     if not wanted:
         raise DataError(f"{folder}: no fold_0/params.npz, …; expected a model that was trained to the end")
     return wanted
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """An object in JSON.
+    """JSON object of a file.
 
     Raises:
-        DataError: it is none.
+        DataError: the file is not a JSON object.
     """
     try:
         return dict(json.loads(file.read_text(errors="replace")))
@@ -221,21 +224,21 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_arrays(file: Path, like: PyTree = None) -> PyTree:
-    """What is kept of a fold, nested dicts or as `like`.
+    """Arrays of a fold, as nested dicts or as `like`.
 
     Raises:
-        WorkdirError: it is damaged or holds another structure; the message says what to do.
+        WorkdirError: the file is damaged or holds another structure; the message tells what to do.
     """
     try:
         return load_arrays(file, like)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        what = str(error) if isinstance(error, WorkdirError) else f"{file}: damaged ({error})"
-        raise WorkdirError(f"{what}{TRAIN_ANEW}") from error
+        reason = str(error) if isinstance(error, WorkdirError) else f"{file}: damaged ({error})"
+        raise WorkdirError(f"{reason}{DELETE_FOLD}") from error
 
 
 @contextmanager
-def naming(file: Path) -> Generator[None, None, None]:
-    """What is wrong with a file's content starts with its name."""
+def prefix_errors(file: Path) -> Generator[None, None, None]:
+    """Context in which errors in a file's content start with its name."""
     try:
         yield
     except MedjaxError as error:

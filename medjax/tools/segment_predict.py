@@ -1,4 +1,4 @@
-"""What `medjax segment predict` does: the networks of a model's folder label NIfTI files.
+"""Segmentation of NIfTI files with a trained model, as in `medjax segment predict`.
 
 Images in memory need no files: `segment_model.load_model`, then `segmentation.nnunet_predict.predict_case`.
 """
@@ -12,20 +12,20 @@ import numpy as np
 from medjax.atomic import replacing
 from medjax.errors import ConfigError
 from medjax.io.nifti import write_nifti
-from medjax.io.nnunet_raw import cases_of, read_scan
+from medjax.io.nnunet_raw import list_cases, read_scan
 from medjax.running.progress import track
 from medjax.segmentation.nnunet_predict import predict_case
 from medjax.tools.checks import as_paths
-from medjax.tools.segment_model import Given, load_model, naming
+from medjax.tools.segment_model import NetworkSource, load_model, prefix_errors
 
 
-class Predicted(NamedTuple):
-    """What was labelled."""
+class Predictions(NamedTuple):
+    """Predicted label images of a folder of cases."""
 
     cases: list[str]
-    networks: int  # that were averaged
-    keep: dict[int, int] | None  # components that were kept of each class
-    folder: Path  # CASE.nii.gz, and CASE.npz with `probabilities`
+    networks: int  # number of networks of the ensemble
+    keep: dict[int, int] | None  # postprocessing: components kept of each class
+    folder: Path  # folder of CASE.nii.gz, and CASE.npz with `probabilities`
 
 
 def predict(
@@ -38,38 +38,46 @@ def predict(
     keep: Mapping[str, int | str] | None = None,
     probabilities: bool = False,
     best: bool = False,
-    network: Given | None = None,
-) -> Predicted:
-    """Labels of every case of a folder, CASE_0000 … for the channels, as `output`/CASE with the image's affine.
+    network: NetworkSource | None = None,
+) -> Predictions:
+    """Predicted labels of every case of a folder, written as `output`/CASE with the image's affine.
 
     Args:
-        keep: how many components of which class, by its name or number; {} keeps all; default: as the folds determined.
-        network: the network that the model was trained with, where it is none that comes with medjax; what a command
-            was given as FILE.py:NAME is `medjax.running.parts.load_part("FILE.py:NAME")`.
+        model: folder that `segment_train.train` wrote.
+        images: folder of CASE_0000.nii.gz …, a file for each channel.
+        output: folder of CASE.nii.gz.
+        folds: networks of the ensemble; default: all.
+        mirror: test-time mirroring along all axes.
+        keep: number of largest components to keep of a class, by its name or number; {} keeps all; default: as
+            determined by cross-validation.
+        probabilities: also write CASE.npz, classes last.
+        best: parameters of the best average pseudo-Dice instead of the final ones.
+        network: the user's network that the model was trained with; of FILE.py:NAME it is
+            `medjax.running.parts.load_part("FILE.py:NAME")`.
 
     Raises:
-        ConfigError, DataError, WorkdirError: something given cannot be used.
+        ConfigError, DataError, WorkdirError: an option, the images or the model cannot be used.
     """
     model, images, output = as_paths(model, images, output)
     trained = load_model(model, folds=folds, best=best, network=network)
-    pieces = trained.keep if keep is None else _pieces(keep, trained.labels)
-    cases = cases_of(images, len(trained.plan.channels), trained.ending)
+    components = trained.keep if keep is None else _components(keep, trained.labels)
+    cases = list_cases(images, len(trained.plan.channels), trained.ending)
     axes = (0, 1, 2) if mirror else ()
     output.mkdir(parents=True, exist_ok=True)
     for files in track(cases, "predicting"):
         scan = read_scan(files, trained.plan.classes)
-        with naming(files.images[0]):
+        with prefix_errors(files.images[0]):
             prediction = predict_case(
-                trained.network, trained.params, scan.image, scan.spacing, trained.plan, mirror=axes, keep=pieces
+                trained.network, trained.params, scan.image, scan.spacing, trained.plan, mirror=axes, keep=components
             )
         write_nifti(output / f"{files.name}{trained.ending}", prediction.labels, scan.affine)
         if probabilities:
             with replacing(output / f"{files.name}.npz") as file:
                 np.savez_compressed(file, probabilities=prediction.probabilities)
-    return Predicted([files.name for files in cases], len(trained.params), pieces or None, output)
+    return Predictions([files.name for files in cases], len(trained.params), components or None, output)
 
 
-def _pieces(keep: Mapping[str, int | str], labels: Mapping[str, int]) -> dict[int, int]:
+def _components(keep: Mapping[str, int | str], labels: Mapping[str, int]) -> dict[int, int]:
     """Components to keep by class number."""
     known = {**{str(number): number for number in labels.values()}, **labels}
     for name, count in keep.items():

@@ -1,9 +1,9 @@
-"""What `medjax segment train` does: read nnU-Net's layout, plan, train folds, judge them.
+"""nnU-Net training on files, as in `medjax segment train`: planning, cross-validation, postprocessing.
 
     result = train(Path("Dataset004_Hippocampus"), Path("model"), fold=0, network=mine)
     np.nanmean(list(result.dice[0].values()), axis=0)            mean Dice of each structure
 
-Folds of one model can be trained at once, by processes of their own. `segment_model` says what its folder holds.
+Folds of one model can be trained in parallel, by processes of their own. `segment_model` describes the folder.
 """
 
 import csv
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, PyTree
 
+from medjax import defaults
 from medjax.atomic import replacing, write_csv, write_text
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.io.nnunet_raw import RawDataset, read_dataset, read_scan
@@ -27,27 +28,26 @@ from medjax.report.figures import curves
 from medjax.running.arrays import save_arrays
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure
-from medjax.segmentation.nnunet import FOLDS, Fold, folds, train_resumable_fold
+from medjax.segmentation.nnunet import FOLDS, FoldState, folds, train_resumable_fold
 from medjax.segmentation.nnunet_predict import case_dice, determine_postprocessing, predict_case
-from medjax.segmentation.patches import Prepared, prepare
+from medjax.segmentation.patches import PreparedCase, prepare
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan
 from medjax.segmentation.resample import Shape
-from medjax.tools import defaults
 from medjax.tools.checks import as_paths
-from medjax.tools.segment_model import TRAIN_ANEW, Given, naming, open_design, read_arrays
+from medjax.tools.segment_model import DELETE_FOLD, NetworkSource, plan_and_network, prefix_errors, read_arrays
 
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
 
 
 class Training(NamedTuple):
-    """A model's folder after training."""
+    """Trained folds of a model folder, and their cross-validation."""
 
     folder: Path
     plan: Plan
     network: Network
     labels: Mapping[str, int]  # class numbers by name
-    dice: dict[int, dict[str, Float[np.ndarray, " structure"]]]  # fold → its validation cases, of finished folds
-    keep: dict[int, int] | None  # components to keep of each class; None before all folds are there
+    dice: dict[int, dict[str, Float[np.ndarray, " structure"]]]  # Dice of each validation case, by finished fold
+    keep: dict[int, int] | None  # postprocessing: components to keep of each class; None before all folds are there
 
 
 def train(
@@ -55,22 +55,31 @@ def train(
     output: Path | str,
     *,
     fold: int | str = "all",
-    epochs: int = defaults.EPOCHS,
-    iterations: int = defaults.ITERATIONS,
-    rate: float = defaults.RATE,
-    base_width: int = defaults.BASE_WIDTH,
-    memory_gb: float = defaults.MEMORY_GB,
+    epochs: int = defaults.SEGMENT_EPOCHS,
+    iterations: int = defaults.SEGMENT_ITERATIONS,
+    rate: float = defaults.SEGMENT_RATE,
+    base_width: int = defaults.SEGMENT_WIDTH,
+    memory_gb: float = defaults.SEGMENT_MEMORY_GB,
     patch: Shape | None = None,
     seed: int = 0,
-    network: Given = defaults.NETWORK,
+    network: NetworkSource = defaults.SEGMENT_NETWORK,
 ) -> Training:
-    """Train one fold or all into `output`, or go on where a run was stopped; folds of one model may come one by one.
+    """Training of one fold or all into the model folder `output`, resumed if it was stopped.
 
     Args:
-        network: the name of one that comes with medjax, a Model, or a function of the Plan that makes one.
+        dataset: folder in nnU-Net's raw layout.
+        fold: number, or "all", one after the other.
+        epochs: number of epochs of each fold.
+        iterations: steps in an epoch.
+        rate: learning rate of the first epoch.
+        base_width: channels of the finest level.
+        memory_gb: accelerator memory to plan for, GB.
+        patch: voxels of a patch, overruling the plan.
+        seed: random seed of folds, network weights, patches and augmentation.
+        network: name of a built-in one, a Model, or a function of the Plan that makes one.
 
     Raises:
-        ConfigError, DataError: something given cannot be used, or a loss is not finite.
+        ConfigError, DataError: an option or the data cannot be used, or a loss is not finite.
         WorkdirError: `output` holds a model of other settings, data or network, or another process works there.
     """
     dataset, output = as_paths(dataset, output)
@@ -78,7 +87,7 @@ def train(
         if not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{option} {value:g}; expected a finite number above 0")
     if isinstance(network, str):
-        settings_of(network, {})  # a name that is none is told before all data are read
+        settings_of(network, {})  # an unknown name is refused before all data are read
     data = read_dataset(dataset)
     parts = folds(len(data.training), seed, min(FOLDS, len(data.training)))
     if fold not in ("all", *range(len(parts))):
@@ -87,23 +96,23 @@ def train(
     training: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
     planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch}
     settings = {**planning, "patch": ",".join(map(str, patch or ())), **training}
-    described = {
+    description = {
         "channel_names": list(data.channels), "labels": dict(data.labels), "file_ending": data.ending,
         "cases": sorted(case.name for case in data.training), "settings": settings,
     }  # fmt: skip
-    design, model = open_design(output, described, network, partial(_plan, data, planning))
-    say(_description(design))
+    own_plan, model = plan_and_network(output, description, network, partial(_plan, data, planning))
+    say(_description(own_plan))
     pending = [number for number in wanted if not _validation(output, number).is_file()]
     for number in sorted(set(wanted) - set(pending)):
-        say(f"fold {number}: finished before")
-    ready = [_prepared(data, k, design) for k in track(len(data.training), "preparing")] if pending else []
+        say(f"fold {number}: finished already")
+    prepared = [_prepare(data, k, own_plan) for k in track(len(data.training), "preparing")] if pending else []
     for number in pending:
         with open_workdir(output / f"fold_{number}", settings) as work:
-            _fold(work, model, data, ready, parts[number], design, number, training)
+            _train_fold(work, model, data, prepared, parts[number], own_plan, number, training)
     finished = [number for number in range(len(parts)) if _validation(output, number).is_file()]
-    keep = _postprocessing(output, data, design, parts) if len(finished) == len(parts) else None
+    keep = _postprocessing(output, data, own_plan, parts) if len(finished) == len(parts) else None
     dice = {number: _read_dice(_validation(output, number)) for number in finished}
-    return Training(output, design, model, data.labels, dice, keep)
+    return Training(output, own_plan, model, data.labels, dice, keep)
 
 
 def _plan(data: RawDataset, planning: Mapping[str, Any]) -> Plan:
@@ -112,10 +121,10 @@ def _plan(data: RawDataset, planning: Mapping[str, Any]) -> Plan:
     return plan(found, **planning)
 
 
-def _prepared(data: RawDataset, number: int, design: Plan) -> Prepared:
+def _prepare(data: RawDataset, number: int, own_plan: Plan) -> PreparedCase:
     case = _case(data, number)
-    with naming(data.training[number].images[0]):
-        return prepare(case, design)
+    with prefix_errors(data.training[number].images[0]):
+        return prepare(case, own_plan)
 
 
 def _case(data: RawDataset, number: int) -> Case:
@@ -125,17 +134,17 @@ def _case(data: RawDataset, number: int) -> Case:
     return Case(scan.image, scan.labels, scan.spacing)
 
 
-def _fold(
+def _train_fold(
     work: WorkDir,
     model: Network,
     data: RawDataset,
-    ready: Sequence[Prepared],
+    prepared: Sequence[PreparedCase],
     parts: tuple[np.ndarray, np.ndarray],
-    design: Plan,
+    own_plan: Plan,
     number: int,
     settings: dict[str, Any],
 ) -> None:
-    """Train a fold from where it is, then judge its validation cases."""
+    """Train a fold, resumed if it was stopped, and predict its validation cases."""
     training, validation = parts
     own = {**settings, "seed": settings["seed"] * FOLDS + number}  # no fold of another seed is this one again
     folder = work.path
@@ -145,50 +154,50 @@ def _fold(
         rows.extend(row for row in read_table(folder / "progress.csv", COLUMNS) if int(row["step"]) <= step)
         say(f"fold {number}: continuing after epoch {len(rows)}")
 
-    def report(fold: Fold, values: dict[str, float | int]) -> None:
+    def report(fold: FoldState, values: dict[str, float | int]) -> None:
         rows.append(values)
         write_csv(folder / "progress.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
 
     try:
         last = train_resumable_fold(
-            work.checkpoints, model, [ready[k] for k in training], [ready[k] for k in validation], design,
+            work.checkpoints, model, [prepared[k] for k in training], [prepared[k] for k in validation], own_plan,
             resume=resume, report=report, progress=lambda steps: track(steps, f"fold {number}"), **own,
         )  # fmt: skip
     except WorkdirError as error:
-        raise WorkdirError(f"{error}{TRAIN_ANEW}") from error
+        raise WorkdirError(f"{error}{DELETE_FOLD}") from error
     save_arrays(folder / "params.npz", last.state.params)
     save_arrays(folder / "best.npz", last.best)
     save_figure(work, "progress", _progress_figure(rows))
     scores = [
-        _validate(folder, model, last.state.params, data, k, design) for k in track(validation.tolist(), "validating")
+        _validate(folder, model, last.state.params, data, k, own_plan) for k in track(validation.tolist(), "validating")
     ]
     write_csv(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
     mean = np.nanmean(np.array([row[1:] for row in scores], float))
     say(f"fold {number}: Dice {mean:.4f} of {len(scores)} cases, average pseudo-Dice {float(last.ema):.4f}")
 
 
-def _validate(folder: Path, model: Network, params: PyTree, data: RawDataset, number: int, design: Plan) -> list[Any]:
-    """Name and Dice of each structure; the prediction is kept for the choice of components."""
+def _validate(folder: Path, model: Network, params: PyTree, data: RawDataset, number: int, own_plan: Plan) -> list[Any]:
+    """Name and Dice of each structure of a validation case; its prediction is saved for the postprocessing."""
     case, name = _case(data, number), data.training[number].name
-    with naming(data.training[number].images[0]):
-        prediction = predict_case(model, [params], case.image, case.spacing, design)
+    with prefix_errors(data.training[number].images[0]):
+        prediction = predict_case(model, [params], case.image, case.spacing, own_plan)
     (folder / "validation").mkdir(exist_ok=True)
     with replacing(folder / "validation" / f"{name}.npz") as file:
         np.savez_compressed(file, labels=prediction.labels.astype(np.uint8))
-    return [name, *case_dice(prediction.labels, case.labels, design.classes).tolist()]
+    return [name, *case_dice(prediction.labels, case.labels, own_plan.classes).tolist()]
 
 
 def _postprocessing(
-    folder: Path, data: RawDataset, design: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+    folder: Path, data: RawDataset, own_plan: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> dict[int, int]:
-    """The structures of which one component is better than all, by the validation cases of all folds."""
+    """Postprocessing by cross-validation: structures whose Dice rises if only the largest component is kept."""
     predictions, references = list[np.ndarray](), list[np.ndarray]()
     for fold, (_, validation) in enumerate(parts):
         for number in validation.tolist():
-            kept = folder / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
-            predictions.append(read_arrays(kept)["labels"].astype(np.int32))
+            file = folder / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
+            predictions.append(read_arrays(file)["labels"].astype(np.int32))
             references.append(_case(data, number).labels)
-    chosen = determine_postprocessing(predictions, references, design.classes)
+    chosen = determine_postprocessing(predictions, references, own_plan.classes)
     write_text(folder / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
     return chosen
 
@@ -202,13 +211,14 @@ def _read_dice(file: Path) -> dict[str, Float[np.ndarray, " structure"]]:
         return {name: np.array(values, float) for name, *values in list(csv.reader(text))[1:]}
 
 
-def _description(design: Plan) -> str:
-    mm = " × ".join(f"{side:g}" for side in design.spacing)
-    voxels = " × ".join(map(str, design.patch))
-    return f"patches of {voxels} voxels of {mm} mm, {design.batch} a batch; widths {', '.join(map(str, design.widths))}"
+def _description(own_plan: Plan) -> str:
+    mm = " × ".join(f"{side:g}" for side in own_plan.spacing)
+    voxels = " × ".join(map(str, own_plan.patch))
+    widths = ", ".join(map(str, own_plan.widths))
+    return f"patches of {voxels} voxels of {mm} mm, {own_plan.batch} a batch; widths {widths}"
 
 
 def _progress_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
     column = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
-    series = {"loss": column["loss"], "pseudo-Dice": column["pseudo_dice"], "its average": column["ema"]}
+    series = {"loss": column["loss"], "pseudo-Dice": column["pseudo_dice"], "average pseudo-Dice": column["ema"]}
     return curves(column["epoch"], series, "epoch", "loss, Dice", title="Training")

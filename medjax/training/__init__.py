@@ -1,1 +1,1 @@
-"""Training: state, step and loop for any loss."""
+"""Training of networks: losses, augmentation, batches, training state, populations, checkpoints."""

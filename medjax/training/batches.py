@@ -1,4 +1,4 @@
-"""Batches as a function of their number, so that a resumed run needs no state: batch n depends on (seed, n) only.
+"""Batches as a function of (seed, number), so that a resumed training needs no state of its data loader.
 
 Examples come in epochs, each a shuffle of its own, one after the other: batch n is the n-th piece of that sequence, and
 may join the end of one epoch and the start of the next. grain is not used: its iterators are state to be checkpointed,
@@ -22,17 +22,17 @@ Batches = Callable[[int], PyTree]
 
 
 def batch_indices(number: int, count: int, batch: int, seed: int | tuple[int, ...]) -> Int[np.ndarray, " batch"]:
-    """Which of `count` examples batch `number` holds: positions number·batch … of the shuffled epochs in a row."""
-    epochs, places = np.divmod(number * batch + np.arange(batch), count)
+    """Indices of the examples in batch `number`: positions number·batch … in the sequence of shuffled epochs."""
+    epochs, positions = np.divmod(number * batch + np.arange(batch), count)
     return np.array(
-        [_shuffled(count, seed, epoch)[place] for epoch, place in zip(epochs.tolist(), places, strict=True)]
+        [_permutation(count, seed, epoch)[one] for epoch, one in zip(epochs.tolist(), positions, strict=True)]
     )
 
 
 def balanced_indices(
     number: int, groups: Shaped[np.ndarray, " example"], batch: int, seed: int
 ) -> Int[np.ndarray, " batch"]:
-    """As `batch_indices`, with equally many examples of every group, each group in epochs of its own.
+    """Indices of the examples in a group-balanced batch: equally many of every group, each in epochs of its own.
 
     Raises:
         DataError: `batch` is no multiple of the number of groups.
@@ -69,7 +69,14 @@ def from_files(
     seed: int,
     groups: Shaped[np.ndarray, " example"] | None = None,
 ) -> Batches:
-    """Batches of `read(item)`, a pytree of arrays of equal shapes, stacked; `items` are files, or `pairs` of them.
+    """Batches of examples read from files.
+
+    Args:
+        items: files, or `pairs` of them, one an example.
+        read: function item → pytree of arrays, of equal shapes for all.
+        batch: number of examples in a batch.
+        seed: random seed of the order.
+        groups: group of each example, for batches balanced over groups.
 
     Raises:
         DataError: there is no item, or `groups` has another length, or `batch` does not suit it.
@@ -83,7 +90,7 @@ def from_files(
 
 
 def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """(image, mask) files of two folders, sorted; a pair has the same name up to its first dot.
+    """Pairs of (image, mask) files of two folders, sorted; a pair has the same name up to its first dot.
 
     Raises:
         DataError: a folder is absent or empty, or an image or a mask has no partner, or several.
@@ -101,7 +108,7 @@ def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
 
 @contextmanager
 def read_ahead(batches: Batches, ahead: int = 2, threads: int = 1) -> Generator[Batches, None, None]:
-    """The same batches, the next `ahead` of them made in `threads` while the caller works with this one.
+    """Batches read ahead (prefetched): the next `ahead` are made in `threads` while the caller works with this one.
 
     An error in a thread is raised where the batch is asked for.
     """
@@ -136,7 +143,7 @@ def _selection(
 
 
 @functools.lru_cache(maxsize=16)  # an epoch is asked for once a batch
-def _shuffled(count: int, seed: int | tuple[int, ...], epoch: int) -> np.ndarray:
+def _permutation(count: int, seed: int | tuple[int, ...], epoch: int) -> np.ndarray:
     entropy = (seed, epoch) if isinstance(seed, int) else (*seed, epoch)
     return np.random.default_rng(entropy).permutation(count)
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: a TrainState, and any pytree beside it, kept by orbax under the number of its step.
+"""Checkpoints of a training by orbax: any pytree of arrays, under the number of its step.
 
     save(folder, step, {"state": state, "best": best})      after so many steps
     step, tree = restore(folder, like) or (0, like)         when the same run starts again
@@ -15,7 +15,7 @@ from medjax.errors import WorkdirError
 
 
 def save(folder: Path, step: int, tree: PyTree, keep: int = 2) -> None:
-    """Keep `tree` (arrays, numbers, typed PRNG keys) as the checkpoint of `step` in `folder`, and its last `keep` only.
+    """Save `tree` (arrays, numbers, typed PRNG keys) as the checkpoint of `step` in `folder`; the last `keep` stay.
 
     Raises:
         WorkdirError: the folder holds a checkpoint of this step or a later one, so another run wrote there.
@@ -30,7 +30,7 @@ def save(folder: Path, step: int, tree: PyTree, keep: int = 2) -> None:
 
 
 def restore(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
-    """(step, tree) of the last whole checkpoint in `folder`, bit for bit; None if there is none.
+    """Step and tree of the last complete checkpoint in `folder`, bit for bit; None if there is none.
 
     `like` is a tree of that structure, its leaves arrays (their devices and shardings are used) or numbers.
 

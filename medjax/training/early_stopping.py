@@ -1,7 +1,7 @@
-"""Early stopping: the state with the least validation loss, and an end when it has long been the best.
+"""Early stopping by validation loss with patience, and the best state so far.
 
     states = iterate.loop(algorithm, state, steps, inputs=batches, every=100, check=require_finite_loss, donate=True)
-    for state, infos, best in early_stopping(states, first(state), validate, patience=1000):
+    for state, infos, best in early_stopping(states, initial_best(state), validate, patience=1000):
         save(folder, int(state.step), {"state": state, "best": best})
 
 A checkpoint holds both. A run that is resumed gives the best one it had and its number of steps, and stops where the
@@ -20,31 +20,36 @@ from medjax.errors import DataError
 from medjax.training.state import TrainState
 
 
-class Best(NamedTuple):
-    """The state with the least validation loss so far; its `state.step` says when that was."""
+class BestState(NamedTuple):
+    """Training state of the lowest validation loss so far, and that loss."""
 
     state: TrainState
     loss: float
 
 
-def first(state: TrainState) -> Best:
-    """Of a state before it was validated: any other is better."""
-    return Best(state, float("inf"))
+def initial_best(state: TrainState) -> BestState:
+    """Initial best state, of infinite loss."""
+    return BestState(state, float("inf"))
 
 
 def early_stopping(
     states: Iterable[tuple[TrainState, PyTree]],
-    best: Best,
+    best: BestState,
     validate: Callable[[TrainState], float],
     patience: int,
     step: int = 0,
-) -> Iterator[tuple[TrainState, PyTree, Best]]:
-    """Pass on what `iterate.loop` yields, with the best state up to there; end `patience` steps after the best.
+) -> Iterator[tuple[TrainState, PyTree, BestState]]:
+    """States and Infos of `iterate.loop`, with the best state so far, until `patience` steps after the best.
 
-    `step` is the number of steps made before `states` begin: a run that had stopped already makes none.
+    Args:
+        states: pairs of training state and Infos, as `iterate.loop` yields them.
+        best: best state so far, or `initial_best`.
+        validate: function state → validation loss.
+        patience: number of steps without a lower validation loss after which training stops.
+        step: number of steps made before `states` begin; a run that had stopped already makes none.
 
     Raises:
-        DataError: what `validate` gives is not finite.
+        DataError: the validation loss is not finite.
     """
     if step - int(best.state.step) >= patience:
         return
@@ -55,7 +60,7 @@ def early_stopping(
                 f"training: the validation loss is not finite by step {int(state.step)}; try a smaller learning rate"
             )
         if loss < best.loss:
-            best = Best(jax.tree.map(jnp.array, state), loss)  # a copy: the next step may reuse the state's memory
+            best = BestState(jax.tree.map(jnp.array, state), loss)  # a copy: the next step may reuse the state's memory
         yield state, infos, best
         if int(state.step) - int(best.state.step) >= patience:
             return

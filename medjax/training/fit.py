@@ -1,12 +1,12 @@
-"""A population trained to its end: early stopping, checkpoints to go on from, and a report of every member.
+"""Training of a population to its end, with early stopping, checkpoints and a report of every member.
 
-    for part in parts(len(seeds), strategy, width):                          side by side; the first are finished early
+    for part in member_groups(len(seeds), strategy, width):             members that train in parallel
         state = init(make, member(settings, part), params, keys)             of those members
         done = fit(make, member(settings, part), state, 1000, inputs=…, every=100, checkpoints=folder)
         done.params, done.diverged                                           a first axis of members
 
-With `validate` each member keeps the parameters with its least validation loss and stops `patience` steps after them,
-as `early_stopping` does for one training. A run that is killed goes on from `checkpoints` and ends in the same numbers.
+With `validate` each member keeps the parameters of its lowest validation loss and stops `patience` steps after them,
+as `early_stopping` does for one training. A run that was stopped resumes from `checkpoints`, with the same numbers.
 """
 
 import time
@@ -22,18 +22,18 @@ from medjax.training import population
 from medjax.training.checkpoint import restore, save
 from medjax.training.population import Inputs, Make, State
 
-SECONDS = 60.0  # between checkpoints, so that saving costs next to nothing
+CHECKPOINT_SECONDS = 60.0  # between checkpoints, so that saving takes a negligible part of the time
 Report = Callable[..., Any]  # (member, step, infos, **values)
 Validate = Callable[[PyTree, int], float]
 
 
-class Fitted(NamedTuple):
-    """A population at its end; every leaf but those of `state.step` has a first axis of members."""
+class FitResult(NamedTuple):
+    """Trained population; every leaf but those of `state.step` has a first axis of members."""
 
-    state: State  # after the last step of each
+    state: State  # training state after each member's last step
     params: PyTree  # the best ones with `validate`, else the last
-    losses: Float[np.ndarray, " member"]  # the least validation loss; NaN without `validate`
-    diverged: Bool[np.ndarray, " member"]  # a loss was not finite: the member is of no use
+    losses: Float[np.ndarray, " member"]  # lowest validation loss; NaN without `validate`
+    diverged: Bool[np.ndarray, " member"]  # a loss was not finite
 
 
 def fit(
@@ -49,16 +49,16 @@ def fit(
     validate: Validate | None = None,
     patience: int | None = None,
     checkpoints: Path | None = None,
-    seconds: float = SECONDS,
+    seconds: float = CHECKPOINT_SECONDS,
     report: Report = lambda member, step, infos, **values: None,
     begin: Callable[[Int[np.ndarray, " member"]], Any] = lambda steps: None,
     progress: Callable[[range], Iterable[int]] = iter,
-) -> Fitted:
-    """The population after `n` steps, of all members or of each; other arguments as those of `population.loop`.
+) -> FitResult:
+    """Trained population after `n` steps, of all members or of each; other arguments as those of `population.loop`.
 
     Args:
-        state: before the first step, TrainStates as members; with `checkpoints`, what they hold takes its place.
-        validate: the validation loss of a member's parameters, given with its number, every `every` steps.
+        state: state before the first step, TrainStates as members; a checkpoint in `checkpoints` takes its place.
+        validate: (params, number of the member) → validation loss, called every `every` steps.
         patience: steps without a lower validation loss after which a member stops; None: it does not.
         checkpoints: a folder for these members alone, where a checkpoint is kept every `seconds`.
         report: is called for every member that goes on, every `every` steps, with its number, its step, its Infos
@@ -87,7 +87,7 @@ def fit(
     ):  # fmt: skip
         before, run = run, run._replace(state=now)
         for member in np.flatnonzero(going & (_steps(now) > _steps(before.state))):
-            run = _look(run, int(member), _steps(before.state), infos, validate, report)
+            run = _record(run, int(member), _steps(before.state), infos, validate, report)
         going = _going(run, first + steps, patience)
         if checkpoints is not None and time.monotonic() - saved >= seconds:
             save(checkpoints, int(now.step), run, keep=1)
@@ -98,13 +98,13 @@ def fit(
 
 
 class _Run(NamedTuple):
-    """What a checkpoint holds."""
+    """Checkpointed state of a population."""
 
     state: State
     best: PyTree  # parameters
     losses: Float[np.ndarray, " member"]
     best_step: Int[np.ndarray, " member"]
-    failed: Bool[np.ndarray, " member"]  # its validation loss was not finite
+    failed: Bool[np.ndarray, " member"]  # whether its validation loss was not finite
 
 
 def _steps(state: State) -> np.ndarray:
@@ -112,14 +112,16 @@ def _steps(state: State) -> np.ndarray:
 
 
 def _going(run: _Run, until: np.ndarray, patience: int | None) -> np.ndarray:
-    """Members that are at the population's step, not at their end, and have not lost patience."""
+    """Members that still train: not diverged, not at their end, and within their patience."""
     own = _steps(run.state)
     alive = (own == np.asarray(run.state.start) + int(run.state.step)) & (own < until) & ~run.failed
     return alive if patience is None else alive & (own - run.best_step < patience)
 
 
-def _look(run: _Run, number: int, before: np.ndarray, infos: PyTree, validate: Validate | None, report: Report) -> _Run:
-    """The run after a member was validated and reported."""
+def _record(
+    run: _Run, number: int, before: np.ndarray, infos: PyTree, validate: Validate | None, report: Report
+) -> _Run:
+    """Run after a member was validated and reported."""
     step = int(run.state.members.step[number])
     own = jax.tree.map(lambda values: values[: step - before[number], number], infos)
     if validate is None:
@@ -142,11 +144,11 @@ def _with(values: Any, number: int, value: Any) -> np.ndarray:
     return changed
 
 
-def _fitted(run: _Run, until: np.ndarray, validate: Validate | None, patience: int | None) -> Fitted:
+def _fitted(run: _Run, until: np.ndarray, validate: Validate | None, patience: int | None) -> FitResult:
     own = _steps(run.state)
     behind = own < np.minimum(np.asarray(run.state.start) + int(run.state.step), until)
     if patience is not None:  # a member that had stopped was stepped on beside the others: that is nobody's matter
         behind &= own - run.best_step < patience
     params = run.state.members.params if validate is None else run.best
     losses = np.full(len(own), np.nan) if validate is None else np.asarray(run.losses)
-    return Fitted(run.state, params, losses, behind | np.asarray(run.failed))
+    return FitResult(run.state, params, losses, behind | np.asarray(run.failed))

@@ -1,10 +1,11 @@
-"""Losses of pixel-wise classification, one number an image: means over a batch and weights of images are the caller's.
+"""Segmentation losses, one value an image: cross-entropy, focal, soft Dice, deep supervision.
 
-Labels are class numbers `(batch, *space)`, or soft ones `(batch, *space, class)` that sum to 1: a blend of opinions.
+Labels are class numbers `(batch, *space)`, or soft ones `(batch, *space, class)` that sum to 1.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,30 +20,30 @@ PerImage = Float[Array, " batch"]
 Loss = Callable[[Array, Array], Array]
 
 
-def soft(labels: Labels, classes: int) -> Float[Array, "batch *space class"]:
-    """Fractions of the classes: one-hot class numbers, or what is soft already."""
+def soft_labels(labels: Labels, classes: int) -> Float[Array, "batch *space class"]:
+    """Soft labels: one-hot encoding of class numbers; labels that are soft already are returned as they are."""
     return labels if jnp.issubdtype(labels.dtype, jnp.floating) else jax.nn.one_hot(labels, classes)
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerImage:
-    """−Σ_c q_c log p_c, mean over pixels."""
-    return -mean(jnp.sum(soft(labels, logits.shape[-1]) * jax.nn.log_softmax(logits), axis=-1))
+    """Cross-entropy −Σ_c q_c log p_c, mean over pixels."""
+    return -mean(jnp.sum(soft_labels(labels, logits.shape[-1]) * jax.nn.log_softmax(logits), axis=-1))
 
 
 def focal(logits: Logits, labels: Labels, gamma: float = 2.0) -> PerImage:
-    """−Σ_c q_c (1 − p_c)^γ log p_c, mean over pixels. Source: Lin et al., ICCV 2017."""
+    """Focal loss −Σ_c q_c (1 − p_c)^γ log p_c, mean over pixels. Source: Lin et al., ICCV 2017."""
     log_p = jax.nn.log_softmax(logits)
-    return -mean(jnp.sum(soft(labels, logits.shape[-1]) * (1 - jnp.exp(log_p)) ** gamma * log_p, axis=-1))
+    return -mean(jnp.sum(soft_labels(labels, logits.shape[-1]) * (1 - jnp.exp(log_p)) ** gamma * log_p, axis=-1))
 
 
 def soft_dice(logits: Logits, labels: Labels, smooth: float = 1.0, batch: bool = False) -> PerImage:
-    """1 − mean over foreground classes of (2 Σ p q + s) / (Σ p + Σ q + s), s in voxels: an absent class costs little.
+    """Soft Dice loss, 1 − mean over foreground classes of (2 Σ p q + s) / (Σ p + Σ q + s), s = `smooth` voxels.
 
-    With `batch`, sums go over the pixels of all images, as if they were one, and every image has the same loss.
+    With `batch`, sums go over the pixels of all images (batch Dice), and every image has the same loss.
 
     Source: Milletari et al., 3DV 2016, with sums instead of squares as in nnU-Net.
     """
-    p, q = jax.nn.softmax(logits), soft(labels, logits.shape[-1])
+    p, q = jax.nn.softmax(logits), soft_labels(labels, logits.shape[-1])
     space = tuple(range(1, logits.ndim - 1))
     both, total = jnp.sum(p * q, axis=space), jnp.sum(p + q, axis=space)
     if batch:
@@ -50,32 +51,31 @@ def soft_dice(logits: Logits, labels: Labels, smooth: float = 1.0, batch: bool =
     return 1 - jnp.mean(((2 * both + smooth) / (total + smooth))[:, 1:], axis=-1)
 
 
-def dice_cross_entropy(logits: Logits, labels: Labels) -> PerImage:
-    """Soft Dice + cross-entropy, the usual pair."""
-    return soft_dice(logits, labels) + cross_entropy(logits, labels)
+def dice_cross_entropy(logits: Logits, labels: Labels, smooth: float = 1.0, batch: bool = False) -> PerImage:
+    """Dice loss + cross-entropy; `smooth` and `batch` are those of `soft_dice`.
 
-
-def dice_ce(logits: Logits, labels: Labels, batch: bool = False) -> PerImage:
-    """nnU-Net's loss: soft Dice with s = 1e-5, of each image or of the batch, + cross-entropy.
-
-    Next to nothing smooths it: an absent class costs an image as much as one that is missed. Source: Isensee et al.,
-    Nature Methods 18, 2021; there Dice is counted from 0 down to −1, here from 1 down to 0.
+    With a small `smooth`, as nnU-Net's (`NNUNET_LOSS`), an absent class that is predicted anywhere costs as much as one
+    that is missed; with 1 voxel it costs little. Source: Isensee et al., Nature Methods 18, 2021; there Dice is counted
+    from 0 down to −1, here from 1 down to 0.
     """
-    return soft_dice(logits, labels, 1e-5, batch) + cross_entropy(logits, labels)
+    return soft_dice(logits, labels, smooth, batch) + cross_entropy(logits, labels)
+
+
+NNUNET_LOSS = partial(dice_cross_entropy, smooth=1e-5)
 
 
 def deep_supervision(
     levels: Sequence[Array],
     labels: Array,
     strides: Sequence[tuple[int, ...]] | None = None,
-    loss: Loss = dice_ce,
+    loss: Loss = NNUNET_LOSS,
 ) -> PerImage:
-    """Σ_i w_i loss(levels[i], labels at level i), finest first: w_i ∝ 2^−i, 0 for the coarsest of several, Σ w_i = 1.
+    """Deep supervision loss Σ_i w_i loss(levels[i], labels at level i), w_i ∝ 2^−i, 0 for the coarsest of several.
 
-    A coarse level's labels: of class numbers `(batch, *space)` every f-th one, where strided convolutions have their
-    middle, f fine voxels being a coarse one; of soft ones `(batch, *space, class)` the means, so that no structure
-    vanishes by chance. `strides` are those of the network's stages, the first all 1; what they say of a level is
-    checked against its shape. The weights are nnU-Net's, see `dice_ce`.
+    Levels are finest first, Σ w_i = 1. A coarse level's labels are every f-th class number, where strided convolutions
+    have their centre, f fine voxels being a coarse one; or the means of soft labels. `strides` are those of the
+    network's stages, the first all 1, and are checked against the levels' shapes. Weights and default loss are
+    nnU-Net's.
 
     Raises:
         DataError: no levels, or a level whose shape is not the labels' divided by its strides.
@@ -86,23 +86,22 @@ def deep_supervision(
     value = jnp.zeros(len(labels))
     for depth, (weight, logits) in enumerate(zip(weights, levels, strict=False)):
         factors = _factors(depth, logits.shape[1:-1], labels.shape, strides)
-        value = value + weight / sum(weights) * loss(logits, _coarser(labels, factors))
+        value = value + weight / sum(weights) * loss(logits, _downsample(labels, factors))
     return value
 
 
 def _factors(
     depth: int, space: tuple[int, ...], fine: tuple[int, ...], strides: Sequence[tuple[int, ...]] | None
 ) -> tuple[int, ...]:
-    """How many fine voxels there are to one of a level, along each axis."""
+    """Number of fine voxels in one of a level, along each axis."""
     found = tuple(side // max(coarse, 1) for side, coarse in zip(fine[1:], space, strict=False))
-    told = tuple(math.prod(along) for along in zip(*strides[: depth + 1], strict=True)) if strides else found
-    if told != found or any(side != coarse * f for side, coarse, f in zip(fine[1:], space, found, strict=False)):
-        expected = f"labels of {fine[1:]} divided by {told}"
-        raise DataError(f"levels: level {depth} has sides {space}; expected {expected}")
+    expected = tuple(math.prod(along) for along in zip(*strides[: depth + 1], strict=True)) if strides else found
+    if expected != found or any(side != coarse * f for side, coarse, f in zip(fine[1:], space, found, strict=False)):
+        raise DataError(f"levels: level {depth} has sides {space}; expected labels of {fine[1:]} divided by {expected}")
     return found
 
 
-def _coarser(labels: Array, factors: tuple[int, ...]) -> Array:
+def _downsample(labels: Array, factors: tuple[int, ...]) -> Array:
     if jnp.issubdtype(labels.dtype, jnp.floating):
         return block_means(labels, tuple(side // f for side, f in zip(labels.shape[1:], factors, strict=False)))
     return labels[(slice(None), *(slice(None, None, f) for f in factors))]

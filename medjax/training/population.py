@@ -1,4 +1,4 @@
-"""A population: one Algorithm under vmap, its members differing in traced settings (learning rate, strength, seed).
+"""Population training: one Algorithm under vmap, its members differing in traced settings (learning rate, seed, …).
 
     def make(settings):                                              module-level, or an iterate.static_partial
         return trainer(partial(loss, weight=settings["weight"]), optax.adam(settings["rate"]))
@@ -14,9 +14,9 @@ a strategy, which says how many devices work and how many members each of them v
     vmap    1 device,  all members      for one accelerator
     shard   n devices, all members / n  for several accelerators; CPU devices take 1 member at a time
 
-A smaller width is yours to give, or follows from the memory of an accelerator: `bytes_a_member`. Members may start at
-different steps (`stack` makes a population of single states) and make different numbers of steps. `parts` says which of
-them are trained side by side: a study that trains part after part has its first members early. `fit` trains one.
+The width may be given, or follows from the memory of an accelerator: `bytes_per_member`. Members may start at
+different steps (`stack` makes a population of single states) and make different numbers of steps. `member_groups` of
+`layout` tells which train in parallel: a study that trains group after group has its first members early.
 
 A member whose Info is not finite stops there: it keeps its last good state, whose `step` says when, its Info is NaN
 from then on, and the others go on; so does one that has made its steps. Devices are those of this process: with several
@@ -37,33 +37,33 @@ from jaxtyping import Array, Bool, Int, PyTree
 from medjax import iterate
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
-from medjax.training.layout import layout
+from medjax.training.layout import device_layout
 
 Make = Callable[[PyTree], Algorithm]  # settings of a member → its Algorithm
 Inputs = Callable[[int], PyTree]
-MEMBER: Any = PartitionSpec("population")
-ALL: Any = PartitionSpec()
+MEMBER: Any = PartitionSpec("population")  # first axis split over devices
+ALL: Any = PartitionSpec()  # copied to every device
 
 
 class State(NamedTuple):
-    """The members' states, every leaf with a first axis of members; at which step each began; and the steps since.
+    """State of a population: the members' states, stacked along a first axis; their first steps; and the steps since.
 
-    A member at step `start + step` is going on; one at an earlier step has stopped.
+    A member at step `start + step` still trains; one at an earlier step has stopped.
     """
 
-    members: PyTree
-    start: Int[Array | np.ndarray, " member"]
-    step: Int[Array | np.ndarray, ""]
+    members: PyTree  # states of the members
+    start: Int[Array | np.ndarray, " member"]  # first step of each member
+    step: Int[Array | np.ndarray, ""]  # steps made since
 
 
 def grid(**axes: Sequence[float | int]) -> dict[str, Array]:
-    """Every combination of the values of each axis, as arrays (member,); the last axis varies fastest."""
+    """Grid of settings: every combination of the values of each axis, as arrays (member,); the last varies fastest."""
     mesh = np.meshgrid(*axes.values(), indexing="ij")
     return {name: jnp.asarray(values.ravel()) for name, values in zip(axes, mesh, strict=True)}
 
 
-def bytes_a_member(make: Make, settings: PyTree, state: State, *inputs: PyTree) -> int | None:
-    """Device memory that a step of the first member takes, as the compiler says; None where it says nothing.
+def bytes_per_member(make: Make, settings: PyTree, state: State, *inputs: PyTree) -> int | None:
+    """Device memory of a member's training step in bytes, as the compiler estimates it; None where it does not.
 
     Settings and state are the population's, `inputs` of one member.
     """
@@ -76,7 +76,7 @@ def bytes_a_member(make: Make, settings: PyTree, state: State, *inputs: PyTree) 
 
 
 def init(make: Make, settings: PyTree, *arguments: PyTree) -> State:
-    """The population before its first step: make(settings).init(*arguments) of each member.
+    """Population before its first step: make(settings).init(*arguments) of each member.
 
     Settings and arguments have a first axis of members.
     """
@@ -84,18 +84,18 @@ def init(make: Make, settings: PyTree, *arguments: PyTree) -> State:
 
 
 def stack(states: Sequence[PyTree]) -> State:
-    """A population that goes on from single states, each at a step of its own."""
+    """Population of single training states, each at a step of its own."""
     members = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *states)
     return State(members, members.step, jnp.zeros((), jnp.int32))
 
 
 def member(tree: PyTree, number: int) -> PyTree:
-    """What is that member's own of a tree whose leaves have a first axis of members."""
+    """One member of a tree whose leaves have a first axis of members."""
     return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 def algorithm(make: Make, settings: PyTree, shared: bool = True) -> Algorithm:
-    """The population as an Algorithm, all members vmapped: init(*arguments) as `init`, step(State, *inputs).
+    """Population as an Algorithm, all members vmapped: init(*arguments) as `init`, step(State, *inputs).
 
     Inputs are the same for all members if `shared`, else they have a first axis of members. A jitted step is compiled
     once for equal `make`, settings being traced.
@@ -119,15 +119,14 @@ def loop(
     progress: Callable[[range], Iterable[int]] = iter,
     save: Callable[[State, int], Any] | None = None,
 ) -> Iterator[tuple[State, PyTree]]:
-    """Yield states and Infos (step, member), both NumPy, of each `every` steps and after the last of `n` more.
+    """Training loop of a population: states and Infos (step, member), NumPy, after each `every` steps and the last.
 
     Args:
-        n: how many more steps all members make, or each.
-        inputs: what a member is given at its step number k, a function of k for all members, or a sequence of one each.
-        strategy, width: see the module; the backend's best if None. Results are equal up to rounding.
+        n: number of further steps, of all members or of each.
+        inputs: inputs of a member's step k, a function of k for all members, or a sequence of one each.
+        strategy, width: see the module; None: the backend's best. Results are equal up to rounding.
         progress: wraps the range of step numbers.
-        save: is called with state and number of steps before they are yielded, to keep a checkpoint: a run that goes on
-            from it is the run that was not interrupted.
+        save: called with state and number of steps before they are yielded, to save a checkpoint.
 
     Raises:
         ConfigError: there is no such strategy or width.
@@ -136,7 +135,7 @@ def loop(
     members = len(state.members.step)
     steps = np.broadcast_to(n, members) if np.ndim(n) == 0 else np.asarray(n)
     _check(members, settings, inputs, steps)
-    devices, width = layout(members, strategy, width)
+    devices, width = device_layout(members, strategy, width)
     mesh = Mesh(np.array(jax.local_devices()[:devices]), ("population",))
     chunks = _chunks(members, devices * width)
     start = np.asarray(state.start)
@@ -214,17 +213,17 @@ def _finite(info: PyTree) -> Bool[Array, ""]:
 
 
 def _no_check(state: PyTree, infos: PyTree, step: int) -> None:
-    """Members that are not finite have stopped already."""
+    """No check: members that are not finite have stopped already."""
 
 
 def _chunks(members: int, size: int) -> list[Int[np.ndarray, " size"]]:
-    """Which members are stepped together; the last chunk is filled up with the last member."""
+    """Chunks of members that are stepped together; the last one is padded with the last member."""
     filled = np.arange(-(-members // size) * size).reshape(-1, size)
     return list(np.minimum(filled, members - 1))
 
 
 def _place(tree: PyTree, chunk: np.ndarray, mesh: Mesh) -> PyTree:
-    """Copies of the members of a chunk, where they are stepped."""
+    """Members of a chunk, copied to their devices."""
     return jax.device_put(jax.tree.map(lambda leaf: leaf[chunk], tree), NamedSharding(mesh, MEMBER))
 
 
@@ -241,7 +240,7 @@ def _gather(parts: list[PyTree], members: int) -> PyTree:
 
 
 def _inputs_of(inputs: Inputs | Sequence[Inputs], start: np.ndarray, chunk: np.ndarray, one: bool) -> Inputs:
-    """What a chunk is given at the population's step: the `one` input of all, or its members' inputs stacked."""
+    """Inputs of a chunk by the population's step: the `one` input of all, or its members' inputs stacked."""
     if one and callable(inputs):
         return lambda number: inputs(int(start[0]) + number)
     own = [inputs if callable(inputs) else inputs[member] for member in chunk]

@@ -1,16 +1,16 @@
-"""Means over the pixels of images: of all of them, or of blocks of them."""
+"""Means over the pixels of images, over all or over blocks (average pooling)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
 def mean(values: Float[Array, "batch *space"]) -> Float[Array, " batch"]:
-    """Over all pixels of each image."""
+    """Mean over all pixels of each image."""
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 
 def block_means(values: Float[Array, "batch *fine_and_rest"], space: tuple[int, ...]) -> Float[Array, "batch *coarse"]:
-    """Over the blocks that make `space` positions along the axes behind the first; further axes stay as they are."""
+    """Average pooling to the shape `space` along the axes behind the first; further axes stay as they are."""
     split: list[int] = [len(values)]
     for side, coarse in zip(values.shape[1 : 1 + len(space)], space, strict=True):
         split += [coarse, side // coarse]

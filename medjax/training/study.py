@@ -1,14 +1,14 @@
-"""The networks of a study: trained side by side in populations and kept one by one, so that a killed study goes on.
+"""Study of several networks, trained in populations and saved one by one, so that a stopped study resumes.
 
     members = [Member(work, f"erm_{seed}", make, {"rate": 0.01}, steps=1000, every=50) for seed in seeds]
-    kept = train(members, load)            of each what its Training's `finish` gave, or an error if it diverged
+    results = train(members, load)         of each the value of `finish`, or an error if it diverged
 
-Members of equal `make`, `every`, `patience` and `kind` are a population: one program. What is trained side by side is
-as `strategy` and `width` say, see `population`. `load(numbers)` gives the Training of those whose turn has come: their
-data are read then, once for members that share them, and let go afterwards.
+Members of equal `make`, `every`, `patience` and `kind` are a population: one program. `strategy` and `width` determine
+which train in parallel, see `population`. `load(numbers)` gives the MemberTraining of those that train next: their data
+are read then, once for members that share them, and released afterwards.
 
 Every member is a stage of its work directory, which may be one of several, and has its lines in metrics.jsonl. A
-population that is killed also goes on from its last checkpoint, and ends in the same numbers.
+population that was stopped also resumes from its last checkpoint, with the same numbers.
 """
 
 import hashlib
@@ -24,62 +24,65 @@ from numpy import ndarray
 from medjax.errors import DataError, MedjaxError
 from medjax.running.config import config_hash
 from medjax.running.progress import track
-from medjax.running.workdir import WorkDir, append_jsonl, keep_jsonl, read_json, stages
+from medjax.running.workdir import WorkDir, append_jsonl, filter_jsonl, read_json, stages
 from medjax.training import population
-from medjax.training.fit import SECONDS, fit
-from medjax.training.layout import parts
+from medjax.training.fit import CHECKPOINT_SECONDS, fit
+from medjax.training.layout import member_groups
 from medjax.training.population import Inputs, Make
 from medjax.training.state import Info, TrainState, mean_loss
 
 
-class Member(NamedTuple):
-    """A network of a study: how it is trained, and where what becomes of it is kept."""
+class StudyMember(NamedTuple):
+    """Network of a study: its training algorithm, settings, early stopping, and work directory."""
 
     work: WorkDir
-    name: str  # of its stage, and of its lines in metrics.jsonl
+    name: str  # name of its stage, and of its lines in metrics.jsonl
     make: Make  # settings → its Algorithm; equal ones are compiled once
-    settings: Mapping[str, float]  # traced
+    settings: Mapping[str, float]  # traced: they differ within a population
     steps: int
-    every: int  # steps between validations, and lines
-    patience: int | None = None  # steps without a lower validation loss after which it stops; None: it does not
-    kind: Hashable = None  # members of different kinds do not train side by side: say their data differ in shape
+    every: int  # steps between validations, and lines of metrics.jsonl
+    patience: int | None = None  # steps without a lower validation loss after which it stops; None: no early stopping
+    kind: Hashable = None  # members of different kinds are different populations, say of data of other shapes
 
 
-class Training(NamedTuple):
-    """What a member is trained with."""
+class MemberTraining(NamedTuple):
+    """Initial state, inputs and validation of a member's training."""
 
-    state: TrainState  # before the first step
+    state: TrainState  # training state before the first step
     inputs: Inputs
-    finish: Callable[[PyTree], PyTree]  # parameters → what is kept of the member, a nested dict of arrays
-    validate: Callable[[PyTree], float] | None = None  # parameters → loss; with it, the best parameters are kept
-    average: bool = False  # `finish` is given the moving average at the last step instead: not with patience
+    finish: Callable[[PyTree], PyTree]  # parameters → result of the member, a nested dict of arrays
+    validate: Callable[[PyTree], float] | None = None  # parameters → loss; with it, `finish` gets the best parameters
+    average: bool = False  # `finish` gets the moving average at the last step instead: not with patience
 
 
-Load = Callable[[list[int]], Sequence[Training]]
+Load = Callable[[list[int]], Sequence[MemberTraining]]
 
 
 def train(
-    members: Sequence[Member],
+    members: Sequence[StudyMember],
     load: Load,
     strategy: str | None = None,
     width: int | None = None,
-    seconds: float = SECONDS,
+    seconds: float = CHECKPOINT_SECONDS,
 ) -> list[PyTree | MedjaxError]:
-    """What is kept of each member; an error in place of one whose loss is not finite, which is tried again next time.
+    """Results of each member; an error in place of one whose loss is not finite, which is tried again next time.
 
-    `seconds` are those between two checkpoints of a population.
+    Args:
+        load: numbers of members → their MemberTrainings.
+        strategy, width: see `population`; None: the backend's best.
+        seconds: between two checkpoints of a population.
 
     Raises:
         ConfigError: there is no such strategy or width.
-        DataError: some of the members that train side by side have a validation loss, and others none; or one with
-            patience wants its average, which would depend on how long those beside it go on.
-        WorkdirError: a checkpoint, or what was kept, is of another version of this code.
+        DataError: some members of a population have a validation loss, and others none; or one has both patience and
+            `average`, which would depend on how long the others train.
+        WorkdirError: a checkpoint, or a result, is of another version of this code.
     """
 
     def compute(missing: list[int]) -> Iterator[tuple[int, PyTree]]:
         turns: list[tuple[list[int], int]] = []
         for several in _populations(members, missing):
-            each = parts(len(several), strategy, width, _bytes_a_member(members, load, several[0], width))
+            each = member_groups(len(several), strategy, width, _bytes_per_member(members, load, several[0], width))
             turns += [([several[i] for i in part], len(each[0]) - len(part)) for part in each]
         for numbers, lacking in track(turns, "training"):
             training = load(numbers)
@@ -91,8 +94,8 @@ def train(
     return stages([(member.work, member.name) for member in members], compute)
 
 
-def _populations(members: Sequence[Member], numbers: Sequence[int]) -> list[list[int]]:
-    """Numbers of members that one program trains."""
+def _populations(members: Sequence[StudyMember], numbers: Sequence[int]) -> list[list[int]]:
+    """Populations: numbers of the members that one program trains."""
     found: dict[Hashable, list[int]] = {}
     for number in numbers:
         m = members[number]
@@ -100,28 +103,30 @@ def _populations(members: Sequence[Member], numbers: Sequence[int]) -> list[list
     return list(found.values())
 
 
-def _bytes_a_member(members: Sequence[Member], load: Load, number: int, width: int | None) -> int | None:
-    """What one of a population takes of an accelerator's memory, which says how many of them it holds."""
+def _bytes_per_member(members: Sequence[StudyMember], load: Load, number: int, width: int | None) -> int | None:
+    """Accelerator memory of a member in bytes, which determines how many train in parallel."""
     if width or jax.default_backend() == "cpu":
         return None
     [one] = load([number])
     state, member = population.stack([one.state]), members[number]
-    return population.bytes_a_member(member.make, _settings([member]), state, one.inputs(int(one.state.step)))
+    return population.bytes_per_member(member.make, _settings([member]), state, one.inputs(int(one.state.step)))
 
 
 def _train_part(
-    members: Sequence[Member],
-    training: Sequence[Training],
+    members: Sequence[StudyMember],
+    training: Sequence[MemberTraining],
     wanted: int,
     strategy: str | None,
     width: int | None,
     seconds: float,
 ) -> Iterator[PyTree | MedjaxError]:
-    """What the first `wanted` of members that train side by side come to; the others only fill the program up."""
+    """Results of the first `wanted` of the members that train in parallel; the others are padding."""
     first, losses = members[0], [one.validate for one in training if one.validate is not None]
     if losses and len(losses) < len(training):
         lacking = next(m.name for m, one in zip(members, training, strict=True) if one.validate is None)
-        raise DataError(f"{lacking}: no validation loss, which others beside it have; expected one, or another kind")
+        raise DataError(
+            f"{lacking}: no validation loss, which others of its population have; expected one, or another kind"
+        )
     if first.patience is not None and any(one.average for one in training):
         raise DataError(
             f"{first.name}: the average of a training that stops early; expected one of patience and average"
@@ -133,7 +138,9 @@ def _train_part(
 
     def begin(steps: Int[ndarray, " member"]) -> None:
         for member, last in zip(members, steps.tolist(), strict=True):
-            keep_jsonl(member.work, lambda row, m=member, last=last: row.get("member") != m.name or row["step"] <= last)
+            filter_jsonl(
+                member.work, lambda row, m=member, last=last: row.get("member") != m.name or row["step"] <= last
+            )
 
     folder = first.work.checkpoints / f"population_{_identity(members)}"
     done = fit(
@@ -151,14 +158,14 @@ def _train_part(
         else:
             params = done.state.members.ema_params if training[number].average else done.params
             yield training[number].finish(population.member(params, number))
-    shutil.rmtree(folder, ignore_errors=True)  # all of them are kept now
+    shutil.rmtree(folder, ignore_errors=True)  # all of them are saved now
 
 
-def _settings(members: Sequence[Member]) -> dict[str, jax.Array]:
+def _settings(members: Sequence[StudyMember]) -> dict[str, jax.Array]:
     return {name: jnp.asarray([member.settings[name] for member in members]) for name in members[0].settings}
 
 
-def _identity(members: Sequence[Member]) -> str:
-    """Of a part: these members, and no others, go on from its checkpoint."""
+def _identity(members: Sequence[StudyMember]) -> str:
+    """Identity of a group: its checkpoint is for these members only."""
     names = [(config_hash(read_json(member.work, "config.json")), member.name) for member in members]
     return hashlib.sha256(repr(names).encode()).hexdigest()[:8]

@@ -17,7 +17,7 @@ def save(path, array):
     return path
 
 
-def grey(value, size=(12, 16)):
+def gray(value, size=(12, 16)):
     return np.full((*size, 3), value)
 
 
@@ -33,7 +33,7 @@ def waterbirds(tmp_path):
     rows = ["img_id,img_filename,y,split,place,group_id,place_filename"]
     for row, (y, split, place) in enumerate([(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 1, 0), (0, 2, 0)]):
         name = f"00{y}.Bird/Bird_{row}"
-        save(tmp_path / "images" / f"{name}.jpg", grey(40 * row))
+        save(tmp_path / "images" / f"{name}.jpg", gray(40 * row))
         save(tmp_path / "masks" / f"{name}.png", square(y + 1))
         rows.append(f"{row},{name}.jpg,{y},{split},{place},{2 * y + place},/b/forest/1.jpg")
     (tmp_path / "images" / "metadata.csv").write_text("\n".join(rows) + "\n")
@@ -51,7 +51,7 @@ def coco(tmp_path):
         for place, (group, category, mask) in enumerate([(0, 17, cat), (3, 18, dog), (1, 17, cat)]):
             one = 10 * number + place
             name = f"train2017/{one:012d}.jpg"
-            save(tmp_path / name, grey(5 * one))
+            save(tmp_path / name, gray(5 * one))
             images.append({"id": one, "file_name": name, "height": 12, "width": 16, "group_id": group})
             things.append({"image_id": one, "category_id": category, "segmentation": mask, "iscrowd": 0})
             things.append({"image_id": one, "category_id": 3, "segmentation": [[0, 0, 15, 0, 15, 11]], "iscrowd": 0})
@@ -98,10 +98,10 @@ def test_coco(coco):
 
 
 def test_a_table_of_one_s_own(tmp_path):
-    save(tmp_path / "a.png", grey(100)), save(tmp_path / "m" / "a.png", square(2))
+    save(tmp_path / "a.png", gray(100)), save(tmp_path / "m" / "a.png", square(2))
     (tmp_path / "mine.csv").write_text("mask,image,class,scene,split\nm/a.png,a.png,1,0,train\n")
     (record,) = read("csv", tmp_path / "mine.csv")
-    assert (record.kind, record.scene, record.split) == (1, 0, "train")
+    assert (record.class_index, record.scene, record.split) == (1, 0, "train")
     assert load([record], 4).group == [2]
 
 
@@ -121,7 +121,7 @@ def test_wrong_rows_are_named(tmp_path, row, message):
 
 
 def one_record(tmp_path, mask, kind=0):
-    save(tmp_path / "a.png", grey(0)), save(tmp_path / "m.png", mask)
+    save(tmp_path / "a.png", gray(0)), save(tmp_path / "m.png", mask)
     (tmp_path / "mine.csv").write_text(f"image,mask,class,scene,split\na.png,m.png,{kind},0,train\n")
     return read("csv", tmp_path / "mine.csv")
 

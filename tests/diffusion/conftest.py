@@ -12,7 +12,7 @@ from medjax.diffusion.sde import Sde, vp
 from medjax.pet.acquisition import Acquisition, acquire
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
-from medjax.pet.scanner import parallel_lines
+from medjax.pet.scanner import parallel_lors
 from medjax.pet.system import build_system
 
 SIDE = 16
@@ -38,7 +38,7 @@ def sample(key, guided, times, shape, solver=None, image=0.0, sde: Sde | None = 
 
 def pet_scan(level: float = 30.0, background: float = 1.0, seed: int = 0) -> Acquisition:
     grid = Grid((SIDE, SIDE, 1), (4.0, 4.0, 4.0))
-    system = build_system(parallel_lines(24, 24, 4.0), grid)
+    system = build_system(parallel_lors(24, 24, 4.0), grid)
     empty = jnp.zeros((24, 24, 1))
     shell = acquire(system, empty, 0.05, background, gaussian_psf(grid, 6.0))
     expected = np.asarray(shell.expected(level * jnp.asarray(BLOB)))

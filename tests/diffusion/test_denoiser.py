@@ -112,7 +112,7 @@ def test_preconditioning_starts_at_the_gaussian_answer():
     """A network that says 0 gives the exact denoiser of N(0, sigma_data²) data."""
     sde, d = vp(), 0.8
     gamma, nu = marginals(sde)
-    found = dn.preconditioned(lambda y, level: jnp.zeros_like(y), sde, d, X, T)
+    found = dn.edm_denoise(lambda y, level: jnp.zeros_like(y), sde, d, X, T)
     np.testing.assert_allclose(found, gamma * d**2 / (gamma**2 * d**2 + nu**2) * X, rtol=1e-4)
 
 
@@ -122,13 +122,13 @@ def test_network_sees_and_owes_unit_variance():
     for t in (0.01, 0.5, 1.0):
         gamma, nu = sde.marginal(t)
         x = gamma * images + nu * jax.random.normal(jax.random.key(1), images.shape)
-        dn.preconditioned(lambda y, level: seen.append(y) or y, sde, d, x, jnp.full(4096, t))
+        dn.edm_denoise(lambda y, level: seen.append(y) or y, sde, d, x, jnp.full(4096, t))
         np.testing.assert_allclose(seen[-1].std(), 1, rtol=0.02)
 
 
 def test_classifier_free_guidance_extrapolates_from_without_to_with():
     x, t = jnp.asarray([[1.0]]), jnp.asarray([0.3])
-    found = dn.classifier_free(lambda x, t, c: x + c, jnp.asarray([[2.0]]), 0.5, x, t)
+    found = dn.classifier_free_guidance(lambda x, t, c: x + c, jnp.asarray([[2.0]]), 0.5, x, t)
     np.testing.assert_allclose(found, [[1.5 * 3 - 0.5 * 1]])
 
 
@@ -144,7 +144,7 @@ class Foreign:
 def test_any_callable_with_an_sde_is_a_denoiser():
     foreign = Foreign()
     taken = dn.as_denoiser(foreign)
-    assert isinstance(foreign, dn.Denoises) and isinstance(taken, dn.Denoiser)
+    assert isinstance(foreign, dn.DenoiserLike) and isinstance(taken, dn.Denoiser)
     np.testing.assert_allclose(jax.jit(lambda d: d(X, T))(taken), 0.5 * X)
     assert dn.as_denoiser(taken) is taken
 

@@ -30,7 +30,7 @@ def drawn(guided, times):
 
 
 def test_targets_are_the_deviances_of_mlem(scan):
-    path = goal(scan).path
+    path = goal(scan).mlem_deviance
     image = em.init(scan).image
     for number in range(16):
         expected = scan.expected(image)
@@ -40,9 +40,11 @@ def test_targets_are_the_deviances_of_mlem(scan):
 
 def test_targets_never_rise_and_end_at_the_iterations_asked_for(scan):
     found = goal(scan)
-    assert (jnp.diff(found.deviance) <= 0).all() and (jnp.diff(found.path) <= 0).all()
-    assert found.deviance[0] == found.path[0] and found.deviance[-1] == found.path[15]
-    np.testing.assert_allclose(goal(scan, 2.5).deviance[-1], (found.path[2] + found.path[3]) / 2, rtol=1e-6)
+    assert (jnp.diff(found.deviance) <= 0).all() and (jnp.diff(found.mlem_deviance) <= 0).all()
+    assert found.deviance[0] == found.mlem_deviance[0] and found.deviance[-1] == found.mlem_deviance[15]
+    np.testing.assert_allclose(
+        goal(scan, 2.5).deviance[-1], (found.mlem_deviance[2] + found.mlem_deviance[3]) / 2, rtol=1e-6
+    )
 
 
 def test_every_step_that_updates_reaches_its_target(scan, prior):
@@ -61,7 +63,7 @@ def test_an_image_that_fits_is_left_alone(scan, prior):
     assert (info.updates == 0).all() and not info.reached_target.any()
 
     def plain(x, t, index):
-        estimate, _ = guidance.unguided(prior)(x, t, index)
+        estimate, _ = guidance.prior_only(prior)(x, t, index)
         return estimate._replace(x0=jnp.maximum(estimate.x0, likelihood_schedule.FLOOR)), ()
 
     times = sampler.uniform_times(5, 1.0, 0.01)
@@ -70,7 +72,7 @@ def test_an_image_that_fits_is_left_alone(scan, prior):
 
 
 def test_a_target_out_of_reach_stops_at_the_limit(scan, prior):
-    state, info = sampled(scan, prior, jnp.full(4, 1.0), most=3)
+    state, info = sampled(scan, prior, jnp.full(4, 1.0), max_updates=3)
     assert (info.updates == 3).all() and not info.reached_target.any()
     assert jnp.isfinite(state.x0).all()
 
@@ -79,8 +81,8 @@ def test_the_image_follows_the_data(scan, prior):
     state, _ = sampled(scan, prior, goal(scan).deviance)
     truth = 30.0 * BLOB
     error = np.linalg.norm(30 * state.x0 - truth) / np.linalg.norm(truth)
-    unguided = sampled(scan, prior, jnp.full(12, 1e9))[0]
-    assert error < 0.95 * np.linalg.norm(30 * unguided.x0 - truth) / np.linalg.norm(truth)
+    prior_only = sampled(scan, prior, jnp.full(12, 1e9))[0]
+    assert error < 0.95 * np.linalg.norm(30 * prior_only.x0 - truth) / np.linalg.norm(truth)
 
 
 def test_other_iterations_cost_no_second_compilation(scan, prior):
@@ -98,7 +100,7 @@ def test_other_iterations_cost_no_second_compilation(scan, prior):
 def test_the_proximal_variant_is_held_by_its_anchor(scan, prior):
     """With a huge weight updates change nothing: the target is out of reach and the denoised image stays."""
     deviances = goal(scan).deviance
-    held, info = sampled(scan, prior, deviances, anchor=1e6, most=4)
+    held, info = sampled(scan, prior, deviances, proximal_weight=1e6, max_updates=4)
     plain, _ = sampled(scan, prior, jnp.full(12, 1e9))
     np.testing.assert_allclose(held.x0, plain.x0, atol=2e-3)
     assert not info.reached_target.any()

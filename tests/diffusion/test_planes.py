@@ -62,7 +62,7 @@ def denoisers():
 
 
 def test_alternation_takes_turns():
-    guided = guidance.unguided(planes.alternate(denoisers()))
+    guided = guidance.prior_only(planes.alternate(denoisers()))
     said = [float(guided(jnp.zeros((2, 2, 2)), T[0], jnp.asarray(n))[0].x0[0, 0, 0]) for n in range(5)]
     assert said == [1, 2, 6, 1, 2]
     np.testing.assert_allclose(planes.alternate(denoisers())(jnp.zeros((1, 2, 2, 2)), T[:1]), 3.0)
@@ -70,6 +70,6 @@ def test_alternation_takes_turns():
 
 def test_averaging_takes_the_mean():
     x, (gamma, nu) = jnp.ones((2, 2, 2)), vp().marginal(T[0])
-    estimate, _ = guidance.unguided(planes.average(denoisers()))(x, T[0], jnp.asarray(0))
+    estimate, _ = guidance.prior_only(planes.average(denoisers()))(x, T[0], jnp.asarray(0))
     np.testing.assert_allclose(estimate.x0, 3.0)
     np.testing.assert_allclose(estimate.noise, (1 - 3 * gamma) / nu, rtol=1e-5)

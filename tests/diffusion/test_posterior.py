@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.diffusion.posterior import coverage, draw, summarise
+from medjax.diffusion.posterior import coverage, draw_samples, summarize
 from medjax.errors import DataError
 
 
@@ -13,20 +13,20 @@ from medjax.errors import DataError
 def test_chunks_give_the_same_samples(chunk):
     keys = jax.random.split(jax.random.key(0), 5)
     means = jnp.arange(5.0)
-    found = draw(lambda key, mean: mean + jax.random.normal(key, (3,)), keys, means, chunk=chunk)
+    found = draw_samples(lambda key, mean: mean + jax.random.normal(key, (3,)), keys, means, chunk=chunk)
     for key, mean, one in zip(keys, means, found, strict=True):
         np.testing.assert_allclose(one, mean + jax.random.normal(key, (3,)), rtol=1e-6)
 
 
 def test_summary_is_numpys():
     samples = jax.random.uniform(jax.random.key(0), (6, 4, 4)) + 1
-    found = summarise(samples)
+    found = summarize(samples)
     np.testing.assert_allclose(found.mean, np.mean(samples, axis=0), rtol=1e-5)
     np.testing.assert_allclose(found.standard_deviation, np.std(samples, axis=0, ddof=1), rtol=1e-4)
-    np.testing.assert_allclose(found.variation, found.standard_deviation / found.mean, rtol=1e-5)
-    assert (summarise(samples.at[:, 0].set(0.0)).variation[0] == 0).all()
+    np.testing.assert_allclose(found.coefficient_of_variation, found.standard_deviation / found.mean, rtol=1e-5)
+    assert (summarize(samples.at[:, 0].set(0.0)).coefficient_of_variation[0] == 0).all()
     with pytest.raises(DataError, match="two or more"):
-        summarise(samples[:1])
+        summarize(samples[:1])
 
 
 def test_calibrated_samples_cover_as_often_as_they_say():

@@ -9,8 +9,8 @@ import pytest
 
 from medjax import iterate
 from medjax.diffusion.denoiser import denoise
-from medjax.diffusion.prior import Prior, Settings, denoiser, slices
-from medjax.diffusion.prior_file import SHIPPED, examples, load_prior, save_prior
+from medjax.diffusion.prior import Prior, PriorSettings, denoiser, slice_denoiser
+from medjax.diffusion.prior_file import SHIPPED_PRIOR, example_inputs, load_prior, save_prior
 from medjax.diffusion.prior_training import initial_params, trainer, training_slices
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError
@@ -19,7 +19,7 @@ from medjax.models.score_unet import score_unet
 from medjax.models.weights import load_weights, save_weights
 from medjax.tools.pet_prior import default_network
 
-SMALL = Settings(widths=(8, 16), attention=(1,), size=16)
+SMALL = PriorSettings(widths=(8, 16), attention=(1,), size=16)
 HALF = jnp.full(2, 0.5)
 
 
@@ -27,7 +27,7 @@ def training(key, settings, sigma_data, steps, rate, start=None):
     """The Algorithm, and its first state."""
     model = default_network(settings)
     algorithm = trainer(model, settings, sigma_data, steps, rate)
-    return algorithm, algorithm.init(initial_params(model, key, examples(settings), start), jax.random.key(1))
+    return algorithm, algorithm.init(initial_params(model, key, example_inputs(settings), start), jax.random.key(1))
 
 
 def prior_of(params, sigma_data, settings):
@@ -56,15 +56,15 @@ def test_what_is_saved_comes_back(trained, tmp_path):
     assert back.settings == prior.settings and back.sigma_data == prior.sigma_data and back.model == prior.model
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), back.params, prior.params)
     x = jax.random.normal(jax.random.key(0), (2, 16, 24))
-    np.testing.assert_allclose(slices(back)(x, HALF), slices(prior)(x, HALF), atol=0.01)
+    np.testing.assert_allclose(slice_denoiser(back)(x, HALF), slice_denoiser(prior)(x, HALF), atol=0.01)
 
 
 def test_other_sides_and_files_are_refused(trained, tmp_path):
     prior, _ = trained
     with pytest.raises(DataError, match="multiples of 2"):
-        slices(prior)(jnp.zeros((1, 15, 16)), HALF[:1])
+        slice_denoiser(prior)(jnp.zeros((1, 15, 16)), HALF[:1])
     (tmp_path / "no.npz").write_bytes(b"no prior")
-    with pytest.raises(DataError, match="no score prior"):
+    with pytest.raises(DataError, match="not a score prior"):
         load_prior(tmp_path / "no.npz")
     with pytest.raises(FileNotFoundError):
         load_prior(tmp_path / "absent.npz")
@@ -129,13 +129,13 @@ def test_a_foreign_network_is_saved_under_its_name_and_given_again(tmp_path, tra
         save_prior(file, prior)
     assert not file.exists()
     save_prior(file, prior, network="bias")
-    with pytest.raises(ConfigError, match=r"p\.npz: its network is 'bias', none of medjax; give it: load_prior"):
+    with pytest.raises(ConfigError, match=r"p\.npz: its network is 'bias', not one of medjax; pass it: load_prior"):
         load_prior(file)
     with pytest.raises(DataError, match="weights bias are none of this network"):
         load_prior(file, default_network(SMALL))
     back, x = load_prior(file, model), jnp.ones((2, 16, 16))
     assert back.model == model and back.settings == SMALL
-    np.testing.assert_array_equal(slices(back)(x, HALF), slices(prior)(x, HALF))
+    np.testing.assert_array_equal(slice_denoiser(back)(x, HALF), slice_denoiser(prior)(x, HALF))
     save_prior(file, trained[0])
     params, header = load_weights(file)
     assert header.pop("network") == "score_unet"
@@ -152,11 +152,11 @@ def test_training_can_start_from_a_prior(trained):
 def test_an_mr_guided_prior_starts_from_another_and_learns_what_the_mr_tells(trained):
     """Blocks that lie anywhere, and an MR that shows where: at much noise only the MR can tell."""
     plain, _ = trained
-    settings = SMALL._replace(guided=True)
+    settings = SMALL._replace(mr_guided=True)
     algorithm, state = training(jax.random.key(5), settings, 0.5, 250, 5e-3, start=plain.params)
     x = jax.random.normal(jax.random.key(0), (2, 16, 16))
     first = prior_of(state.params, 0.7, settings)
-    np.testing.assert_allclose(slices(first)(x, HALF, x), slices(plain)(x, HALF), atol=1e-4)
+    np.testing.assert_allclose(slice_denoiser(first)(x, HALF, x), slice_denoiser(plain)(x, HALF), atol=1e-4)
 
     def blocks(seed: int, number: int) -> np.ndarray:
         corners = np.random.default_rng(seed).integers(0, 10, (number, 2))
@@ -173,12 +173,12 @@ def test_an_mr_guided_prior_starts_from_another_and_learns_what_the_mr_tells(tra
     noisy = gamma * truth + nu * jax.random.normal(jax.random.key(2), truth.shape)
 
     def error(*mr) -> float:
-        return float(jnp.linalg.norm(slices(prior)(noisy, t, *mr) - truth) / jnp.linalg.norm(truth))
+        return float(jnp.linalg.norm(slice_denoiser(prior)(noisy, t, *mr) - truth) / jnp.linalg.norm(truth))
 
     assert error(2 * truth) < 0.7 * error()
     volume, mr = jnp.moveaxis(noisy, 0, 2), jnp.moveaxis(2 * truth, 0, 2)
     x0 = denoise(denoiser(prior, mr=mr), volume, 0.9)
-    np.testing.assert_allclose(jnp.moveaxis(x0, 2, 0), slices(prior)(noisy, t, 2 * truth), atol=1e-4)
+    np.testing.assert_allclose(jnp.moveaxis(x0, 2, 0), slice_denoiser(prior)(noisy, t, 2 * truth), atol=1e-4)
     with pytest.raises(ConfigError, match="without MR"):
         denoiser(plain, mr=volume)
 
@@ -187,19 +187,19 @@ def test_the_shipped_prior_denoises_a_head_it_has_not_seen():
     """Tweedie's image is nearer to the truth than the noisy one scaled, by far, at every noise level."""
     pytest.importorskip("nilearn")
     from medjax.diffusion.score_matching import normalize_intensity
-    from medjax.phantoms.heads import family
-    from medjax.phantoms.mni import tissue_shares
+    from medjax.phantoms.heads import random_fdg_activity
+    from medjax.phantoms.mni import tissue_fractions
 
     prior = load_prior()
-    assert len(files("medjax.diffusion").joinpath(SHIPPED).read_bytes()) < 4e6
-    head = family(20_001, *tissue_shares(), prior.settings.voxel_mm, (96, 96, 96))
+    assert len(files("medjax.diffusion").joinpath(SHIPPED_PRIOR).read_bytes()) < 4e6
+    head = random_fdg_activity(20_001, *tissue_fractions(), prior.settings.voxel_mm, (96, 96, 96))
     volume, run = normalize_intensity(jnp.asarray(head)), jax.jit(lambda denoiser, x, t: denoiser(x, t))
     for axis in range(3):
         clean = jnp.moveaxis(volume, axis, 0)[46:50]
-        for t, most in ((0.1, 0.12), (0.3, 0.3), (0.6, 0.55)):
+        for t, limit in ((0.1, 0.12), (0.3, 0.3), (0.6, 0.55)):
             gamma, nu = prior.sde.marginal(t)
             x = gamma * clean + nu * jax.random.normal(jax.random.key(3), clean.shape)
-            denoised = run(slices(prior, axis), x, jnp.full(4, t))
+            denoised = run(slice_denoiser(prior, axis), x, jnp.full(4, t))
             error = float(jnp.linalg.norm(denoised - clean) / jnp.linalg.norm(clean))
             noisy = float(jnp.linalg.norm(x / gamma - clean) / jnp.linalg.norm(clean))
-            assert error < most and error < 0.6 * noisy, (axis, t, error, noisy)
+            assert error < limit and error < 0.6 * noisy, (axis, t, error, noisy)

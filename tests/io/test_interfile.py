@@ -146,7 +146,7 @@ def test_write_then_read_gives_the_same(tmp_path):
         (("name of data file := total_mult.s\n", ""), "data file '' is not"),
         (("frames := 1", "frames := 3"), "3 time frames"),
         (("maximum ring difference per segment := { 0}", "maximum ring difference per segment := { 1}"), "symmetric"),
-        (("{ 4}", "{ 5}"), "672 bytes; its header data.hs tells of 840"),
+        (("{ 4}", "{ 5}"), "672 bytes; its header data.hs has 840"),
     ],
 )
 def test_headers_that_are_refused(tmp_path, change, message):

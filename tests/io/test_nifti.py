@@ -207,12 +207,12 @@ def test_whole_factors_are_block_means():
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.tuples(*[st.floats(1, 4)] * 3),
-    centre=st.tuples(*[st.floats(-2, 2)] * 3),
+    center=st.tuples(*[st.floats(-2, 2)] * 3),
     index=st.integers(0, 11 * 13 * 9 - 1),
 )
-def test_coarser_grids_keep_the_integral_and_the_place_of_a_point(sizes, centre, index):
+def test_coarser_grids_keep_the_integral_and_the_place_of_a_point(sizes, center, index):
     source = point_volume(np.unravel_index(index, (11, 13, 9)), affine=nifti.grid_affine((11, 13, 9), 1.0))
-    grid = nifti.grid_affine((24, 26, 20), sizes, centre)
+    grid = nifti.grid_affine((24, 26, 20), sizes, center)
     result = nifti.resample(source, (24, 26, 20), grid)
     np.testing.assert_allclose(result.array.sum(dtype=float) * np.prod(sizes), 1, rtol=1e-5)
     assert np.all(np.abs(centroid_mm(result) - centroid_mm(source)) <= np.array(sizes) / 2 + 0.5)
@@ -245,8 +245,8 @@ def test_reach_is_to_the_edges_of_what_is_not_zero():
     array = np.zeros((5, 6, 7), np.float32)
     array[1:3, 4, 2:6] = 1
     one = Volume(array, AFFINE)
-    np.testing.assert_allclose(one.centre_mm, (10.0, -20.0, 30.0), atol=1e-4)
+    np.testing.assert_allclose(one.center_mm, (10.0, -20.0, 30.0), atol=1e-4)
     ends = [AFFINE[:3, :3] @ index + AFFINE[:3, 3] for index in ((0.5, 3.5, 1.5), (2.5, 4.5, 5.5))]
     point = (8.0, 0.0, 100.0)
-    np.testing.assert_allclose(nifti.reach_mm(one, point), np.abs(np.subtract(ends, point)).max(axis=0), rtol=1e-6)
-    np.testing.assert_array_equal(nifti.reach_mm(Volume(0 * array, AFFINE), point), np.zeros(3))
+    np.testing.assert_allclose(nifti.extent_mm(one, point), np.abs(np.subtract(ends, point)).max(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(nifti.extent_mm(Volume(0 * array, AFFINE), point), np.zeros(3))

@@ -7,7 +7,7 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.io.nifti import write_nifti
-from medjax.io.nnunet_raw import Scan, cases_of, read_dataset, read_scan, write_dataset
+from medjax.io.nnunet_raw import Scan, list_cases, read_dataset, read_scan, write_dataset
 
 AFFINE = np.array([[0.0, 2.0, 0, 5], [-1.5, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
 
@@ -90,7 +90,7 @@ def test_files_that_are_missing(folder, tmp_path):
     with pytest.raises(DataError, match="cannot be read as JSON"):
         read_dataset(folder)
     with pytest.raises(DataError, match=r"no file named like CASE_0000.nii.gz"):
-        cases_of(folder / "labelsTr", 1, ".nii.gz")
+        list_cases(folder / "labelsTr", 1, ".nii.gz")
 
 
 def test_voxels_that_cannot_be(folder):

@@ -85,7 +85,7 @@ def test_rebin_by_hand(tmp_path):
         (("projections:=4", "projections:=4.5"), "projections is '4.5'; expected a whole number"),
         (("difference:=1", "difference:=3"), "maximum ring difference 3 of 3 rings"),
         (("tiny.l", "gone.l"), "gone.l: no such file"),
-        (("views:=2", "views:=1"), "address 55 after word 0; its header tells of 28"),
+        (("views:=2", "views:=1"), "address 55 after word 0; its header has 28"),
     ],
 )
 def test_headers_that_are_refused(tmp_path, change, message):
@@ -97,7 +97,7 @@ def test_headers_that_are_refused(tmp_path, change, message):
 
 @pytest.mark.parametrize("address", [56, 1 << 29, (1 << 30) - 1])
 def test_addresses_beyond_the_last_sinogram_are_refused(tmp_path, address):
-    with pytest.raises(DataError, match=f"address {address} after word 0; its header tells of 56 bins"):
+    with pytest.raises(DataError, match=f"address {address} after word 0; its header has 56 bins"):
         siemens_listmode.read_events(save(tmp_path, words=[*WORDS[:4], address]))
 
 

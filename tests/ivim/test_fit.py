@@ -9,10 +9,10 @@ import pytest
 from scipy import optimize
 
 from medjax.errors import DataError
-from medjax.ivim.fit import check, fit
+from medjax.ivim.fit import check_bvalues, fit
 from medjax.ivim.information import cramer_rao, identifiable
-from medjax.ivim.lm import lm
-from medjax.ivim.signal import UNIT, Ivim, converted, signal
+from medjax.ivim.levenberg_marquardt import levenberg_marquardt
+from medjax.ivim.signal import UM2_PER_MS, Ivim, convert_d_star, signal
 
 B = np.array([0, 10, 20, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 800], np.float32)
 LUNG = Ivim(*(np.float32(v) for v in (1.0, 0.32, 1.7e-3, 22e-3)))
@@ -47,7 +47,10 @@ def test_the_minimum_is_scipys():
         scale = y[:, k].max()
 
         def residual(p, k=k, scale=scale):
-            return p[0] * ((1 - p[1]) * np.exp(-B * p[2] * UNIT) + p[1] * np.exp(-B * p[3] * UNIT)) - y[:, k] / scale
+            return (
+                p[0] * ((1 - p[1]) * np.exp(-B * p[2] * UM2_PER_MS) + p[1] * np.exp(-B * p[3] * UM2_PER_MS))
+                - y[:, k] / scale
+            )
 
         starts = [(1, f, d, s) for f in (0.1, 0.4) for d in (0.8, 2.0) for s in (8.0, 40.0)]
         bounds = ([0, 0, 0.1, 3], [np.inf, 1, 6, 500])
@@ -73,10 +76,10 @@ def test_bounds_are_cramer_and_raos():
     p0 = np.array([1.0, 0.32, 1.7, 22.0])
 
     def s(p):
-        return p[0] * ((1 - p[1]) * np.exp(-B * p[2] * UNIT) + p[1] * np.exp(-B * p[3] * UNIT))
+        return p[0] * ((1 - p[1]) * np.exp(-B * p[2] * UM2_PER_MS) + p[1] * np.exp(-B * p[3] * UM2_PER_MS))
 
     jacobian = np.stack([(s(p0 + h) - s(p0 - h)) / (2 * h.sum()) for h in np.diag(1e-5 * p0)], 1)
-    expected = 0.02 * np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian))) * [1, 1, UNIT, UNIT]
+    expected = 0.02 * np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian))) * [1, 1, UM2_PER_MS, UM2_PER_MS]
     bound = cramer_rao(Ivim(*(p[None] for p in LUNG)), B, 0.02)
     np.testing.assert_allclose(np.ravel(bound), expected, rtol=1e-3)
     seen = identifiable(Ivim(*(p[None] for p in LUNG)), bound)
@@ -118,7 +121,7 @@ def test_the_conventions_of_d_star():
     excess = fit(jnp.asarray(y), jnp.asarray(B), convention="excess", steps=40).parameters
     np.testing.assert_allclose(excess.d_star, truth.d_star - truth.d, rtol=0.02)
     np.testing.assert_allclose(signal(excess, B, "excess"), y, rtol=1e-3)
-    back = converted(converted(truth, "absolute", "excess"), "excess", "absolute")
+    back = convert_d_star(convert_d_star(truth, "absolute", "excess"), "excess", "absolute")
     np.testing.assert_allclose(back.d_star, truth.d_star, rtol=1e-6)
 
 
@@ -150,7 +153,9 @@ def test_any_model_fits_in_ten_lines():
         return p[0][None] * jnp.exp(-times[:, None] / p[1][None])
 
     y = decay(truth) + jax.random.normal(jax.random.key(0), (6, 3))
-    found = lm(decay, jnp.full((2, 3), 50.0), y, jnp.array([[0.0], [1.0]]), jnp.array([[1e4], [1e4]]), steps=30)
+    found = levenberg_marquardt(
+        decay, jnp.full((2, 3), 50.0), y, jnp.array([[0.0], [1.0]]), jnp.array([[1e4], [1e4]]), steps=30
+    )
     for k in range(3):
         best, _ = optimize.curve_fit(
             lambda t, a, t2: a * np.exp(-t / t2), np.asarray(times), np.asarray(y[:, k]), (50, 50)
@@ -169,4 +174,4 @@ def test_any_model_fits_in_ten_lines():
 )
 def test_b_values_that_cannot_be_are_refused(message, signals, bvalues):
     with pytest.raises(DataError, match=message):
-        check(signals, bvalues)
+        check_bvalues(signals, bvalues)

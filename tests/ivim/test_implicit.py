@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medjax.ivim.fit import fit
-from medjax.ivim.implicit import differentiable
+from medjax.ivim.implicit import differentiable_minimum
 from medjax.ivim.signal import Ivim, signal
 
 B = np.array([0, 10, 20, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 800], float)
@@ -56,7 +56,7 @@ def test_the_curvature_of_the_model_matters(x64):
             curvature = jax.grad(lambda p: jnp.sum(slope(p)))
             return jax.lax.fori_loop(0, 40, lambda _, p: p - slope(p) / curvature(p), jnp.ones((1, 1)))
 
-        return differentiable(cost, newton, jnp.zeros((1, 1)), jnp.full((1, 1), 9.0))
+        return differentiable_minimum(cost, newton, jnp.zeros((1, 1)), jnp.full((1, 1), 9.0))
 
     step = 1e-6 * jnp.zeros_like(y).at[3].set(1.0)
     moved = (least(y + step) - least(y - step)) / 2e-6

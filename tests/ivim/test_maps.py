@@ -24,7 +24,7 @@ def test_directions_of_one_b_value_are_averaged():
     y[2, 1] = np.nan
     found = average(y, bvalues)
     np.testing.assert_allclose(found.bvalues, [0, 50, 52, 1000])  # 50 and 52 differ by more than 2 %
-    np.testing.assert_array_equal(found.frames, [2, 1, 1, 3])
+    np.testing.assert_array_equal(found.averages, [2, 1, 1, 3])
     np.testing.assert_allclose(found.signals[0], y[[1, 5]].mean(0), rtol=1e-6)
     np.testing.assert_allclose(found.signals[3], np.nanmean(y[[0, 2, 4]], 0), rtol=1e-6)
     geometric = average(y, bvalues, "geometric").signals[3, [0, 2]]
@@ -37,23 +37,23 @@ def test_averages_count_as_many_times_as_they_were_measured():
     y = region(30.0, bvalues)
     whole = maps(y, bvalues, sigma=3.3)
     shells = average(y, bvalues)
-    again = maps(shells.signals, shells.bvalues, sigma=3.3, weights=shells.frames)
+    again = maps(shells.signals, shells.bvalues, sigma=3.3, weights=shells.averages)
     np.testing.assert_allclose(np.median(again.parameters.d), np.median(whole.parameters.d), rtol=1e-3)
     assert np.quantile(np.abs(again.parameters.f - whole.parameters.f), 0.9) < 0.003
-    np.testing.assert_allclose(np.median(again.bounds.f), np.median(whole.bounds.f), rtol=0.02)
+    np.testing.assert_allclose(np.median(again.crlb.f), np.median(whole.crlb.f), rtol=0.02)
 
 
-@pytest.mark.parametrize("method", ["full", "segmented", "shrunk"])
+@pytest.mark.parametrize("method", ["full", "segmented", "hierarchical"])
 def test_every_method_knows_how_many_were_averaged(method):
-    bvalues = np.repeat(B, 6)
+    bvalues = np.repeat(B, 3)
     y = region(20.0, bvalues, 300)
     whole, shells = maps(y, bvalues, method=method), average(y, bvalues)
-    again = maps(shells.signals, shells.bvalues, method=method, weights=shells.frames)
+    again = maps(shells.signals, shells.bvalues, method=method, weights=shells.averages)
     assert np.median(again.sigma) == pytest.approx(5.0, rel=0.1)
     spread = [float(np.std(np.asarray(one.parameters.f))) for one in (whole, again)]
     assert spread[1] == pytest.approx(spread[0], rel=0.25)
-    np.testing.assert_allclose(np.median(again.bounds.f), np.median(whole.bounds.f), rtol=0.1)
-    assert again.frames.bad.max() < 0.05
+    np.testing.assert_allclose(np.median(again.crlb.f), np.median(whole.crlb.f), rtol=0.1)
+    assert again.frame_misfit.outlier_fraction.max() < 0.05
 
 
 def test_precision_follows_the_noise():
@@ -61,26 +61,29 @@ def test_precision_follows_the_noise():
     assert np.mean(clear.identifiable) > 0.95 > 0.2 > np.mean(noisy.identifiable)
     assert np.median(clear.sigma) == pytest.approx(0.25, rel=0.1)
     spread = np.std(np.asarray(clear.parameters.f))
-    assert np.median(clear.bounds.f) == pytest.approx(spread, rel=0.25)
+    assert np.median(clear.crlb.f) == pytest.approx(spread, rel=0.25)
 
 
 def test_a_spoilt_frame_is_told_from_noise():
     """σ is not given: the frame must not hide in what it adds to the residuals."""
     y = region(40.0)
     y[8] *= 0.6
-    plain, robust, dropped = maps(y, B), maps(y, B, noise="student"), maps(y, B, drop=True)
+    plain, robust, dropped = maps(y, B), maps(y, B, noise="student"), maps(y, B, drop_outliers=True)
     for found in (plain, robust, dropped):
-        np.testing.assert_array_equal(np.flatnonzero(found.spoilt), [8])
+        np.testing.assert_array_equal(np.flatnonzero(found.outliers), [8])
         assert np.median(found.sigma) == pytest.approx(2.5, rel=0.1)
-    assert robust.frames.bad.argmax() == 8 and np.delete(robust.frames.bad, 8).max() < 0.2
+    assert (
+        robust.frame_misfit.outlier_fraction.argmax() == 8
+        and np.delete(robust.frame_misfit.outlier_fraction, 8).max() < 0.2
+    )
     off = [abs(float(np.median(one.parameters.d)) / 1.7e-3 - 1) for one in (plain, robust, dropped)]
     assert off[0] > 0.3 and off[1] < 0.1 and off[2] < 0.05
-    assert not maps(region(40.0), B).spoilt.any()
+    assert not maps(region(40.0), B).outliers.any()
 
 
 def test_methods_and_conventions():
     y = region(60.0)
-    full, two_step, shrunk = (maps(y, B, method=method) for method in ("full", "segmented", "shrunk"))
+    full, two_step, shrunk = (maps(y, B, method=method) for method in ("full", "segmented", "hierarchical"))
     spread = [float(np.std(np.asarray(one.parameters.d_star))) for one in (full, shrunk)]
     assert spread[1] < 0.5 * spread[0]
     assert float(np.median(two_step.parameters.f)) == pytest.approx(0.3, abs=0.04)
@@ -91,7 +94,7 @@ def test_methods_and_conventions():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "shrunk", "noise": "rician"}, "expected gaussian noise"),
+        ({"method": "hierarchical", "noise": "rician"}, "expected gaussian noise"),
         ({"few": True}, "no residual is left"),
     ],
 )

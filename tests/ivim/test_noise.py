@@ -9,8 +9,8 @@ from scipy.special import ive
 
 from medjax.errors import ConfigError
 from medjax.ivim.fit import fit
-from medjax.ivim.noise import frames, noise_of, rician, sigma_of_background, sigma_of_residuals, student
-from medjax.ivim.signal import UNIT, Ivim, signal
+from medjax.ivim.noise import frame_misfit, noise_model, rician, sigma_of_background, sigma_of_residuals, student
+from medjax.ivim.signal import UM2_PER_MS, Ivim, signal
 
 B = np.array([0, 10, 20, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 800], np.float32)
 LUNG = Ivim(*(np.float32(v) for v in (1.0, 0.32, 1.7e-3, 22e-3)))
@@ -40,7 +40,7 @@ def test_losses_are_densities():
 
 @pytest.mark.parametrize("kind", ["gaussian", "rician", "student"])
 def test_the_stand_in_touches_and_lies_above(kind):
-    noise = noise_of(kind, 0.5)
+    noise = noise_model(kind, 0.5)
     y, m = jnp.linspace(0.05, 3, 7)[:, None], jnp.linspace(0.1, 2.5, 9)[None]
     y, m = jnp.broadcast_arrays(y, m)
     target, weight = noise.surrogate(y, m)
@@ -57,12 +57,12 @@ def test_rician_fits_are_scipys_and_less_biased():
     found = fit(jnp.asarray(y), jnp.asarray(B), noise="rician", sigma=sigma, steps=60).parameters
 
     def nll(p, k):
-        m = p[0] * ((1 - p[1]) * np.exp(-B * p[2] * UNIT) + p[1] * np.exp(-B * p[3] * UNIT))
+        m = p[0] * ((1 - p[1]) * np.exp(-B * p[2] * UM2_PER_MS) + p[1] * np.exp(-B * p[3] * UM2_PER_MS))
         z = y[:, k] * m / sigma**2
         return float(np.sum((y[:, k] - m) ** 2 / (2 * sigma**2) - np.log(ive(0, z))))
 
     for k in range(4):
-        ours = nll([float(p[k]) / (1 if j < 2 else UNIT) for j, p in enumerate(found)], k)
+        ours = nll([float(p[k]) / (1 if j < 2 else UM2_PER_MS) for j, p in enumerate(found)], k)
         starts = [(1, f, d, s) for f in (0.2, 0.5) for d, s in ((1.0, 40.0), (2.0, 10.0))]
         bounds = [(0, 9), (0, 1), (0.1, 6), (3, 500)]
         theirs = min(optimize.minimize(nll, x, args=(k,), bounds=bounds, method="L-BFGS-B").fun for x in starts)
@@ -83,9 +83,9 @@ def test_a_spoilt_frame_counts_little_and_is_named():
         truth = float(getattr(LUNG, name))
         off = [abs(float(np.median(getattr(maps, name))) / truth - 1) for maps in (plain, robust)]
         assert off[1] < worst and off[1] < 0.3 * off[0], name
-    said = frames(y, signal(robust, B), 0.02)
-    assert said.misfit.argmax() == said.bad.argmax() == said.weight.argmin() == 9
-    assert said.bad[9] > 0.9 and np.delete(said.bad, 9).max() < 0.05
+    said = frame_misfit(y, signal(robust, B), 0.02)
+    assert said.misfit.argmax() == said.outlier_fraction.argmax() == said.weight.argmin() == 9
+    assert said.outlier_fraction[9] > 0.9 and np.delete(said.outlier_fraction, 9).max() < 0.05
 
 
 @pytest.mark.parametrize("noise", ["rician", "student"])
@@ -109,5 +109,5 @@ def test_sigma_comes_from_residuals_or_air():
         sigma_of_residuals(found.cost, 4)
     with pytest.raises(ConfigError, match=r"expected 1.06, of air alone"):
         sigma_of_background(np.concatenate([np.hypot(real, imaginary), np.full(20_000, 30.0)]))
-    with pytest.raises(ConfigError, match="most of it is 0"):
+    with pytest.raises(ConfigError, match="most magnitudes are 0"):
         sigma_of_background(np.zeros(9))

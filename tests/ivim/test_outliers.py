@@ -29,4 +29,4 @@ def test_spoilt_frames_go_and_no_others():
 def test_enough_frames_are_kept():
     y = region()
     y[3], y[7] = 0.6 * y[3], 1.6 * y[7]
-    assert outlier_frames(y, B, least=9).sum() == 1 and not outlier_frames(y, B, least=10).any()
+    assert outlier_frames(y, B, min_frames=9).sum() == 1 and not outlier_frames(y, B, min_frames=10).any()

@@ -10,7 +10,7 @@ import pytest
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.labels import scores
 from medjax.labels.audit import continue_training, predict, training_dynamics
-from medjax.labels.dynamics import Settings, cyclic_rate
+from medjax.labels.dynamics import TrainingSettings, cyclic_rate
 from medjax.labels.errors import corrupt
 from medjax.labels.probe import probe
 from medjax.labels.scores import LabelScore
@@ -21,7 +21,7 @@ from medjax.phantoms.echo import echo
 from medjax.training.batches import batch_indices
 from tests.labels.two_layers import TWO_LAYERS, apply_two_layers
 
-SETTINGS = Settings(4, learning_rate=1e-2, batch=8, steps=60, every=15, latest=30)
+SETTINGS = TrainingSettings(4, learning_rate=1e-2, batch=8, steps=60, probe_every=15, latest_judgement=30)
 MODEL = unet(4, (8, 16))
 
 
@@ -107,7 +107,7 @@ def test_the_learning_rate_may_go_round():
     rates = [float(cyclic_rate(0.01, 4, count)) for count in range(9)]
     np.testing.assert_allclose(rates, 0.01 * np.array([1, 0.75, 0.5, 0.25, 1, 0.75, 0.5, 0.25, 1]))
     data = echo(0, 8, 16, hard=0.0)
-    settings = SETTINGS._replace(steps=8, every=4, cycles=2)
+    settings = SETTINGS._replace(steps=8, probe_every=4, cycles=2)
     snapshots = list(training_dynamics(0, TWO_LAYERS, data.images, data.labels, settings))
     assert len(snapshots) == 2 and np.isfinite(snapshots[-1].agreement)
 
@@ -120,7 +120,7 @@ def small():
     return echo(0, 12, 16, hard=0.0)
 
 
-QUICK = Settings(4, learning_rate=1e-2, batch=8, steps=20, every=5, latest=10)
+QUICK = TrainingSettings(4, learning_rate=1e-2, batch=8, steps=20, probe_every=5, latest_judgement=10)
 WORST = LabelScore(
     lambda images, space: jnp.full(images, -jnp.inf),
     lambda state, index, probe: state.at[index].max(probe.losses["cross_entropy"]),
@@ -128,9 +128,9 @@ WORST = LabelScore(
 )
 
 
-@pytest.mark.parametrize("kind", ["separate", "riding"])
+@pytest.mark.parametrize("kind", ["separate", "in_step"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(kind, small, tmp_path):
-    asked = {"worst": WORST, **scores.built_in(readings=("loss",))}
+    asked = {"worst": WORST, **scores.built_in(gradients=("loss",))}
     start = partial(training_dynamics, 3, TWO_LAYERS, small.images, small.labels, QUICK, asked, kind)
     whole = copies(start())
     first = start(checkpoints=tmp_path / "c")
@@ -148,8 +148,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(kind, small, tmp_path):
 
 def test_a_score_of_ones_own(small):
     *_, last = training_dynamics(0, TWO_LAYERS, small.images, small.labels, QUICK, {"worst": WORST, "loss": LOSS})
+    look = jax.jit(partial(probe, apply_two_layers, gradients=()))
     seen = [
-        probe(apply_two_layers, one.state.params, jnp.asarray(small.images), jnp.asarray(small.labels), ())
+        look(one.state.params, small.images, small.labels)
         for one in copies(training_dynamics(0, TWO_LAYERS, small.images, small.labels, QUICK, {"loss": LOSS}))
     ]
     found = scores.evaluate({"worst": WORST, "loss": LOSS}, last.states, small.labels)
@@ -163,8 +164,10 @@ LOSS = scores.built_in()["loss"]
 def test_scores_that_cannot_be_had_are_named(small):
     start = partial(training_dynamics, 0, TWO_LAYERS, small.images, small.labels, QUICK)
     built_in = scores.built_in()
-    with pytest.raises(ConfigError, match=r"scores vog_peak need the gradients gt_logit.*own_loss; riding probes have"):
-        next(start({"vog_peak": built_in["vog_peak"]}, "riding"))
+    with pytest.raises(
+        ConfigError, match=r"scores vog_peak need the gradients gt_logit.*predicted_loss; in-step probes have"
+    ):
+        next(start({"vog_peak": built_in["vog_peak"]}, "in_step"))
     careless = WORST._replace(update=lambda state, index, probe: state.at[index].set(probe.gradients["loss"]))
     with pytest.raises(ConfigError, match="score mine looks at 'loss' of a probe"):
         next(start({"mine": careless}))
@@ -177,9 +180,9 @@ def test_scores_that_cannot_be_had_are_named(small):
 def test_riding_probes_count_every_image_once_a_step(small):
     """Twelve images in batches of eight: a batch where epochs join may hold an image twice."""
     counted = scores.mean_value(scores.cross_entropy)
-    settings = QUICK._replace(steps=6, every=6)
+    settings = QUICK._replace(steps=6, probe_every=6)
     (snapshot,) = training_dynamics(
-        1, TWO_LAYERS, small.images, small.labels, settings, {"loss_mean": counted}, "riding"
+        1, TWO_LAYERS, small.images, small.labels, settings, {"loss_mean": counted}, "in_step"
     )
     batches = [np.unique(batch_indices(number, 12, 8, 1)) for number in range(6)]
     np.testing.assert_array_equal(snapshot.states[0].count, np.bincount(np.concatenate(batches)))
@@ -191,10 +194,10 @@ def test_riding_probes_count_every_image_once_a_step(small):
 # ── what cannot be ──
 
 
-@pytest.mark.parametrize("kind", ["separate", "riding"])
+@pytest.mark.parametrize("kind", ["separate", "in_step"])
 def test_a_loss_that_is_not_finite_says_what_to_try(kind, small):
     wild = QUICK._replace(learning_rate=float("nan"), augmentation=None)
-    asked = scores.built_in(readings=("loss",))
+    asked = scores.built_in(gradients=("loss",))
     with pytest.raises(DataError, match=r"the loss is not finite by step 5; try a smaller learning rate"):
         next(training_dynamics(0, TWO_LAYERS, small.images, small.labels, wild, asked, kind))
 
@@ -216,7 +219,7 @@ def test_a_folder_of_another_run_is_refused(small, tmp_path):
         with pytest.raises(WorkdirError, match=f"holds another run: other {name}; delete it or give another folder"):
             first(**changed)
     with pytest.raises(WorkdirError, match="other seed, settings"):
-        first(seed=1, kind="riding")
+        first(seed=1, kind="in_step")
 
 
 @pytest.mark.parametrize(
@@ -263,4 +266,4 @@ def test_what_is_no_score_of_ones_own_is_one_line():
     """Also what a user's file gives in place of one, whatever it is."""
     for given, found in ((lambda state: state, "function"), ({"mine": 3}, "int")):
         with pytest.raises(ConfigError, match=f"label_scores: {found}; expected a LabelScore, or a dict of them"):
-            scores.with_own(given)
+            scores.with_custom_scores(given)

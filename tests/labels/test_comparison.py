@@ -9,30 +9,30 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.labels import audit, comparison, population, scores
-from medjax.labels.comparison import Case, Compared, compare
-from medjax.labels.dynamics import Settings
+from medjax.labels.comparison import Cell, Comparison, compare
+from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.errors import corrupt
 from medjax.labels.refurbish import predict_proba, refurbish
 from medjax.labels.strategies import drop_corrupted, drop_flagged, refurbish_flagged
 from medjax.labels.thresholds import otsu
 from medjax.metrics.detection import auroc
-from medjax.metrics.summary import flat
+from medjax.metrics.summary import flatten_metrics
 from medjax.phantoms.echo import echo
 from medjax.running.workdir import open_workdir
 from tests.labels.two_layers import TWO_LAYERS
 
-SETTINGS = Settings(4, batch=8, steps=24, every=8, latest=16)
+SETTINGS = TrainingSettings(4, batch=8, steps=24, probe_every=8, latest_judgement=16)
 SOME = {name: scores.built_in()[name] for name in ("dice_mean", "loss")}
 STRATEGIES = {"drop": drop_flagged("loss"), "repair": refurbish_flagged("dice_mean"), "oracle": drop_corrupted}
 CASES = [("random", 0), ("swap", 0), ("random", 1), ("swap", 1)]
 
 
-def case(work, kind, seed, rate=5e-2, compared=True):
+def case(work, kind, seed, rate=5e-2, continued=True):
     train, test = echo(seed, 12, 16, hard=0.25), echo(100 + seed, 4, 16)
     wrong = partial(corrupt, seed, train.labels, kind, 0.25)
     name = f"{kind}_{seed}"
-    return Case(
-        work, name, seed, rate, train.images, train.labels, wrong, train.hard, test.images, test.labels, compared
+    return Cell(
+        work, name, seed, rate, train.images, train.labels, wrong, train.hard, test.images, test.labels, continued
     )
 
 
@@ -47,12 +47,12 @@ def by_hand():
     """Metrics of each case, one training after the other."""
     found = []
     for one in (case(None, *key) for key in CASES):
-        wrong, s = one.corrupt(), SETTINGS._replace(learning_rate=one.rate)
+        wrong, s = one.corrupt(), SETTINGS._replace(learning_rate=one.learning_rate)
         snapshots = [
             (jax.tree.map(jnp.array, x.state), scores.evaluate(SOME, x.states, wrong.labels), x.memorization)
             for x in audit.training_dynamics(one.seed, TWO_LAYERS, one.images, wrong.labels, s, SOME)
         ]
-        state, judged, _ = next(x for x in snapshots if x[2])
+        state, judgement, _ = next(x for x in snapshots if x[2])
 
         def ended(labels, weight, one=one, state=state, s=s):
             end = audit.continue_training(one.seed, TWO_LAYERS, state, one.images, labels, weight, s)
@@ -60,17 +60,17 @@ def by_hand():
 
         ones = np.ones(12, np.float32)
         teacher = predict_proba(TWO_LAYERS, state.ema_params, one.images)
-        flags = otsu(judged["dice_mean"])
+        flags = otsu(judgement["dice_mean"])
         repaired = refurbish(wrong.labels, flags, teacher).labels.argmax(-1).astype(np.int32)
         found.append(
             {
                 "dice/plain": audit.segmentation_dice(TWO_LAYERS, snapshots[-1][0], one.test_images, one.test_labels),
-                "dice/drop": ended(wrong.labels, np.where(otsu(judged["loss"]), 0, ones).astype(np.float32)),
+                "dice/drop": ended(wrong.labels, np.where(otsu(judgement["loss"]), 0, ones).astype(np.float32)),
                 "dice/repair": ended(repaired, ones),
                 "dice/oracle": ended(wrong.labels, np.where(wrong.corrupted, 0, ones).astype(np.float32)),
                 "auroc/loss": float(auroc(snapshots[-1][1]["loss"], wrong.corrupted)),
-                "auroc_asked/loss": float(auroc(judged["loss"], wrong.corrupted)),
-                "epoch_asked": int(state.step) * 8 / 12,
+                "auroc_at_memorization/loss": float(auroc(judgement["loss"], wrong.corrupted)),
+                "memorization_epoch": int(state.step) * 8 / 12,
                 "labels_recall/repair": (flags & wrong.corrupted).sum() / 3,
             }
         )
@@ -79,8 +79,8 @@ def by_hand():
 
 def agree(found, wanted, tolerance):
     for one, other in zip(found, wanted, strict=True):
-        assert isinstance(one, Compared) and len(one.curves["loss"]) == 3
-        metrics = flat(one.metrics)
+        assert isinstance(one, Comparison) and len(one.curves["loss"]) == 3
+        metrics = flatten_metrics(one.metrics)
         np.testing.assert_allclose([metrics[name] for name in other], list(other.values()), rtol=tolerance)
 
 
@@ -88,9 +88,9 @@ def agree(found, wanted, tolerance):
 def test_populations_find_what_a_loop_by_hand_finds(strategy, width, tolerance, tmp_path, by_hand):
     found = run(tmp_path, strategy=strategy, width=width)
     agree(found, by_hand, tolerance)
-    names = {name.partition("/")[0] for name in flat(found[0].metrics)}
-    assert {"average_precision", "poor_among_right", "labels_all", "labels_flagged", "labels_precision"} <= names
-    assert "labels_bad/as_given_dice_mean" in flat(found[0].metrics)
+    names = {name.partition("/")[0] for name in flatten_metrics(found[0].metrics)}
+    assert {"average_precision", "auroc_hard_images", "labels_all", "labels_flagged", "labels_precision"} <= names
+    assert "labels_corrupted/uncorrected_dice_mean" in flatten_metrics(found[0].metrics)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4 + 3 * 4  # stages only: no checkpoint is left
     assert run(tmp_path, strategy=strategy, width=width)[3].metrics["dice"] == found[3].metrics["dice"]  # all kept
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medjax.labels import scores
-from medjax.labels.dynamics import Batch, Settings, algorithm, riding_algorithm
+from medjax.labels.dynamics import Batch, TrainingSettings, algorithm, tracking_algorithm
 from medjax.labels.probe import probe
 from medjax.labels.scores import LabelScore
 from medjax.phantoms.echo import echo
@@ -17,7 +17,7 @@ from medjax.training.augment import Augmentation, augment
 from medjax.training.losses import cross_entropy, dice_cross_entropy
 from tests.labels.two_layers import TWO_LAYERS, apply_two_layers
 
-QUICK = Settings(4, learning_rate=1e-2, batch=8, steps=20, every=5, latest=10)
+QUICK = TrainingSettings(4, learning_rate=1e-2, batch=8, steps=20, probe_every=5, latest_judgement=10)
 
 
 WORST = LabelScore(
@@ -27,7 +27,7 @@ WORST = LabelScore(
 )
 
 
-# ── riding probes ──
+# ── in-step probes ──
 
 
 def one_step(augmentation, loss, weight=None, size=8):
@@ -44,7 +44,7 @@ def one_step(augmentation, loss, weight=None, size=8):
         ("loss",),
     )  # fmt: skip
     train = algorithm(TWO_LAYERS, settings).init(jax.random.key(5), images)
-    method = riding_algorithm(TWO_LAYERS, settings, scores.trackers({"seen": seen}))
+    method = tracking_algorithm(TWO_LAYERS, settings, scores.trackers({"seen": seen}))
     weight = np.ones(size, np.float32) if weight is None else weight
     batch = Batch(images, jnp.asarray(data.labels), jnp.asarray(weight), jnp.arange(size))
     after, info = jax.jit(method.step)(method.init(train, scores.init({"seen": seen}, size, (16, 16))), batch)
@@ -93,25 +93,25 @@ def test_a_riding_map_is_in_register_with_the_image_as_it_is():
 # ── the learning rate is traced ──
 
 
-@pytest.mark.parametrize(("kind", "cycles"), [("separate", 0), ("riding", 2)])
+@pytest.mark.parametrize(("kind", "cycles"), [("separate", 0), ("in_step", 2)])
 def test_learning_rates_are_vmapped_and_compile_once(kind, cycles):
     """Two rates at once are two steps, one after the other, of one compiled program."""
     small, settings = echo(0, 12, 16, hard=0.0), QUICK._replace(cycles=cycles, augmentation=None)
     data = Batch(*map(jnp.asarray, (small.images[:8], small.labels[:8], np.ones(8, np.float32), np.arange(8))))
     train = algorithm(TWO_LAYERS, settings).init(jax.random.key(0), small.images)
     tracked = scores.trackers({"worst": WORST})
-    start = riding_algorithm(TWO_LAYERS, settings, tracked).init(train, scores.init({"worst": WORST}, 12, (16, 16)))
+    start = tracking_algorithm(TWO_LAYERS, settings, tracked).init(train, scores.init({"worst": WORST}, 12, (16, 16)))
 
     def method(rate):
         its = settings._replace(learning_rate=rate)
-        return riding_algorithm(TWO_LAYERS, its, tracked) if kind == "riding" else algorithm(TWO_LAYERS, its)
+        return tracking_algorithm(TWO_LAYERS, its, tracked) if kind == "in_step" else algorithm(TWO_LAYERS, its)
 
     def two_steps(step, state, batch):
         for _ in range(2):  # the warm-up's first rate is 0
             state = step(state, batch)[0]
-        return (state.train if kind == "riding" else state).params
+        return (state.train if kind == "in_step" else state).params
 
-    state = start if kind == "riding" else train
+    state = start if kind == "in_step" else train
     compiled = jax.jit(chex.assert_max_traces(two_steps, n=1))
     each = [compiled(method(rate).step, state, data) for rate in (0.003, 0.1)]
     together = jax.jit(jax.vmap(lambda rate: two_steps(method(rate).step, state, data)))(jnp.array([0.003, 0.1]))

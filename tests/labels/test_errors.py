@@ -21,7 +21,7 @@ def test_exactly_the_fraction_is_wrong_and_the_truth_is_kept(kind, fraction):
 
 
 @pytest.mark.parametrize(
-    ("kind", "target"), [("random", 0.65), ("random", 0.85), ("systematic", 0.75), ("cut", 0.85), ("shift", 0.7)]
+    ("kind", "target"), [("random", 0.65), ("random", 0.85), ("systematic", 0.75), ("truncation", 0.85), ("shift", 0.7)]
 )
 def test_labels_are_as_wrong_as_asked_for(kind, target):
     found = corrupt(3, LABELS, kind, 1.0, target)
@@ -40,7 +40,7 @@ def test_a_systematic_error_always_has_one_sign_and_a_random_one_has_both():
 
 
 def test_a_cut_takes_the_apex_and_nothing_else():
-    found = corrupt(3, LABELS, "cut", 1.0, 0.85)
+    found = corrupt(3, LABELS, "truncation", 1.0, 0.85)
     for wrong, true in zip(found.labels, LABELS, strict=True):
         gone = np.argwhere(wrong != true)
         assert (wrong[wrong != true] == 0).all() and not (true[wrong != true] == ATRIUM).any()

@@ -7,25 +7,29 @@ import pytest
 
 from medjax.errors import ConfigError
 from medjax.labels import vog
-from medjax.labels.probe import READINGS, probe
+from medjax.labels.probe import GRADIENTS
+from medjax.labels.probe import probe as eager_probe
 from medjax.labels.scores import cross_entropy, el2n, negative_margin, softmin
 from medjax.models.unet import group_norm, unet
 from medjax.running.arrays import load_arrays, save_arrays
 
 IMAGES, PROBES, SPACE = 6, 5, (8, 8)
+probe = jax.jit(eager_probe, static_argnums=(0, 4))
 
 
 @pytest.fixture(scope="module")
 def net():
     model = unet(3, (4, 8), group_norm(4))
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 2))
-    return model.apply, model.init(jax.random.key(0), x), x, jax.random.randint(jax.random.key(2), (4, 8, 8), 0, 3)
+    draw = np.random.default_rng(1)
+    x = jnp.asarray(draw.normal(size=(4, 8, 8, 2)), jnp.float32)
+    labels = jnp.asarray(draw.integers(0, 3, (4, 8, 8)), jnp.int32)
+    return model.apply, jax.jit(model.init)(jax.random.key(0), x), x, labels
 
 
 def scalar(reading, apply, params, x, y):
     """What a reading differentiates, written out for one image."""
     logits = apply(params, x[None])[0]
-    chosen = jnp.argmax(logits, -1) if reading.startswith("own") else y
+    chosen = jnp.argmax(logits, -1) if reading.startswith("predicted") else y
     kind = reading.split("_")[-1]
     values = {"prob": jax.nn.softmax(logits), "loss": -jax.nn.log_softmax(logits)}.get(kind, logits)
     return jnp.sum(jnp.take_along_axis(values, chosen[..., None], -1))
@@ -34,16 +38,17 @@ def scalar(reading, apply, params, x, y):
 def test_a_batch_gives_every_images_own_gradient(net):
     apply, params, x, y = net
     maps = probe(apply, params, x, y).gradients
-    for reading in READINGS:
-        alone = jax.vmap(jax.grad(lambda one, label, r=reading: scalar(r, apply, params, one, label)))(x, y)
+    for reading in GRADIENTS:
+        gradient = jax.grad(lambda one, label, weights, r=reading: scalar(r, apply, weights, one, label))
+        alone = np.asarray(jax.jit(jax.vmap(gradient, (0, 0, None)))(x, y, params))
         np.testing.assert_allclose(maps[reading], alone.mean(-1), rtol=1e-5, atol=1e-6, err_msg=reading)
 
 
 def test_a_linear_network_has_its_weights_as_gradient(net):
     _, _, x, y = net
-    weights = jnp.array([[1.0, 3.0, -2.0], [0.0, 2.0, 5.0]])
+    weights = np.array([[1.0, 3.0, -2.0], [0.0, 2.0, 5.0]], np.float32)
     maps = probe(lambda w, x: x @ w, weights, x, y, ("gt_logit",)).gradients
-    np.testing.assert_allclose(maps["gt_logit"], weights.mean(0)[y], rtol=1e-6)
+    np.testing.assert_allclose(maps["gt_logit"], weights.mean(0)[np.asarray(y)], rtol=1e-6)
 
 
 def test_scores_say_what_their_equations_say(net):
@@ -134,29 +139,29 @@ def test_a_kept_state_goes_on_to_the_same_bits(probes, tmp_path):
 
 
 def test_scores_by_region_and_relative_scores(probes):
-    maps = {"gt_logit": probes, "own_logit": 2 * probes[::-1], "own_loss": probes[[1, 0, 3, 2, 4]] ** 2}
-    state = vog.init(IMAGES, SPACE, (*maps, "gt_minus_own"))
+    maps = {"gt_logit": probes, "predicted_logit": 2 * probes[::-1], "predicted_loss": probes[[1, 0, 3, 2, 4]] ** 2}
+    state = vog.init(IMAGES, SPACE, (*maps, "gt_minus_predicted"))
     for k in range(PROBES):
-        seen = vog.with_difference({name: jnp.asarray(every[k]) for name, every in maps.items()})
+        seen = vog.add_difference({name: jnp.asarray(every[k]) for name, every in maps.items()})
         state = vog.update(state, jnp.arange(IMAGES), seen)
     labels = np.zeros((IMAGES, *SPACE), np.int32)
     labels[:, 3:5, 3:5] = 1
-    given, own, own_loss = (maps[name].std(0) for name in maps)
+    given, own, predicted_loss = (maps[name].std(0) for name in maps)
     difference = probes - 2 * probes[::-1]
     wide = np.zeros(SPACE, bool)
     wide[2:6, 2:6] = True
-    second, below = np.sqrt((difference**2).mean(0)), np.sqrt((maps["own_loss"] ** 2).mean(0))
+    second, below = np.sqrt((difference**2).mean(0)), np.sqrt((maps["predicted_loss"] ** 2).mean(0))
     inside = given[:, 3:5, 3:5].mean((1, 2))
     for reading, region, centered, expected in (
         ("gt_logit", "image", True, given.mean((1, 2))),
         ("gt_logit", "foreground", True, given[:, wide].mean(1)),
         ("gt_logit", "class", True, (inside - inside.mean()) / inside.std()),
         ("gt_logit", "peak", True, np.quantile(given.reshape(IMAGES, -1), 0.95, axis=1)),
-        ("logit_over_own", "image", True, given.mean((1, 2)) / own.mean((1, 2))),
-        ("difference_over_own", "image", True, difference.std(0).mean((1, 2)) / own_loss.mean((1, 2))),
-        ("difference_over_own", "image", False, second.mean((1, 2)) / below.mean((1, 2))),
+        ("logit_over_predicted", "image", True, given.mean((1, 2)) / own.mean((1, 2))),
+        ("difference_over_predicted", "image", True, difference.std(0).mean((1, 2)) / predicted_loss.mean((1, 2))),
+        ("difference_over_predicted", "image", False, second.mean((1, 2)) / below.mean((1, 2))),
         (
-            "difference_over_own", "peak", False,
+            "difference_over_predicted", "peak", False,
             np.quantile((second / (below + 0.1 * np.median(below))).reshape(IMAGES, -1), 0.95, axis=1),
         ),
     ):  # fmt: skip
@@ -169,6 +174,6 @@ def test_scores_by_region_and_relative_scores(probes):
     assert by_class[2] == 0
     np.testing.assert_allclose(by_foreground[2], given[2].mean(), rtol=1e-4)
     assert np.isfinite(vog.score(state, "gt_logit", 0 * empty, "class")).all()
-    for reading, region in (("nothing", "image"), ("loss_over_own", "class")):
-        with pytest.raises(ConfigError, match=f"VOG: reading {reading}, region {region}"):
+    for reading, region in (("nothing", "image"), ("loss_over_predicted", "class")):
+        with pytest.raises(ConfigError, match=f"VOG: quantity {reading}, region {region}"):
             vog.score(state, reading, jnp.asarray(labels), region)

@@ -7,12 +7,12 @@ import pytest
 
 from medjax.errors import ConfigError
 from medjax.labels.refurbish import (
-    augment_at_test_time,
     end_of_early_learning,
+    label_dice,
     mean_parameters,
     predict_proba,
-    quality,
     refurbish,
+    with_test_time_augmentation,
 )
 from medjax.models.model import Model
 
@@ -39,14 +39,17 @@ def test_what_each_mode_does():
     np.testing.assert_array_equal(replaced.labels[0].argmax(-1), PREDICTION[0])
     np.testing.assert_array_equal(replaced.changed, [True, True, False, True])  # image 2 would lose its structure
     np.testing.assert_array_equal(replaced.labels[2].argmax(-1), GIVEN[2])
-    assert replaced.labels[3, 0, 0, 1] == 0 and refurbish(GIVEN, FLAGS, TEACHER, whole=False).labels[3, 0, 0, 1] == 1
+    assert (
+        replaced.labels[3, 0, 0, 1] == 0
+        and refurbish(GIVEN, FLAGS, TEACHER, largest_component=False).labels[3, 0, 0, 1] == 1
+    )
     blended = refurbish(GIVEN, FLAGS, TEACHER, "blend", blend=0.5)
     np.testing.assert_allclose(blended.labels[0], (np.eye(2)[GIVEN[0]] + TEACHER[0]) / 2, atol=1e-6)
     sure = refurbish(GIVEN, FLAGS, TEACHER, "pixel")
     np.testing.assert_array_equal(sure.labels[1].argmax(-1), GIVEN[1])
     np.testing.assert_array_equal(sure.labels[0].argmax(-1), PREDICTION[0])
     np.testing.assert_array_equal(refurbish(GIVEN, FLAGS, TEACHER, "mask").weight, 0)
-    assert refurbish(GIVEN, FLAGS, TEACHER, most=0.25).changed.sum() == 1
+    assert refurbish(GIVEN, FLAGS, TEACHER, max_changed_fraction=0.25).changed.sum() == 1
     with pytest.raises(ConfigError, match="mode 'swap'"):
         refurbish(GIVEN, FLAGS, TEACHER, "swap")
 
@@ -57,7 +60,7 @@ def test_parts_that_are_left_out_go_to_the_next_likely_class_and_agreement_is_ne
     teacher[1, 1] = [0.02, 0.08, 0.9]  # a speck of class 2 in class 1, which is next likely there
     expected = prediction.copy()
     expected[1, 1] = 1
-    made = refurbish(np.ones((1, 3, 8), np.int32), np.array([True]), teacher[None], least=0.0)
+    made = refurbish(np.ones((1, 3, 8), np.int32), np.array([True]), teacher[None], min_size_fraction=0.0)
     np.testing.assert_array_equal(made.labels[0].argmax(-1), expected)
     agreed = refurbish(prediction[None].astype(np.int32), np.array([True]), teacher[None], "pixel")
     np.testing.assert_array_equal(agreed.labels[0].argmax(-1), prediction)
@@ -66,11 +69,11 @@ def test_parts_that_are_left_out_go_to_the_next_likely_class_and_agreement_is_ne
 
 def test_quality_by_group():
     corrupted = np.array([True, False, False, False])
-    found = quality(PREDICTION, GIVEN, np.array([True, True, False, False]), corrupted)
+    found = label_dice(PREDICTION, GIVEN, np.array([True, True, False, False]), corrupted)
     dice = 2 * 16 / (16 + 20)
-    assert found["bad"] == pytest.approx(dice) and found["falsely_flagged"] == pytest.approx(dice)
+    assert found["corrupted"] == pytest.approx(dice) and found["falsely_flagged"] == pytest.approx(dice)
     assert found["all"] == pytest.approx((2 * dice + 0 + 2 * 16 / (16 + 21)) / 4)
-    assert np.isnan(quality(PREDICTION, GIVEN, np.zeros(4, bool), corrupted)["flagged"])
+    assert np.isnan(label_dice(PREDICTION, GIVEN, np.zeros(4, bool), corrupted)["flagged"])
 
 
 def no_init(key, x):
@@ -94,7 +97,7 @@ def test_teachers():
     def apply(w, x, key=None):  # knows where it is: mirrored images get other answers
         return x @ w + jnp.arange(4.0).reshape(1, 4, 1, 1) * jnp.array([1.0, 0.0]).reshape(1, 1, 1, 2)
 
-    both = augment_at_test_time(Model(no_init, apply), [(lambda y: y, lambda y: y), (flip, flip)])
+    both = with_test_time_augmentation(Model(no_init, apply), [(lambda y: y, lambda y: y), (flip, flip)])
     expected = (jax.nn.softmax(apply(params, x)) + jax.nn.softmax(apply(params, x[:, ::-1]))[:, ::-1]) / 2
     np.testing.assert_allclose(predict_proba(both, params, x), expected, rtol=1e-5)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from medjax.labels.detection import auroc_curves, detection
-from medjax.labels.strategies import Judgement, drop_corrupted, drop_flagged, refurbish_flagged, remedy_quality
+from medjax.labels.strategies import StrategyInputs, correction_quality, drop_corrupted, drop_flagged, refurbish_flagged
 
 CLEAN = np.zeros((6, 8, 8), np.int32)
 CLEAN[:, 2:6, 2:6] = 1
@@ -13,28 +13,28 @@ CORRUPTED = np.array([True, True, False, False, False, False])
 SCORE = np.array([5.0, 1.0, 5.0, 1.0, 1.0, 1.0])  # sees one of them, and a right one
 
 
-def judgement():
-    return Judgement(GIVEN, {"mine": SCORE}, CORRUPTED, lambda: np.eye(2, dtype=np.float32)[CLEAN])
+def inputs():
+    return StrategyInputs(GIVEN, {"mine": SCORE}, CORRUPTED, lambda: np.eye(2, dtype=np.float32)[CLEAN])
 
 
 def test_suspects_are_dropped_or_get_the_prediction():
     for strategy, flags in ((drop_flagged("mine"), SCORE > 3), (drop_corrupted, CORRUPTED)):
-        remedy = strategy(judgement())
-        np.testing.assert_array_equal(remedy.labels, GIVEN)
-        np.testing.assert_array_equal(remedy.weight, 1.0 - flags)
-        assert remedy.repaired_by is None
-    remedy = refurbish_flagged("mine")(judgement())
-    np.testing.assert_array_equal(remedy.labels, np.where((SCORE > 3)[:, None, None], CLEAN, GIVEN))
-    np.testing.assert_array_equal(remedy.weight, 1.0)
-    assert remedy.repaired_by == "mine" and remedy.labels.dtype == np.int32
-    own = refurbish_flagged("mine", threshold=lambda scores: scores < 3)(judgement())
+        correction = strategy(inputs())
+        np.testing.assert_array_equal(correction.labels, GIVEN)
+        np.testing.assert_array_equal(correction.weight, 1.0 - flags)
+        assert correction.refurbished_by is None
+    correction = refurbish_flagged("mine")(inputs())
+    np.testing.assert_array_equal(correction.labels, np.where((SCORE > 3)[:, None, None], CLEAN, GIVEN))
+    np.testing.assert_array_equal(correction.weight, 1.0)
+    assert correction.refurbished_by == "mine" and correction.labels.dtype == np.int32
+    own = refurbish_flagged("mine", threshold=lambda scores: scores < 3)(inputs())
     np.testing.assert_array_equal(own.flags, SCORE < 3)
 
 
 def test_what_a_repair_brought():
-    before, after = remedy_quality(refurbish_flagged("mine")(judgement()), judgement(), CLEAN)
+    before, after = correction_quality(refurbish_flagged("mine")(inputs()), inputs(), CLEAN)
     dice = 2 * 16 / (16 + GIVEN[0].sum())
-    assert before["bad"] == dice and after["bad"] == (1 + dice) / 2 and after["falsely_flagged"] == 1
+    assert before["corrupted"] == dice and after["corrupted"] == (1 + dice) / 2 and after["falsely_flagged"] == 1
     assert after["recall"] == after["precision"] == 0.5
     assert set(after) - set(before) == {"recall", "precision"}
 
@@ -42,7 +42,7 @@ def test_what_a_repair_brought():
 def test_detection_of_wrong_labels_and_of_hard_images():
     hard = np.array([False, False, True, False, False, False])
     found = detection({"mine": SCORE, "other": -SCORE}, CORRUPTED, hard)
-    assert found["poor_among_right"] == {"mine": 1.0, "other": 0.0}  # it ranks the hard one highest of the right ones
+    assert found["auroc_hard_images"] == {"mine": 1.0, "other": 0.0}  # it ranks the hard one highest of the right ones
     np.testing.assert_allclose(found["average_precision"]["mine"], (0.5 + 1 / 3) / 2, rtol=1e-6)
     curves = auroc_curves({"mine": np.stack([SCORE, -SCORE])}, CORRUPTED)
     np.testing.assert_allclose(curves["mine"], [5 / 8, 3 / 8])

@@ -31,8 +31,8 @@ def test_the_mixture_is_the_maximum_likelihood_one():
 
 
 def test_a_fraction_and_robust_deviations():
-    assert thresholds.highest(SCORES, 0.1).sum() == 20
-    assert SCORES[thresholds.highest(SCORES, 0.1)].min() >= np.sort(SCORES)[-20]
+    assert thresholds.top_fraction(SCORES, 0.1).sum() == 20
+    assert SCORES[thresholds.top_fraction(SCORES, 0.1)].min() >= np.sort(SCORES)[-20]
     normal = DRAW.normal(5, 2, 20_000)
     assert thresholds.mad(normal, 2).mean() == pytest.approx(0.0228, abs=0.005)
 
@@ -42,7 +42,7 @@ def test_equal_scores_flag_nothing(rule):
     assert not rule(np.full(20, 0.3)).any()
 
 
-@pytest.mark.parametrize("rule", [*thresholds.THRESHOLDS.values(), lambda s: thresholds.highest(s, 0.5)])
+@pytest.mark.parametrize("rule", [*thresholds.THRESHOLDS.values(), lambda s: thresholds.top_fraction(s, 0.5)])
 @pytest.mark.parametrize("scores", [np.array([1.0, np.nan, 3.0]), np.array([1.0, np.inf]), np.zeros(0)])
 def test_scores_that_are_none_are_refused(rule, scores):
     with pytest.raises(DataError, match="not finite; expected numbers"):
@@ -67,7 +67,7 @@ def test_a_few_trusted_labels_turn_inverted_scores_round():
 
 def test_thresholds_by_name_and_fraction():
     assert thresholds.by_name("mad") is thresholds.mad
-    np.testing.assert_array_equal(thresholds.by_name("0.25")(SCORES), thresholds.highest(SCORES, 0.25))
+    np.testing.assert_array_equal(thresholds.by_name("0.25")(SCORES), thresholds.top_fraction(SCORES, 0.25))
     for text in ("much", "1", "0", "-0.1"):
         with pytest.raises(ConfigError, match=f"--threshold {text}; expected otsu, mixture, mad or a fraction"):
             thresholds.by_name(text, "--threshold")

@@ -124,19 +124,19 @@ def test_contrast_recovery_by_hand():
 def test_bias_and_deviation_are_numpys(precision):
     generator = np.random.default_rng(3)
     truth = generator.uniform(1, 2, (6, 5)).astype(precision)
-    realisations = (truth + 0.2 + 0.1 * generator.normal(size=(50, 6, 5))).astype(precision)
+    realizations = (truth + 0.2 + 0.1 * generator.normal(size=(50, 6, 5))).astype(precision)
     background = np.zeros((6, 5), bool)
     background[:2] = True
-    result = metrics.bias_and_standard_deviation(realisations, truth, background=background)
-    mean, deviation = realisations.mean(0), realisations.std(0, ddof=1)
+    result = metrics.bias_and_standard_deviation(realizations, truth, background=background)
+    mean, deviation = realizations.mean(0), realizations.std(0, ddof=1)
     tolerance = 50 * TOLERANCE[precision]
     np.testing.assert_allclose(result.bias, mean - truth, rtol=tolerance, atol=1e-6)
     np.testing.assert_allclose(result.standard_deviation, deviation, rtol=tolerance)
     np.testing.assert_allclose(
-        result.normalised_bias, np.linalg.norm(mean - truth) / np.linalg.norm(truth), rtol=tolerance
+        result.normalized_bias, np.linalg.norm(mean - truth) / np.linalg.norm(truth), rtol=tolerance
     )
     relative = (deviation / mean)[background].mean()
-    np.testing.assert_allclose(result.normalised_deviation, relative, rtol=tolerance)
+    np.testing.assert_allclose(result.normalized_deviation, relative, rtol=tolerance)
     assert abs(relative - (deviation / mean).mean()) > 1e-3  # the background matters
 
 
@@ -158,10 +158,10 @@ def test_roughness_by_hand():
 
 
 def test_voxels_that_are_always_zero_deviate_by_zero():
-    realisations = np.zeros((3, 2, 2), np.float32)
-    realisations[:, 0, 0] = [1, 2, 3]
-    result = metrics.bias_and_standard_deviation(realisations, np.ones((2, 2), np.float32))
-    np.testing.assert_allclose(result.normalised_deviation, 0.5 / 4, rtol=1e-6)
+    realizations = np.zeros((3, 2, 2), np.float32)
+    realizations[:, 0, 0] = [1, 2, 3]
+    result = metrics.bias_and_standard_deviation(realizations, np.ones((2, 2), np.float32))
+    np.testing.assert_allclose(result.normalized_deviation, 0.5 / 4, rtol=1e-6)
 
 
 IMAGE, REFERENCE, _ = pair((8, 8))

@@ -88,7 +88,7 @@ def test_a_mask_leaves_voxels_out_and_matrices_add_up():
     np.testing.assert_array_equal(metrics.confusion_matrix(prediction, reference, CLASSES, mask=valid_too), expected)
     halves = [metrics.confusion_matrix(prediction[part], reference[part], CLASSES) for part in np.s_[1:3, 3:]]
     np.testing.assert_array_equal(
-        metrics.overlap_of(halves[0] + halves[1]), metrics.overlap(prediction[1:], reference[1:], CLASSES)
+        metrics.overlap_from_confusion(halves[0] + halves[1]), metrics.overlap(prediction[1:], reference[1:], CLASSES)
     )
 
 

@@ -24,7 +24,7 @@ def test_each_statistic_is_that_of_scipy_or_a_closed_form():
     ends = [stats.t.sf((0.05 * mean - sign * off.mean()) / error, 29) for sign in (1, -1)]
     assert found.tost_p == pytest.approx(max(ends))
     scipys = stats.nct.sf(stats.t.isf(0.025, 29), 29, np.array([found.detectable, 0.01]) * mean / error)
-    np.testing.assert_allclose(scipys, [0.8, found.power], rtol=1e-3)
+    np.testing.assert_allclose(scipys, [0.8, found.paired_power], rtol=1e-3)
     subjects, residual = 2 * np.var((manual + automatic) / 2, ddof=1), sd**2 / 2
     between = 30 * off.mean() ** 2 / 2
     assert found.icc == pytest.approx((subjects - residual) / (subjects + residual + 2 * (between - residual) / 30))

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from medjax.errors import DataError
-from medjax.metrics.regression import bootstrap_regression, predict, regress, undefined
+from medjax.metrics.regression import bootstrap_regression, predict, regress, undefined_regression
 
 KNOT = 26.0  # weeks
 
@@ -148,7 +148,7 @@ def test_the_line_at_the_subjects_leaves_their_residuals(knot, interaction):
 
 
 def test_an_undefined_regression_has_the_shape_of_a_known_one():
-    found, nothing = regress(*cohort(), KNOT, name="age"), undefined(("intercept", "age"))
+    found, nothing = regress(*cohort(), KNOT, name="age"), undefined_regression(("intercept", "age"))
     assert [type(value) for value in nothing] == [type(value) for value in found] and len(nothing.p) == 2
     assert np.isnan([*nothing.coefficients, *nothing.p, nothing.r_squared]).all()
     assert np.isnan(predict(nothing, np.array([24.0, 30.0]), True)).all()

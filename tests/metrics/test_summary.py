@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medjax.metrics.summary import cell, confidence_interval, flat, mean_sd, over_runs, range_over_runs
+from medjax.metrics.summary import cell, confidence_interval, flatten_metrics, mean_sd, range_over_runs, summarize_runs
 
 VALUES = [0.81, 0.83, 0.86, 0.8]
 
@@ -31,7 +31,7 @@ def test_what_is_undefined_is_left_out_or_nan():
 
 
 def test_metrics_over_runs_and_their_cells():
-    metrics = over_runs([{"dice": 0.81, "area": 4.0}, {"dice": 0.83, "area": np.nan}])
+    metrics = summarize_runs([{"dice": 0.81, "area": 4.0}, {"dice": 0.83, "area": np.nan}])
     assert list(metrics) == ["dice", "area", "sd/dice", "sd/area"]
     assert cell(metrics, "dice") == "0.820 ± 0.014"
     assert cell(metrics, "dice", 1, percent=True) == "82.0 ± 1.4 %"
@@ -47,14 +47,14 @@ def test_a_range_over_runs_and_its_cell():
             {"p": np.nan, "q": 1e-5, "r": np.nan},
         ]
     )
-    assert list(ends) == ["least/p", "least/q", "least/r", "most/p", "most/q", "most/r"]
-    assert (ends["least/p"], ends["most/p"]) == (0.0113, 0.48)
+    assert list(ends) == ["min/p", "min/q", "min/r", "max/p", "max/q", "max/r"]
+    assert (ends["min/p"], ends["max/p"]) == (0.0113, 0.48)
     assert [cell(ends, name) for name in "pqr"] == ["0.011 to 0.48", "1e-05", "–"]
 
 
 def test_nested_metrics_are_named_by_their_path():
     nested = {"dice": {"plain": np.float32(0.5), "drop": 1}, "epoch": np.array(3)}
-    assert flat(nested, "random/0.25") == {
+    assert flatten_metrics(nested, "random/0.25") == {
         "dice/plain/random/0.25": 0.5, "dice/drop/random/0.25": 1.0, "epoch/random/0.25": 3.0
     }  # fmt: skip
-    assert list(flat(nested)) == ["dice/plain", "dice/drop", "epoch"] and flat({}) == {}
+    assert list(flatten_metrics(nested)) == ["dice/plain", "dice/drop", "epoch"] and flatten_metrics({}) == {}

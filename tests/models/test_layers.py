@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medjax.models import layers
-from medjax.models.layers import FanIn, drop_channels, group_norm, instance_norm
+from medjax.models.layers import FanIn, group_norm, instance_norm, spatial_dropout
 from medjax.models.plain_unet import CONVOLUTION, HE, TRANSPOSED
 from medjax.models.unet import unet
 
@@ -63,7 +63,7 @@ def test_norms_made_equally_are_equal_and_compile_once():
 class Dropped(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return drop_channels(self, x, 0.25)
+        return spatial_dropout(self, x, 0.25)
 
 
 def test_dropout_takes_whole_channels_of_an_example_and_keeps_the_mean():

@@ -19,9 +19,9 @@ def joseph_matrix(end_points: np.ndarray, grid: Grid, along_x: np.ndarray | None
     for view in range(len(end_points)):
         (n, m, v, w) = (nx, ny, vx, vy) if along_x[view] else (ny, nx, vy, vx)
         start, step = (0, 1) if along_x[view] else (1, 0)
-        centre = (np.arange(n) - (n - 1) / 2) * v
+        center = (np.arange(n) - (n - 1) / 2) * v
         slope = ((second - first)[view, :, step] / (second - first)[view, :, start])[:, None]
-        at = (first[view, :, step, None] + slope * (centre - first[view, :, start, None])) / w + (m - 1) / 2
+        at = (first[view, :, step, None] + slope * (center - first[view, :, start, None])) / w + (m - 1) / 2
         low = np.floor(at).astype(int)
         for index, weight in ((low, 1 - (at - low)), (low + 1, at - low)):
             b, i = np.nonzero((index >= 0) & (index < m) & (weight > 0))

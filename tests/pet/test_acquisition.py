@@ -18,11 +18,11 @@ from medjax.pet.acquisition import (
     acquire,
     attenuation_factors,
     check_mu,
-    de_pierro,
-    em_image,
+    de_pierro_update,
+    em_update,
     expected_deviance,
     ordered_subsets,
-    select,
+    select_subset,
 )
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
@@ -112,7 +112,7 @@ def test_update_and_proximal_are_the_steps(scan64: Acquisition, x64: None):
     step = image * scan64.adjoint(scan64.counts / jnp.where(scan64.additive > 0, scan64.expected(image), 1))
     np.testing.assert_allclose(scan64.update(image), step / scan64.sensitivity, rtol=1e-12)
     weight = jnp.asarray(random(*GRID.shape, seed=4))
-    want = de_pierro(scan64.update(image), scan64.sensitivity, anchor, weight)
+    want = de_pierro_update(scan64.update(image), scan64.sensitivity, anchor, weight)
     np.testing.assert_allclose(scan64.proximal(image, anchor, weight), want, rtol=1e-12)
 
     def objective(x: jax.Array) -> jax.Array:
@@ -151,7 +151,7 @@ def voxels(number: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_de_pierro_in_float32_is_the_textbook_formula(exponents: tuple[int, int]):
     weight = (10 ** np.random.default_rng(1).uniform(*exponents, 400)).astype(np.float32)
     em, sensitivity, anchor = map(jnp.asarray, voxels())
-    got = de_pierro(em, sensitivity, anchor, jnp.asarray(weight))
+    got = de_pierro_update(em, sensitivity, anchor, jnp.asarray(weight))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, textbook(*voxels(), weight), rtol=1e-6)
 
@@ -159,7 +159,7 @@ def test_de_pierro_in_float32_is_the_textbook_formula(exponents: tuple[int, int]
 def test_de_pierro_is_the_surrogates_maximum(x64: None):
     em, sensitivity, anchor = (a.astype(float) for a in voxels(20))
     for weight in (1e-3, 1.0, 1e3):
-        got = de_pierro(jnp.asarray(em), jnp.asarray(sensitivity), jnp.asarray(anchor), weight)
+        got = de_pierro_update(jnp.asarray(em), jnp.asarray(sensitivity), jnp.asarray(anchor), weight)
         for e, s, a, z in zip(em, sensitivity, anchor, np.asarray(got), strict=True):
             cost = minimize_scalar(
                 lambda x, e=e, s=s, a=a, w=weight: -s * (e * np.log(x) - x) + w * (x - a) ** 2 / 2,
@@ -172,19 +172,21 @@ def test_de_pierro_is_the_surrogates_maximum(x64: None):
 
 def test_de_pierros_limits():
     em, sensitivity, anchor = map(jnp.asarray, voxels())
-    np.testing.assert_allclose(de_pierro(em, sensitivity, anchor, 0.0), em, rtol=3e-7)
-    np.testing.assert_allclose(de_pierro(em, sensitivity, anchor, 1e16), anchor, rtol=1e-6)
-    np.testing.assert_allclose(de_pierro(em, 0 * em, anchor, 1.0), anchor, rtol=1e-6)  # nothing measured: the prior
-    np.testing.assert_array_equal(de_pierro(em, 0 * em, anchor, 0.0), 0 * em)  # nor any prior
+    np.testing.assert_allclose(de_pierro_update(em, sensitivity, anchor, 0.0), em, rtol=3e-7)
+    np.testing.assert_allclose(de_pierro_update(em, sensitivity, anchor, 1e16), anchor, rtol=1e-6)
     np.testing.assert_allclose(
-        de_pierro(0 * em, sensitivity, anchor, 1.0), jnp.maximum(anchor - sensitivity, 0), rtol=1e-5, atol=1e-5
+        de_pierro_update(em, 0 * em, anchor, 1.0), anchor, rtol=1e-6
+    )  # nothing measured: the prior
+    np.testing.assert_array_equal(de_pierro_update(em, 0 * em, anchor, 0.0), 0 * em)  # nor any prior
+    np.testing.assert_allclose(
+        de_pierro_update(0 * em, sensitivity, anchor, 1.0), jnp.maximum(anchor - sensitivity, 0), rtol=1e-5, atol=1e-5
     )
 
 
 def test_de_pierro_has_gradients_where_nothing_is_seen():
     em, sensitivity, anchor = (a.at[:3].set(0) for a in map(jnp.asarray, voxels()))
     for weight in (0.0, 1.0):
-        slopes = jax.grad(lambda e, a, w: jnp.sum(de_pierro(e, sensitivity, a, w)), argnums=(0, 1, 2))(
+        slopes = jax.grad(lambda e, a, w: jnp.sum(de_pierro_update(e, sensitivity, a, w)), argnums=(0, 1, 2))(
             em, anchor, weight
         )
         assert all(np.all(np.isfinite(slope)) for slope in slopes)
@@ -204,7 +206,7 @@ def test_de_pierro_has_gradients_where_nothing_is_seen():
         ({"shape": (36, 48, 2)}, r"counts: shape \(36, 48, 2\); the system has .* \(36, 49\)"),
         ({"multiplicative": jnp.ones((36, 48, 2))}, r"multiplicative: shape \(36, 48, 2\)"),
         ({"additive": jnp.ones((36, 49))}, r"additive: shape \(36, 49\); the counts have \(36, 49, 2\)"),
-        ({"psf": gaussian_psf(Grid((12, 12, 3), (6.0, 6.0, 4.0)), 5.0)}, r"psf: made for \(12, 12, 3\)"),
+        ({"psf": gaussian_psf(Grid((12, 12, 3), (6.0, 6.0, 4.0)), 5.0)}, r"psf: of \(12, 12, 3\)"),
     ],
 )
 def test_bad_acquisitions_are_refused(system: System, change: dict[str, Any], message: str):
@@ -250,21 +252,21 @@ def test_subsets_have_their_own_sensitivity_and_form(scan64: Acquisition, x64: N
     _, views = subsets(scan64.system, 3)
     image = jnp.asarray(random(*GRID.shape))
     for k in range(3):
-        part = select(stacked, k)
+        part = select_subset(stacked, k)
         held = jnp.zeros((36, 49, 2)).at[views[k]].set(1.0)
         np.testing.assert_allclose(part.sensitivity, scan64.adjoint(held), rtol=1e-10)
         np.testing.assert_array_equal(part.counts, scan64.counts[views[k]])
         expected = part.expected(image)
         np.testing.assert_allclose(expected, scan64.expected(image)[views[k]], rtol=1e-10)
         additive = image + image / part.sensitivity * part.gradient(image)
-        np.testing.assert_allclose(additive, em_image(part, image, expected), rtol=1e-10)
+        np.testing.assert_allclose(additive, em_update(part, image, expected), rtol=1e-10)
 
 
 def test_uneven_subsets_and_whole_acquisitions_are_refused(scan64: Acquisition, x64: None):
     with pytest.raises(ConfigError, match="5 subsets"):
         ordered_subsets(scan64, 5)
     with pytest.raises(DataError, match="ordered_subsets"):
-        select(scan64, 0)
+        select_subset(scan64, 0)
 
 
 def test_realisations_can_be_vmapped(scan64: Acquisition, x64: None):

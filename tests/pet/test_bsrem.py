@@ -10,9 +10,9 @@ import pytest
 from scipy.optimize import minimize
 
 from medjax import iterate
-from medjax.penalty import Penalty, RelativeDifference, from_function, neighbours
+from medjax.penalty import Penalty, RelativeDifference, from_function, neighbors
 from medjax.pet import em
-from medjax.pet.acquisition import Acquisition, select
+from medjax.pet.acquisition import Acquisition, select_subset
 from medjax.pet.bsrem import Info, State, bsrem
 from tests.pet.test_em import GRID, project, scan
 
@@ -20,7 +20,7 @@ NONE = from_function(lambda image: 0.0 * jnp.sum(image))
 
 
 def rdp() -> RelativeDifference:
-    return RelativeDifference(neighbours(GRID.shape, GRID.voxel_mm), 2.0, 1e-3)
+    return RelativeDifference(neighbors(GRID.shape, GRID.voxel_mm), 2.0, 1e-3)
 
 
 def init(stacked: Acquisition, image: jax.Array | None = None) -> State:
@@ -66,7 +66,7 @@ def test_it_is_numpys(number: int, x64: None):
     for n in range(3 * number):
         before = state
         state, info = step(stacked, state, rdp(), 0.2, 0.3, 0.01)
-        part = select(stacked, int(em.subset_order(number)[n % number]))
+        part = select_subset(stacked, int(em.subset_order(number)[n % number]))
         np.testing.assert_allclose(info.deviance, part.deviance(part.expected(before.image)), rtol=1e-10)
         moved = np.linalg.norm(state.image - before.image) / np.linalg.norm(before.image)
         np.testing.assert_allclose(info.change, moved, rtol=1e-10)
@@ -75,7 +75,7 @@ def test_it_is_numpys(number: int, x64: None):
 
 def test_without_penalty_and_relaxation_it_is_em(x64: None):
     stacked = scan(background=1.0)
-    whole = select(stacked, 0)
+    whole = select_subset(stacked, 0)
     state, image = init(stacked), em.init(stacked).image
     for _ in range(3):
         state, _ = step(stacked, state, NONE, 0.0, relaxation=0.0, floor=0.0)
@@ -92,7 +92,7 @@ def test_it_approaches_scipys_optimum(x64: None):
     @jax.jit
     @jax.value_and_grad
     def slope(x: jax.Array) -> jax.Array:
-        one, image = select(whole, 0), x.reshape(GRID.shape)
+        one, image = select_subset(whole, 0), x.reshape(GRID.shape)
         return weight * penalty.value(image) - one.log_likelihood(one.expected(image))
 
     def cost(x: np.ndarray) -> tuple[float, np.ndarray]:

@@ -15,9 +15,9 @@ import pytest
 
 from medjax import iterate
 from medjax.errors import DataError
-from medjax.penalty import Penalty, Quadratic, bowsher, neighbours
+from medjax.penalty import Penalty, Quadratic, bowsher, neighbors
 from medjax.pet import em
-from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets, select
+from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets, select_subset
 from medjax.pet.grid import Grid
 from medjax.pet.scanner import Scanner, coverage, lors
 from medjax.pet.system import build_system, subsets
@@ -81,7 +81,7 @@ def scan(subsets: int = 1, background: float = 0.0, level: float = 5.0) -> Acqui
 
 @jax.jit
 def objective(stacked: Acquisition, image: jax.Array, penalty: Penalty | None, weight: float) -> jax.Array:
-    whole = select(stacked, 0)
+    whole = select_subset(stacked, 0)
     cost = 0.0 if penalty is None else weight * penalty.value(image)
     return whole.log_likelihood(whole.expected(image)) - cost
 
@@ -101,7 +101,7 @@ def history(
 def prior(kind: str) -> Penalty | None:
     if kind == "none":
         return None
-    plain = neighbours(GRID.shape, GRID.voxel_mm)
+    plain = neighbors(GRID.shape, GRID.voxel_mm)
     return Quadratic(plain if kind == "quadratic" else bowsher(plain, jnp.asarray(phantom()), 5))
 
 
@@ -164,7 +164,7 @@ def test_deviance_is_that_of_the_image_that_entered(number: int, x64: None):
     stacked = scan(number, background=1.0)
     rows = history(stacked, 5)
     for n, ((before, _), (_, info)) in enumerate(pairwise(rows)):
-        part = select(stacked, int(em.subset_order(number)[n % number]))
+        part = select_subset(stacked, int(em.subset_order(number)[n % number]))
         np.testing.assert_allclose(info.deviance, part.deviance(part.expected(before.image)), rtol=1e-10)
 
 
@@ -174,7 +174,7 @@ def test_the_first_image(x64: None):
     image, total = em.init(stacked).image, stacked.sensitivity.sum(axis=0)
     np.testing.assert_allclose(jnp.vdot(total, image), stacked.counts.sum() - stacked.additive.sum(), rtol=1e-12)
     assert np.all(image[0, 0] == 0) and np.unique(image).size == 2
-    np.testing.assert_allclose(em.init(select(scan(), 0)).image, em.init(scan()).image, rtol=1e-12)
+    np.testing.assert_allclose(em.init(select_subset(scan(), 0)).image, em.init(scan()).image, rtol=1e-12)
     drowned = replace(stacked, counts=0 * stacked.counts)
     np.testing.assert_allclose(jnp.vdot(total, em.init(drowned).image), 1.0, rtol=1e-12)
 
@@ -219,11 +219,11 @@ def test_nothing_measured_is_no_nan(x64: None):
 
 def test_a_whole_acquisition_is_refused(x64: None):
     with pytest.raises(DataError, match="ordered_subsets"):
-        run(select(scan(), 0), 1)
-    with pytest.raises(DataError, match="MLEM: 3 subsets; expected the whole"):
+        run(select_subset(scan(), 0), 1)
+    with pytest.raises(DataError, match="MLEM: 3 subsets; expected an acquisition without"):
         em.mlem(scan(3))
     np.testing.assert_array_equal(
-        jax.jit(lambda one: em.mlem(one).step(em.init(one))[0].image)(select(scan(), 0)), run(scan(), 1)[0].image
+        jax.jit(lambda one: em.mlem(one).step(em.init(one))[0].image)(select_subset(scan(), 0)), run(scan(), 1)[0].image
     )
 
 

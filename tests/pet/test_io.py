@@ -12,14 +12,14 @@ from medjax.io.interfile import write_sinogram
 from medjax.io.siemens_listmode import ListmodeHeader, ring_pairs, sinogram_rings
 from medjax.pet.io import (
     Scan,
-    caution,
+    correction_note,
     image_affine,
     image_grid,
     load_scan,
-    scan_of_counts,
+    scan_from_counts,
     sum_planes,
 )
-from medjax.pet.randoms import smoothed_delayeds
+from medjax.pet.randoms import estimate_randoms
 from medjax.pet.scanner import coverage, crystal_pairs, preset
 
 MMR, RING = preset("mmr"), preset("ring_2d")
@@ -55,20 +55,20 @@ def npz(path, planes=1, scanner="ring_2d", **changes):
 
 def simple(planes, seed=0):
     counts = np.random.default_rng(seed).poisson(3.0, (4, 6, planes)).astype(np.float32)
-    return Scan(counts, counts + 1, counts + 2, RING, plane_mm=2.0, centre_mm=(1.0, 2.0, 3.0))
+    return Scan(counts, counts + 1, counts + 2, RING, plane_mm=2.0, center_mm=(1.0, 2.0, 3.0))
 
 
 def test_counts_in_memory_are_the_scan_of_their_file(tmp_path):
     shape = (RING.views, RING.bins, 1)
     made = Counts(np.full(shape, 3.0), np.ones(shape), np.ones(shape), "ring_2d", {"centre_mm": [1, 2, 3]})
     write_counts(tmp_path / "a.npz", made)
-    scan, kept = scan_of_counts(made), load_scan(tmp_path / "a.npz")
+    scan, kept = scan_from_counts(made), load_scan(tmp_path / "a.npz")
     np.testing.assert_array_equal(scan.counts, kept.counts)
-    assert (scan.scanner, scan.centre_mm, scan.summary) == (kept.scanner, kept.centre_mm, kept.summary)
+    assert (scan.scanner, scan.center_mm, scan.summary) == (kept.scanner, kept.center_mm, kept.summary)
     with pytest.raises(DataError, match=r"^counts: scanner 'mine'; expected one of"):
-        scan_of_counts(replace(made, scanner="mine"))
+        scan_from_counts(replace(made, scanner="mine"))
     with pytest.raises(DataError, match=r"^counts: holds no counts"):
-        scan_of_counts(replace(made, counts=np.zeros(shape)))
+        scan_from_counts(replace(made, counts=np.zeros(shape)))
 
 
 # ── list mode ──
@@ -88,8 +88,8 @@ def test_list_mode_becomes_prompts_factors_and_randoms(tmp_path):
     events = [(0, 7, 172, True), (20, 100, 100, True), (64 + 126 + 124, 1, 172, True), (20, 100, 200, False)]
     scan = load_scan(listmode_file(tmp_path, events), "mmr", max_ring_difference=2)
     assert scan.summary == "3 prompts and 1 delayeds; 2 and 1 with |ring difference| ≤ 2"
-    assert caution(scan) == "real data, no attenuation or normalisation correction"
-    assert caution(scan, attenuation_given=True) == "real data, no normalisation correction"
+    assert correction_note(scan) == "real data, no attenuation or normalisation correction"
+    assert correction_note(scan, attenuation_corrected=True) == "real data, no normalisation correction"
     assert scan.counts.sum() == 2 and scan.additive.sum() == pytest.approx(1, rel=1e-5)
     gaps = coverage(MMR) == 0
     assert not scan.additive[gaps].any() and not scan.multiplicative[gaps].any()
@@ -149,14 +149,14 @@ def test_smoothing_is_a_gaussian_over_the_whole_turn(bins):
         return turn[:40]
 
     expected = smooth(sinogram, ahead) / smooth(seen, seen_ahead)
-    estimate = smoothed_delayeds(sinogram, seen, (8.0, 5.0, 3.0))
+    estimate = estimate_randoms(sinogram, seen, (8.0, 5.0, 3.0))
     np.testing.assert_allclose(estimate, expected * sinogram.sum() / expected.sum(), rtol=2e-4)
 
 
 def test_uniform_randoms_come_back_whatever_is_seen():
     seen = (np.random.default_rng(1).random((60, 30, 11)) > 0.3) * np.linspace(0.2, 1, 11)
     seen = seen.astype(np.float32)
-    np.testing.assert_allclose(smoothed_delayeds(0.4 * seen, seen), 0.4 * seen, rtol=1e-5)
+    np.testing.assert_allclose(estimate_randoms(0.4 * seen, seen), 0.4 * seen, rtol=1e-5)
 
 
 def test_randoms_are_found_again_from_few_delayeds():
@@ -170,12 +170,12 @@ def test_randoms_are_found_again_from_few_delayeds():
     )
     rate *= 20_000 / rate.sum()
     delayeds = np.random.default_rng(0).poisson(rate).astype(np.float32)
-    estimate = smoothed_delayeds(delayeds, seen)
+    estimate = estimate_randoms(delayeds, seen)
     assert estimate.sum() == pytest.approx(delayeds.sum(), rel=1e-5)
     assert not estimate[seen == 0].any()
     error = np.sqrt(np.mean((estimate - rate)[seen > 0] ** 2)) / rate[seen > 0].mean()
     assert error < 0.12  # the counts within the kernel's reach allow for 0.09
-    assert smoothed_delayeds(np.zeros_like(seen), seen).sum() == 0
+    assert estimate_randoms(np.zeros_like(seen), seen).sum() == 0
 
 
 # ── planes ──
@@ -189,12 +189,12 @@ def test_summed_planes_keep_counts_and_places(planes, number):
     for name in ("counts", "multiplicative", "additive"):
         whole, parts = getattr(scan, name), getattr(summed, name)
         np.testing.assert_allclose(parts.sum(axis=2), whole.sum(axis=2), rtol=1e-6)
-    before, after = (image_affine(image_grid(one, 8), one.centre_mm) for one in (scan, summed))
-    place = {p: (before @ [0, 0, p, 1])[2] for p in range(planes)}
+    before, after = (image_affine(image_grid(one, 8), one.center_mm) for one in (scan, summed))
+    heights = {p: (before @ [0, 0, p, 1])[2] for p in range(planes)}
     inner = summed.counts.shape[2] // 2  # a group that no padding shortens
     below = sum_planes(scan, number).counts[..., :inner].sum()
     start = next(p for p in range(planes + 1) if np.isclose(scan.counts[..., :p].sum(), below))
-    middle = np.mean([place[p] for p in range(start, min(start + number, planes))])
+    middle = np.mean([heights[p] for p in range(start, min(start + number, planes))])
     assert (after @ [0, 0, inner, 1])[2] == pytest.approx(middle)
     np.testing.assert_allclose((after @ [3.5, 3.5, 0, 1])[:2], (1, 2), atol=1e-9)
 
@@ -221,10 +221,10 @@ def test_interfile_planes_are_turned_over_like_list_mode(tmp_path):
     scan = load_scan(counts, "mmr")
     assert [i.tolist() for i in np.nonzero(scan.counts)] == [[7], [172], [4]]
     np.testing.assert_array_equal(scan.multiplicative[..., 0], coverage(MMR))
-    assert not scan.additive.any() and caution(scan) == "no attenuation or normalisation correction"
+    assert not scan.additive.any() and correction_note(scan) == "no attenuation or normalisation correction"
     more = {"additive": interfile(tmp_path / "a.hs", p1=0.5), "multiplicative": interfile(tmp_path / "m.hs", p0=0.25)}
     scan = load_scan(counts, "mmr", **more)
-    assert (scan.additive[7, 172, 3], scan.multiplicative[7, 172, 4], caution(scan)) == (0.5, 0.25, "")
+    assert (scan.additive[7, 172, 3], scan.multiplicative[7, 172, 4], correction_note(scan)) == (0.5, 0.25, "")
 
 
 @pytest.mark.parametrize(
@@ -253,15 +253,15 @@ def test_a_counts_file_names_scanner_centre_and_truth(tmp_path):
     truth, affine = np.ones((3, 3, 1), np.float32), np.diag([4.0, 4, 2, 1])
     path = npz(tmp_path / "c.npz", metadata={"centre_mm": [1, -2.5, 3]}, truth=truth, affine=affine)
     scan = load_scan(path)
-    assert (scan.scanner, scan.centre_mm, scan.plane_mm) == (RING, (1, -2.5, 3), RING.ring_spacing_mm / 2)
-    assert scan.truth is not None and caution(scan) == ""
+    assert (scan.scanner, scan.center_mm, scan.plane_mm) == (RING, (1, -2.5, 3), RING.ring_spacing_mm / 2)
+    assert scan.truth is not None and correction_note(scan) == ""
     np.testing.assert_array_equal(scan.truth.affine, affine)
 
 
 @pytest.mark.parametrize(
     ("changes", "scanner", "kind", "message"),
     [
-        ({}, "mmr", ConfigError, "is of scanner 'ring_2d'; --scanner says 'mmr'"),
+        ({}, "mmr", ConfigError, "is of scanner 'ring_2d'; --scanner is 'mmr'"),
         ({}, "mmx", ConfigError, "scanner 'mmx' is not known"),
         ({"scanner": "mmx"}, None, DataError, "c.npz: scanner 'mmx'; expected one of"),
         (

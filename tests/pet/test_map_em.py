@@ -15,9 +15,9 @@ from medjax.diffusion.denoiser import Denoiser
 from medjax.diffusion.sampler import ddim, sampler, uniform_times
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError
-from medjax.penalty import Patch, Quadratic, RelativeDifference, from_function, neighbours, patch_weights
+from medjax.penalty import Patch, Quadratic, RelativeDifference, from_function, neighbors, patch_weights
 from medjax.pet import em
-from medjax.pet.acquisition import select
+from medjax.pet.acquisition import select_subset
 from medjax.pet.bsrem import bsrem
 from tests.pet.test_em import GRID, em_step, history, objective, prior, run, scan
 
@@ -82,7 +82,7 @@ def test_scale_of_counts_does_not_matter(number: int, x64: None):
 
 def test_penalty_weight_means_the_same_in_any_unit(x64: None):
     stacked, penalty = scan(background=1.0), prior("quadratic")
-    whole = select(stacked, 0)
+    whole = select_subset(stacked, 0)
     image = history(stacked, 6, penalty, em.penalty_weight(stacked, 30.0))[-1][0].image
     plain = history(stacked, 6)[-1][0].image
     assert np.linalg.norm(image - plain) > 0.01 * np.linalg.norm(plain)
@@ -97,7 +97,7 @@ def test_penalty_weight_means_the_same_in_any_unit(x64: None):
 @pytest.mark.parametrize("number", [1, 3])
 def test_the_patch_penalty_changes_with_the_image_and_raises_its_objective(number: int, x64: None):
     stacked, weight = scan(number, background=1.0), 5.0
-    penalty = Patch(neighbours(GRID.shape, GRID.voxel_mm), 0.2)
+    penalty = Patch(neighbors(GRID.shape, GRID.voxel_mm), 0.2)
     rows = history(stacked, 12 * number, penalty, weight)
     whole = scan(background=1.0)
     values = np.array([objective(whole, state.image, penalty, weight) for state, _ in rows[::number]])
@@ -115,14 +115,14 @@ def test_a_penalty_without_a_surrogate_is_refused_by_name(x64: None):
 
 def sampled(stacked):
     """DDS of a Gaussian prior given these counts."""
-    guided = guidance.dds(Denoiser(Partial(lambda x, t: 0.5 * x + 0.5), vp()), select(stacked, 0), 1.0)
+    guided = guidance.dds(Denoiser(Partial(lambda x, t: 0.5 * x + 0.5), vp()), select_subset(stacked, 0), 1.0)
     method = sampler(guided, vp(), uniform_times(8), ddim(1.0))
     return iterate.Algorithm(Partial(lambda: method.init(jax.random.key(0), GRID.shape)), method.step)
 
 
 METHODS = {
-    "map_em": lambda stacked: em.map_em(stacked, Quadratic(neighbours(GRID.shape, GRID.voxel_mm)), 0.5),
-    "bsrem": lambda stacked: bsrem(stacked, RelativeDifference(neighbours(GRID.shape, GRID.voxel_mm)), 0.5),
+    "map_em": lambda stacked: em.map_em(stacked, Quadratic(neighbors(GRID.shape, GRID.voxel_mm)), 0.5),
+    "bsrem": lambda stacked: bsrem(stacked, RelativeDifference(neighbors(GRID.shape, GRID.voxel_mm)), 0.5),
     "dds": sampled,
 }
 

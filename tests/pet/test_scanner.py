@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medjax.errors import ConfigError, DataError
 from medjax.pet import scanner as scanners
-from medjax.pet.grid import Grid, centres_mm, in_field_of_view
+from medjax.pet.grid import Grid, centers_mm, in_field_of_view
 from medjax.pet.scanner import PRESETS, Scanner, coverage, gap_mask, lors, preset, with_rings
 from medjax.pet.system import build_system
 
@@ -117,7 +117,7 @@ def test_shift_moves_a_line_across_its_bin():
 
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0.5, 5))
 def test_parallel_lines(views: int, bins: int, spacing: float):
-    ends = scanners.parallel_lines(views, bins, spacing)
+    ends = scanners.parallel_lors(views, bins, spacing)
     theta = np.pi * np.arange(views)[:, None, None] / views
     s = (np.arange(bins) - (bins - 1) / 2)[None, :, None] * spacing
     on_line = ends[..., 0] * np.cos(theta) + ends[..., 1] * np.sin(theta)
@@ -196,7 +196,7 @@ def test_the_centre_of_the_grid_is_the_origin(shape: tuple[int, int, int]):
     grid = Grid(shape, (2.0, 3.0, 1.5))
     middle = grid.affine @ [*(np.array(shape) - 1) / 2, 1]
     np.testing.assert_allclose(middle, [0, 0, 0, 1], atol=1e-12)
-    x, y, z = centres_mm(grid)
+    x, y, z = centers_mm(grid)
     for index in np.ndindex(shape):
         want = (grid.affine @ [*index, 1])[:3]
         np.testing.assert_allclose([x[index[0], 0, 0], y[0, index[1], 0], z[0, 0, index[2]]], want, atol=1e-12)

@@ -11,7 +11,7 @@ import pytest
 from medjax.errors import DataError
 from medjax.pet import projector, simulate
 from medjax.pet.acquisition import acquire
-from medjax.pet.grid import Grid, centres_mm
+from medjax.pet.grid import Grid, centers_mm
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import Scanner, coverage, lors
 from medjax.pet.system import build_system
@@ -79,12 +79,14 @@ def test_simulation_is_not_the_reconstructions_matrix():
     blob = [
         np.exp(-(((x - 6) / 14) ** 2 + ((y + 4) / 10) ** 2) / 2) * np.ones(grid.shape)
         for grid in (FINE, COARSE)
-        for x, y, _ in [centres_mm(grid)]
+        for x, y, _ in [centers_mm(grid)]
     ]
     simulated = simulate.expected_trues(SMALL, blob[0].astype(np.float32), FINE, fwhm_mm=4.5)
     system = build_system(lors(SMALL), COARSE)
-    factors = simulate.factors(SMALL, system, 1.0)
-    expected = factors * projector.project(system, blur(gaussian_psf(COARSE, 4.5), jnp.asarray(blob[1], jnp.float32)))
+    multiplicative_factors = simulate.multiplicative_factors(SMALL, system, 1.0)
+    expected = multiplicative_factors * projector.project(
+        system, blur(gaussian_psf(COARSE, 4.5), jnp.asarray(blob[1], jnp.float32))
+    )
     difference = float(jnp.linalg.norm(expected - simulated) / jnp.linalg.norm(simulated))
     assert 0.001 < difference < 0.05
 
@@ -94,7 +96,7 @@ def test_simulation_is_not_the_reconstructions_matrix():
 
 @pytest.mark.parametrize("background", [0.0, 0.5, 0.8])
 def test_totals_are_as_asked(trues: jax.Array, background: float):
-    scan = simulate.draw(jax.random.key(0), SMALL, trues, 2e4, background)
+    scan = simulate.sample_counts(jax.random.key(0), SMALL, trues, 2e4, background)
     np.testing.assert_allclose(scan.trues.sum(), 2e4, rtol=1e-5)
     total = float(scan.trues.sum() + scan.additive.sum())
     np.testing.assert_allclose(scan.additive.sum() / total, background, atol=1e-6)
@@ -106,7 +108,7 @@ def test_totals_are_as_asked(trues: jax.Array, background: float):
 
 
 def test_counts_are_poisson(trues: jax.Array):
-    scan = simulate.draw(jax.random.key(1), SMALL, trues, 1e5, 0.5)
+    scan = simulate.sample_counts(jax.random.key(1), SMALL, trues, 1e5, 0.5)
     expected = np.asarray(scan.trues + scan.additive)
     counts, expected = np.asarray(scan.counts)[expected > 0], expected[expected > 0]
     residual, n = (counts - expected) / np.sqrt(expected), expected.size
@@ -114,14 +116,14 @@ def test_counts_are_poisson(trues: jax.Array):
     kurtosis = 2 + np.mean(1 / expected)  # Var of a squared Poisson residual is 2 + 1/λ
     assert abs((residual**2).mean() - 1) < 5 * np.sqrt(kurtosis / n)
     assert np.all(counts == np.round(counts))
-    again, other = (simulate.draw(jax.random.key(k), SMALL, trues, 1e5, 0.5).counts for k in (1, 2))
+    again, other = (simulate.sample_counts(jax.random.key(k), SMALL, trues, 1e5, 0.5).counts for k in (1, 2))
     assert np.all(again == scan.counts) and np.any(other != scan.counts)
 
 
 def test_background_follows_mashed_coverage():
     mashed = replace(SMALL, crystals=144, mash=2)
     assert mashed.sinogram_shape == (36, 49, 3)
-    scan = simulate.draw(jax.random.key(0), mashed, jnp.ones(mashed.sinogram_shape), 1e4, 0.5)
+    scan = simulate.sample_counts(jax.random.key(0), mashed, jnp.ones(mashed.sinogram_shape), 1e4, 0.5)
     share = np.asarray(scan.additive[..., 0]) / np.asarray(scan.additive).max()
     np.testing.assert_allclose(share, coverage(mashed), rtol=1e-6)
     assert set(coverage(mashed).ravel()) == {0.0, 0.5, 1.0}
@@ -139,13 +141,16 @@ def test_background_follows_mashed_coverage():
 )
 def test_bad_count_levels_are_refused(trues: jax.Array, total: float, background: float, level: float, message: str):
     with pytest.raises(DataError, match=message):
-        simulate.draw(jax.random.key(0), SMALL, level * trues, total, background)
+        simulate.sample_counts(jax.random.key(0), SMALL, level * trues, total, background)
 
 
 def test_factors_are_scale_coverage_and_attenuation():
     system = build_system(lors(SMALL), COARSE)
     mu = jnp.full(COARSE.shape, 0.0096, jnp.float32)
-    with_mu, without = simulate.factors(SMALL, system, 0.25, mu), simulate.factors(SMALL, system, 0.25)
+    with_mu, without = (
+        simulate.multiplicative_factors(SMALL, system, 0.25, mu),
+        simulate.multiplicative_factors(SMALL, system, 0.25),
+    )
     np.testing.assert_allclose(without, 0.25 * coverage(SMALL)[..., None])
     half = 18 * 4.0 / 2
     through = float(with_mu[0, 24, 1])  # the line x = 0 from top to bottom, through 72 mm of water
@@ -211,8 +216,8 @@ def test_a_noisy_acquisition_is_what_a_reconstruction_knows(trues):
     empty = jnp.zeros((SMALL.views, SMALL.bins, 3))
     template = acquire(system, empty, 1.0, 0.0, gaussian_psf(COARSE, 4.5))
     mu = np.repeat(0.0096 * ellipse_image(18, 4.0, DISC)[..., None], 3, axis=-1).astype(np.float32)
-    made = simulate.acquire_noisy(jax.random.key(0), template, SMALL, trues, 2e5, 0.25, jnp.asarray(mu))
-    drawn = simulate.draw(jax.random.key(0), SMALL, trues, 2e5, 0.25)
+    made = simulate.simulate_acquisition(jax.random.key(0), template, SMALL, trues, 2e5, 0.25, jnp.asarray(mu))
+    drawn = simulate.sample_counts(jax.random.key(0), SMALL, trues, 2e5, 0.25)
     np.testing.assert_array_equal(made.counts, drawn.counts)
     np.testing.assert_allclose(jnp.sum(made.additive), 2e5 / 3, rtol=1e-4)
     np.testing.assert_allclose(made.sensitivity, made.adjoint(jnp.ones_like(made.counts)), rtol=1e-5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medjax.phantoms.echo import ATRIUM, LV, WALL, anatomy, echo, label, sector
+from medjax.phantoms.echo import ATRIUM, LV, MYOCARDIUM, echo, label_image, random_heart, sector_mask
 from medjax.phantoms.echo import _cartesian as cartesian
 
 
@@ -22,19 +22,19 @@ def test_the_same_seed_is_the_same_and_another_another(data):
 def test_shapes_ranges_and_shares(data):
     assert data.images.shape == (48, 64, 64, 1) and data.images.min() == 0 and data.images.max() == 1
     assert data.hard.sum() == 12 and (np.bincount(data.group) == 12).all()
-    assert (data.images[:, ~sector(64)] == 0).all()
+    assert (data.images[:, ~sector_mask(64)] == 0).all()
 
 
 def test_every_heart_has_its_parts_in_place(data):
     rows = np.arange(64)[:, None]
     for one in data.labels:
-        assert set(np.unique(one)) == {0, LV, WALL, ATRIUM}
-        middle = {c: (rows * (one == c)).sum() / (one == c).sum() for c in (LV, WALL, ATRIUM)}
-        assert middle[LV] < middle[ATRIUM] and middle[WALL] < middle[ATRIUM]  # the apex is near the probe
+        assert set(np.unique(one)) == {0, LV, MYOCARDIUM, ATRIUM}
+        middle = {c: (rows * (one == c)).sum() / (one == c).sum() for c in (LV, MYOCARDIUM, ATRIUM)}
+        assert middle[LV] < middle[ATRIUM] and middle[MYOCARDIUM] < middle[ATRIUM]  # the apex is near the probe
 
 
 def test_systole_is_smaller_and_thicker(data):
-    ratio = [(one == WALL).sum() / (one == LV).sum() for one in data.labels]
+    ratio = [(one == MYOCARDIUM).sum() / (one == LV).sum() for one in data.labels]
     systole = data.group % 2 == 1
     assert np.mean(np.array(ratio)[systole]) > 1.5 * np.mean(np.array(ratio)[~systole])
 
@@ -42,7 +42,7 @@ def test_systole_is_smaller_and_thicker(data):
 def test_blood_is_darker_than_muscle_less_so_in_hard_images(data):
     def contrast(chosen):
         pairs = zip(data.images[chosen, ..., 0], data.labels[chosen], strict=True)
-        return np.mean([image[one == WALL].mean() - image[one == LV].mean() for image, one in pairs])
+        return np.mean([image[one == MYOCARDIUM].mean() - image[one == LV].mean() for image, one in pairs])
 
     assert contrast(~data.hard) > 0.15 and contrast(data.hard) < 0.7 * contrast(~data.hard)
 
@@ -60,7 +60,7 @@ def test_speckle_has_rayleighs_statistics():
 
 
 def test_a_label_does_not_depend_on_the_grid():
-    heart = anatomy(np.random.default_rng(0), four_chambers=True, systole=False)
-    fine, coarse = (label(heart, *cartesian(side)) for side in (256, 64))
+    heart = random_heart(np.random.default_rng(0), four_chambers=True, systole=False)
+    fine, coarse = (label_image(heart, *cartesian(side)) for side in (256, 64))
     shares = [np.bincount(one.ravel(), minlength=4) / one.size for one in (fine, coarse)]
     np.testing.assert_allclose(*shares, atol=0.01)

@@ -10,7 +10,7 @@ from medjax.errors import DataError
 from medjax.ivim.signal import Ivim
 from medjax.ivim.signal import signal as ivim_signal
 from medjax.phantoms import fetal as module
-from medjax.phantoms.fetal import TEN_B, Effects, Fetal, Maps, Motion, fetal
+from medjax.phantoms.fetal import TEN_B, Effects, Fetal, Motion, TissueMaps, fetal
 from medjax.phantoms.fetal import _averaged as averaged
 from medjax.phantoms.fetal import _labels as label_voxels
 from medjax.phantoms.fetal_anatomy import (
@@ -38,11 +38,11 @@ def clean():
 
 
 def volume_ml(scan: Fetal) -> float:
-    return float(scan.lung_share.sum() * np.prod(scan.spacing) / 1000)
+    return float(scan.lung_fraction.sum() * np.prod(scan.spacing) / 1000)
 
 
 def lung(scan: Fetal, name: str) -> float:
-    return float(getattr(scan.parameters, name)[scan.lung_share == 1].mean())
+    return float(getattr(scan.parameters, name)[scan.lung_fraction == 1].mean())
 
 
 # ── signals ──
@@ -50,7 +50,7 @@ def lung(scan: Fetal, name: str) -> float:
 
 def test_the_formula_is_that_of_ivim():
     draw = np.random.default_rng(0)
-    maps = Maps(
+    maps = TissueMaps(
         *(draw.uniform(*ends, (5, 4)).astype(np.float32) for ends in ((1, 2), (0, 1), (1e-3, 3e-3), (1e-2, 0.1)))
     )
     for b in (0.0, 50.0, 600.0):
@@ -60,7 +60,7 @@ def test_the_formula_is_that_of_ivim():
 
 def test_a_voxel_of_lung_alone_decays_as_its_parameters_say():
     scan = plain(1, 24.0, bvalues=TEN_B)
-    inside = scan.lung_share == 1
+    inside = scan.lung_fraction == 1
     s0, f, d, d_star = (p[inside] for p in scan.parameters)
     assert inside.sum() > 40 and np.ptp(f) < 1e-6 and np.ptp(s0) > 0.01  # the receive field shades
     b = np.array(TEN_B)[:, None]
@@ -83,25 +83,28 @@ def test_parameters_of_lung_and_fluid_are_those_said():
 
 
 def test_voxels_of_one_lung_differ_by_what_was_asked(clean):
-    whole = clean.lung_share == 1
+    whole = clean.lung_fraction == 1
     spread = [np.log(getattr(clean.parameters, name)[whole]).std() for name in ("f", "d", "d_star")]
-    np.testing.assert_allclose(spread, module.WITHIN[1:], rtol=0.5)  # a voxel averages some of it away
+    np.testing.assert_allclose(spread, module.WITHIN_ORGAN_SD[1:], rtol=0.5)  # a voxel averages some of it away
 
 
 def test_parameters_of_a_voxel_are_weighted_with_their_signal():
     half = np.broadcast_to(np.array([0.0, 1.0], np.float32), (2, 2, 2))
-    fine = Maps(3 - 2 * half, 0.2 + 0.4 * half, 1e-3 + 2e-3 * half, 0.01 + 0.04 * half)
+    fine = TissueMaps(3 - 2 * half, 0.2 + 0.4 * half, 1e-3 + 2e-3 * half, 0.01 + 0.04 * half)
     found = averaged(fine, np.full((2, 2, 2), 2, np.float32))
     np.testing.assert_allclose([p.item() for p in found], [4, 0.3, 1.5e-3, 0.02], rtol=1e-5)
 
 
 def test_a_voxel_on_an_edge_holds_both(clean):
     """Its signal decays as the sum of two tissues: at b = 0 a mixture of the two, by share."""
-    edge = (clean.lung_share > 0.2) & (clean.lung_share < 0.8)
+    edge = (clean.lung_fraction > 0.2) & (clean.lung_fraction < 0.8)
     s0 = clean.parameters.s0
     assert edge.sum() > 100
-    inner, outer = np.median(s0[clean.lung_share == 1]), np.median(s0[(clean.labels == 5) & (clean.lung_share == 0)])
-    slope, middle = np.polyfit(clean.lung_share[edge], s0[edge], 1)
+    inner, outer = (
+        np.median(s0[clean.lung_fraction == 1]),
+        np.median(s0[(clean.labels == 5) & (clean.lung_fraction == 0)]),
+    )
+    slope, middle = np.polyfit(clean.lung_fraction[edge], s0[edge], 1)
     assert outer < middle + slope / 2 < inner and slope == pytest.approx(inner - outer, rel=0.5)
 
 
@@ -111,7 +114,7 @@ def test_a_voxel_on_an_edge_holds_both(clean):
 def test_noise_is_rician_of_the_sigma_that_is_given(clean):
     scan = small(1, 24.0, snr=10.0, motion=STILL, bvalues=TEN_B)
     np.testing.assert_array_equal(scan.labels, clean.labels)
-    assert np.average(clean.parameters.s0, weights=clean.lung_share) / scan.sigma == pytest.approx(10, rel=1e-5)
+    assert np.average(clean.parameters.s0, weights=clean.lung_fraction) / scan.sigma == pytest.approx(10, rel=1e-5)
     background = clean.signals[:, clean.parameters.s0 == 0].size and scan.signals[:, clean.parameters.s0 == 0]
     assert background.size > 2000
     rice = stats.rice(0, scale=scan.sigma)
@@ -212,7 +215,7 @@ def test_the_same_seed_is_the_same_and_another_another():
 def test_without_motion_frames_are_the_same():
     scan = small(0, snr=np.inf, motion=STILL, bvalues=(0.0, 0.0, 0.0))
     np.testing.assert_array_equal(scan.signals, scan.signals[[0, 0, 0]])
-    assert not (scan.shifts_mm.any() or scan.turns.any() or scan.bad.any())
+    assert not (scan.shifts_mm.any() or scan.rotations.any() or scan.corrupted.any())
     moving = small(0, snr=np.inf, motion=Motion(2.0, 1.0, 0.0), bvalues=(0.0, 0.0, 0.0))
     np.testing.assert_array_equal(moving.signals[0], scan.signals[0])
     changed = np.abs(moving.signals[1] - scan.signals[0])
@@ -222,24 +225,24 @@ def test_without_motion_frames_are_the_same():
 
 def test_sizes_of_motion_are_those_asked_for():
     scans = [plain(seed, bvalues=(0.0,) * 40, motion=Motion(2.0, 0.0, 0.0), shape=(8, 8, 8)) for seed in range(3)]
-    shifts, turns = (np.concatenate([getattr(s, name)[1:] for s in scans]) for name in ("shifts_mm", "turns"))
-    assert shifts.std() == pytest.approx(2, rel=0.15) and turns.std() == pytest.approx(0.05, rel=0.15)
+    shifts, rotations = (np.concatenate([getattr(s, name)[1:] for s in scans]) for name in ("shifts_mm", "rotations"))
+    assert shifts.std() == pytest.approx(2, rel=0.15) and rotations.std() == pytest.approx(0.05, rel=0.15)
 
 
 def test_bad_frames_jump_or_lose_slices():
     b = (0.0,) * 9
     scan, still = plain(0, bvalues=b, motion=Motion(0.0, 0.0, 1.0)), plain(0)
-    assert scan.bad.tolist() == [False] + [True] * 8
+    assert scan.corrupted.tolist() == [False] + [True] * 8
     far = np.linalg.norm(scan.shifts_mm, axis=1)
     jumped = far > 0
     np.testing.assert_allclose(far[jumped], 8)
     assert 0 < jumped.sum() < 8
-    for frame in scan.signals[scan.bad & ~jumped]:
+    for frame in scan.signals[scan.corrupted & ~jumped]:
         left = frame.sum((0, 1)) / still.signals[0].sum((0, 1))
         lost = left < 0.999
         assert 2 <= lost.sum() <= 14 and (left[lost] > 0.19).all() and (left[lost] < 0.71).all()
     some = np.concatenate(
-        [plain(s, bvalues=b, motion=Motion(0.0, 0.0, 0.2), shape=(8, 8, 8)).bad[1:] for s in range(40)]
+        [plain(s, bvalues=b, motion=Motion(0.0, 0.0, 0.2), shape=(8, 8, 8)).corrupted[1:] for s in range(40)]
     )
     assert some.mean() == pytest.approx(0.2, abs=0.07)
 
@@ -257,7 +260,7 @@ def test_bad_frames_jump_or_lose_slices():
         ({"spacing": (0.0, 1.0, 1.0)}, "above 0 mm"),
         ({"snr": 0.0}, "snr: 0"),
         ({"snr": np.nan}, "snr"),
-        ({"motion": Motion(bad=1.5)}, "probability"),
+        ({"motion": Motion(corrupted=1.5)}, "probability"),
         ({"motion": Motion(rigid_mm=-1.0)}, "motion"),
         ({"effects": Effects(volume=-1.0)}, "effects"),
         ({"heterogeneity": -1.0}, "heterogeneity"),

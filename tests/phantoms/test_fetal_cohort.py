@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from medjax.errors import DataError
-from medjax.phantoms.fetal import Fetal, Maps, Motion, cohort, fetal
+from medjax.phantoms.fetal import Fetal, Motion, TissueMaps, cohort, fetal
 
 plain = partial(fetal, snr=np.inf, motion=Motion(0.0, 0.0, 0.0), heterogeneity=0.0, bvalues=(0.0,),
                 spacing=(4.5, 4.5, 6.0))  # fmt: skip
@@ -17,8 +17,9 @@ def blank(seed: int, age: float, restricted: bool) -> Fetal:
     """A scan for its age, group and, as a shift, its seed."""
     none = np.zeros((1, 1, 1, 1), np.float32)
     number = none[0].astype(np.int32)
-    return Fetal(none, number, number, none[0], Maps(*none[[0] * 4]), age, restricted, np.full((1, 3), float(seed)),
-                 np.zeros((1, 3)), np.zeros(1, bool), 1.0, np.zeros(1, np.float32), (1.0, 1.0, 1.0))  # fmt: skip
+    return Fetal(none, number, number, none[0], TissueMaps(*none[[0] * 4]), age, restricted,
+                 np.full((1, 3), float(seed)), np.zeros((1, 3)), np.zeros(1, bool), 1.0,
+                 np.zeros(1, np.float32), (1.0, 1.0, 1.0))  # fmt: skip
 
 
 def test_groups_of_a_cohort_have_the_same_ages():
@@ -41,5 +42,5 @@ def test_a_cohort_is_of_scans():
 
 @pytest.mark.parametrize("wrong", [(0, 0), (0, 4, 1.5), (0, 4, 0.5, (30.0, 20.0))])
 def test_an_impossible_cohort_is_refused(wrong):
-    with pytest.raises(DataError, match="number, share_restricted, ages"):
+    with pytest.raises(DataError, match="number, restricted_fraction, ages"):
         cohort(*wrong, scan=blank)

@@ -6,7 +6,7 @@ import pytest
 from medjax.errors import DataError
 from medjax.io.nifti import write_nifti
 from medjax.phantoms.brain import ACTIVITY
-from medjax.phantoms.freesurfer import read_head, slice_head
+from medjax.phantoms.freesurfer import read_head, resample_head
 
 GREY, WHITE, VENTRICLE = 3, 2, 4  # FreeSurfer's numbers
 AFFINE = np.array([[-3.0, 0, 0, 90], [0, 0, 3, -90], [0, -3, 0, 90], [0, 0, 0, 1]])  # as FreeSurfer lays axes
@@ -24,13 +24,13 @@ def test_a_ball_of_tissues_becomes_a_head(tmp_path):
     radius = 3 * np.linalg.norm(np.indices((50, 50, 50)) - 24.5, axis=0)
     written(tmp_path, np.select([radius < 20, radius < 50, radius < 60], [VENTRICLE, WHITE, GREY], 0))
     head = read_head(tmp_path)
-    np.testing.assert_allclose(head.middle_mm, MIDDLE, atol=1e-3)
-    x, y, z = head.middle_mm
-    low, high = (slice_head(head, (5.0, 5.0, 5.0), (49, 49, 1), (x, y, z + up)) for up in (10.0, 30.0))
+    np.testing.assert_allclose(head.center_of_mass_mm, MIDDLE, atol=1e-3)
+    x, y, z = head.center_of_mass_mm
+    low, high = (resample_head(head, (5.0, 5.0, 5.0), (49, 49, 1), (x, y, z + up)) for up in (10.0, 30.0))
     assert low.affine[2, 3] == pytest.approx(MIDDLE[2] + 10, abs=1e-3)
     values = [float(low.activity[24, 24 + k, 0]) for k in (0, 7, 11)]
     fdg = ACTIVITY["fdg"]
-    np.testing.assert_allclose(values, [fdg.fluid, fdg.white, fdg.grey], rtol=0.15)
+    np.testing.assert_allclose(values, [fdg.fluid, fdg.white, fdg.gray], rtol=0.15)
     assert low.activity[0, 0, 0] == 0 and not low.lesions.any()
     for brain, up in ((low, 10), (high, 30)):
         assert brain.brain_mask.sum() * 25 == pytest.approx(np.pi * (60**2 - up**2), rel=0.05)

@@ -16,7 +16,7 @@ def head():
 
 def test_lesions_lie_in_the_white_matter_of_the_deformed_slice(head):
     change = deformation(5, strength=0.5)
-    x, y, _ = change.centre_mm.tolist()
+    x, y, _ = change.center_mm.tolist()
     grid = ((2.0, 2.0, 2.0), (110, 110, 1), (x, y, 25.0))
     plain = deform(head, change, *grid)
     drawn = white_matter_lesions(3, plain, change, head.affine, 3, radius_mm=5.0, contrast=3.0)
@@ -24,11 +24,11 @@ def test_lesions_lie_in_the_white_matter_of_the_deformed_slice(head):
     assert len(drawn) == 3 and all(one.kind == "pet" and one.radius_mm == 5.0 for one in drawn)
     spotted = deform(brain(2.0, lesions=drawn), change, *grid)
     voxels = [np.argwhere(spotted.lesion_ids == number) for number in (1, 2, 3)]
-    centres = [2.0 * own[:, :2].mean(axis=0) for own in voxels]
+    centers = [2.0 * own[:, :2].mean(axis=0) for own in voxels]
     for number, own in enumerate(voxels, 1):
         assert plain.white[spotted.lesion_ids == number].mean() > 0.7
         assert len(own) * 4 == pytest.approx(np.pi * 25, rel=0.4)  # the sphere's middle lies in the slice
-    apart = [np.linalg.norm(centres[i] - centres[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    apart = [np.linalg.norm(centers[i] - centers[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert min(apart) > 22
     hot = spotted.activity[spotted.lesion_ids > 0].mean() / plain.activity[spotted.lesion_ids > 0].mean()
     assert hot == pytest.approx(3, rel=0.2)

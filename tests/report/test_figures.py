@@ -121,7 +121,7 @@ def test_dark_images_are_shown_dark():
 def test_lines_are_named_at_their_ends_and_names_keep_apart():
     x = np.arange(1, 21)
     series = {"first": 1 / x, "second": 1 / x + 1e-3, "third": 1 / x + 2e-3, "high": 1 + 0 * x}
-    figure = curves(x, series, "iteration", "NRMSE", spread={"first": 0.001 + 0 * x}, title="t", log_x=True)
+    figure = curves(x, series, "iteration", "NRMSE", sd={"first": 0.001 + 0 * x}, title="t", log_x=True)
     (axes,) = figure.axes
     figure.canvas.draw()
     heights = {text.get_text(): text.get_window_extent() for text in axes.texts}

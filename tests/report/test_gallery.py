@@ -34,10 +34,10 @@ def test_counts_must_agree():
 
 
 def test_rows_show_the_same_image_in_a_column_on_the_scale_of_the_row():
-    grey, classes = Scale("image", "gray", -1.0, 2.0), Scale("class", "viridis", 0.0, 2.0)
+    gray, classes = Scale("image", "gray", -1.0, 2.0), Scale("class", "viridis", 0.0, 2.0)
     figure = image_rows(
         {"image": IMAGES, "truth": LABELS, "prediction": 2 * LABELS},
-        {"image": grey, "truth": classes, "prediction": classes},
+        {"image": gray, "truth": classes, "prediction": classes},
         note="Drawn",
     )
     pictures, bars = figure.axes[:15], figure.axes[15:]

@@ -18,8 +18,8 @@ def test_each_image_comes_twice_with_its_label_first(slices):
     assert [axes.get_title() for axes in figure.axes] == ["a" * 22, "network", "b", "network", "c", "network"]
     for k, axes in enumerate(figure.axes):
         np.testing.assert_array_equal(axes.images[0].get_array(), IMAGES[k // 2, ..., 2])
-    colours = [axes.collections[0].get_edgecolor()[0] for axes in figure.axes]
-    assert (colours[0] == colours[2]).all() and (colours[0] != colours[1]).any()
+    colors = [axes.collections[0].get_edgecolor()[0] for axes in figure.axes]
+    assert (colors[0] == colors[2]).all() and (colors[0] != colors[1]).any()
 
 
 def test_names_are_as_many_as_images():

@@ -5,13 +5,13 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.report.figures import png
-from medjax.report.points import Line, plot_bland_altman, points
+from medjax.report.points import Curve, plot_bland_altman, points
 
 
 def test_points_lines_and_levels_are_drawn():
     x = np.array([1.0, 2.0, 3.0])
     made = {"one": (x, x**2), "two": (x[:2], -x[:2])}
-    figure = points(made, "x", "y", lines={"one": Line(x, x**2)}, levels=(-1.0, 0.0, 1.0), title="A title")
+    figure = points(made, "x", "y", curves={"one": Curve(x, x**2)}, levels=(-1.0, 0.0, 1.0), title="A title")
     axes = figure.axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([x, x**2], 1))
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), np.stack([x, x**2], 1))
@@ -20,7 +20,7 @@ def test_points_lines_and_levels_are_drawn():
     assert [line.get_ydata()[0] for line in levels] == [-1, 0, 1] and levels[1].get_linestyle() == "-"
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"one", "two"}
     assert png(figure) == png(
-        points(made, "x", "y", lines={"one": Line(x, x**2)}, levels=(-1.0, 0.0, 1.0), title="A title")
+        points(made, "x", "y", curves={"one": Curve(x, x**2)}, levels=(-1.0, 0.0, 1.0), title="A title")
     )
 
 

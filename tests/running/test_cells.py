@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medjax.errors import DataError
-from medjax.running.cells import cell_name, cells
+from medjax.running.cells import cell_name, compute_cells
 from medjax.running.workdir import open_workdir, stages
 
 
@@ -47,7 +47,7 @@ def test_a_grid_of_cells_is_computed_once(tmp_path):
     keys = list(itertools.product(("random",), (0.25, 0.5), range(2)))
     for _ in range(2):
         with open_workdir(tmp_path, {}) as work:
-            found = cells(work, keys, compute, "cells")
+            found = compute_cells(work, keys, compute, "cells")
     assert asked == keys == list(found) and float(found["random", 0.5, 1]["x"]) == 1.5
     assert (tmp_path / "checkpoints" / "random_0.25_0.npz").is_file()
 
@@ -55,7 +55,9 @@ def test_a_grid_of_cells_is_computed_once(tmp_path):
 def test_every_cell_has_a_plain_name_of_its_own(tmp_path):
     assert cell_name(("random", 0.25, 0)) == "random_0.25_0" and cell_name(("clean", 10.0)) == "clean_10"
     with open_workdir(tmp_path, {}) as work:
-        found = cells(work, [("a", 2e6, seed) for seed in (1234567, 1234568)], lambda *key: {"x": key[2]}, "cells")
+        found = compute_cells(
+            work, [("a", 2e6, seed) for seed in (1234567, 1234568)], lambda *key: {"x": key[2]}, "cells"
+        )
     assert [int(one["x"]) for one in found.values()] == [1234567, 1234568]
 
 

@@ -18,7 +18,7 @@ def get_config(preset):
     steps = {"tiny": 2, "small": 20, "paper": 200}[preset]
     return ConfigDict(dict(
         steps=steps, rate=0.5, name="unet", loud=False, levels=(0.25, 0.5), shape=((1, 2), (3, 4)), empty=(),
-        optimiser=dict(learning_rate=1e-3, warmup=5),
+        optimizer=dict(learning_rate=1e-3, warmup=5),
     ))
 """
 
@@ -58,7 +58,7 @@ def test_each_preset_is_its_own_config(file):
         ("levels=()", "levels", ()),
         ("shape=((5, 6),)", "shape", ((5, 6),)),
         ("empty=1,2", "empty", (1, 2)),
-        ("optimiser.warmup=0", "optimiser.warmup", 0),
+        ("optimizer.warmup=0", "optimizer.warmup", 0),
     ],
 )
 def test_an_override_changes_one_value_and_keeps_its_type(file, override, key, value):
@@ -73,12 +73,12 @@ def test_an_override_changes_one_value_and_keeps_its_type(file, override, key, v
     ("override", "message"),
     [
         ("stepz=3", "did you mean 'steps'"),
-        ("optimiser.learningrate=3", "did you mean 'optimiser.learning_rate'"),
+        ("optimizer.learningrate=3", "did you mean 'optimizer.learning_rate'"),
         ("warmup=3", "--config.warmup is unknown"),
         ("steps.more=3", "--config.steps.more is unknown"),
         ("keys=3", "--config.keys is unknown"),
         ("=3", "is unknown"),
-        ("optimiser=3", "is a section; set its values one by one: optimiser.learning_rate, optimiser.warmup"),
+        ("optimizer=3", "is a section; set its values one by one: optimizer.learning_rate, optimizer.warmup"),
         ("steps", "has no value; write --config.steps=2"),
         ("steps=1.5", "--config.steps=1.5 is no int; expected one such as 2"),
         ("steps=many", "is no int"),
@@ -146,8 +146,8 @@ def test_a_missing_file_says_so(tmp_path):
 def test_a_loaded_config_cannot_be_changed(file):
     config = load_config(file, "tiny")
     with pytest.raises(AttributeError):
-        config.optimiser.warmup = 6
-    assert dict(**config.optimiser) == {"learning_rate": 1e-3, "warmup": 5}
+        config.optimizer.warmup = 6
+    assert dict(**config.optimizer) == {"learning_rate": 1e-3, "warmup": 5}
 
 
 def test_the_hash_is_known_and_says_what_the_values_are(file):

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medjax.atomic import PART
+from medjax.atomic import TEMPORARY_SUFFIX
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
 from medjax.report.html import Report
 from medjax.running.checkout import find_root, list_experiments
-from medjax.running.environment import changes, describe
-from medjax.running.experiment import Result, attempts, only, run_experiment
+from medjax.running.environment import describe_environment, environment_changes
+from medjax.running.experiment import Result, results_or_errors, run_experiment, single_result
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -153,10 +153,10 @@ from pathlib import Path
 import matplotlib.figure
 import medjax.running.arrays
 from medjax.running import environment
-from medjax.running.experiment import Result, attempts, only, run_experiment
+from medjax.running.experiment import Result, results_or_errors, single_result, run_experiment
 
 matplotlib.figure.Figure().savefig(io.BytesIO())  # the slow first time, once
-environment.describe, environment.peak_memory = lambda root: {"here": 1}, dict  # no JAX backend in forks
+environment.describe_environment, environment.peak_memory = lambda root: {"here": 1}, dict  # no JAX backend in forks
 
 def attempt(moment, root, work):
     count, replace = [0], os.replace
@@ -196,7 +196,7 @@ def test_killed_before_any_file_gets_its_name_it_ends_with_the_same_metrics(root
     results = {(root / f"work{moment}" / "metrics.json").read_bytes() for moment in range(moments + 1)}
     assert len(results) == 1
     assert len([*root.glob("work*/report.html")]) == moments + 1
-    assert not [*root.rglob(f"*{PART}")]
+    assert not [*root.rglob(f"*{TEMPORARY_SUFFIX}")]
 
 
 def test_the_module_itself_is_the_same_command(root):
@@ -249,21 +249,21 @@ def test_members_that_fail_give_their_error_and_the_others_go_on():
             raise DataError("no counts")
         return Result({"seed": float(seed)}, Report(name))
 
-    first, failed, last = attempts(study, [0, 1, 2], ["a", "b", "c"])
-    assert only([first]).metrics == {"seed": 0.0} and only([last]).report.title == "c"
+    first, failed, last = results_or_errors(study, [0, 1, 2], ["a", "b", "c"])
+    assert single_result([first]).metrics == {"seed": 0.0} and single_result([last]).report.title == "c"
     with pytest.raises(DataError, match="no counts"):
-        only([failed])
-    assert attempts(study, [0, 2], ["a", untrained := DataError("no network")])[1] is untrained
+        single_result([failed])
+    assert results_or_errors(study, [0, 2], ["a", untrained := DataError("no network")])[1] is untrained
     with pytest.raises(ValueError, match="shorter"):
-        attempts(study, [0, 1], ["a"])
+        results_or_errors(study, [0, 1], ["a"])
 
 
 def test_the_environment_names_versions_but_no_machine(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/scratch/dump --xla_cpu_use_thunk_runtime=true")
-    environment = describe()
+    environment = describe_environment()
     assert environment.keys() >= {"python", "jax", "jaxlib", "numpy", "medjax", "devices", "cpus", "threads", "flags"}
     assert environment["flags"]["XLA_FLAGS"] == "--xla_dump_to=(path) --xla_cpu_use_thunk_runtime=true"
-    assert changes(environment, environment) == {}
+    assert environment_changes(environment, environment) == {}
 
 
 def test_the_commit_and_whether_it_has_changes(root):
@@ -271,10 +271,10 @@ def test_the_commit_and_whether_it_has_changes(root):
     for arguments in (["init", "-q"], ["add", "experiments"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *arguments], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    assert describe(root)["dirty"] is True  # configs/ is not committed
+    assert describe_environment(root)["dirty"] is True  # configs/ is not committed
     subprocess.run([*git, "add", "configs"], check=True)
     subprocess.run([*git, "commit", "-qm", "y"], check=True)
-    now = describe(root)
+    now = describe_environment(root)
     assert now["dirty"] is False
     assert now["commit"] != commit
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from medjax.errors import ConfigError
-from medjax.running.parts import check_parts, load_part, load_parts, names_part
+from medjax.running.parts import check_parts, is_part_reference, load_part, load_parts
 
 
 def test_a_part_is_what_its_file_calls_so_and_its_digest_that_of_the_file(tmp_path):
@@ -71,11 +71,11 @@ def experiment(run, **functions):
 def test_seams_are_named_once_and_taken_by_the_experiment(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("net = 1\n")
-    assert names_part(f"{file}:net") and not names_part(str(file)) and not names_part("prior.npz")
+    assert is_part_reference(f"{file}:net") and not is_part_reference(str(file)) and not is_part_reference("prior.npz")
     parts = load_parts([f"network={file}:net", f"prior={file}:net"])
     assert [part.value for part in parts.values()] == [1, 1]
     for given, message in (
-        ([f"{file}:net"], "expected SEAM=FILE.py:NAME"),
+        ([f"{file}:net"], "expected KEYWORD=FILE.py:NAME"),
         ([f"network={file}:net"] * 2, "--part network is given twice"),
         ([f"network={file}"], "mine.py; expected FILE.py:NAME, as in --part network=mine.py:net"),
     ):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from medjax import cli
 from medjax.errors import MedjaxError
 from medjax.running.modules import load_module
-from medjax.running.sweep import grouped, plan_sweep, run_sweep
+from medjax.running.sweep import group_members, plan_sweep, run_sweep
 from medjax.running.workdir import open_workdir
 
 CONFIG = """
@@ -161,7 +161,7 @@ def test_a_population_that_is_wrong_is_said(root):
     sweep = plan_sweep("toy", ["seed=0..2"], root=root)
     file.write_text(EXPERIMENT + POPULATION.replace('"rate"', '"rato"'))
     with pytest.raises(MedjaxError, match=r"TRACED of experiments\.toy has 'rato', no config key; did you mean 'rate'"):
-        grouped(sweep.members, load_module(file, "experiments.toy"))
+        group_members(sweep.members, load_module(file, "experiments.toy"))
     file.write_text(EXPERIMENT + POPULATION.replace("for c in configs]", "for c in configs[1:]]"))
     done = command("toy", "--over=seed=0..2")
     assert "returned Result, Result; expected a list of 3 Results" in done.stderr and "3 of 3 members" in done.stderr

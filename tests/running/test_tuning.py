@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medjax.errors import DataError
-from medjax.running.tuning import FAILED, Tuning, search, thin, tuning_table
+from medjax.running.tuning import FAILED_ERROR, Tuning, grid_search, thin_grid, tuning_table
 from medjax.running.workdir import open_workdir, stage
 
 GRID = {"beta": (1.0, 2.0, 4.0, 16.0), "iterations": (5, 10)}
@@ -23,7 +23,7 @@ def evaluate(beta: float, iterations: float) -> tuple[tuple[float, float], list[
 
 @pytest.fixture(scope="module")
 def tuning() -> Tuning:
-    return search(GRID, evaluate, groups=(2.5, 10.0))
+    return grid_search(GRID, evaluate, groups=(2.5, 10.0))
 
 
 def test_every_setting_is_tried_once_the_last_axis_fastest(tuning):
@@ -55,13 +55,13 @@ def test_the_least_cost_that_is_good_enough(tuning):
 
 
 def test_without_axes_nothing_is_evaluated():
-    nothing = search({}, lambda: pytest.fail("evaluated"), groups=(1.0, 2.0))
+    nothing = grid_search({}, lambda: pytest.fail("evaluated"), groups=(1.0, 2.0))
     assert nothing.best == {1.0: {}, 2.0: {}} and nothing.settings.shape == (1, 0)
 
 
 def test_what_is_not_finite_is_never_the_best():
-    for errors, failed in (((30.0, np.nan, 20.0), 60.0), ((0.3, np.inf, 0.2), FAILED)):
-        found = search(
+    for errors, failed in (((30.0, np.nan, 20.0), 60.0), ((0.3, np.inf, 0.2), FAILED_ERROR)):
+        found = grid_search(
             {"beta": (0.0, 1.0, 2.0)}, lambda beta, errors=errors: ([errors[int(beta)]], [1.0]), groups=(1.0,)
         )
         assert found.errors[1, 0] == failed and found.best == {1.0: {"beta": 2.0}}
@@ -75,20 +75,20 @@ def test_a_stage_keeps_it(tuning, tmp_path):
 
 def test_bad_input():
     with pytest.raises(DataError, match="beta has no values"):
-        search({"beta": ()}, evaluate, groups=(1,))
+        grid_search({"beta": ()}, evaluate, groups=(1,))
     with pytest.raises(DataError, match="expected one for each of 3 groups"):
-        search(GRID, evaluate, groups=(1, 2, 3))
+        grid_search(GRID, evaluate, groups=(1, 2, 3))
 
 
 def test_thinned_grids_keep_their_middle():
     grid = {"beta": (1.0, 2.0, 4.0, 8.0, 16.0), "delta": (0.1, 0.2)}
-    assert thin(grid, 0) == grid
-    assert thin(grid, 1) == {"beta": (4.0,), "delta": (0.1,)}
-    assert thin(grid, 3) == {"beta": (2.0, 4.0, 8.0), "delta": (0.1, 0.2)}
+    assert thin_grid(grid, 0) == grid
+    assert thin_grid(grid, 1) == {"beta": (4.0,), "delta": (0.1,)}
+    assert thin_grid(grid, 3) == {"beta": (2.0, 4.0, 8.0), "delta": (0.1, 0.2)}
 
 
 def test_the_table_says_what_was_found(tuning):
-    nothing = search({}, evaluate, groups=(2.5, 10.0))
+    nothing = grid_search({}, evaluate, groups=(2.5, 10.0))
     table = tuning_table({"A": tuning, "B": nothing}, cases=3, error="NRMSE", unit="calls")
     assert len(table.rows) == 1 and "NRMSE" in table.header[3]
     assert table.rows[0] == [

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from medjax import atomic
 from medjax.errors import MedjaxError, WorkdirError
-from medjax.running.arrays import from_numbered, load_arrays, numbered, save_arrays
+from medjax.running.arrays import from_numbered_leaves, load_arrays, save_arrays, to_numbered_leaves
 from medjax.running.workdir import append_jsonl, open_workdir, record_timings, save_figure, stage, write_json
 
 CONFIG = {"experiment": "toy", "config": {"rate": 0.5, "levels": (1, 2), "model": {"width": 8}}}
@@ -105,7 +105,7 @@ def test_two_holders_in_one_process_are_refused_too(tmp_path):
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     with open_workdir(tmp_path, {}):
         pass
-    part = tmp_path / "checkpoints" / f".fit.npz{atomic.PART}"
+    part = tmp_path / "checkpoints" / f".fit.npz{atomic.TEMPORARY_SUFFIX}"
     mine = tmp_path / "checkpoints" / ".mine.tmp"
     part.write_bytes(b"half"), mine.write_bytes(b"kept")
     with open_workdir(tmp_path, {}):
@@ -289,10 +289,10 @@ def test_equal_figures_are_equal_bytes(tmp_path):
 
 def test_a_tree_with_a_key_is_kept_by_the_numbers_of_its_leaves(tmp_path):
     tree = {"b": (np.arange(3), jax.random.key(7)), "a": jnp.float32(2)}
-    save_arrays(tmp_path / "tree.npz", {"state": numbered(tree)})
-    found = from_numbered(load_arrays(tmp_path / "tree.npz")["state"], jax.eval_shape(lambda: tree))
+    save_arrays(tmp_path / "tree.npz", {"state": to_numbered_leaves(tree)})
+    found = from_numbered_leaves(load_arrays(tmp_path / "tree.npz")["state"], jax.eval_shape(lambda: tree))
     assert jax.tree.structure(found) == jax.tree.structure(tree)
     assert found["b"][0].tolist() == [0, 1, 2] and float(found["a"]) == 2.0
     assert jax.random.uniform(found["b"][1]) == jax.random.uniform(jax.random.key(7))
     with pytest.raises(WorkdirError, match="3 arrays were kept; expected 1"):
-        from_numbered(numbered(tree), {"a": 1.0})
+        from_numbered_leaves(to_numbered_leaves(tree), {"a": 1.0})

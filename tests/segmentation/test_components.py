@@ -39,7 +39,7 @@ def test_two_lungs_and_a_heart_lose_their_specks():
 def test_one_lung_has_no_speck_for_a_second():
     clean = lungs("left")
     np.testing.assert_array_equal(keep_largest(specks(clean), {1: 2, 2: 1}), clean)
-    assert (keep_largest(specks(clean), {1: 2}, least=0.0) == 1).sum() == 62
+    assert (keep_largest(specks(clean), {1: 2}, min_fraction=0.0) == 1).sum() == 62
 
 
 def test_one_piece_is_one_lung():
@@ -58,7 +58,7 @@ def test_classes_that_are_not_named_stay_and_the_labels_given_do_too():
 def test_corners_join_pieces_only_in_full():
     labels = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]])
     np.testing.assert_array_equal(keep_largest(labels), labels)
-    np.testing.assert_array_equal(keep_largest(labels, full=False), [[0, 0, 0], [0, 1, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(keep_largest(labels, full_connectivity=False), [[0, 0, 0], [0, 1, 1], [0, 0, 0]])
 
 
 @given(st.integers(0, 1000), st.integers(1, 3), st.booleans())
@@ -77,7 +77,7 @@ def test_nothing_and_nonsense():
     nothing = np.zeros((3, 3), np.int64)
     np.testing.assert_array_equal(keep_largest(nothing, {1: 2}), nothing)
     for wrong in (0, {1: 0}, {0: 1}):
-        with pytest.raises(ConfigError, match=r"keep: .*expected at least 1 piece"):
+        with pytest.raises(ConfigError, match=r"keep: .*expected at least 1 component"):
             keep_largest(lungs("left"), wrong)
-    with pytest.raises(ConfigError, match=r"least: 2\.0; expected"):
-        keep_largest(nothing, least=2.0)
+    with pytest.raises(ConfigError, match=r"min_fraction: 2\.0; expected"):
+        keep_largest(nothing, min_fraction=2.0)

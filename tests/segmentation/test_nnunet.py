@@ -21,7 +21,7 @@ from medjax.segmentation.nnunet import (
 from medjax.segmentation.nnunet_predict import case_dice, determine_postprocessing, predict_case
 from medjax.segmentation.patches import prepare
 from medjax.segmentation.plan import fingerprint, plan
-from medjax.training.augment_volumes import OFF
+from medjax.training.augment_nnunet import NO_AUGMENTATION
 from tests.segmentation.blobs import blobs
 
 CASES = [blobs(seed) for seed in range(6)]
@@ -54,7 +54,7 @@ def copied(fold):
 
 def trained(state, report=lambda fold, values: None):
     ready = [prepare(case, PLAN) for case in CASES]
-    settings = {"epochs": EPOCHS, "iterations": ITERATIONS, "rate": 0.1, "augmentation": OFF}
+    settings = {"epochs": EPOCHS, "iterations": ITERATIONS, "rate": 0.1, "augmentation": NO_AUGMENTATION}
     return train_fold(network(), ready[:4], ready[4:], PLAN, state=state, report=report, **settings)
 
 
@@ -112,8 +112,8 @@ def trained_in(folder, epochs=5, fails=0, **more):
 
     try:
         return seen, train_resumable_fold(
-            folder, model, ready[:2], ready[2:], PLAN, epochs=epochs, iterations=5, rate=0.1, augmentation=OFF,
-            report=report, **more,
+            folder, model, ready[:2], ready[2:], PLAN, epochs=epochs, iterations=5, rate=0.1,
+            augmentation=NO_AUGMENTATION, report=report, **more,
         )  # fmt: skip
     except KeyboardInterrupt:
         return seen, None
@@ -130,7 +130,10 @@ def test_a_fold_in_a_folder_goes_on_from_its_last_checkpoint(tmp_path):
 
 
 def test_folds_are_trained_each_in_its_folder(tmp_path):
-    model, settings = Model(linear_init, linear), {"epochs": 1, "iterations": 5, "rate": 0.1, "augmentation": OFF}
+    model, settings = (
+        Model(linear_init, linear),
+        {"epochs": 1, "iterations": 5, "rate": 0.1, "augmentation": NO_AUGMENTATION},
+    )
     numbers = []
 
     def progress(steps, fold):

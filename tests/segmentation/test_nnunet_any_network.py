@@ -15,7 +15,7 @@ from medjax.segmentation.nnunet import init, train_fold
 from medjax.segmentation.nnunet_predict import case_dice, predict_case
 from medjax.segmentation.patches import prepare
 from medjax.segmentation.plan import fingerprint, plan
-from medjax.training.augment_volumes import OFF
+from medjax.training.augment_nnunet import NO_AUGMENTATION
 from tests.segmentation.blobs import blobs
 
 CASES = [blobs(seed) for seed in range(3)]
@@ -52,7 +52,7 @@ def network(apply=two_convolutions, classes=3):
 def trained(model, rate=0.1):
     ready, losses = [prepare(case, PLAN) for case in CASES], []
     fold = train_fold(
-        model, ready[:2], ready[2:], PLAN, epochs=2, iterations=40, rate=rate, augmentation=OFF,
+        model, ready[:2], ready[2:], PLAN, epochs=2, iterations=40, rate=rate, augmentation=NO_AUGMENTATION,
         report=lambda fold, values: losses.append(values["loss"]),
     )  # fmt: skip
     return fold, losses

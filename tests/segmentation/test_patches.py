@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from medjax.errors import DataError
-from medjax.segmentation.patches import Prepared, patches, prepare, prepared_image
+from medjax.segmentation.patches import PreparedCase, patches, prepare, prepare_image
 from medjax.segmentation.plan import Case, Plan
-from medjax.segmentation.resample import Grey
-from medjax.training.augment_volumes import OFF, augment
+from medjax.segmentation.resample import IntensityProperties
+from medjax.training.augment_nnunet import NO_AUGMENTATION, augment_nnunet
 
 PLAN = Plan(
     spacing=(1.0, 1.0, 2.0), median_shape=(8, 8, 8), patch=(8, 8, 8), batch=2, widths=(4, 8), kernels=((3, 3, 3),) * 2,
-    strides=((1, 1, 1), (2, 2, 2)), channels=("MR", "ct"), classes=3, greys=(Grey(0.0, 1.0, -1.0, 1.0),
-    Grey(10.0, 5.0, 0.0, 20.0)), batch_dice=False, masked=False, flat_axis=None,
+    strides=((1, 1, 1), (2, 2, 2)), channels=("MR", "ct"), classes=3,
+    intensities=(IntensityProperties(0.0, 1.0, -1.0, 1.0), IntensityProperties(10.0, 5.0, 0.0, 20.0)),
+    batch_dice=False, use_mask_for_norm=False, flat_axis=None,
 )  # fmt: skip
 
 
@@ -34,14 +35,14 @@ def test_channels_are_scaled_by_their_names_after_the_crop():
     np.testing.assert_allclose(one.image[..., 0], (crop[..., 0] - crop[..., 0].mean()) / crop[..., 0].std(), atol=1e-5)
     np.testing.assert_allclose(one.image[..., 1], (np.clip(crop[..., 1], 0, 20) - 10) / 5, atol=1e-5)
     np.testing.assert_array_equal(one.labels, case().labels[2:8, 1:8, 2:7])
-    assert [len(places) for places in one.places] == [12, 1]
-    np.testing.assert_array_equal(one.places[1], [[4, 3, 3]])
+    assert [len(class_locations) for class_locations in one.class_locations] == [12, 1]
+    np.testing.assert_array_equal(one.class_locations[1], [[4, 3, 3]])
 
 
 def test_the_grid_is_the_plans():
     one = prepare(case((2.0, 1.0, 1.0)), PLAN)
     assert one.image.shape == (12, 7, 2, 2) and one.labels.shape == (12, 7, 2)
-    _, box = prepared_image(case().image, (1.0, 1.0, 2.0), PLAN)
+    _, box = prepare_image(case().image, (1.0, 1.0, 2.0), PLAN)
     assert box == (slice(2, 8), slice(1, 8), slice(2, 7))
 
 
@@ -50,7 +51,7 @@ def numbered(sides):
     labels = np.zeros(sides, np.int32)
     labels[2, 3, 1], labels[-1, -1, -1] = 1, 2
     image = np.arange(1, labels.size + 1, dtype=np.float32).reshape(*sides, 1)
-    return Prepared(image, labels, (np.array([[2, 3, 1]]), np.array([[s - 1 for s in sides]])))
+    return PreparedCase(image, labels, (np.array([[2, 3, 1]]), np.array([[s - 1 for s in sides]])))
 
 
 def test_patches_are_a_function_of_their_number():
@@ -87,7 +88,7 @@ def test_what_augmentation_cuts_lies_in_the_volume_for_odd_differences_too(side,
     """Without a warp: the patch starts from voxel 0 to the last that it fits; a smaller volume lies in it whole."""
     volume = numbered((side,) * 3)
     batches = patches([volume], (source,) * 3, (patch,) * 3, 4, 0)
-    cut = jax.jit(jax.vmap(partial(augment, settings=OFF._replace(patch=(patch,) * 3))))
+    cut = jax.jit(jax.vmap(partial(augment_nnunet, settings=NO_AUGMENTATION._replace(patch=(patch,) * 3))))
     keys = jax.random.split(jax.random.key(0), 4)
     firsts = list[int]()
     for number in range(8):
@@ -111,7 +112,7 @@ def test_a_third_of_a_batch_is_centred_on_a_structure_each_as_often():
 
 
 def test_a_structure_is_in_the_middle_where_there_is_room():
-    volume = numbered((40, 40, 40))._replace(places=(np.array([[20, 18, 22]]),))
+    volume = numbered((40, 40, 40))._replace(class_locations=(np.array([[20, 18, 22]]),))
     images, _ = patches([volume], (9, 8, 7), (9, 8, 7), 2, 0)(0)
     assert images[1, 4, 4, 3, 0] == volume.image[20, 18, 22, 0]
 

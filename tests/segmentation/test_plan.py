@@ -14,14 +14,14 @@ from medjax.segmentation.plan import (
     target_spacing,
     to_json,
 )
-from medjax.segmentation.resample import Grey
+from medjax.segmentation.resample import IntensityProperties
 
-GREY = Grey(0.0, 1.0, -2.0, 2.0)
+GREY = IntensityProperties(0.0, 1.0, -2.0, 2.0)
 
 
-def prints(shape, spacing, cases=20, kept=1.0, channels=("MR",)):
-    greys = (GREY,) * len(channels)
-    return Fingerprint((shape,) * cases, (spacing,) * cases, (kept,) * cases, greys, channels, 3)
+def prints(shape, spacing, cases=20, crop_fraction=1.0, channels=("MR",)):
+    intensities = (GREY,) * len(channels)
+    return Fingerprint((shape,) * cases, (spacing,) * cases, (crop_fraction,) * cases, intensities, channels, 3)
 
 
 def test_isotropic_volumes_are_halved_alike_along_all_axes():
@@ -31,7 +31,7 @@ def test_isotropic_volumes_are_halved_alike_along_all_axes():
     assert p.widths == (32, 64, 128, 256, 320, 320)
     assert p.kernels == ((3, 3, 3),) * 6
     assert p.strides == ((1, 1, 1),) + ((2, 2, 2),) * 5
-    assert p.spacing == (1.0, 1.0, 1.0) and p.flat_axis is None and not p.masked
+    assert p.spacing == (1.0, 1.0, 1.0) and p.flat_axis is None and not p.use_mask_for_norm
 
 
 def test_thick_slices_are_halved_in_plane_first():
@@ -114,7 +114,7 @@ def test_batches_hold_five_percent_of_the_voxels_or_two_patches():
 
 
 def test_width_patch_and_batch_can_be_given():
-    p = plan(prints((64, 64, 64), (1.0, 1.0, 1.0)), base_width=4, most_width=10, patch=(15, 16, 9), batch=3)
+    p = plan(prints((64, 64, 64), (1.0, 1.0, 1.0)), base_width=4, max_width=10, patch=(15, 16, 9), batch=3)
     assert p.widths == (4, 8, 10) and p.patch == (16, 16, 10) and p.batch == 3
     assert plan(prints((64, 64, 64), (1.0, 1.0, 1.0)), memory_gb=0.01, base_width=4).patch < (64, 64, 64)
 
@@ -142,9 +142,9 @@ def case(shape=(12, 10, 8), spacing=(1.0, 1.0, 3.0), channels=2):
 def test_the_fingerprint_of_arrays():
     found = fingerprint([case(), case(spacing=(2.0, 2.0, 3.0))], 2, ("MR", "CT"))
     assert found.shapes == ((8, 8, 8),) * 2 and found.spacings == ((1.0, 1.0, 3.0), (2.0, 2.0, 3.0))
-    assert found.kept == pytest.approx((8 * 8 / 120,) * 2)
-    assert [grey.mean for grey in found.greys] == [5.0, 7.0] and found.greys[0].deviation == 0
-    assert plan(found).masked and plan(found).spacing == (1.5, 1.5, 3.0)
+    assert found.crop_fractions == pytest.approx((8 * 8 / 120,) * 2)
+    assert [gray.mean for gray in found.intensities] == [5.0, 7.0] and found.intensities[0].std == 0
+    assert plan(found).use_mask_for_norm and plan(found).spacing == (1.5, 1.5, 3.0)
     assert plan(found).channels == ("MR", "CT")
 
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from medjax.errors import ConfigError, DataError
-from medjax.segmentation.sliding_window import importance, predict, starts
+from medjax.segmentation.sliding_window import gaussian_importance, predict, tile_starts
 
 MATRIX = jnp.asarray([[1.0, -2.0, 0.5], [0.3, 1.0, 2.0]])
 
@@ -44,11 +44,11 @@ def drawn(*shape: int) -> np.ndarray:
     ],
 )
 def test_starts_along_an_axis(side, tile, step, expected):
-    assert starts((side,), (tile,), step)[:, 0].tolist() == expected
+    assert tile_starts((side,), (tile,), step)[:, 0].tolist() == expected
 
 
 def test_starts_are_all_combinations():
-    assert starts((6, 4, 5), (4, 4, 4)).tolist() == [[0, 0, 0], [0, 0, 1], [2, 0, 0], [2, 0, 1]]
+    assert tile_starts((6, 4, 5), (4, 4, 4)).tolist() == [[0, 0, 0], [0, 0, 1], [2, 0, 0], [2, 0, 1]]
 
 
 @pytest.mark.parametrize("tile", [(32, 16, 9), (8, 5)])
@@ -58,7 +58,7 @@ def test_importance_is_scipys_gaussian_and_never_zero(tile):
     expected = ndimage.gaussian_filter(point, [side / 8 for side in tile], mode="constant")
     expected *= 10 / expected.max()
     expected[expected == 0] = expected[expected > 0].min()
-    found = importance(tile)
+    found = gaussian_importance(tile)
     assert found.max() == 10 and found.min() > 0
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -90,7 +90,7 @@ def test_a_small_image_is_in_the_middle_of_its_tile():
 def test_tiles_are_averaged_with_their_weights():
     """Two tiles of 8 at 0 and 4: where both see a voxel, their answers count as much as they trust it."""
     found = predict(place, [jnp.float32(1)], jnp.ones((12, 1)), (8,), mirror=())
-    weight, expected = importance((8,)), np.zeros(12)
+    weight, expected = gaussian_importance((8,)), np.zeros(12)
     total = np.zeros(12)
     for first in (0, 4):
         expected[first : first + 8] += weight * np.arange(8)

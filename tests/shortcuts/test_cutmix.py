@@ -7,7 +7,7 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.phantoms.scenes import Scenes
-from medjax.shortcuts.cutmix import background_cutmix, donors, mixed_batches
+from medjax.shortcuts.cutmix import background_cutmix, cutmix_batches, donors
 from medjax.training.batches import from_arrays
 
 KEY = jax.random.key(0)
@@ -83,14 +83,14 @@ def test_batches_are_mixed_with_donors_of_the_other_scene_as_if_by_hand():
     image, label, *_ = pair(images=16, space=(12, 12))
     pool = Scenes(np.asarray(image), np.asarray(label), np.arange(16, dtype=np.int32) % 4)
     batches = from_arrays(pool, 8, 0)
-    mixed_of = mixed_batches(KEY, batches, pool, probability=1.0, smallest=0.5, largest=0.9)
+    mixed_of = cutmix_batches(KEY, batches, pool, probability=1.0, min_fraction=0.5, max_fraction=0.9)
     for number in (0, 3):
         plain, now = batches(number), jax.random.fold_in(KEY, number)
         chosen = donors(jax.random.fold_in(now, 0), plain.group, pool.group)
         np.testing.assert_array_equal(pool.group[chosen], plain.group ^ 1)
         wanted = mixed(
             plain.image, plain.label, pool.image[chosen], pool.label[chosen], key=jax.random.fold_in(now, 1),
-            probability=1.0, smallest=0.5, largest=0.9,
+            probability=1.0, min_fraction=0.5, max_fraction=0.9,
         )  # fmt: skip
         found = mixed_of(number)
         np.testing.assert_array_equal(found.image, wanted)

@@ -34,7 +34,7 @@ def test_what_is_kept_of_an_image_is_counted_by_hand():
     for values, found in (
         (entropy(p[..., 1:], axis=-1, base=2), kept.flip_risk),
         (entropy(p, axis=-1, base=3), kept.entropy),
-        (1 - p.max(-1), kept.max_probability),
+        (1 - p.max(-1), kept.least_confidence),
     ):
         np.testing.assert_allclose(found, [v[n > 0].mean() for v, n in zip(values, named, strict=True)], rtol=1e-4)
 
@@ -55,9 +55,9 @@ def test_measures_are_those_of_the_definitions():
         "dice_group/2": f1_score((truth[GROUP == 2] == 2).ravel(), (named[GROUP == 2] == 2).ravel()),
         "flip_global": ((named > 0) & (truth > 0) & (named != truth)).sum() / (truth > 0).sum(),
         "flip_risk_auroc/0.1": roc_auc_score(flip > 0.1, kept.flip_risk),
-        "max_probability_auroc/0.5": roc_auc_score(flip > 0.5, kept.max_probability),
+        "least_confidence_auroc/0.5": roc_auc_score(flip > 0.5, kept.least_confidence),
         "flip_prone/0.5": np.mean(flip > 0.5),
-        "entropy_top_decile_share": flips.deciles(np.asarray(kept.entropy), flip).top_share,
+        "entropy_top_decile_fraction": flips.deciles(np.asarray(kept.entropy), flip).top_decile_fraction,
     }  # fmt: skip
     assert 0.1 < wanted["flip_rare"] < 0.5 and wanted["flip_common"] < 0.1
     for name, value in wanted.items():
@@ -75,10 +75,12 @@ def test_what_is_not_defined_is_nan():
     logits, truth = predicted()
     kept = assess(jnp.asarray(10 * np.eye(3)[truth], jnp.float32), truth)
     found = measures(kept, GROUP)
-    assert found["flip"] == 0 and np.isnan(found["flip_risk_auroc/0.1"]) and np.isnan(found["entropy_top_decile_share"])
+    assert (
+        found["flip"] == 0 and np.isnan(found["flip_risk_auroc/0.1"]) and np.isnan(found["entropy_top_decile_fraction"])
+    )
     some = Assessment(*(np.asarray(part)[:9] for part in assess(jnp.asarray(logits), truth)))
     found = measures(some, GROUP[:9])
-    assert np.isnan([found["flip_group/3"], found["dice_group/3"], found["flip_risk_top_decile_share"]]).all()
+    assert np.isnan([found["flip_group/3"], found["dice_group/3"], found["flip_risk_top_decile_fraction"]]).all()
     nothing = assess(jnp.zeros((24, 6, 6, 3)).at[..., 0].set(5.0), truth)
     found = measures(nothing, GROUP)
     assert found["miss"] == 1 and np.isnan(found["flip_risk_auroc/0.1"])

@@ -47,7 +47,7 @@ def test_the_decomposition_is_the_count_and_sums_to_one(classes, space):
     wanted = [shares(p, y) for p, y in zip(prediction[1:], truth[1:], strict=True)]
     np.testing.assert_allclose(each[:, 1:].T, wanted, rtol=1e-6)
     np.testing.assert_allclose(each[:, 1:].sum(0), 1, rtol=1e-6)
-    np.testing.assert_allclose(flips.image_mean(confusion), np.mean(wanted, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(flips.mean_over_images(confusion), np.mean(wanted, axis=0), rtol=1e-6)
 
 
 def test_the_two_means_differ_where_objects_do():
@@ -55,7 +55,7 @@ def test_the_two_means_differ_where_objects_do():
     prediction = np.where(np.array([[0], [1]]), 2 * truth, truth)  # the small object is flipped whole
     confusion = confusion_of(prediction, truth)
     assert float(flips.decompose(confusion.sum(0)).flip) == pytest.approx(1 / 9)
-    assert float(flips.image_mean(confusion).flip) == 0.5
+    assert float(flips.mean_over_images(confusion).flip) == 0.5
 
 
 def test_a_flipped_region_is_still_a_right_region():
@@ -82,14 +82,14 @@ def test_gaps_are_those_of_pooled_pixels_of_the_groups(kinds):
         return (p & y).sum() / (p | y).sum()
 
     wanted = [iou(0) - iou(1), iou(3) - iou(2), *([iou(4) - iou(5)] if kinds == 3 else [])]
-    grouped = flips.by_group(confusion_of(prediction, truth, kinds + 1), group, 2 * kinds)
-    np.testing.assert_allclose(flips.gaps(grouped), wanted, rtol=1e-5)
+    grouped = flips.confusion_by_group(confusion_of(prediction, truth, kinds + 1), group, 2 * kinds)
+    np.testing.assert_allclose(flips.iou_gaps(grouped), wanted, rtol=1e-5)
 
 
 def test_a_group_without_images_has_no_gap():
     prediction, truth = maps()
-    grouped = flips.by_group(confusion_of(prediction, truth), np.array([0, 0, 2, 2, 3, 3]), 4)
-    assert np.asarray(grouped[1]).sum() == 0 and np.isnan(flips.gaps(grouped)[0])
+    grouped = flips.confusion_by_group(confusion_of(prediction, truth), np.array([0, 0, 2, 2, 3, 3]), 4)
+    assert np.asarray(grouped[1]).sum() == 0 and np.isnan(flips.iou_gaps(grouped)[0])
 
 
 def logits(classes=3, scale=3.0, seed=0):
@@ -156,13 +156,13 @@ def test_deciles_are_the_paper_s(count):
     found = flips.deciles(np.append(risk, [np.nan, 0.5]), np.append(flip, [0.5, np.nan]))
     np.testing.assert_allclose(found.risk, [np.mean([r for r, _ in part]) for part in parts])
     np.testing.assert_allclose(found.flip, [np.mean([f for _, f in part]) for part in parts])
-    assert found.top_share == pytest.approx(sum(f for _, f in parts[-1]) / flip.sum())
+    assert found.top_decile_fraction == pytest.approx(sum(f for _, f in parts[-1]) / flip.sum())
 
 
 def test_deciles_of_too_little():
     with pytest.raises(DataError, match=r"9 images with a risk and a flip; expected at least 10"):
         flips.deciles(np.append(np.arange(9.0), np.nan), np.zeros(10))
-    assert np.isnan(flips.deciles(np.arange(10.0), np.zeros(10)).top_share)
+    assert np.isnan(flips.deciles(np.arange(10.0), np.zeros(10)).top_decile_fraction)
 
 
 def test_sums_of_many_pixels_do_not_wrap():

@@ -15,7 +15,7 @@ import pytest
 from medjax import iterate
 from medjax.errors import WorkdirError
 from medjax.training.checkpoint import restore, save
-from medjax.training.early_stopping import Best
+from medjax.training.early_stopping import BestState
 from medjax.training.state import trainer
 
 KEY = jax.random.key(3)
@@ -39,10 +39,10 @@ def trained(state, n):
 
 def test_ten_steps_are_five_and_five_after_a_restart(tmp_path):
     whole, half = trained(start(), 10), trained(start(), 5)
-    best = Best(half, 1 / 3)
+    best = BestState(half, 1 / 3)
     save(tmp_path / "c", 5, {"state": half, "best": best})
     other = start(jax.random.key(0))
-    number, found = restore(tmp_path / "c", {"state": other, "best": Best(other, 0.0)})
+    number, found = restore(tmp_path / "c", {"state": other, "best": BestState(other, 0.0)})
     assert (number, found["best"].loss) == (5, 1 / 3)
     assert found["state"].key == KEY and found["state"].key.dtype == KEY.dtype
     chex.assert_trees_all_equal(found["best"].state, half)

@@ -10,7 +10,7 @@ import pytest
 from medjax import iterate
 from medjax.errors import DataError
 from medjax.training.checkpoint import restore, save
-from medjax.training.early_stopping import early_stopping, first
+from medjax.training.early_stopping import early_stopping, initial_best
 from medjax.training.state import trainer
 
 
@@ -28,7 +28,7 @@ START = ALGORITHM.init({"w": jnp.zeros(())}, jax.random.key(0))
 
 def until_best(validate, n=400, state=START, before=None):
     states = iterate.loop(ALGORITHM, state, n, inputs=batches, every=10, donate=True)
-    for now, _, best in early_stopping(states, before or first(state), validate, 30, int(state.step)):
+    for now, _, best in early_stopping(states, before or initial_best(state), validate, 30, int(state.step)):
         yield jax.tree.map(jnp.array, now), best, validate(now)
 
 
@@ -52,7 +52,7 @@ def test_it_resumes_and_knows_that_it_had_stopped(tmp_path):
     for at in (0, len(rows) - 2, len(rows) - 1):
         state, best, _ = rows[at]
         save(tmp_path / str(at), int(state.step), {"state": state, "best": best})
-        step, kept = restore(tmp_path / str(at), {"state": START, "best": first(START)})
+        step, kept = restore(tmp_path / str(at), {"state": START, "best": initial_best(START)})
         more = list(until_best(away, 400 - step, kept["state"], kept["best"]))
         assert len(more) == len(rows) - 1 - at
         last = more[-1][1] if more else kept["best"]

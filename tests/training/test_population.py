@@ -1,6 +1,6 @@
 """Populations: eight members are eight single runs under every strategy, from one compilation."""
 
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 
 import chex
@@ -14,7 +14,7 @@ from medjax import iterate
 from medjax.errors import ConfigError, DataError
 from medjax.training import population
 from medjax.training.checkpoint import restore, save
-from medjax.training.layout import layout, parts
+from medjax.training.layout import device_layout, member_groups
 from medjax.training.population import grid
 from medjax.training.state import trainer
 
@@ -22,15 +22,19 @@ SETTINGS = grid(rate=(0.003, 0.01, 0.03, 0.1), seed=(0, 1))
 X = np.random.default_rng(0).normal(size=(10, 6, 8, 1)).astype(np.float32)
 STRATEGIES = ("loop", "vmap", "shard")
 traced: list[int] = []
+KEYS = jax.jit(jax.vmap(jax.random.key))
 
 
 def keys_of(settings):
-    return jax.vmap(jax.random.key)(settings["seed"])
+    return KEYS(settings["seed"])
 
 
 def initialize(key):
     a, b = jax.random.split(key)
     return {"conv": 0.3 * jax.random.normal(a, (3, 1, 4)), "head": 0.3 * jax.random.normal(b, (4,))}
+
+
+initialize_all, initialize_one = jax.jit(jax.vmap(initialize)), jax.jit(initialize)
 
 
 def loss(params, batch, key):
@@ -61,7 +65,7 @@ def batches(number):
 
 def begun(settings=SETTINGS):
     keys = keys_of(settings)
-    return population.init(make, settings, jax.vmap(initialize)(keys), keys)
+    return population.init(make, settings, initialize_all(keys), keys)
 
 
 def trained(strategy=None, settings=SETTINGS, n=12, state=None, make=make, reports=None, inputs=batches, save=None):
@@ -90,9 +94,12 @@ def part(state, where):
 def single():
     """Each member trained alone, by `iterate.loop`."""
 
+    keys = keys_of(SETTINGS)
+    algorithm_of = cache(lambda rate: make({"rate": rate}))  # one compilation for both seeds
+
     def alone(i):
-        algorithm, key = make({"rate": float(SETTINGS["rate"][i])}), keys_of(SETTINGS)[i]
-        state = algorithm.init(initialize(key), key)
+        algorithm, key = algorithm_of(float(SETTINGS["rate"][i])), keys[i]
+        state = algorithm.init(initialize_one(key), key)
         return iterate.last(iterate.loop(algorithm, state, 12, inputs=batches), state)
 
     return population.stack([alone(i) for i in range(8)])
@@ -121,7 +128,7 @@ def test_members_that_do_not_divide_among_devices(strategy, single):
 def test_it_is_an_algorithm_for_every_driver(single):
     algorithm = population.algorithm(make, SETTINGS)
     keys = keys_of(SETTINGS)
-    state = algorithm.init(jax.vmap(initialize)(keys), keys)
+    state = algorithm.init(initialize_all(keys), keys)
     scanned, infos = jax.jit(lambda state: iterate.scan(algorithm, state, 12, X[np.arange(12) % 10]))(state)
     close(scanned, single)
     assert infos.loss.shape == (12, 8) and int(scanned.step) == 12
@@ -188,30 +195,34 @@ def test_a_member_that_diverges_stops_at_its_last_good_state_and_the_others_go_o
 
 
 def test_the_default_of_a_backend(monkeypatch):
-    assert layout(8) == (2, 1)  # the tests' two CPU devices
+    assert device_layout(8) == (2, 1)  # the tests' two CPU devices
     for backend, devices, expected in (("cpu", 1, (1, 1)), ("gpu", 1, (1, 8)), ("gpu", 3, (3, 3)), ("tpu", 16, (8, 1))):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         monkeypatch.setattr(jax, "local_devices", lambda devices=devices: [0] * devices)
-        assert layout(8) == expected
+        assert device_layout(8) == expected
 
 
 def test_a_width_is_given_or_what_memory_holds(monkeypatch):
-    assert layout(8, "vmap", 3) == (1, 3) and layout(8, "shard", 2) == (2, 2) and layout(2, "vmap", 5) == (1, 2)
-    assert [part.tolist() for part in parts(5, "vmap", 2)] == [[0, 1], [2, 3], [4]] and parts(0) == []
+    assert (
+        device_layout(8, "vmap", 3) == (1, 3)
+        and device_layout(8, "shard", 2) == (2, 2)
+        and device_layout(2, "vmap", 5) == (1, 2)
+    )
+    assert [part.tolist() for part in member_groups(5, "vmap", 2)] == [[0, 1], [2, 3], [4]] and member_groups(0) == []
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [None])
-    assert layout(8, width=4) == (1, 4) and layout(8) == (1, 1)
+    assert device_layout(8, width=4) == (1, 4) and device_layout(8) == (1, 1)
     small = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 1000})
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for devices, size, expected in ((1, 100, (1, 8)), (1, 300, (1, 2)), (4, 500, (4, 1)), (1, 5000, (1, 1))):
         monkeypatch.setattr(jax, "local_devices", lambda devices=devices: [small] * devices)
-        assert layout(8, bytes_a_member=size) == expected
+        assert device_layout(8, bytes_per_member=size) == expected
 
 
 def test_the_memory_of_a_member_holds_its_state_twice_at_least():
     state = begun()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(population.member(members(state), 0)))
-    assert 2 * size <= population.bytes_a_member(make, SETTINGS, state, X[0]) < 100 * size
+    assert 2 * size <= population.bytes_per_member(make, SETTINGS, state, X[0]) < 100 * size
 
 
 def test_a_grid_is_every_combination():
@@ -229,7 +240,7 @@ def test_unequal_members_are_refused():
 
 def test_an_unknown_strategy_is_named():
     with pytest.raises(ConfigError, match="strategy 'sharded' of a population; expected loop, vmap, shard"):
-        layout(4, "sharded")
+        device_layout(4, "sharded")
     for strategy, width, expected in (("loop", 2, "1"), ("vmap", 0, "1 or more")):
         with pytest.raises(ConfigError, match=f"width {width} of a population by {strategy}; expected {expected}"):
-            layout(4, strategy, width)
+            device_layout(4, strategy, width)

@@ -79,7 +79,7 @@ def test_a_gradient_that_is_not_finite_stops_training_though_the_loss_is():
 
 
 def test_the_average_is_the_moving_one():
-    algorithm = trainer(loss, optax.sgd(0.0), decay=0.9)
+    algorithm = trainer(loss, optax.sgd(0.0), ema_decay=0.9)
     state = init({"w": jnp.asarray(1.0)}, optax.sgd(0.0), KEY)._replace(ema_params={"w": jnp.asarray(0.0)})
     for n in range(3):
         before = state.ema_params["w"]

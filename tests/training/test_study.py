@@ -14,7 +14,7 @@ from medjax.errors import DataError
 from medjax.running.workdir import WorkDir, open_workdir
 from medjax.training import study
 from medjax.training.state import trainer
-from medjax.training.study import Member, Training, train
+from medjax.training.study import MemberTraining, StudyMember, train
 
 RATES = (0.1, 0.2, 0.4, 0.05, 0.3)
 traced: list[int] = []
@@ -44,7 +44,7 @@ class Study:
         self.loaded: list[list[int]] = []
         patience = None if validate is None else 4
         self.members = [
-            Member(work, f"net_{i}", make, {"rate": rate}, steps, 2, patience, self.sizes[i])
+            StudyMember(work, f"net_{i}", make, {"rate": rate}, steps, 2, patience, self.sizes[i])
             for work in self.works
             for i, rate in enumerate(rates)
         ]
@@ -56,7 +56,7 @@ class Study:
     def load(self, numbers):
         self.loaded.append(numbers)
         return [
-            Training(
+            MemberTraining(
                 self.begun(i), partial(batches, i, size=self.sizes[i % len(self.sizes)]), lambda params: dict(params),
                 self.validate,
             )
@@ -172,9 +172,9 @@ def test_members_side_by_side_are_all_validated_or_none(tmp_path):
 
 def test_what_a_member_takes_of_an_accelerator_is_asked_of_one_of_them(tmp_path, monkeypatch):
     some = Study(tmp_path)
-    assert study._bytes_a_member(some.members, some.load, 2, None) is None  # a CPU has memory enough
+    assert study._bytes_per_member(some.members, some.load, 2, None) is None  # a CPU has memory enough
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    found = study._bytes_a_member(some.members, some.load, 2, None)
+    found = study._bytes_per_member(some.members, some.load, 2, None)
     assert found is not None and found > 4 * 3 * 3 and some.loaded == [[2]]  # parameters, average, batch
-    assert study._bytes_a_member(some.members, some.load, 2, 8) is None  # a width was given
+    assert study._bytes_per_member(some.members, some.load, 2, 8) is None  # a width was given
     some.close()

@@ -48,7 +48,7 @@ def alone(number, patience):
     algorithm = make(member(SETTINGS, number))
     state = algorithm.init({"x": jnp.zeros(3)}, jax.random.key(number))
     states = iterate.loop(algorithm, state, 40, inputs=batches, every=2, check=require_finite_loss)
-    best = early_stopping.first(state)
+    best = early_stopping.initial_best(state)
     for now, _, reached in early_stopping.early_stopping(states, best, lambda s: validate(s.params, 0), patience):
         best, state = reached, now
     return best, state

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medjax.datasets.labelled_folders import digest, read, read_trusted
+from medjax.datasets.labeled_folders import digest, read, read_trusted
 from medjax.errors import DataError
 from medjax.io.nifti import write_nifti
 
@@ -34,7 +34,7 @@ def test_images_come_on_one_grid_and_label_values_as_classes(folders, capsys):
 
 def test_what_is_no_data_set_is_named(folders):
     with pytest.raises(DataError, match="images: 3 images; expected at least 4"):
-        read(*folders, size=8, fewest=4)
+        read(*folders, size=8, min_images=4)
     with pytest.raises(DataError, match="label 255; expected 0 to 2"):
         read(*folders, size=8, classes=3)
 

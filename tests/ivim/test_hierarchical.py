@@ -6,7 +6,7 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.ivim.fit import fit
-from medjax.ivim.shrinkage import shrink
+from medjax.ivim.hierarchical import hierarchical_fit
 from medjax.ivim.signal import Ivim, signal
 
 B = np.array([0, 10, 20, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
@@ -24,7 +24,7 @@ def region(snr: float, number: int = 1500) -> tuple[Ivim, jnp.ndarray]:
 def test_errors_shrink_where_voxels_say_little():
     truth, y = region(20.0)
     single = fit(y, jnp.asarray(B)).parameters
-    together = shrink(y, B, single, 5.0)
+    together = hierarchical_fit(y, B, single, 5.0)
     for name, share in (("f", 0.6), ("d", 0.7), ("d_star", 0.4)):
         errors = [
             np.sqrt(np.mean((np.log(getattr(maps, name) / getattr(truth, name))) ** 2))
@@ -39,7 +39,7 @@ def test_errors_shrink_where_voxels_say_little():
 def test_clear_voxels_stay_where_they_are():
     _, y = region(2000.0, 100)
     single = fit(y, jnp.asarray(B), steps=40).parameters
-    together = shrink(y, B, single, 0.05).parameters
+    together = hierarchical_fit(y, B, single, 0.05).parameters
     np.testing.assert_allclose(together.f, single.f, atol=0.005)
     np.testing.assert_allclose(together.d, single.d, rtol=0.01)
 
@@ -47,4 +47,4 @@ def test_clear_voxels_stay_where_they_are():
 def test_a_region_needs_voxels():
     _, y = region(20.0, 8)
     with pytest.raises(DataError, match="7 voxels"):
-        shrink(y[:, :7], B, Ivim(*(p[:7] for p in fit(y, jnp.asarray(B)).parameters)), 5.0)
+        hierarchical_fit(y[:, :7], B, Ivim(*(p[:7] for p in fit(y, jnp.asarray(B)).parameters)), 5.0)

@@ -1,6 +1,6 @@
-"""Images and label masks of one's own: two folders of files with equal names, PNG or NIfTI.
+"""Images and label masks of a user: two folders of files with equal names, PNG or NIfTI.
 
-    data = read(Path("images"), Path("masks"), size=64)         arrays on one grid of 64 voxels each way
+    data = read(Path("images"), Path("masks"), size=64)         arrays of 64 voxels along each axis
     read_trusted(Path("trusted.csv"), data.names)               which labels were checked, and which of them are wrong
 
 An array of images has a last axis for the channel, of which there is one.
@@ -14,15 +14,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medjax.errors import DataError
-from medjax.io.pictures import fitted, read_labelled
+from medjax.io.images import fit_to_grid, read_labeled
 from medjax.io.tables import read_table
 from medjax.running.progress import say, track
 from medjax.training.batches import pairs
 
-MOST_CLASSES = 64
+MAX_CLASSES = 64
 
 
-class LabelledImages(NamedTuple):
+class LabeledImages(NamedTuple):
     """Images and labels on one grid, and their names."""
 
     names: list[str]
@@ -30,23 +30,30 @@ class LabelledImages(NamedTuple):
     labels: Int[np.ndarray, "image *space"]
 
 
-def read(images: Path, masks: Path, size: int, classes: int | None = None, fewest: int = 1) -> LabelledImages:
-    """Every pair of files of the two folders, on `size` voxels each way.
+def read(images: Path, masks: Path, size: int, classes: int | None = None, min_images: int = 1) -> LabeledImages:
+    """Images and label masks of two folders, paired by name and resampled to `size` voxels along each axis.
 
-    Labels are class numbers, below `classes` if that is given. Otherwise, where they leave numbers out (masks of 0 and
-    255, say), their values are taken as classes 0, 1, … in order, which is said.
+    Labels are class numbers. Where numbers are left out (masks of 0 and 255, say) and `classes` is None, their values
+    are taken as classes 0, 1, … in order, with a message.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the label masks.
+        size: number of voxels along each axis.
+        classes: number of classes with background; None: from the masks.
+        min_images: minimum number of images.
 
     Raises:
-        DataError: files do not pair up or fit, there are fewer than `fewest`, or no label names a structure.
+        DataError: files do not pair up or fit, there are fewer than `min_images`, or all masks are empty.
     """
     files = pairs(images, masks)
-    if len(files) < fewest:
-        raise DataError(f"{images}: {len(files)} images; expected at least {fewest}")
+    if len(files) < min_images:
+        raise DataError(f"{images}: {len(files)} images; expected at least {min_images}")
     arrays: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     for image, mask in track(files, "reading"):
-        one = read_labelled(image, mask, classes)
-        array, label = fitted(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))
+        one = read_labeled(image, mask, classes)
+        array, label = fit_to_grid(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))
         arrays.append(array)
         labels.append(label)
     stacked = np.stack(labels)
@@ -55,15 +62,15 @@ def read(images: Path, masks: Path, size: int, classes: int | None = None, fewes
         raise DataError(f"{masks}: every label is 0; expected class numbers above 0")
     if classes is None and len(values) <= values.max():
         values = np.union1d(0, values)
-        if len(values) > MOST_CLASSES:
+        if len(values) > MAX_CLASSES:
             raise DataError(f"{masks}: {len(values)} different values; expected class numbers, not grey values")
         say(f"labels {', '.join(map(str, values))} are taken as classes 0 to {len(values) - 1}")
         stacked = np.searchsorted(values, stacked).astype(np.int32)
-    return LabelledImages([image.name for image, _ in files], np.stack(arrays)[..., None], stacked)
+    return LabeledImages([image.name for image, _ in files], np.stack(arrays)[..., None], stacked)
 
 
-def digest(data: LabelledImages) -> str:
-    """Eight hex digits of names, images and labels."""
+def digest(data: LabeledImages) -> str:
+    """SHA-256 of names, images and labels, its first eight hex digits."""
     found = hashlib.sha256("\0".join(data.names).encode())
     for array in (data.images, data.labels):
         found.update(np.ascontiguousarray(array).tobytes())
@@ -71,7 +78,7 @@ def digest(data: LabelledImages) -> str:
 
 
 def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"], Bool[np.ndarray, " some"]]:
-    """Images that were looked at, by number, and whether their labels are wrong.
+    """Trusted set: indices of the images whose labels were checked, and whether each is wrong.
 
     Raises:
         DataError: no columns name and wrong, an unknown name, or a value that is neither 0 nor 1.

@@ -11,21 +11,21 @@ import pytest
 
 from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.labels import audit, population, scores
-from medjax.labels.dynamics import Settings
+from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.errors import corrupt
-from medjax.labels.population import Member
+from medjax.labels.population import TrainingRun
 from medjax.models.model import Model
 from medjax.phantoms.echo import echo
 from tests.labels.two_layers import TWO_LAYERS, apply_two_layers
 
-SETTINGS = Settings(4, batch=8, steps=14, every=4, latest=8)
+SETTINGS = TrainingSettings(4, batch=8, steps=14, probe_every=4, latest_judgement=8)
 SOME = {name: scores.built_in()[name] for name in ("dice_mean", "loss", "vog_published", "vog")}
 NAN = float("nan")
 
 
 def member(seed, kind, rate):
     data = echo(seed, 12, 16, hard=0.0)
-    return Member(seed, data.images, corrupt(seed, data.labels, kind, 0.25).labels, rate)
+    return TrainingRun(seed, data.images, corrupt(seed, data.labels, kind, 0.25).labels, rate)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,17 @@ def members():
     """Two kinds of error of two seeds."""
     return [
         member(seed, kind, rate)
-        for seed, kind, rate in ((0, "random", 1e-2), (0, "swap", 2e-2), (1, "random", 1e-2), (1, "swap", 5e-3))
+        for seed, kind, rate in (
+            (0, "random", 1e-2),
+            (0, "swap", 2e-2),
+            (1, "random", 1e-2),
+            (1, "swap", 5e-3),
+        )
     ]
 
 
 def own(one):
-    return SETTINGS._replace(learning_rate=one.rate)
+    return SETTINGS._replace(learning_rate=one.learning_rate)
 
 
 def numbers(snapshot, labels):
@@ -48,7 +53,7 @@ def numbers(snapshot, labels):
     return int(snapshot.state.step), snapshot.memorization, snapshot.agreement, leaves, found
 
 
-def followed(members, **keywords):
+def tracking(members, **keywords):
     """All snapshots of each member."""
     found = [[] for _ in members]
     for k, one in population.training_dynamics(members, TWO_LAYERS, SETTINGS, SOME, seconds=0, **keywords):
@@ -77,7 +82,7 @@ def close(found, wanted, tolerance):
 @pytest.mark.parametrize(("strategy", "width", "tolerance"), [("loop", None, 1e-5), ("vmap", 2, 1e-3)])
 def test_a_member_is_its_training_alone(members, alone, strategy, width, tolerance):
     assert [one[0] for one in alone[0]] == [4, 8, 12, 14]
-    same(followed(members, strategy=strategy, width=width), alone, tolerance)
+    same(tracking(members, strategy=strategy, width=width), alone, tolerance)
 
 
 @pytest.mark.parametrize("strategy", ["loop", "vmap"])
@@ -88,13 +93,13 @@ def test_what_was_interrupted_goes_on_with_other_members_beside_it(members, alon
     )
     assert [next(first)[0] for _ in range(3)] == [0, 1, 0]  # so the first member is one probe ahead
     first.close()
-    found = followed(members, checkpoints=folders, strategy=strategy)
+    found = tracking(members, checkpoints=folders, strategy=strategy)
     assert [len(snapshots) for snapshots in found] == [3, 4, 4, 4]  # their last ones once more
     same(found, [every[-len(mine) :] for mine, every in zip(found, alone, strict=True)], 1e-3)
-    again = followed([members[3], members[1]], checkpoints=[folders[3], folders[1]])
+    again = tracking([members[3], members[1]], checkpoints=[folders[3], folders[1]])
     same(again, [alone[k][-1:] for k in (3, 1)], 1e-3)
     with pytest.raises(WorkdirError, match="holds another run: other seed"):
-        followed(members[3:], checkpoints=folders[:1])
+        tracking(members[3:], checkpoints=folders[:1])
 
 
 def test_what_is_observed_is_the_same_after_an_interruption(members, alone, tmp_path):
@@ -127,9 +132,9 @@ def test_what_is_observed_is_the_same_after_an_interruption(members, alone, tmp_
     assert asked == [2, 3, 2, 3, 3]  # what was kept once more, then what follows
     assert not any((tmp_path / "c").iterdir())
     for k, one in found.items():
-        assert one.judged == 1 and int(one.state.step) == 8
+        assert one.judgement == 1 and int(one.state.step) == 8
         close(one.scores, {name: np.stack([probe[4][name] for probe in alone[k]]) for name in SOME}, 1e-3)
-        close(one.measured, [probe[3][2].sum() for probe in alone[k]], 1e-3)
+        close(one.measurements, [probe[3][2].sum() for probe in alone[k]], 1e-3)
         close(jax.tree.leaves(one.state.params), alone[k][1][3][:2], 1e-3)
 
 
@@ -158,8 +163,8 @@ def test_members_go_on_each_from_its_own_step_compiled_once(members):
 
 
 def test_labels_are_judged_within_the_training(members):
-    late = SETTINGS._replace(latest=15)
-    with pytest.raises(ConfigError, match="labels judged by step 15 of 14"):
+    late = SETTINGS._replace(latest_judgement=15)
+    with pytest.raises(ConfigError, match="latest_judgement: step 15 of 14"):
         next(population.observe([lambda: members[0]], TWO_LAYERS, late, SOME))
 
 
@@ -168,7 +173,7 @@ def test_a_member_that_diverges_or_cannot_be_made_ends_alone(members, strategy):
     def make(k):
         if k == 2:
             raise DataError("no such images")
-        return members[0]._replace(rate=(1e-2, NAN)[k])
+        return members[0]._replace(learning_rate=(1e-2, NAN)[k])
 
     makers = [partial(make, k) for k in range(3)]
     found = dict(population.observe(makers, TWO_LAYERS, SETTINGS, SOME, strategy=strategy))
@@ -181,12 +186,12 @@ def test_a_member_that_diverges_or_cannot_be_made_ends_alone(members, strategy):
 def test_as_many_side_by_side_as_memory_holds(members, monkeypatch):
     """The states of the scores count: VOG keeps maps of every image."""
     one = members[0]
-    without, with_maps = (population.bytes_a_member(one, TWO_LAYERS, SETTINGS, chosen) for chosen in ({}, SOME))
+    without, with_maps = (population.bytes_per_member(one, TWO_LAYERS, SETTINGS, chosen) for chosen in ({}, SOME))
     states = scores.init(SOME, len(one.images), one.labels.shape[1:])
     assert with_maps - without == sum(leaf.nbytes for leaf in jax.tree.leaves(states)) > 4 * one.images.nbytes
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 3 * with_maps})
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     makers = [lambda k=k: members[k] for k in range(4)]
-    found = population._parts(makers, lambda one: one, TWO_LAYERS, SETTINGS, SOME, None, None)
+    found = population._groups(makers, lambda one: one, TWO_LAYERS, SETTINGS, SOME, None, None)
     assert [part.tolist() for part in found] == [[0, 1], [2, 3]]  # two fit into four fifths of the memory of three
