@@ -1,0 +1,77 @@
+"""Tiny files of the names that the commands on the pages of docs/ read, and cheap networks to train on them."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from medjax.io.counts import Counts, write_counts
+from medjax.io.nifti import write_nifti
+from medjax.io.nnunet_raw import Scan, write_dataset
+from medjax.ivim.signal import Ivim, signal
+from medjax.pet.scanner import preset, with_rings
+from medjax.phantoms.echo import echo
+from tests.segmentation.blobs import blobs
+
+PART = """
+import jax.numpy as jnp
+from medjax.iterate import static_partial
+from medjax.models import Model
+
+def init(classes, key, images, *conditions):
+    return jnp.linspace(-1, 1, images.shape[-1] * classes).reshape(images.shape[-1], classes)
+
+def apply(params, images, *conditions, key=None):
+    return images @ params
+
+def pointwise(of):
+    return Model(static_partial(init, getattr(of, "classes", of)), apply)
+
+def scale(key, x, *conditions):
+    return jnp.ones(())
+
+def scaled(params, x, *conditions, key=None):
+    return params * x
+
+levels = Model(scale, scaled)
+"""
+
+
+def write_example_data(folder: Path) -> None:
+    """A tiny file or folder of every name that the pages' commands read."""
+    from PIL import Image  # of medjax's extra `data`
+
+    data, draw, affine = echo(seed=0, number=16, size=16), np.random.default_rng(0), np.diag([2.0, 2.0, 2.0, 1.0])
+    labels = data.labels.astype(np.uint8)
+    pictures = {"images": (255 * data.images[..., 0]).astype(np.uint8), "masks": labels, "truth": labels}
+    pictures["predictions"] = np.where(draw.random(labels.shape) < 0.1, (4 - labels) % 4, labels).astype(np.uint8)
+    for name, arrays in pictures.items():
+        (folder / name).mkdir()
+        for k, array in enumerate(arrays):
+            Image.fromarray(array).save(folder / name / f"case_{k:02d}.png")
+    (folder / "logits").mkdir()
+    for k, label in enumerate(pictures["predictions"]):
+        np.save(folder / "logits" / f"case_{k:02d}.npy", (3 * np.eye(4)[label] + draw.random((16, 16, 4))).astype("f"))
+    (folder / "groups.csv").write_text("image,group\n" + "".join(f"case_{k:02d},{k % 4}\n" for k in range(16)))
+
+    b = np.array([0, 10, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
+    tissue = Ivim(*(np.full((4, 4, 2), value, np.float32) for value in (100.0, 0.3, 1.7e-3, 22e-3)))
+    frames = np.moveaxis(np.asarray(signal(tissue, b)), 0, -1)
+    noisy = frames + draw.normal(size=frames.shape).astype("f")
+    nibabel.save(nibabel.Nifti1Image(noisy, affine), folder / "dwi.nii.gz")
+    (folder / "dwi.bval").write_text(" ".join(f"{value:g}" for value in b))
+    for name in ("lungs", "regions"):
+        write_nifti(folder / f"{name}.nii.gz", np.ones((4, 4, 2)), affine)
+
+    cases = [(f"hippocampus_{seed}", blobs(seed, 8 if seed < 5 else 10)) for seed in range(6)]
+    scans = [Scan(name, case.image, case.labels, case.spacing, affine) for name, case in cases]
+    dataset = folder / "Dataset004_Hippocampus"
+    write_dataset(dataset, scans[:5], ("MRI",), ("background", "Anterior", "Posterior"), test=scans[5:])
+
+    shape = with_rings(preset("ring_2d"), 1).sinogram_shape
+    counts = draw.poisson(5.0, shape).astype(np.float32)
+    write_counts(folder / "scan.npz", Counts(counts, np.full(shape, 2.0), np.full(shape, 0.02), "ring_2d"))
+    for subject in (1, 2):
+        write_nifti(folder / f"subject_{subject}.nii.gz", 1 + draw.random((24, 24, 20)), np.diag([2.5, 2.5, 2.5, 1]))
+    write_nifti(folder / "t1.nii.gz", draw.random((16, 16, 4)), np.diag([18.0, 18.0, 8.0, 1.0]))
+    (folder / "brief.py").write_text(PART)
