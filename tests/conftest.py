@@ -1,7 +1,15 @@
-"""What every test runs under: shapes and types checked at every call, silent broadcasting refused, two devices."""
+"""What every test runs under: shapes and types checked at every call, silent broadcasting refused, two devices.
 
+Most of the suite's time is compilation, so: each program is compiled once and kept in the user's cache; LLVM does not
+optimise the many programs that run once (tests marked `optimized` run for long, and are compiled as for a user); and
+two workers take the longest files first, by the seconds in `durations.json`.
+"""
+
+import gc
+import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,18 +21,46 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from medjax.running.environment import enable_compilation_cache  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)  # so that sharding is tested on any machine
 
 hypothesis.settings.register_profile("medjax", deadline=None, derandomize=True, max_examples=20)
 hypothesis.settings.load_profile("medjax")
 
-LONG = ("test_pet_experiments", "test_experiments", "test_readme", "test_prior_command", "test_labels_command")
+enable_compilation_cache()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # also where the environment names the folder
+gc.freeze()  # what is imported stays: the collector need not look at it again
+
+DURATIONS = Path(__file__).with_name("durations.json")
+SECONDS: Counter[str] = Counter()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help=f"Write the seconds of each file, {DURATIONS}.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that two workers end together."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    """The longest files first, so that two workers end together; a file that is not known yet counts as long."""
+    known = json.loads(DURATIONS.read_text())
+    items.sort(key=lambda item: -known.get(item.nodeid.split("::")[0], 30))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before fixtures are made, which compile too."""
+    jax.config.update("jax_disable_most_optimizations", item.get_closest_marker("optimized") is None)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    SECONDS[report.nodeid.split("::")[0]] += report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--record-durations") and not hasattr(session.config, "workerinput"):
+        seconds = {file: round(value) for file, value in sorted(SECONDS.items()) if value >= 1}
+        DURATIONS.write_text(json.dumps(seconds, indent=0) + "\n")
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +77,13 @@ def few_programs() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if maps.exists() and len(maps.read_bytes().splitlines()) > 30_000:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory) -> Path:
+    """The folder of this session's finished tiny runs, for `tests.tiny_runs.tiny_run`; all workers see it."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_runs"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Every experiment's tiny preset runs from end to end, and says the same twice; a user's own operator plugs in."""
 
-import json
 from pathlib import Path
 
 import jax
@@ -11,32 +10,12 @@ import pytest
 from medjax import iterate
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition
-from medjax.running.experiment import run_experiment
-
-ROOT = Path(__file__).parents[1]
-NAMES = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if not file.stem.startswith("_"))
+from tests.tiny_runs import NAMES, check_tiny_run, parameters
 
 
-def runs_and_repeats(name: str, tmp_path: Path, repeats: bool = True) -> dict[str, float]:
-    """The tiny preset, twice if it `repeats`, says the same: its metrics."""
-    pytest.importorskip("nilearn")
-    first = run_experiment(name, "tiny", workdir=tmp_path / "first", root=ROOT)
-    if repeats:
-        second = run_experiment(name, "tiny", workdir=tmp_path / "second", root=ROOT)
-        assert (first / "metrics.json").read_bytes() == (second / "metrics.json").read_bytes()
-    metrics = json.loads((first / "metrics.json").read_text())
-    assert len(metrics) > 5 and any(value is not None for value in metrics.values())
-    assert (first / "report.html").stat().st_size > 10_000
-    assert list((first / "figures").glob("*.png"))
-    return metrics
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("pet_")])
-def test_tiny_runs_and_repeats(name: str, tmp_path):
-    repeats = name in ("demo", "fetal_lung_maturity")  # populations have tests of their own, to the bit
-    metrics = runs_and_repeats(name, tmp_path, repeats)
-    if name == "demo":  # it shows what it says
-        assert metrics["nrmse/mr_map_em"] < metrics["nrmse/osem"] < 0.5 and metrics["nrmse/map_em"] < 0.5
+@pytest.mark.parametrize("name", parameters([name for name in NAMES if not name.startswith("pet_")]))
+def test_tiny_runs_and_repeats(name: str, tiny_runs: Path, tmp_path: Path):
+    check_tiny_run(name, tiny_runs, tmp_path)
 
 
 def test_an_operator_from_outside_plugs_in():

@@ -1,10 +1,12 @@
 """The PET experiments' tiny presets; a file of their own, for they take as long as all the others together."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.test_experiments import NAMES, runs_and_repeats
+from tests.tiny_runs import NAMES, check_tiny_run, parameters
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("pet_")])
-def test_tiny_runs(name: str, tmp_path):
-    runs_and_repeats(name, tmp_path, repeats=False)  # they are long; the demonstration samples the same prior twice
+@pytest.mark.parametrize("name", parameters([name for name in NAMES if name.startswith("pet_")]))
+def test_tiny_runs(name: str, tiny_runs: Path, tmp_path: Path):
+    check_tiny_run(name, tiny_runs, tmp_path)
