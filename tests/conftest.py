@@ -1,7 +1,7 @@
 """What every test runs under: shapes and types checked at every call, silent broadcasting refused, two devices.
 
 Most of the suite's time is compilation, so: each program is compiled once and kept in the user's cache; LLVM does not
-optimise the many programs that run once (tests marked `optimized` run for long, and are compiled as for a user); and
+optimise the many programs that run once (tests marked `optimized` run for long, and are compiled as XLA_FLAGS say); and
 two workers take the longest files first, by the seconds in `durations.json`.
 """
 

@@ -29,7 +29,7 @@ def exact(sde):
     return guidance.prior_only(from_score(score, sde))
 
 
-def drawn(sde, solver, steps, corrector_snr=None, number=10_000):
+def drawn(sde, solver, steps, corrector_snr=None, number=20_000):
     """Many samples, from the exact marginal at the first time."""
     guided = exact(sde)
     corrector = None if corrector_snr is None else sampler.langevin(guided, sde, corrector_snr)

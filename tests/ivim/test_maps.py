@@ -45,7 +45,7 @@ def test_averages_count_as_many_times_as_they_were_measured():
 
 @pytest.mark.parametrize("method", ["full", "segmented", "hierarchical"])
 def test_every_method_knows_how_many_were_averaged(method):
-    bvalues = np.repeat(B, 3)
+    bvalues = np.repeat(B, 6)
     y = region(20.0, bvalues, 300)
     whole, shells = maps(y, bvalues, method=method), average(y, bvalues)
     again = maps(shells.signals, shells.bvalues, method=method, weights=shells.averages)
