@@ -6,6 +6,41 @@
 
 from ml_collections import ConfigDict
 
+from configs.pet_common import SCANNERS
+from medjax.running.config_rules import POSITIVE, SEED, choice, elements, interval, minimum
+
+RULES = {
+    "seed": SEED,
+    "scan.scanner": choice(*SCANNERS),
+    "scan.tracer": choice("fdg", "dpa714"),
+    "scan.trues_per_mm3": POSITIVE,
+    "scan.background": interval(0, 0.99),
+    "scan.resolution_mm": minimum(0),
+    "scan.planes": interval(1, 127),
+    "scan.center_mm": elements(interval(-100, 100), 3, 3),
+    "grid.size": interval(8, 512),
+    "grid.voxel_mm": interval(0.5, 20),
+    "osem.subsets": minimum(1),
+    "osem.iterations": minimum(1),
+    "osem.beta": minimum(0),
+    "osem.post_filter_mm": minimum(0),
+    "map_em.subsets": minimum(1),
+    "map_em.iterations": minimum(1),
+    "map_em.beta": minimum(0),
+    "mr_map_em.subsets": minimum(1),
+    "mr_map_em.iterations": minimum(1),
+    "mr_map_em.beta": minimum(0),
+    "mr_map_em.similar": interval(1, 26),
+    "slices.planes": minimum(1),
+    "slices.size": interval(8, 512),
+    "slices.voxel_mm": interval(0.5, 20),
+    "slices.trues_per_mm3": POSITIVE,
+    "slices.steps": minimum(1),
+    "slices.samples": minimum(2),
+    "slices.dds_updates": minimum(1),
+    "slices.schedule_iterations": minimum(1),
+}
+
 
 def get_config(preset: str) -> ConfigDict:
     """Config of a preset; the physics is the same in all."""

@@ -7,7 +7,35 @@ scans, for an accelerator; it has not been run.
 
 from ml_collections import ConfigDict
 
+from medjax.running.config_rules import FRACTION, POSITIVE, distinct, elements, interval, minimum
+
 PRESETS = ("tiny", "small", "paper")
+RULES = {
+    "seed": interval(0, 2**29),  # others are made of it, which stay below 2³²
+    "seeds": minimum(1),
+    "data.train": minimum(2),
+    "data.test": minimum(6),
+    "data.shape": elements(minimum(8), 3, 3),
+    "data.spacing": elements(POSITIVE, 3, 3),
+    "data.ages": elements(interval(16, 42), 2, 2),
+    "data.bvalues": distinct(elements(minimum(0), 4)),
+    "data.snr": POSITIVE,
+    "data.restricted_fraction": FRACTION,
+    "motion.rigid_mm": minimum(0),
+    "motion.smooth_mm": minimum(0),
+    "motion.corrupted": FRACTION,
+    "training.base_width": minimum(1),
+    "training.memory_gb": POSITIVE,
+    "training.patch": elements(minimum(4), 0, 3),
+    "training.folds": interval(1, 5),
+    "training.epochs": minimum(1),
+    "training.iterations": minimum(1),
+    "training.rate": POSITIVE,
+    "training.save_every": minimum(1),
+    **{f"margin.{parameter}": POSITIVE for parameter in ("f", "d", "d_star", "f_d_star")},
+    "knot": interval(16, 42),
+    "boundary_mm": distinct(elements(interval(-50, 50), 0)),
+}
 
 
 def get_config(preset: str) -> ConfigDict:

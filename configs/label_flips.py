@@ -11,7 +11,70 @@ differs from the published training in its network (no ImageNet encoder) and has
 
 from ml_collections import ConfigDict
 
+from medjax.errors import ConfigError
+from medjax.running.config_rules import (
+    ANY,
+    FRACTION,
+    POSITIVE,
+    SEED,
+    STRATEGY,
+    choice,
+    distinct,
+    elements,
+    interval,
+    minimum,
+    subset,
+)
+
 PUBLISHED = (0.5, 0.95)  # correlations whose manifests were published
+RULES = {
+    "seed": SEED,
+    "seeds": minimum(1),
+    "correlations": distinct(elements(FRACTION)),
+    "methods": subset("erm", "balanced", "group_dro", "cutmix"),
+    "data.layout": choice("scenes", "waterbirds_seg", "coco_cd", "csv"),
+    "data.folder": ANY,  # may hold {:g}
+    "data.annotations": ANY,
+    "scenes.kind": choice("lobes", "digits"),
+    "scenes.side": interval(8, 1024),
+    "scenes.train": minimum(8),
+    "scenes.validation": minimum(4),
+    "scenes.test": minimum(4),
+    "scenes.amplitudes": elements(FRACTION, 2, 2),
+    "scenes.contrast": minimum(0),
+    "scenes.noise": minimum(0),
+    "population.strategy": STRATEGY,
+    "population.width": minimum(0),
+    "model.widths": elements(minimum(1)),
+    "training.rate": POSITIVE,
+    "training.cosine": ANY,
+    "training.steps": minimum(1),
+    "training.selection": choice("last", "validation"),
+    "training.batch": minimum(1),
+    "training.validate_every": minimum(1),
+    "training.patience": minimum(1),
+    "training.group_step_size": minimum(0),
+    "cutmix.probability": FRACTION,
+    "cutmix.min_fraction": FRACTION,
+    "cutmix.max_fraction": FRACTION,
+    "flip_prone": distinct(elements(FRACTION)),
+    "figures.correlation": FRACTION,
+    "figures.images": minimum(1),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Check that the correlation of the figures is one of the study's, and that CutMix's fractions rise.
+
+    Raises:
+        ConfigError: it is not, or they do not.
+    """
+    if config.figures.correlation not in config.correlations:
+        expected = f"one of correlations {tuple(config.correlations)}"
+        raise ConfigError(f"figures.correlation {config.figures.correlation:g}; expected {expected}")
+    if config.cutmix.min_fraction > config.cutmix.max_fraction:
+        low, high = config.cutmix.min_fraction, config.cutmix.max_fraction
+        raise ConfigError(f"cutmix.min_fraction {low:g}; expected no more than max_fraction {high:g}")
 
 
 def get_config(preset: str) -> ConfigDict:

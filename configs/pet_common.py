@@ -2,6 +2,42 @@
 
 from ml_collections import ConfigDict
 
+from medjax.errors import ConfigError
+from medjax.running.config_rules import INPUT_PATH, POSITIVE, SEED, choice, distinct, elements, interval, minimum
+
+SCANNERS = ("ring_2d", "mmr", "mct")
+RULES = {
+    "seed": SEED,
+    "scans_per_batch": minimum(1),
+    "grid.size": interval(8, 512),
+    "grid.voxel_mm": interval(0.5, 20),
+    "scan.scanner": choice(*SCANNERS),
+    "scan.trues_per_mm3": distinct(elements(POSITIVE)),
+    "scan.background": interval(0, 0.99),
+    "scan.lesions": minimum(1),
+    "sampling.prior": INPUT_PATH,
+    "sampling.steps": minimum(1),
+    "sampling.t_max": interval(1e-3, 1),
+    "sampling.t_min": interval(1e-5, 1),
+    "sampling.eta": interval(0, 1),
+    "tuning.heads": minimum(1),
+    "tuning.values_per_hyperparameter": minimum(0),
+    "test.heads": minimum(1),
+    "test.realizations": minimum(2),
+    "test.samples": minimum(2),
+    "test.mean_of_samples": elements(choice("naive", "dps", "dds", "dds_delta", "likelihood_schedule"), 0),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Check that sampling goes from a larger diffusion time to a smaller one.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not config.sampling.t_min < config.sampling.t_max:
+        raise ConfigError(f"sampling.t_min {config.sampling.t_min:g}; expected below t_max {config.sampling.t_max:g}")
+
 
 def base(preset: str, *, mean_of_samples: str) -> ConfigDict:
     """Base config of the PET experiments, by preset. `mean_of_samples`: method also tested by the mean of its samples.

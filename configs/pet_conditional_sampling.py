@@ -6,7 +6,17 @@
 
 from ml_collections import ConfigDict
 
-from configs.pet_common import base
+from configs.pet_common import RULES as COMMON_RULES
+from configs.pet_common import base, check
+from medjax.running.config_rules import minimum
+
+__all__ = ["RULES", "check", "get_config"]
+
+RULES = COMMON_RULES | {
+    "noise.realizations": minimum(2),
+    "posterior.seeds": minimum(2),
+    **{f"training.{key}": minimum(0) for key in ("heads", "batch", "unet_steps", "unrolled_steps")},  # none is trained
+}
 
 
 def get_config(preset: str) -> ConfigDict:

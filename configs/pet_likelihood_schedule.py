@@ -9,7 +9,28 @@ numbers).
 
 from ml_collections import ConfigDict
 
-from configs.pet_common import base
+from configs.pet_common import RULES as COMMON_RULES
+from configs.pet_common import base, check
+from medjax.running.config_rules import INPUT_PATH, POSITIVE, STRATEGY, elements, interval, minimum
+
+__all__ = ["RULES", "check", "get_config"]
+
+RULES = COMMON_RULES | {
+    "training.heads": minimum(1),
+    "training.batch": minimum(1),
+    "training.unet.widths": elements(minimum(1)),
+    "training.unet.attention": elements(minimum(0), 0),
+    "training.unet_steps": minimum(1),
+    "training.unrolled_steps": minimum(1),
+    "training.rate": POSITIVE,
+    "population.strategy": STRATEGY,
+    "population.width": minimum(0),
+    "volume.planes": interval(3, 127),
+    "volume.head": minimum(0),
+    "volume.trues_per_mm3": POSITIVE,
+    "volume.iterations": POSITIVE,
+    "other_brain": INPUT_PATH,
+}
 
 
 def get_config(preset: str) -> ConfigDict:

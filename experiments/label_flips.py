@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.flips import figures
 from experiments.flips.members import CLASSES, NAMES, TRACED, Cell, TrainedNetwork, splits, train
-from medjax.errors import ConfigError, MedjaxError
+from medjax.errors import MedjaxError
 from medjax.metrics.summary import cell, summarize_runs
 from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
@@ -53,12 +53,9 @@ def cells(config: ConfigDict, work: WorkDir, network: NetworkPart | None) -> lis
     """Cells of the study: every seed, correlation and method.
 
     Raises:
-        ConfigError: `network` is not a network, or the correlation of the figures is not one of the study's.
+        ConfigError: `network` is not a network.
         DataError: its logits do not fit.
     """
-    if config.figures.correlation not in config.correlations:
-        expected = f"one of correlations {tuple(config.correlations)}"
-        raise ConfigError(f"figures.correlation {config.figures.correlation:g}; expected {expected}")
     frozen, own = FrozenConfigDict(config), unet(CLASSES, tuple(config.model.widths)) if network is None else network
     model = network_part(own, CLASSES, "--part network").value
     side, channels = config.scenes.side, 1 if config.data.layout == "scenes" else 3

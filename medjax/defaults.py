@@ -10,11 +10,13 @@ SEGMENT_EPOCHS, SEGMENT_ITERATIONS, SEGMENT_RATE = 1000, 250, 0.01
 
 # medjax ivim fit
 IVIM_METHOD, IVIM_NOISE, IVIM_SIGMA, IVIM_CONVENTION, IVIM_AVERAGE = "full", "gaussian", "residual", "absolute", "none"
+IVIM_BOUNDS = "default"  # see ivim.bounds
 IVIM_THRESHOLD = 200.0  # s/mm², from which on perfusion no longer contributes to the signal
 
 # medjax pet reconstruct
 PET_SCANNER, PET_METHOD = "mmr", "osem"
 PET_PSF_MM = 4.5  # resolution, FWHM
+PET_ADDITIVE_CONVENTION, PET_MULTIPLICATIVE_CONVENTION = "counts", "factors"
 PET_MAX_RING_DIFFERENCE = 5  # largest ring difference of list-mode events
 PET_SAMPLING_STEPS = 50
 PET_SIZE = 128  # voxels along x and y

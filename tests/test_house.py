@@ -19,9 +19,10 @@ ROOT = Path(__file__).parent.parent
 
 # Floors, from the ground up. A room imports itself and lower floors; rooms of one floor do not know each other.
 FLOORS = [
-    {"errors", "atomic", "defaults", "one_program"},
+    {"errors", "defaults", "one_program"},
+    {"atomic"},
     {"iterate", "likelihood", "penalty", "io"},
-    {"models", "metrics", "report"},
+    {"models", "metrics", "report", "bowsher"},
     {"running"},
     {"training", "phantoms"},
     {"datasets"},  # which give what phantoms give: Echo, Scenes

@@ -113,6 +113,7 @@ EXCEPTIONS: dict[str, str] = {
 # functions and classes that end like a participle, and are none
 PARTICIPLES: dict[str, str] = {
     "average_distance_pooled": "a distance",
+    "check_seed": "a verb and its object",
     "drop_corrupted": "a verb and its object",
     "drop_flagged": "a verb and its object",
     "hausdorff_percentile_pooled": "a percentile",

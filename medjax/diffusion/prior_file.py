@@ -4,6 +4,7 @@ A network that medjax does not know is saved under its user's name with the dige
 `load_prior` again.
 """
 
+import math
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ def _load(path: Path, model: Any) -> Prior:
             OLD_KEYS.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in header.items()
         }
         settings = PriorSettings(**kept_settings)
+        if not (math.isfinite(sigma_data) and sigma_data > 0):
+            raise DataError(f"sigma_data {sigma_data:g}; expected above 0")
         known = _built_in(settings) if model is None and network == BUILT_IN else None
         like = None if known is None else _shapes(known, settings)
     except (KeyError, TypeError, ValueError) as error:

@@ -113,12 +113,22 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _check(path: Path, arrays: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Check arrays by name against those that a network has: names, kinds of number, shapes, and finite values.
+
+    Raises:
+        DataError: one differs; it names `path` and the array.
+    """
     if wrong := sorted(arrays.keys() ^ expected.keys()):
         lacking = wrong[0] in expected
         raise DataError(f"{path}: weights {wrong[0]} are {'missing' if lacking else 'none of this network'}")
     for name, one in expected.items():
         if arrays[name].shape != one.shape:
             raise DataError(f"{path}: weights {name} have shape {arrays[name].shape}; expected {one.shape}")
+        floating = jnp.issubdtype(one.dtype, jnp.floating)
+        if floating != jnp.issubdtype(arrays[name].dtype, jnp.floating):
+            raise DataError(f"{path}: weights {name} are {arrays[name].dtype}; expected {one.dtype}")
+        if floating and not np.isfinite(np.asarray(arrays[name], one.dtype)).all():
+            raise DataError(f"{path}: weights {name} are not finite as {one.dtype}")
 
 
 def _named(tree: PyTree) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def load_arrays(path: Path, like: PyTree | None = None) -> PyTree:
         odd = sorted(set(wanted) ^ set(arrays))
         raise WorkdirError(
             f"{path} holds other entries than this code expects ({', '.join(odd[:3])}); "
-            "it was written by another version: delete it or use another --workdir"
+            "it was written by another version: delete it or use another folder"
         )
     return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
 

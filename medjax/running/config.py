@@ -1,4 +1,4 @@
-"""Configurations: `configs/NAME.py:preset`, overridden by `--config.a.b=value`, checked, frozen and hashed."""
+"""Configurations: `configs/NAME.py:preset`, overridden by `--config.a.b=value`, checked by rules, frozen and hashed."""
 
 import difflib
 import functools
@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from medjax.errors import ConfigError
+from medjax.running.config_rules import check_rules
 from medjax.running.modules import load_module
 
 PRESETS = ("tiny", "small", "paper")
@@ -25,7 +26,8 @@ def load_config(file: Path, preset: str, overrides: Sequence[str] = ()) -> Froze
     """Load the config of a preset, `get_config(preset)` of `file`, with `overrides` such as "model.width=32", frozen.
 
     Raises:
-        ConfigError: no such file, preset or key; a value of another type, or no number, string, boolean or tuple.
+        ConfigError: no such file, preset or key; a value of another type, or no number, string, boolean or tuple; or
+            one that breaks a rule of the file (`config_rules`).
     """
     module = _module(file)
     known = _presets(module)
@@ -37,6 +39,7 @@ def load_config(file: Path, preset: str, overrides: Sequence[str] = ()) -> Froze
     config = ConfigDict(to_dict(config))
     _check_values(config, str(file))
     _override(config, overrides)
+    check_rules(config, flatten(config), module, str(file))
     return FrozenConfigDict(config)
 
 

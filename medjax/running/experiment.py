@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from medjax.errors import MedjaxError
+from medjax.errors import MedjaxError, WorkdirError
 from medjax.report.html import Report, Table, write_report
 from medjax.report.terminal import print_table
 from medjax.running.checkout import experiment_file, find_root
@@ -25,6 +25,10 @@ from medjax.running.parts import Part, check_parts, load_parts
 from medjax.running.workdir import WorkDir, open_workdir, read_json, record_timings, write_json
 
 Parts = Mapping[str, Part]
+REPEATABILITY = (  # of every report
+    "Equal runs on the same device, versions and number of CPU cores give equal numbers. Another device or number of "
+    "cores adds up in another order, and training enlarges such rounding: compare runs that were made on the same."
+)
 
 
 class Result(NamedTuple):
@@ -86,8 +90,6 @@ def run_experiment(
 ) -> Path:
     """Run an experiment, resume it, or do nothing if it is finished; returns its work directory.
 
-    metrics.json is written last: where it is, the run is finished.
-
     Args:
         name: name of the experiment.
         preset: tiny, small or paper.
@@ -112,7 +114,7 @@ def run_experiment(
     if module is not None:  # before a directory is claimed
         check_parts(module, loaded, name)
     with open_workdir(path, content) as work:
-        if (work.path / "metrics.json").is_file():
+        if has_result(work):
             print(f"finished already: {relative_path(work.path)}/report.html")
             return path
         run = RunSpec(work, config, run_command(name, preset, overrides, config_file, parts))
@@ -122,6 +124,25 @@ def run_experiment(
         print_table(result.table or Table(("metric", "value"), [*result.metrics.items()]))
         print(f"\nreport: {relative_path(work.path)}/report.html")
     return path
+
+
+def has_result(work: WorkDir) -> bool:
+    """Whether a run is finished: its metrics.json, written last, and its report.html are there and whole.
+
+    Of files that are there and not whole a line is printed; the run then goes on from what its stages kept.
+    """
+    report = work.path / "report.html"
+    if not (work.path / "metrics.json").is_file():
+        return False
+    try:
+        values = read_json(work, "metrics.json").values()
+        whole = all(value is None or isinstance(value, int | float) for value in values)
+    except WorkdirError:
+        whole = False
+    if whole and report.is_file() and report.read_text(errors="replace").rstrip().endswith("</html>"):
+        return True
+    print(f"medjax: {work.path}: metrics.json or report.html is damaged; making them again", file=sys.stderr)
+    return False
 
 
 def run_identity(name: str, config: Mapping | ConfigDict, parts: Parts) -> dict[str, Any]:
@@ -153,6 +174,7 @@ def execute_runs(
         record_timings(run.work, timings | ({"run.members": len(runs)} if len(runs) > 1 else {}))
         details = {
             "Command": run.command,
+            "Repeatability": REPEATABILITY,
             "Configuration": flatten(run.config),
             "Environment": flatten(environment),
             "Timings": read_json(run.work, "timings.json"),

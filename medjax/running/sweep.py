@@ -33,7 +33,8 @@ from medjax.report.html import Table
 from medjax.report.terminal import print_table
 from medjax.running.checkout import experiment_file, find_root
 from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, to_dict
-from medjax.running.experiment import RunSpec, execute_runs, relative_path, run_command, run_identity
+from medjax.running.experiment import RunSpec, execute_runs, has_result, relative_path, run_command, run_identity
+from medjax.running.lock import lock_folder
 from medjax.running.modules import load_module
 from medjax.running.parts import Part, check_parts, load_parts
 from medjax.running.progress import track
@@ -124,8 +125,10 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
 
     With a `task` only the members of that group (see `group_members`) are run, and no table is written.
     A member that fails is reported, has empty cells in the table, and the rest go on; if all fail, there is no table.
+    Tasks may run at the same time; a sweep of all members has its folder to itself.
 
     Raises:
+        WorkdirError: another process runs this sweep, or one of its tasks.
         MedjaxError: members failed (after all have run), the experiment's TRACED is wrong or it takes no such part, or
             there is no such task.
     """
@@ -136,11 +139,13 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
             raise ConfigError(f"--task {task}; expected 0 to {len(groups) - 1}, the groups of this sweep")
         groups = [groups[task]]
     failed: list[str] = []
-    for group in track(groups, "members"):
-        failed += _make(sweep, module, group)
-    number = sum(map(len, groups))
-    if task is None and len(failed) < number:  # where all failed, a table that is there may be of better days
-        _collect(sweep, failed)
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(sweep.folder, shared=task is not None):
+        for group in track(groups, "members"):
+            failed += _make(sweep, module, group)
+        number = sum(map(len, groups))
+        if task is None and len(failed) < number:  # where all failed, a table that is there may be of better days
+            _collect(sweep, failed)
     if failed:
         raise MedjaxError(f"{len(failed)} of {number} members failed; the same command tries them again")
     return sweep.folder / "sweep.csv"
@@ -252,7 +257,7 @@ def _make(sweep: Sweep, module: ModuleType, group: Sequence[SweepMember]) -> lis
                 except (MedjaxError, OSError) as error:  # it is in use, or of another config: the others are not
                     failed += _report_failed([member.name], error)
                     continue
-                if not (work.path / "metrics.json").is_file():
+                if not has_result(work):
                     options = (member.overrides, sweep.config_file, sweep.part_references)
                     runs[member.name] = RunSpec(
                         work, member.config, run_command(sweep.experiment, sweep.preset, *options)

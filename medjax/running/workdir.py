@@ -3,7 +3,6 @@
 It contains config.json, metrics.jsonl, timings.json, figures/, checkpoints/ and what the runner adds at the end.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from ml_collections import ConfigDict
 from medjax.atomic import remove_leftovers, replacing, write_text
 from medjax.errors import MedjaxError, WorkdirError
 from medjax.running.config import flatten, to_dict
+from medjax.running.lock import lock_folder
 
 PyTree = Any  # jaxtyping's would import JAX, and a finished run needs none
 
@@ -68,7 +68,7 @@ def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir,
     new = not path.exists()
     for folder in (path, path / "checkpoints", path / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
-    with _lock(path), _removed_if_empty(path, new):
+    with lock_folder(path), _removed_if_empty(path, new):
         work = WorkDir(path)
         remove_leftovers(path)
         for log in path.glob("*.jsonl"):
@@ -133,9 +133,19 @@ def write_json(work: WorkDir, name: str, content: Mapping[str, Any]) -> Path:
 
 
 def read_json(work: WorkDir, name: str) -> dict[str, Any]:
-    """Read a JSON file of a work directory; empty if there is none."""
+    """Read a JSON file of a work directory; empty if there is none.
+
+    Raises:
+        WorkdirError: it is no JSON object.
+    """
     path = work.path / name
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        content = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise WorkdirError(f"{path} is no JSON object; expected one that medjax wrote: delete it")
+    return content
 
 
 def append_jsonl(work: WorkDir, record: Mapping[str, Any], name: str = "metrics.jsonl") -> None:
@@ -183,32 +193,10 @@ def _removed_if_empty(path: Path, new: bool) -> Generator[None, None, None]:
         raise
 
 
-@contextmanager
-def _lock(path: Path) -> Generator[None, None, None]:
-    """A lock that the operating system releases at death; the number in the file is only for the message."""
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 20).decode().strip()
-            raise WorkdirError(
-                f"{path} is in use by process {holder or '(unknown)'}; wait for it or choose another --workdir"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _claim(work: WorkDir, config: Mapping | ConfigDict) -> None:
     """Write config.json, or compare with the one that is there."""
     wanted = flatten(json.loads(json.dumps(_jsonable(to_dict(config)))))
-    try:
-        there = flatten(read_json(work, "config.json"))
-    except ValueError as error:
-        raise WorkdirError(f"{work.path}/config.json is not JSON; expected one that medjax wrote: delete it") from error
+    there = flatten(read_json(work, "config.json"))
     if not there:
         write_json(work, "config.json", to_dict(config))
         return

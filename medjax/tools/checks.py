@@ -2,12 +2,15 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medjax.errors import ConfigError, DataError, MedjaxError, type_and_message
+from medjax.io.grids import MAX_POSITION_MM
 from medjax.io.nifti import Volume, read_nifti
 
 
@@ -29,6 +32,27 @@ def check_minimum(name: str, value: int | float, minimum: int | float) -> None:
     """
     if not (math.isfinite(value) and value >= minimum):
         raise ConfigError(f"{name} {value:g}; expected {minimum:g} or more")
+
+
+def check_seed(seed: Any, name: str = "--seed") -> None:
+    """Check a random seed: JAX keeps its lower 32 bits only, so that others would be the same as one of these.
+
+    Raises:
+        ConfigError: it is not a whole number from 0 to 2³² − 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise ConfigError(f"{name} {seed}; expected a whole number from 0 to {2**32 - 1}")
+
+
+def check_position(position_mm: tuple[float, float, float], name: str) -> None:
+    """Check that a position lies within 100 m of the origin; beyond, float32 affines lose millimetres.
+
+    Raises:
+        ConfigError: it does not, or is not finite.
+    """
+    if not all(abs(value) <= MAX_POSITION_MM for value in position_mm):
+        where = ",".join(f"{value:g}" for value in position_mm)
+        raise ConfigError(f"{name} {where}; expected mm, finite numbers within ±{MAX_POSITION_MM:g}")
 
 
 def parse_integers(
@@ -75,6 +99,34 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_no_overwrite(outputs: Iterable[Path], inputs: Iterable[Path | Any]) -> None:
+    """Check that no output is an input, links followed, and that no two outputs are one file.
+
+    Inputs that are no paths (arrays, volumes, None) count for nothing. Pass every file that is written, not its folder.
+
+    Raises:
+        DataError: one is; it names the output.
+    """
+    read = {key: path for path in inputs if isinstance(path, Path) for key in _identities(path)}
+    written: dict[Any, Path] = {}
+    for path in outputs:
+        keys = _identities(path)
+        if same := next((read[key] for key in keys if key in read), None):
+            raise DataError(f"{path}: is the input {same}; expected another name for the output")
+        if any(key in written for key in keys):
+            raise DataError(f"{path}: two outputs of that name; expected one name for each")
+        written |= dict.fromkeys(keys, path)
+
+
+def _identities(path: Path) -> list[Any]:
+    """The resolved name of a file and, where it exists, its number on its device: hard links have one too."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [path.resolve()]
+    return [path.resolve(), (status.st_dev, status.st_ino)]
 
 
 def check_volume(volume: Path | Volume, name: str, check: Callable[[Any], None] | None = None) -> tuple[Volume, str]:

@@ -89,3 +89,18 @@ def test_names_that_would_be_lost_are_refused(message, params, tmp_path):
     save_weights(tmp_path / "w.npz", {"net": {"settings": jnp.ones(2), "file": jnp.ones(1)}}, HEADER)
     params, header = load_weights(tmp_path / "w.npz")
     assert header == HEADER and params["net"]["settings"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("message", "array"),
+    [
+        ("stem/bias are int64; expected float32", np.ones(3, np.int64)),
+        ("stem/bias are complex128; expected float32", np.ones(3, complex)),
+        ("stem/bias are not finite as float32", np.full(3, 1e300)),
+    ],
+)
+def test_arrays_that_are_no_weights_are_refused(message, array, tmp_path):
+    bias = {"stem/kernel": np.ones((2, 3)), "count": np.arange(2), "stem/bias": array}
+    np.savez(tmp_path / "w.npz", settings=np.frombuffer(b"{}", np.uint8), **bias)
+    with pytest.raises(DataError, match=message), np.errstate(over="ignore"):
+        load_weights(tmp_path / "w.npz", jax.eval_shape(lambda: PARAMS))

@@ -109,6 +109,20 @@ def test_a_finished_run_does_nothing(root, capsys):
     assert capsys.readouterr().out == f"finished already: {work}/report.html\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("metrics.json", ""), ("metrics.json", "[1]"), ("metrics.json", '{"mean": "x"}'), ("report.html", "<html>")],
+)
+def test_a_run_whose_result_is_damaged_is_not_finished(root, capsys, name, text):
+    work = run_experiment("toy", "tiny", root=root)
+    whole = {file: (work / file).read_bytes() for file in ("metrics.json", "report.html")}
+    (work / name).write_text(text)
+    run_experiment("toy", "tiny", root=root)
+    assert "is damaged; making them again" in capsys.readouterr().err
+    assert (work / "metrics.json").read_bytes() == whole["metrics.json"]
+    assert (work / "report.html").read_bytes().endswith(whole["report.html"][-8:])
+
+
 def test_every_config_has_its_own_directory_and_no_other(root):
     one = run_experiment("toy", "tiny", root=root)
     assert run_experiment("toy", "tiny", ["steps=2"], root=root) != one

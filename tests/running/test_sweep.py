@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from medjax import cli
 from medjax.errors import MedjaxError
+from medjax.running.lock import lock_folder
 from medjax.running.modules import load_module
 from medjax.running.sweep import group_members, plan_sweep, run_sweep
 from medjax.running.workdir import open_workdir
@@ -228,6 +229,29 @@ def test_an_infinite_metric_or_a_directory_in_use_is_of_one_member(root):
     assert done.exit_code == 2 and "2 of 4 members failed" in done.stderr
     assert "medjax: seed=0: metric loss is inf" in done.stderr and "seed=2 is in use by process" in done.stderr
     assert [row["loss"] for row in table(root / "here" / "sweep.csv")] == ["", "0.5", "", "0.5"]
+
+
+def test_two_sweeps_in_one_folder_the_second_is_refused_and_tasks_go_together(root):
+    arguments = ["toy", "--over=seed=0..1", "--workdir=here"]
+    (root / "here").mkdir()
+    with lock_folder(root / "here"):
+        done = command(*arguments)
+        assert done.exit_code == 2 and re.match(r"medjax: here is in use by process \d+; wait for it", done.stderr)
+        assert [one.name for one in (root / "here").iterdir()] == [".lock"]
+        assert command(*arguments, "--task=0").exit_code == 2
+    with lock_folder(root / "here", shared=True):  # another task
+        assert command(*arguments, "--task=0").exit_code == 0
+        assert command(*arguments).exit_code == 2
+    assert command(*arguments).exit_code == 0
+    assert [row["seed"] for row in table(root / "here" / "sweep.csv")] == ["0", "1"]
+
+
+def test_a_member_whose_metrics_are_damaged_is_made_again(root):
+    assert command("toy", "--over=seed=0..1", "--workdir=here").exit_code == 0
+    good = (root / "here" / "sweep.csv").read_text()
+    (root / "here" / "seed=1" / "metrics.json").write_text("")
+    assert command("toy", "--over=seed=0..1", "--workdir=here").exit_code == 0
+    assert (root / "here" / "sweep.csv").read_text() == good
 
 
 def test_what_is_finished_stays_in_the_table_where_a_group_fails(root):
