@@ -19,16 +19,24 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from medjax import iterate
+from medjax.bowsher import bowsher
 from medjax.diffusion import prior as priors
 from medjax.diffusion.prior_file import load_prior
 from medjax.metrics.image import contrast_recovery, nrmse, psnr, ssim
-from medjax.penalty import Neighbors, Quadratic, bowsher, neighbors
+from medjax.penalty import Neighbors, Quadratic, neighbors
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets
 from medjax.pet.grid import Grid
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import grid, lors, preset, with_rings
-from medjax.pet.simulate import emission_volume_mm3, expected_trues, multiplicative_factors, sample_counts
+from medjax.pet.simulate import (
+    emission_volume_mm3,
+    expected_trues,
+    middle_planes,
+    multiplicative_factors,
+    sample_counts,
+    with_margin,
+)
 from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain, Lesion, brain
 from medjax.report.figures import MR, PET, curves, montage
@@ -113,10 +121,10 @@ def simulate(work: WorkDir, name: str, seed: int, scan: ConfigDict, image: Confi
 
     def counts() -> dict[str, Any]:
         side = int(np.ceil(min(image.size * image.voxel_mm, 260.0)))
-        fine = Grid((side, side, scan.planes), (1.0, 1.0, coarse.voxel_mm[2]))
+        fine = with_margin(Grid((side, side, scan.planes), (1.0, 1.0, coarse.voxel_mm[2])), scan.resolution_mm)
         head = brain(fine.voxel_mm, scan.tracer, fine.shape, lesions, scan.center_mm)
         trues = expected_trues(ring, head.activity, fine, head.mu, scan.resolution_mm)
-        total = scan.trues_per_mm3 * emission_volume_mm3(head.activity, fine)
+        total = scan.trues_per_mm3 * emission_volume_mm3(head.activity[..., middle_planes(fine, scan.planes)], fine)
         drawn = sample_counts(jax.random.key(seed), ring, trues, total, scan.background)
         return {"counts": drawn.counts, "additive": drawn.additive, "scale": drawn.scale, "trues": total}
 

@@ -7,7 +7,7 @@ separable bound, for MAP-EM) and `curvature(x)` (the Hessian's diagonal). Any fu
 A sum over pairs of neighbours j, k with weights w ∝ 1 / distance:
 
     Quadratic(neighbours(…))            ½ w (xⱼ − xₖ)²
-    Quadratic(bowsher(…, MR))           the same, with Bowsher weights: w = 0 unless j and k are similar in the MR image
+    Quadratic(bowsher(…, MR))           the same, with Bowsher weights: see `medjax.bowsher`
     Patch(neighbours(…), delta)         w ψ(t), t the distance of the patches around j and k
     RelativeDifference(neighbours(…))   w (xⱼ − xₖ)² / (xⱼ + xₖ + γ |xⱼ − xₖ| + ε)
 
@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, Float, Scalar, Shaped
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError
 from medjax.one_program import one_program
 
 
@@ -99,48 +99,6 @@ def neighbors(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float])
     return Neighbors(jnp.asarray(np.stack([w * t for w, t in zip(weight, there, strict=True)])), offsets)
 
 
-def bowsher(pairs: Neighbors, guide: Float[Array, "x y z"], similar: int = 4) -> Neighbors:
-    """Bowsher weights: for each voxel, the `similar` neighbours nearest to it in the anatomical `guide` (MR) image.
-
-    Symmetrised: the weight of a pair is the mean of those of its two voxels, so the penalty has a gradient and De
-    Pierro's form holds. Neighbours that tie get equal fractions: a flat region is smoothed equally in all directions.
-
-    Raises:
-        DataError: shapes differ, a guide value is not finite, or `similar` is not between 1 and the number of
-        neighbours.
-
-    Source: Bowsher et al., IEEE Nuclear Science Symposium Conference Record, 2004; symmetrised as in Schramm et al.
-    2018.
-    """
-    if guide.shape != pairs.weights.shape[1:]:
-        raise DataError(f"guide image: shape {guide.shape}; expected {pairs.weights.shape[1:]}")
-    if not np.all(np.isfinite(guide)):
-        raise DataError("guide image: holds values that are not finite")
-    number = 2 * len(pairs.offsets)
-    if not 1 <= similar <= number:
-        raise DataError(f"similar: {similar}; expected 1 to {number}")
-    return _similar_only(pairs, guide, similar)
-
-
-@jax.jit
-def _similar_only(plain: Neighbors, guide: Array, similar: Array) -> Neighbors:
-    both = [*plain.offsets, *(tuple(-i for i in o) for o in plain.offsets)]
-    inside = [_shift(jnp.ones(guide.shape, bool), o) for o in both]
-    difference = jnp.stack(
-        [jnp.where(i, jnp.abs(guide - _shift(guide, o)), jnp.inf) for i, o in zip(inside, both, strict=True)]
-    )
-    chosen = [_tie_fraction(difference, one, similar) for one in difference[:, None]]
-    half = len(plain.offsets)
-    pairs = zip(plain.weights, chosen[:half], chosen[half:], plain.offsets, strict=True)
-    return replace(plain, weights=jnp.stack([w * (there + _shift(back, o)) / 2 for w, there, back, o in pairs]))
-
-
-def _tie_fraction(difference: Array, one: Array, similar: Array) -> Array:
-    """1 for a neighbour among the `similar` nearest, 0 for one that is not, a fraction where some tie for the rest."""
-    nearer, tied = jnp.sum(difference < one, axis=0), jnp.sum(difference == one, axis=0)
-    return jnp.clip((similar - nearer) / tied, 0.0, 1.0)
-
-
 @one_program
 def patch_weights(pairs: Neighbors, image: Float[Array, "x y z"], delta: float | Scalar) -> Neighbors:
     """Patch-based weights, with which the quadratic penalty majorises the patch-based one at `image`.
@@ -157,7 +115,7 @@ def patch_weights(pairs: Neighbors, image: Float[Array, "x y z"], delta: float |
 
 
 def _patch_distance(weight: Array, offset: tuple[int, ...], image: Array) -> Array:
-    square = _patch_mean(jnp.where(weight > 0, (image - _shift(image, offset)) ** 2, 0))
+    square = _patch_mean(jnp.where(weight > 0, (image - shift(image, offset)) ** 2, 0))
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)  # whose gradient at 0 is 0, not NaN
 
 
@@ -165,7 +123,7 @@ def _patch_mean(image: Array) -> Array:
     for axis, side in enumerate(image.shape):
         if side > 1:
             ahead = tuple(int(k == axis) for k in range(3))
-            image = (image + _shift(image, ahead) + _shift(image, tuple(-i for i in ahead))) / 3
+            image = (image + shift(image, ahead) + shift(image, tuple(-i for i in ahead))) / 3
     return image
 
 
@@ -245,6 +203,8 @@ class Patch:
 class RelativeDifference:
     """Relative difference penalty (RDP) Σ w d² / (xⱼ + xₖ + γ |d| + ε), d = xⱼ − xₖ, for images ≥ 0.
 
+    With ε = 0 two voxels that are both 0 add 0 to value, gradient and curvature: there the value has its minimum.
+
     Source: Nuyts et al., IEEE Transactions on Nuclear Science 49(1), 2002.
     """
 
@@ -255,28 +215,35 @@ class RelativeDifference:
     @one_program
     def value(self, image: Float[Array, "x y z"]) -> Scalar:
         """Value Σ w d² / (xⱼ + xₖ + γ |d| + ε)."""
-        return _sum_over_pairs(self.pairs, image, lambda a, b: (a - b) ** 2 / self._below(a, b))
+        return _sum_over_pairs(self.pairs, image, lambda a, b: (a - b) * self._relative(a, b, a - b))
 
     @one_program
     def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         """Gradient Σ_k w d (γ |d| + xⱼ + 3 xₖ + 2ε) / (xⱼ + xₖ + γ |d| + ε)²."""
 
         def slope(a: Array, b: Array) -> Array:
-            return (a - b) * (self.gamma * jnp.abs(a - b) + a + 3 * b + 2 * self.epsilon) / self._below(a, b) ** 2
+            rest = self.gamma * jnp.abs(a - b) + a + 3 * b + 2 * self.epsilon
+            return self._relative(a, b, a - b) * self._relative(a, b, rest)
 
         return _gather_pairs(self.pairs, image, slope)
 
     @one_program
     def curvature(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         """The Hessian's diagonal, Σ_k w 2 (2 xₖ + ε)² / (xⱼ + xₖ + γ |d| + ε)³: never negative."""
-        return _gather_pairs(self.pairs, image, lambda a, b: 2 * (2 * b + self.epsilon) ** 2 / self._below(a, b) ** 3)
 
-    def _below(self, a: Array, b: Array) -> Array:
-        return a + b + self.gamma * jnp.abs(a - b) + self.epsilon
+        def curved(a: Array, b: Array) -> Array:
+            return 2 * self._relative(a, b, 2 * b + self.epsilon) ** 2 * self._relative(a, b, jnp.ones_like(a))
+
+        return _gather_pairs(self.pairs, image, curved)
+
+    def _relative(self, a: Array, b: Array, term: Array) -> Array:
+        """Term / (a + b + γ |a − b| + ε), and 0 where that is 0 / 0."""
+        below = a + b + self.gamma * jnp.abs(a - b) + self.epsilon
+        return jnp.where(below > 0, term / jnp.where(below > 0, below, 1), 0)
 
 
 def _sum_over_pairs(pairs: Neighbors, image: Array, cost: Callable[[Array, Array], Array]) -> Scalar:
-    terms = (jnp.sum(w * cost(image, _shift(image, o))) for w, o in zip(pairs.weights, pairs.offsets, strict=True))
+    terms = (jnp.sum(w * cost(image, shift(image, o))) for w, o in zip(pairs.weights, pairs.offsets, strict=True))
     return sum(terms, jnp.zeros((), image.dtype))
 
 
@@ -286,15 +253,13 @@ def _gather_pairs(pairs: Neighbors, image: Array, slope: Callable[[Array, Array]
     for weight, offset in zip(pairs.weights, pairs.offsets, strict=True):
         back = tuple(-i for i in offset)
         total = (
-            total
-            + weight * slope(image, _shift(image, offset))
-            + _shift(weight, back) * slope(image, _shift(image, back))
+            total + weight * slope(image, shift(image, offset)) + shift(weight, back) * slope(image, shift(image, back))
         )
     return total
 
 
-def _shift(image: Array, offset: tuple[int, ...]) -> Array:
-    """The value at j + offset, 0 where that lies outside."""
+def shift(image: Shaped[Array, "x y z"], offset: tuple[int, ...]) -> Shaped[Array, "x y z"]:
+    """The value at j + offset, of every voxel j; 0 where that lies outside."""
     padding = [(max(-o, 0), max(o, 0), 0) for o in offset]
     window = tuple(slice(max(o, 0), max(o, 0) + n) for o, n in zip(offset, image.shape, strict=True))
     return jax.lax.pad(image, jnp.zeros((), image.dtype), padding)[window]

@@ -1,5 +1,6 @@
 """Penalties against double loops over voxels, autodiff, and De Pierro's bound at random points."""
 
+from collections.abc import Callable
 from itertools import product
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax.bowsher import bowsher
 from medjax.errors import ConfigError, DataError
 from medjax.penalty import (
     Neighbors,
@@ -14,7 +16,6 @@ from medjax.penalty import (
     Penalty,
     Quadratic,
     RelativeDifference,
-    bowsher,
     from_function,
     neighbors,
     patch_weights,
@@ -132,6 +133,21 @@ def test_empty_and_flat_images_have_finite_derivatives():
     assert rdp.value(jnp.ones(SHAPE)) == quadratic(found, jnp.ones(SHAPE)) == 0
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_rdp_without_epsilon_is_zero_at_zeros(plain: Neighbors, gamma: float, x64: None):
+    """The limit of a small ε, in value; two zeros pull neither way."""
+    x = jnp.asarray(image()).at[:2].set(0.0)
+    sharp, soft = RelativeDifference(plain, gamma, 0.0), RelativeDifference(plain, gamma, 1e-12)
+    for method in ("value", "gradient"):
+        np.testing.assert_allclose(getattr(sharp, method)(x), getattr(soft, method)(x), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(jax.grad(sharp.value)(x), sharp.gradient(x), rtol=1e-9, atol=1e-12)
+    assert np.all(np.isfinite(sharp.curvature(x))) and np.all(np.asarray(sharp.curvature(x)) >= 0)
+    for method in ("value", "gradient", "curvature"):
+        assert np.all(np.asarray(getattr(sharp, method)(jnp.zeros(SHAPE))) == 0)
+    tiny = RelativeDifference(plain, gamma, 1e-20)  # whose cube float32 has not
+    assert np.all(np.isfinite(tiny.curvature(jnp.zeros(SHAPE, jnp.float32))))
+
+
 @pytest.mark.parametrize("guided", [False, True])
 def test_the_surrogate_touches_and_lies_above(plain: Neighbors, guided: bool, x64: None):
     found = bowsher(plain, jnp.asarray(image(7)), 5) if guided else plain
@@ -186,6 +202,19 @@ def test_no_weight_crosses_a_sharp_edge():
     assert max(across) == 0 and min(within) > 0
     image = guide * 5.0
     assert quadratic(found, image) == 0 and quadratic(plain, image) > 0
+
+
+@pytest.mark.parametrize("change", [lambda mr: mr * 1e-6, lambda mr: 3 * mr, lambda mr: 7e4 * mr, "noise"])
+def test_ties_do_not_hang_on_the_unit_or_on_rounding(change: Callable[[np.ndarray], np.ndarray] | str):
+    """Equal steps of grey, which float32 makes unequal in their last digits."""
+    rng, shape = np.random.default_rng(0), (7, 6, 3)
+    mr = rng.integers(0, 5, shape).astype(np.float32) / 10
+    other = mr + 1e-7 * rng.normal(size=shape) if isinstance(change, str) else change(mr)
+    plain = neighbors(shape, VOXEL)
+    one, two = (np.asarray(bowsher(plain, jnp.asarray(x, jnp.float32), 7).weights) for x in (mr, other))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    exact = np.asarray(bowsher(plain, jnp.asarray(10 * mr), 7).weights)  # whole numbers: ties are exact
+    np.testing.assert_allclose(one, exact, atol=1e-6)
 
 
 @pytest.mark.parametrize("similar", [2, 4, 7])

@@ -14,13 +14,14 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 from scipy import ndimage
 
+from medjax.bowsher import bowsher
 from medjax.metrics.image import contrast_recovery, nrmse, ssim
-from medjax.penalty import bowsher, neighbors
+from medjax.penalty import neighbors
 from medjax.pet.acquisition import Acquisition, acquire
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, grid, lors, with_rings
-from medjax.pet.simulate import simulate_acquisition
+from medjax.pet.simulate import simulate_acquisition, with_margin
 from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain
 
@@ -41,8 +42,9 @@ class ScanSetup(NamedTuple):
 
     @property
     def fine_grid(self) -> Grid:
-        """The grid that counts are simulated on: as many planes."""
-        return Grid((240, 240, self.grid.shape[2]), (FINE_MM, FINE_MM, self.grid.voxel_mm[2]))
+        """The grid that counts are simulated on: as many planes, and a margin at both ends of a volume."""
+        planes = Grid((240, 240, self.grid.shape[2]), (FINE_MM, FINE_MM, self.grid.voxel_mm[2]))
+        return with_margin(planes, RESOLUTION_MM)
 
 
 def setup(scanner: Scanner, size: int, voxel_mm: float, background: float = 0.5, planes: int = 1) -> ScanSetup:

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.pet.scans import FINE_MM, RESOLUTION_MM, ScanSetup, Subject
 from medjax.io.nifti import Volume, resample
 from medjax.pet.grid import Grid
-from medjax.pet.simulate import emission_volume_mm3, expected_trues
+from medjax.pet.simulate import emission_volume_mm3, expected_trues, middle_planes
 from medjax.phantoms.brain import Brain, brain
 from medjax.phantoms.freesurfer import read_head, resample_head
 from medjax.phantoms.heads import (
@@ -89,4 +89,5 @@ def _subject(setup: ScanSetup, on_grid: Callable[[Grid], Brain]) -> Subject:
     fine = on_grid(setup.fine_grid)
     activity, mu = np.maximum(fine.activity, 0), np.clip(fine.mu, 0, None)
     trues = expected_trues(setup.scanner, activity, setup.fine_grid, mu, RESOLUTION_MM)
-    return Subject(on_grid(setup.grid), np.asarray(trues), emission_volume_mm3(activity, setup.fine_grid))
+    seen = activity[..., middle_planes(setup.fine_grid, setup.grid.shape[2])]
+    return Subject(on_grid(setup.grid), np.asarray(trues), emission_volume_mm3(seen, setup.fine_grid))

@@ -38,7 +38,10 @@ def reconstruct_command(
     sum_planes: options.SumPlanes = 1,
     max_ring_difference: options.MaxRingDifference = defaults.PET_MAX_RING_DIFFERENCE,
     additive: options.Additive = None,
+    additive_convention: options.AdditiveConvention = defaults.PET_ADDITIVE_CONVENTION,
     multiplicative: options.Multiplicative = None,
+    multiplicative_convention: options.MultiplicativeConvention = defaults.PET_MULTIPLICATIVE_CONVENTION,
+    corrections: options.Corrections = None,
     center: options.Center = None,
     prior: options.PriorFile = None,
     network: options.PriorNetwork = None,
@@ -59,6 +62,7 @@ def reconstruct_command(
     of few counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
     with command_process():
+        from medjax.pet.interfile_scan import Factors
         from medjax.pet.io import load_scan
         from medjax.tools.pet_reconstruct import reconstruct
         from medjax.tools.pet_sample import SamplingOptions
@@ -68,8 +72,8 @@ def reconstruct_command(
         own, net = _part(penalty, "--penalty"), _part(network, "--network")
         sampling = SamplingOptions(slice_prior, steps, samples, seed, perpendicular, net)
         settings = ReconstructionSettings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
-        factors = {"additive": additive, "multiplicative": multiplicative}
-        scan = partial(load_scan, counts, scanner, **factors, max_ring_difference=max_ring_difference)
+        factors = Factors(additive, multiplicative, additive_convention, multiplicative_convention, corrections)
+        scan = partial(load_scan, counts, scanner, factors=factors, max_ring_difference=max_ring_difference)
         where = {"size": size, "voxel_mm": voxel_mm, "planes_to_sum": sum_planes, "center_mm": _millimetres(center)}
         made = reconstruct(scan, settings, output, mu=mu, mr=mr, **where)
         error = "" if made.nrmse is None else f", NRMSE {made.nrmse:.3f} against the file's truth"

@@ -37,18 +37,22 @@ Iterations = Annotated[
     typer.Option(
         help="Number of iterations, each of all subsets. likelihood-schedule: of MLEM, whose likelihood is the target; "
         "dds: updates in each reverse diffusion step.",
-        show_default="osem 3, mlem 30, map-em 10, likelihood-schedule 20, dds 4",
+        show_default="osem 3, more with fewer subsets, mlem 30, map-em 10, likelihood-schedule 20, dds 4",
     ),
 ]
 Subsets = Annotated[
-    int | None, typer.Option(help="Number of ordered subsets of the views.", show_default="osem 21, mlem 1, map-em 7")
+    int | None,
+    typer.Option(
+        help="Number of ordered subsets of the views.",
+        show_default="osem 21, fewer below 500 counts a subset and plane, mlem 1, map-em 7",
+    ),
 ]
 MuMap = Annotated[
     Path | None,
     typer.Option(
         metavar="NIFTI",
-        help="Attenuation map (μ-map) in mm⁻¹. Its factors multiply those in COUNTS: leave it out where a counts file "
-        "contains attenuation already, as those of `medjax pet simulate` do.",
+        help="Attenuation map (μ-map) in mm⁻¹. Its factors multiply those of COUNTS or --multiplicative, which must "
+        "not hold attenuation already, as those of `medjax pet simulate` do; see --corrections.",
     ),
 ]
 Guide = Annotated[
@@ -80,14 +84,38 @@ SumPlanes = Annotated[int, typer.Option(help="Number of neighbouring planes to s
 MaxRingDifference = Annotated[int, typer.Option(help="Largest ring difference of list-mode events, in rings.")]
 Additive = Annotated[
     Path | None,
-    typer.Option(metavar="HEADER", help="Expected randoms + scatter, in counts (Interfile).", show_default="none"),
+    typer.Option(metavar="HEADER", help="Expected randoms + scatter (Interfile).", show_default="none"),
+]
+AdditiveConvention = Annotated[
+    str,
+    typer.Option(
+        help="Unit of --additive: counts, or divided, that is counts divided by the multiplicative factors, as STIR's "
+        "additive sinogram is."
+    ),
 ]
 Multiplicative = Annotated[
     Path | None,
     typer.Option(
         metavar="HEADER",
-        help="Multiplicative factors, attenuation × normalisation (Interfile).",
-        show_default="the detector gaps",
+        help="Multiplicative factors (Interfile): attenuation × normalisation, and the number of ring pairs in a "
+        "plane. --corrections states what they hold.",
+        show_default="the detector gaps and ring pairs",
+    ),
+]
+MultiplicativeConvention = Annotated[
+    str,
+    typer.Option(
+        help="What --multiplicative has: factors, by which expected counts are multiplied (attenuation e^−∫μ ≤ 1), or "
+        "corrections, their reciprocals (attenuation correction factors e^+∫μ ≥ 1, STIR's normalisation)."
+    ),
+]
+Corrections = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Corrections in the multiplicative factors: none, or some of attenuation, normalisation, dead time, "
+        "decay, arc correction. Without attenuation, --mu adds it.",
+        show_default="as the file says, else attenuation,normalisation of --multiplicative",
     ),
 ]
 Center = Annotated[

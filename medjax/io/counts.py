@@ -1,7 +1,8 @@
 """The counts file of medjax (.npz): measured or simulated PET counts, additive and multiplicative factors, metadata.
 
 Its entries: `counts`, `additive` and `multiplicative`, each (plane, view, bin); `scanner`, a name; and optionally
-`metadata`, a JSON object, and `truth` (x, y, z) with `affine` (4, 4). Nothing pickled: any NumPy reads and writes it.
+`metadata`, a JSON object whose `corrections` lists those that the multiplicative factors hold, and `truth` (x, y, z)
+with `affine` (4, 4). Nothing pickled: any NumPy reads and writes it.
 """
 
 import json
@@ -17,6 +18,8 @@ from medjax.errors import DataError
 
 SINOGRAMS = ("counts", "additive", "multiplicative")
 OPTIONAL = {"truth": 3, "affine": 2}  # and their numbers of axes
+LARGEST = float(np.finfo(np.float32).max)  # values are float32 in use
+CORRECTIONS = ("attenuation", "normalisation", "dead time", "decay", "arc correction")  # that factors can hold
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Counts:
     additive: Float[np.ndarray, "view bin plane"]  # expected randoms + scatter, in counts
     multiplicative: Float[np.ndarray, "view bin plane"]  # normalisation · attenuation factors
     scanner: str  # a preset of medjax.pet.scanner
-    metadata: dict[str, Any] = field(default_factory=dict)  # JSON: tracer, duration_s, origin
+    metadata: dict[str, Any] = field(default_factory=dict)  # JSON: corrections (that factors hold), tracer, centre_mm
     truth: Float[np.ndarray, "x y z"] | None = None  # the true activity, where it is known
     affine: Float[np.ndarray, "4 4"] | None = None  # affine of the truth, voxel index → RAS+ mm
 
@@ -89,10 +92,10 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         values = arrays[name]
         if values.shape != shape:
             raise DataError(f"{path}: {name} has (view, bin, plane) {values.shape}; the counts have {shape}")
-        if values.size == 0 or not (np.isfinite(values).all() and values.min() >= 0):
+        if values.size == 0 or not (values.min() >= 0 and values.max() <= LARGEST):
             raise DataError(f"{path}: {name} is empty or has negative, NaN or infinite values; expected none of them")
     for name in OPTIONAL:
-        if name in arrays and not np.isfinite(arrays[name]).all():
+        if name in arrays and not np.all(np.abs(arrays[name]) <= LARGEST):
             raise DataError(f"{path}: {name} has NaN or infinite values; expected finite ones")
     if "affine" in arrays and arrays["affine"].shape != (4, 4):
         raise DataError(f"{path}: affine of shape {arrays['affine'].shape}; expected (4, 4)")

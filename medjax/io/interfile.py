@@ -1,17 +1,19 @@
 """Interfile: headers of `key := value` lines beside raw binary, as STIR and Siemens use it for projection data."""
 
 import math
-import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from medjax.atomic import replacing
+from medjax.atomic import replacing_together
 from medjax.errors import DataError
+from medjax.io.interfile_header import check_keys, integers, number, read_header, whole
+from medjax.io.interfile_keys import Role
 
-MAX_HEADER_BYTES = 1 << 20  # a header is a few kB, the raw data beside it may be many GB
 NUMBER_KINDS = {"signed integer": "i", "unsigned integer": "u", "float": "f", "short float": "f", "long float": "f"}
 BYTE_ORDERS = {"littleendian": "<", "bigendian": ">"}
 AXES = {
@@ -29,51 +31,81 @@ AXES = {
 DEFAULT_AXIS_LABELS = {1: "bin", 2: "view", 3: "plane", 4: "segment"}
 
 
-def read_header(path: str | Path) -> dict[str, str]:
-    """Read the keys and values of an Interfile header, up to `END OF INTERFILE`.
+class Geometry(NamedTuple):
+    """What a header tells of the scanner and of its direct planes; None where it tells nothing."""
 
-    Keys are lower case, without a leading ! or %, single-spaced, with one space before an index: `matrix size [1]`.
-    Values keep their case. Lines that start with ; are comments, others without := are skipped; of equal keys the last
-    one counts.
+    rings: int | None
+    crystals: int | None  # a ring
+    radius_mm: float | None  # inner radius of the ring
+    depth_mm: float | None  # mean depth of interaction
+    ring_spacing_mm: float | None
+    max_ring_difference: int | None  # of the direct planes: the largest one that is summed in them
+
+
+def read_geometry(path: str | Path) -> Geometry:
+    """Read from a header of projection data, or of list mode, what it tells of the scanner.
 
     Raises:
-        DataError: missing, or its first line is not `!INTERFILE :=`.
+        DataError: no Interfile header, or a value that is no number.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected an Interfile header")
-    with path.open("rb") as file:
-        text = file.read(MAX_HEADER_BYTES).decode("utf-8-sig", errors="replace")
-    pairs = [_key_and_value(line) for line in text.splitlines() if ":=" in line and not line.lstrip().startswith(";")]
-    if not pairs or pairs[0][0] != "interfile":
-        raise DataError(f"{path}: not an Interfile header; expected its first line to be !INTERFILE :=")
-    keys = [key for key, _ in pairs]
-    return dict(pairs[1 : keys.index("end of interfile") if "end of interfile" in keys else None])
+    keys = read_header(path)
+
+    def length(key: str, factor: int) -> float | None:
+        value = number(path, keys, key, 0)
+        return factor * value if value > 0 else None  # STIR writes −1 for unknown ones
+
+    diameter = length("inner ring diameter (cm)", 5)
+    return Geometry(
+        rings=whole(path, keys, "number of rings", 0) or None,
+        crystals=whole(path, keys, "number of detectors per ring", 0) or None,
+        radius_mm=length("gantry crystal radius (cm)", 10) if diameter is None else diameter,
+        depth_mm=length("average depth of interaction (cm)", 10),
+        ring_spacing_mm=length("distance between rings (cm)", 10),
+        max_ring_difference=None if "data format" in keys and _is_list(keys) else _segments(path, keys)[2],
+    )
 
 
-def read_sinogram(header: str | Path) -> Float[np.ndarray, "plane view bin"]:
+def data_file(path: str | Path) -> Path:
+    """The raw data that a header names: the file beside it."""
+    return Path(path).parent / read_header(path).get("name of data file", "")
+
+
+def read_sinogram(header: str | Path, role: Role = "counts") -> Float[np.ndarray, "plane view bin"]:
     """Read direct-plane projection data (STIR's segment 0, any span, no time of flight), or a 3-D array, as float32.
 
-    Takes STIR's two storage orders, by sinogram (views inside a plane) and by view (planes inside a view), and all
-    integer and float formats. Oblique segments are left out, and a warning says so. Views and bins keep their order.
+    Takes STIR's two storage orders, by sinogram (views inside a plane) and by view (planes inside a view), Siemens'
+    segment table, and all integer and float formats. Oblique segments are left out, and a warning says so. Views and
+    bins keep their order.
+
+    Args:
+        header: the header's file.
+        role: what it is read as; counts must be uncorrected emission data, factors need not be.
 
     Raises:
-        DataError: no Interfile header, keys missing or not understood, time-of-flight or dynamic data, no direct
-            segment, a data file that is missing or not of the size the header tells, NaN or infinite values.
+        DataError: no Interfile header, keys missing, not understood, or of a value that is not supported (see
+            `interfile_keys`), time-of-flight or dynamic data, no direct segment, a data file that is missing or not of
+            the size the header tells, NaN or infinite values.
 
     Source: STIR, src/IO/interfile.cxx and examples/samples/PET_Interfile_header.hs.
     """
     path = Path(header)
     keys = read_header(path)
+    check_keys(path, keys, role)
     names, sizes = _axes(path, keys)
-    planes, skipped = _direct_planes(path, keys, sizes)
-    shape = [planes if name == "plane" else sizes[name][0] for name in names]
-    dtype, offset = _number_type(path, keys), int(_number(path, keys, "data offset in bytes", 0))
+    (stored, direct, _), scale = _segments(path, keys), np.float32(_scale(path, keys))
+    if len(stored) > 1:
+        warnings.warn(f"{path}: {len(stored) - 1} oblique segments left out, only segment 0 is read", stacklevel=2)
+    shape = [stored[direct] if name == "plane" else sizes[name][0] for name in names]
+    dtype, offset = _number_type(path, keys), whole(path, keys, "data offset in bytes", 0)
     per_plane = sizes["view"][0] * sizes["bin"][0] * dtype.itemsize
-    data = _data_file(path, keys, offset + sum(sizes["plane"]) * per_plane)
-    values = np.fromfile(data, dtype, math.prod(shape), offset=offset + skipped * per_plane).reshape(shape)
+    data = _data_file(path, keys, offset + sum(stored) * per_plane)
+    if len(stored) > 1 and len(sizes["plane"]) == 1 and names[0] != "plane":
+        raise DataError(f"{path}: a segment table with views outside planes; expected planes as the slowest axis")
+    start = offset + sum(stored[:direct]) * per_plane
+    values = np.fromfile(data, dtype, math.prod(shape), offset=start).reshape(shape)
     values = np.transpose(values, [names.index(name) for name in ("plane", "view", "bin")])
-    values = np.ascontiguousarray(values, np.float32) * np.float32(_number(path, keys, "image scaling factor", 1))
+    values = np.ascontiguousarray(values, np.float32) * scale
     if faults := np.count_nonzero(~np.isfinite(values)):
         raise DataError(f"{data}: {faults} NaN or infinite bins; expected finite values")
     return values
@@ -83,30 +115,42 @@ def write_sinogram(
     path: str | Path,
     array: Real[np.ndarray | Array, "plane view bin"],
     *,
+    max_ring_difference: int,
     scanner: str = "unknown",
-    max_ring_difference: int = 0,
+    corrections: Sequence[str] = (),
 ) -> None:
-    """Write a direct-plane sinogram as STIR does: float32 in a .s file and its header `path` (.hs), each atomic.
+    """Write a direct-plane sinogram as STIR does: float32 in a .s file and its header `path` (.hs), both or neither.
 
-    `scanner` is a name that STIR knows ("Siemens mMR") where STIR is to read it.
+    Args:
+        path: header to write.
+        array: planes from the head of a patient who lies head first, supine.
+        max_ring_difference: largest ring difference that is summed in a plane; with 0 there is one plane a ring, else
+            one more between each pair of rings.
+        scanner: name that STIR knows ("Siemens mMR") where STIR is to read it.
+        corrections: corrections that multiplicative factors hold, of `medjax.io.counts.CORRECTIONS`.
 
     Raises:
-        DataError: the name does not end in .hs or the array is not 3-D.
-        OSError: it cannot be written (disk full, no permission, no such folder).
+        DataError: the name does not end in .hs, or the array is not 3-D and finite.
+        OSError: they cannot be written (disk full, no permission, no such folder).
     """
-    path, values = Path(path), np.asarray(array, "<f4")
+    path = Path(path)
+    with np.errstate(over="ignore"):
+        values = np.asarray(array, "<f4")
     if path.suffix != ".hs":
         raise DataError(f"{path}: expected a name that ends in .hs")
-    if values.ndim != 3:
-        raise DataError(f"{path}: an array of shape {values.shape} to write; expected (plane, view, bin)")
+    if values.ndim != 3 or not values.size or not np.isfinite(values).all():
+        raise DataError(
+            f"{path}: an array of shape {values.shape} to write; expected (plane, view, bin), finite in float32"
+        )
     data = path.with_suffix(".s")
     planes, views, bins = values.shape
     limits = {"low": -max_ring_difference, "high": max_ring_difference}
-    content = HEADER.format(data=data.name, scanner=scanner, planes=planes, views=views, bins=bins, **limits)
-    with replacing(data) as file:
-        file.write(np.ascontiguousarray(values).data)
-    with replacing(path) as file:
-        file.write(content.encode())
+    held = ", ".join(corrections) or "None"
+    sizes = {"planes": planes, "views": views, "bins": bins}
+    content = HEADER.format(data=data.name, scanner=scanner, corrections=held, **sizes, **limits)
+    with replacing_together(data, path) as (data_part, header_part):
+        data_part.write_bytes(np.ascontiguousarray(values).data)
+        header_part.write_text(content)
 
 
 HEADER = """!INTERFILE  :=
@@ -115,12 +159,14 @@ name of data file := {data}
 originating system := {scanner}
 !version of keys := STIR3.0
 !GENERAL DATA :=
+patient orientation := head_in
+patient rotation := supine
 !GENERAL IMAGE DATA :=
 !type of data := PET
 imagedata byte order := LITTLEENDIAN
 !PET STUDY (General) :=
 !PET data type := Emission
-applied corrections := {{None}}
+applied corrections := {{{corrections}}}
 !number format := float
 !number of bytes per pixel := 4
 number of dimensions := 4
@@ -139,15 +185,9 @@ number of time frames := 1
 """
 
 
-def _key_and_value(line: str) -> tuple[str, str]:
-    key, value = line.split(":=", 1)
-    key = " ".join(key.replace("[", " [").split()).lstrip("!%").strip().lower()
-    return re.sub(r"\[\s*(\d+)\s*\]", r"[\1]", key), value.strip()
-
-
 def _axes(path: Path, keys: dict[str, str]) -> tuple[list[str], dict[str, list[int]]]:
     """Names of the stored axes, slowest first, without segments; and the sizes of each, for planes one a segment."""
-    count = int(_number(path, keys, "number of dimensions", 3))
+    count = whole(path, keys, "number of dimensions", 3)
     if count not in (3, 4):
         raise DataError(f"{path}: {count} dimensions; expected 3, or 4 with segments (no time of flight)")
     names: list[str] = []
@@ -157,7 +197,7 @@ def _axes(path: Path, keys: dict[str, str]) -> tuple[list[str], dict[str, list[i
         if label not in AXES:
             raise DataError(f"{path}: matrix axis label [{axis}] is {label!r}; expected one of {', '.join(AXES)}")
         names.append(AXES[label])
-        sizes[AXES[label]] = _integers(path, keys, f"matrix size [{axis}]")
+        sizes[AXES[label]] = integers(path, keys, f"matrix size [{axis}]")
     inner = names[1:] if count == 4 else names
     if sorted(inner) != ["bin", "plane", "view"] or inner[-1] != "bin" or names[:-3] not in ([], ["segment"]):
         raise DataError(f"{path}: axes {names}; expected (segment, plane, view, bin) or (segment, view, plane, bin)")
@@ -166,25 +206,44 @@ def _axes(path: Path, keys: dict[str, str]) -> tuple[list[str], dict[str, list[i
     return inner, sizes
 
 
-def _direct_planes(path: Path, keys: dict[str, str], sizes: dict[str, list[int]]) -> tuple[int, int]:
-    """How many planes the segment around ring difference 0 has, and how many are stored before it."""
-    planes = sizes["plane"]
+def _segments(path: Path, keys: dict[str, str]) -> tuple[list[int], int, int | None]:
+    """Planes of each stored segment, the index of the direct one, and its largest ring difference (None: unknown)."""
+    planes = _axes(path, keys)[1]["plane"]
+    if "segment table" in keys:  # Siemens: segment 0 first, spans of an odd number of ring differences
+        table, span = integers(path, keys, "segment table"), whole(path, keys, "axial compression")
+        if sum(table) != sum(planes) or span % 2 == 0:
+            raise DataError(
+                f"{path}: segment table {table}, axial compression {span}; expected {sum(planes)} planes in all, and "
+                "an odd compression"
+            )
+        return table, 0, min((span - 1) // 2, whole(path, keys, "maximum ring difference", (span - 1) // 2))
     if len(planes) == 1 and "minimum ring difference per segment" not in keys:
-        return planes[0], 0
-    low = _integers(path, keys, "minimum ring difference per segment")
-    high = _integers(path, keys, "maximum ring difference per segment")
+        return planes, 0, None
+    low = integers(path, keys, "minimum ring difference per segment")
+    high = integers(path, keys, "maximum ring difference per segment")
     direct = [index for index, (least, most) in enumerate(zip(low, high, strict=False)) if least == -most]
     if len(direct) != 1 or not len(low) == len(high) == len(planes):
         raise DataError(f"{path}: ring differences {low} to {high}; expected one segment that is symmetric about 0")
-    if len(planes) > 1:
-        warnings.warn(f"{path}: {len(planes) - 1} oblique segments left out, only segment 0 is read", stacklevel=3)
-    return planes[direct[0]], sum(planes[: direct[0]])
+    return planes, direct[0], high[direct[0]]
+
+
+def _scale(path: Path, keys: dict[str, str]) -> float:
+    """Factor from stored numbers to values; `quantification units` is another name of it, as in STIR."""
+    scale = number(path, keys, "image scaling factor", 1)
+    units = number(path, keys, "quantification units", scale)
+    if scale not in (1, units):
+        raise DataError(f"{path}: image scaling factor {scale:g}, quantification units {units:g}; expected one factor")
+    return units
+
+
+def _is_list(keys: dict[str, str]) -> bool:
+    return keys["data format"].lower() == "coincidencelist"
 
 
 def _number_type(path: Path, keys: dict[str, str]) -> np.dtype:
     kind = keys.get("number format", "unsigned integer").lower()
-    order = keys.get("imagedata byte order", "BIGENDIAN").lower()
-    size = int(_number(path, keys, "number of bytes per pixel"))
+    order = keys.get("imagedata byte order", keys.get("image data byte order", "BIGENDIAN")).lower()
+    size = whole(path, keys, "number of bytes per pixel")
     if (
         kind not in NUMBER_KINDS
         or order not in BYTE_ORDERS
@@ -202,25 +261,6 @@ def _data_file(path: Path, keys: dict[str, str], size: int) -> Path:
     data = path.parent / name
     if not name or not data.is_file():
         raise DataError(f"{path}: its data file {name!r} is not beside it; expected one named by 'name of data file'")
-    if int(_number(path, keys, "number of time frames", 1)) != 1:
-        raise DataError(f"{path}: {keys['number of time frames']} time frames; expected 1")
     if data.stat().st_size != size:
         raise DataError(f"{data}: {data.stat().st_size} bytes; its header {path.name} has {size}")
     return data
-
-
-def _number(path: Path, keys: dict[str, str], key: str, default: int | None = None) -> float:
-    """The value of `key` or, as STIR writes some, of `key [1]`."""
-    text = keys.get(key, keys.get(f"{key} [1]", "")) or ("" if default is None else str(default))
-    try:
-        return float(text)
-    except ValueError as error:
-        raise DataError(f"{path}: {key} is {text!r}; expected one number") from error
-
-
-def _integers(path: Path, keys: dict[str, str], key: str) -> list[int]:
-    """A list like `{ 62,63,64}`, or one number."""
-    text = keys.get(key, "")
-    if not re.fullmatch(r"\{?\s*-?\d+(\s*,\s*-?\d+)*\s*\}?", text) or ("size" in key and re.search(r"\b0\b|-", text)):
-        raise DataError(f"{path}: {key} is {text!r}; expected whole numbers, sizes above 0")
-    return [int(number) for number in text.strip("{} \t").split(",")]

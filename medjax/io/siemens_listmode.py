@@ -5,7 +5,6 @@ delayed coincidence (0), and the lower 30 bits are an address, (sinogram · view
 ring difference: 0 first, then 1 and −1, 2 and −2, …, each ring by ring.
 """
 
-import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from jaxtyping import Bool, Float, Int
 
 from medjax import defaults
 from medjax.errors import DataError
-from medjax.io import interfile
+from medjax.io.interfile_header import check_keys, number, whole
+from medjax.io.interfile_header import read_header as read_interfile_header
 
 CHUNK = 1 << 22  # words read at a time: 16 MiB
 TAG, PROMPT, ADDRESS = np.uint32(1 << 31), np.uint32(1 << 30), np.uint32((1 << 30) - 1)
-SUPPORTED = {"lm event and tag words format (bits)": 32, "axial compression": 1, "number of tof time bins": 1}
+SUPPORTED = {"lm event and tag words format (bits)": 32, "axial compression": 1}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class ListmodeHeader:
     max_ring_difference: int
     words: int  # number of words of the whole scan, tags included
     duration_s: float  # duration of the whole scan
+    path: Path  # the header
     data: Path  # the list-mode file
     offset: int  # number of bytes before its first word
 
@@ -57,26 +58,31 @@ def read_header(path: str | Path) -> ListmodeHeader:
         DataError: no list-mode header, keys missing, words not of 32 bits, axial compression or time of flight.
     """
     path = Path(path)
-    keys = interfile.read_header(path)
+    keys = read_interfile_header(path)
     if keys.get("data format", "").lower() != "coincidencelist":
         raise DataError(f"{path}: data format {keys.get('data format', '')!r}; expected CoincidenceList (list mode)")
     for key, expected in SUPPORTED.items():
-        if _whole(path, keys, key, "1" if "tof" in key else "") != expected:
+        if whole(path, keys, key) != expected:
             raise DataError(f"{path}: {key} is {keys[key]}; expected {expected}")
+    for key in ("image data byte order", "imagedata byte order"):
+        if keys.get(key, "littleendian").lower() != "littleendian":
+            raise DataError(f"{path}: {key} is {keys[key]}; expected LITTLEENDIAN")
     header = ListmodeHeader(
-        bins=_whole(path, keys, "number of projections"),
-        views=_whole(path, keys, "number of views"),
-        rings=_whole(path, keys, "number of rings"),
-        max_ring_difference=_whole(path, keys, "maximum ring difference"),
-        words=_whole(path, keys, "total listmode word counts"),
-        duration_s=_number(path, keys, "image duration (sec)"),
+        bins=whole(path, keys, "number of projections"),
+        views=whole(path, keys, "number of views"),
+        rings=whole(path, keys, "number of rings"),
+        max_ring_difference=whole(path, keys, "maximum ring difference"),
+        words=whole(path, keys, "total listmode word counts"),
+        duration_s=number(path, keys, "image duration (sec)"),
+        path=path,
         data=path.parent / keys.get("name of data file", ""),
-        offset=_whole(path, keys, "data offset in bytes", "0"),
+        offset=whole(path, keys, "data offset in bytes", 0),
     )
     if not 0 <= header.max_ring_difference < header.rings or min(header.bins, header.views) < 1:
         raise DataError(
             f"{path}: maximum ring difference {header.max_ring_difference} of {header.rings} rings; expected less"
         )
+    check_keys(path, keys, "list mode")
     return header
 
 
@@ -126,7 +132,7 @@ def read_direct_planes(path: str | Path, max_ring_difference: int) -> DirectPlan
     header, events = read_events(path)
     prompts, delayeds = rebin(header, events, max_ring_difference)
     number = int(events.prompt.sum())
-    pairs = ring_pairs(header, max_ring_difference)
+    pairs = ring_pairs(header.rings, max_ring_difference)
     return DirectPlanes(header, prompts, delayeds, pairs, (number, events.prompt.size - number))
 
 
@@ -142,10 +148,9 @@ def sinogram_rings(
     return np.concatenate(sums), np.concatenate(distances)
 
 
-def ring_pairs(header: ListmodeHeader, max_ring_difference: int) -> Float[np.ndarray, " plane"]:
+def ring_pairs(rings: int, max_ring_difference: int) -> Float[np.ndarray, " plane"]:
     """Number of ring pairs in each single-slice rebinned plane, relative to the plane with the most."""
-    plane, distance = sinogram_rings(header.rings, header.max_ring_difference)
-    pairs = np.bincount(plane[distance <= max_ring_difference], minlength=2 * header.rings - 1)
+    pairs = np.bincount(sinogram_rings(rings, min(max_ring_difference, rings - 1))[0], minlength=2 * rings - 1)
     return pairs / pairs.max()
 
 
@@ -175,27 +180,13 @@ def rebin(
     return counts[0], counts[1]
 
 
-def _number(path: Path, keys: dict[str, str], key: str, default: str = "") -> float:
-    text = keys.get(key, default)
-    if not re.fullmatch(r"\d+(\.\d*)?", text):
-        raise DataError(f"{path}: {key} is {text!r}; expected a number that is not negative")
-    return float(text)
-
-
-def _whole(path: Path, keys: dict[str, str], key: str, default: str = "") -> int:
-    value = _number(path, keys, key, default)
-    if value != int(value):
-        raise DataError(f"{path}: {key} is {keys[key]!r}; expected a whole number")
-    return int(value)
-
-
 def _header_of(data: Path) -> Path:
     """The header beside a list-mode file: the one that names it."""
     if not data.is_file():
         raise DataError(f"{data}: no such file; expected a list-mode file (.l) or its header (.l.hdr)")
     for header in sorted(data.parent.glob("*.hdr")):
         try:
-            if interfile.read_header(header).get("name of data file") == data.name:
+            if read_interfile_header(header).get("name of data file") == data.name:
                 return header
         except DataError:
             continue  # some other program's .hdr

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree, Scalar
 from medjax.errors import DataError
 from medjax.one_program import one_program
 from medjax.pet import projector
+from medjax.pet.attenuation import check_mu
 from medjax.pet.psf import Psf, blur
 from medjax.pet.system import System, subsets
 
@@ -268,7 +269,7 @@ def attenuation_factors(system: System, mu: Float[Array, "x y plane"]) -> Float[
     """Attenuation factors exp(−∫ μ): fraction of photon pairs that leave the body unattenuated; `mu` in mm⁻¹.
 
     Raises:
-        DataError: μ is negative, or above 0.03 mm⁻¹ and so probably in cm⁻¹.
+        DataError: μ is not in mm⁻¹, or negative: see `check_mu`.
     """
     check_mu(np.asarray(mu))
     return _attenuation(system, mu)
@@ -276,21 +277,7 @@ def attenuation_factors(system: System, mu: Float[Array, "x y plane"]) -> Float[
 
 @one_program
 def _attenuation(system: System, mu: Array) -> Array:
-    return jnp.exp(-projector.project(system, mu))
-
-
-def check_mu(mu: Float[np.ndarray, "..."]) -> None:
-    """Check that a μ-map is in mm⁻¹.
-
-    Raises:
-        DataError: it is negative or not finite, or above 0.03 mm⁻¹.
-    """
-    if not np.all(np.isfinite(mu)) or mu.min() < 0:
-        raise DataError("μ-map: holds negative or non-finite values; expected linear attenuation in mm⁻¹")
-    if mu.max() > 0.03:
-        raise DataError(
-            f"μ-map: largest value {mu.max():.3g}; expected mm⁻¹ (water 0.0096). This looks like cm⁻¹: divide by 10"
-        )
+    return jnp.exp(-projector.project(system, jnp.maximum(mu, 0)))
 
 
 def divide(numerator: Float[Array, "*shape"], denominator: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

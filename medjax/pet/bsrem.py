@@ -1,16 +1,22 @@
 """BSREM: preconditioned subset gradient ascent with a decreasing step size.
 
-    x ← max(x + α_e (x + δ) / s · (n ∇L_k(x) − weight ∇R(x)), 0),   α_e = 1 / (1 + relaxation · epoch)
+    x ← max(x + α p, 0),   p = (x + δ) / s · g,   g = n ∇L_k(x) − weight ∇R(x),
+    α = min(1, κ) / (1 + relaxation · epoch)
 
-For penalties that the EM step has no closed form for, such as the relative difference.
+For penalties that the EM step has no closed form for, such as the relative difference. The step p is EM's, which is too
+long where a penalty is strong: κ = gᵀp / pᵀ C p is the length that Newton's method takes along it, where C bounds the
+curvature: that of EM's surrogate, (s + weight max(∇R, 0)) / (x + δ), which touches the likelihood where both gradients
+balance, and weight ∇²R. So one subset converges without relaxation. An epoch keeps the κ of its first update.
 """
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Scalar
 
+from medjax.errors import ConfigError, MedjaxError, type_and_message
 from medjax.iterate import Algorithm
 from medjax.penalty import Penalty, require
 from medjax.pet import em
@@ -18,10 +24,11 @@ from medjax.pet.acquisition import Acquisition, divide, require_subsets, select_
 
 
 class State(NamedTuple):
-    """State of BSREM: image and number of updates."""
+    """State of BSREM: image, number of updates, and safe length of this epoch's steps."""
 
     image: Float[Array, "x y plane"]
     step: Int[Array, ""]
+    length: Scalar  # min(1, κ), found in an epoch's first update
 
 
 class Info(NamedTuple):
@@ -45,13 +52,13 @@ def bsrem(
 
     Args:
         stacked: ordered subsets of the data, from `ordered_subsets`.
-        penalty: penalty with a gradient.
+        penalty: penalty with a gradient that JAX can differentiate in reverse mode.
         weight: weight of the penalty.
-        relaxation: relaxation of the step size, α = 1 / (1 + relaxation · epoch).
+        relaxation: relaxation of the step size, by 1 / (1 + relaxation · epoch); several subsets need it to converge.
         floor: δ / mean(x), by which a voxel can leave zero.
 
     Raises:
-        ConfigError: the penalty has no gradient.
+        ConfigError: the penalty has no gradient; from `step`: or JAX cannot differentiate it.
         DataError: the acquisition has no subsets: expected the result of `ordered_subsets`.
 
     Source: De Pierro & Yamagishi, IEEE Transactions on Medical Imaging 20(4), 2001; Ahn & Fessler, 22(5), 2003.
@@ -62,7 +69,8 @@ def bsrem(
 
 
 def _init(stacked: Acquisition, image: Float[Array, "x y plane"] | None = None) -> State:
-    return State(em.init(stacked).image if image is None else image, jnp.zeros((), jnp.int32))
+    start = em.init(stacked).image if image is None else image
+    return State(start, jnp.zeros((), jnp.int32), jnp.ones((), start.dtype))
 
 
 def _step(
@@ -79,9 +87,30 @@ def _step(
     expected = part.expected(image)
     ascent = part.adjoint(divide(part.counts, expected)) - part.sensitivity
     sensitivity = stacked.sensitivity.sum(axis=0)
-    direction = number * ascent - weight * penalty.gradient(image)
-    size = 1 / (1 + relaxation * (state.step // number))
+    slope = penalty.gradient(image)
+    direction, above = number * ascent - weight * slope, image + floor * image.mean()
+    move = divide(above, sensitivity) * direction
+    likelihood = jnp.sum(move**2 * divide(sensitivity + weight * jnp.maximum(slope, 0), above))
+    curvature = likelihood + jnp.maximum(weight * jnp.sum(move * _hessian_times(penalty, image, move)), 0)
+    safe = jnp.minimum(divide(jnp.sum(direction * move), curvature), 1)
+    length = jnp.where(state.step % number == 0, safe, state.length)  # one an epoch: subsets must weigh the same
+    size = length / (1 + relaxation * (state.step // number))
     seen = sensitivity > 0
-    new = jnp.maximum(image + size * divide(image + floor * image.mean(), sensitivity) * direction, 0) * seen
+    new = jnp.maximum(image + size * move, 0) * seen
     change = jnp.linalg.norm(new - image) / jnp.maximum(jnp.linalg.norm(image), jnp.finfo(image.dtype).tiny)
-    return State(new, state.step + 1), Info(part.deviance(expected), change)
+    return State(new, state.step + 1, length), Info(part.deviance(expected), change)
+
+
+def _hessian_times(
+    penalty: Penalty, image: Float[Array, "x y plane"], move: Float[Array, "x y plane"]
+) -> Float[Array, "x y plane"]:
+    """∇²R m in reverse mode, for the Hessian is symmetric: gradients with a custom VJP have no other mode."""
+    try:
+        return jax.vjp(penalty.gradient, image)[1](move)[0]
+    except MedjaxError:
+        raise
+    except Exception as error:  # whatever a user's penalty raises
+        raise ConfigError(
+            f"BSREM: the gradient of the penalty {type(penalty).__name__} cannot be differentiated: "
+            f"{type_and_message(error)}; expected operations that JAX differentiates in reverse mode"
+        ) from error

@@ -8,45 +8,37 @@ them in medjax's order already.
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from medjax import defaults
 from medjax.errors import ConfigError, DataError
 from medjax.io import interfile, siemens_listmode
 from medjax.io.counts import Counts, read_counts
+from medjax.io.grids import MAX_POSITION_MM
+from medjax.io.interfile_header import read_header
 from medjax.io.nifti import Volume
-from medjax.pet.grid import Grid
+from medjax.pet import corrections as correcting
+from medjax.pet.interfile_scan import (
+    Factors,
+    check_sinogram_shape,
+    counts_summary,
+    read_interfile_scan,
+    scanner_of_header,
+)
 from medjax.pet.randoms import estimate_randoms
+from medjax.pet.scan import Scan
 from medjax.pet.scanner import PRESETS, Scanner, coverage, preset
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A scan: counts ~ Poisson(multiplicative · P x + additive), its scanner, and the position of its planes."""
-
-    counts: Float[np.ndarray, "view bin plane"]
-    multiplicative: Float[np.ndarray, "view bin plane"]
-    additive: Float[np.ndarray, "view bin plane"]
-    scanner: Scanner  # the planes may be fewer than its own
-    plane_mm: float  # distance from one plane to the next
-    center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)  # middle of the planes, RAS+
-    summary: str = ""  # numbers of prompts, delayeds and background, as text
-    uncorrected: tuple[str, ...] = ()  # effects that the factors do not correct
-    measured: bool = False  # whether it is known to be real data of a scanner
-    truth: Volume | None = None  # true image of a simulation
 
 
 def load_scan(
     path: str | Path,
     scanner: str | None = None,
     *,
-    additive: str | Path | None = None,
-    multiplicative: str | Path | None = None,
+    factors: Factors | None = None,
     max_ring_difference: int = defaults.PET_MAX_RING_DIFFERENCE,
 ) -> Scan:
     """Read counts from a medjax counts file (.npz), an Interfile header (.hs) or Siemens list mode (.l or its .l.hdr).
@@ -54,7 +46,8 @@ def load_scan(
     Args:
         path: file of the counts.
         scanner: name of a preset; a .npz names its own.
-        additive, multiplicative: Interfile headers that go with an Interfile one (default: 0, and the scanner's gaps).
+        factors: additive and multiplicative files that go with an Interfile one, and their conventions. Of a counts
+            file only `corrections` can be stated, where its metadata do not say.
         max_ring_difference: largest ring difference of list-mode events.
 
     Raises:
@@ -64,66 +57,15 @@ def load_scan(
     path = Path(path)
     if scanner is not None:
         preset(scanner)
-    kind = _kind(path)
-    if kind != "Interfile" and (additive or multiplicative):
-        option = "--additive" if additive else "--multiplicative"
-        raise ConfigError(f"{option} goes with Interfile counts only; {path} is {kind} and has its own")
+    kind, factors = _kind(path), factors or Factors()
+    _check_factors(path, kind, factors)
     if kind == "npz":
-        scan = _from_npz(path, scanner)
+        scan = _from_npz(path, scanner, factors.corrections)
     elif kind == "list mode":
         scan = _from_listmode(path, _needed(path, scanner), max_ring_difference)
     else:
-        scan = _from_interfile(path, _needed(path, scanner), additive, multiplicative)
+        scan = read_interfile_scan(path, _needed(path, scanner), factors)
     return _require_counts(scan, str(path))
-
-
-def image_grid(scan: Scan, size: int, voxel_mm: float | None = None) -> Grid:
-    """Image grid of `size` × `size` voxels of `voxel_mm` (default: the scanner's own), and a slice a plane."""
-    voxel = voxel_mm or scan.scanner.voxel_mm
-    return Grid((size, size, scan.counts.shape[2]), (voxel, voxel, scan.plane_mm))
-
-
-def image_affine(grid: Grid, center_mm: tuple[float, float, float]) -> Float[np.ndarray, "4 4"]:
-    """Affine matrix, voxel index → RAS+ mm, of a grid whose middle lies at `center_mm`."""
-    affine = grid.affine
-    affine[:3, 3] += center_mm
-    return affine
-
-
-def correction_note(scan: Scan, *, attenuation_corrected: bool = False) -> str:
-    """Note beside an image: whether the data are real, and which corrections (attenuation, …) are missing."""
-    missing = [effect for effect in scan.uncorrected if not (attenuation_corrected and effect == "attenuation")]
-    notes = ["real data"] * scan.measured + [f"no {' or '.join(missing)} correction"] * bool(missing)
-    return ", ".join(notes)
-
-
-def sum_planes(scan: Scan, number: int) -> Scan:
-    """Sum each `number` neighbouring planes into one, factors too, for an image that is constant across them.
-
-    Empty planes are added at the ends where `number` does not divide the planes.
-
-    Raises:
-        ConfigError: `number` is not between 1 and the number of planes.
-    """
-    planes = scan.counts.shape[2]
-    if not 1 <= number <= planes:
-        raise ConfigError(f"--sum-planes {number}; expected 1 to {planes}, the number of planes")
-    missing = -planes % number
-    below, above = missing // 2, missing - missing // 2
-
-    def add(sinogram: np.ndarray) -> np.ndarray:
-        padded = np.pad(sinogram, ((0, 0), (0, 0), (below, above)))
-        return padded.reshape(*sinogram.shape[:2], -1, number).sum(axis=-1)
-
-    x, y, z = scan.center_mm
-    return replace(
-        scan,
-        counts=add(scan.counts),
-        multiplicative=add(scan.multiplicative),
-        additive=add(scan.additive),
-        plane_mm=number * scan.plane_mm,
-        center_mm=(x, y, z + (above - below) / 2 * scan.plane_mm),
-    )
 
 
 def _kind(path: Path) -> str:
@@ -131,7 +73,7 @@ def _kind(path: Path) -> str:
         return "npz"
     if path.suffix == ".l":
         return "list mode"
-    keys = interfile.read_header(path)
+    keys = read_header(path)
     return "list mode" if keys.get("data format", "").lower() == "coincidencelist" else "Interfile"
 
 
@@ -141,53 +83,75 @@ def _needed(path: Path, scanner: str | None) -> Scanner:
     return preset(scanner)
 
 
-def _from_npz(path: Path, scanner: str | None) -> Scan:
+def _check_factors(path: Path, kind: str, factors: Factors) -> None:
+    for option in ("additive", "multiplicative"):
+        convention, usual = getattr(factors, f"{option}_convention"), Factors._field_defaults[f"{option}_convention"]
+        known = getattr(correcting, f"{option.upper()}_CONVENTIONS")
+        if convention not in known:
+            raise ConfigError(f"--{option}-convention {convention}; expected {' or '.join(known)}")
+        if getattr(factors, option) and kind != "Interfile":
+            raise ConfigError(f"--{option} goes with Interfile counts only; {path} is {kind} and has its own")
+        if convention != usual and not getattr(factors, option):
+            raise ConfigError(f"--{option}-convention goes with --{option}")
+    if factors.corrections is not None and not (factors.multiplicative or kind == "npz"):
+        raise ConfigError("--corrections tells what --multiplicative or a counts file holds; there is neither")
+
+
+def _from_npz(path: Path, scanner: str | None, corrections: str | None) -> Scan:
     read = read_counts(path)
     if scanner is not None and scanner != read.scanner:
         raise ConfigError(f"{path} is of scanner {read.scanner!r}; --scanner is {scanner!r}")
-    return scan_from_counts(read, str(path))
+    return replace(scan_from_counts(read, str(path), corrections), files=(path,))
 
 
-def scan_from_counts(read: Counts, name: str = "counts") -> Scan:
+def scan_from_counts(read: Counts, name: str = "counts", corrections: str | None = None) -> Scan:
     """Scan from the contents of a counts file, called `name` in messages.
 
+    `corrections` states what its factors hold, such as "normalisation", where its metadata do not say.
+
     Raises:
+        ConfigError: `corrections` are not known, or not those of the metadata.
         DataError: the scanner is unknown, the counts do not fit it, or there are none.
     """
     if read.scanner not in PRESETS:
         raise DataError(f"{name}: scanner {read.scanner!r}; expected one of {', '.join(PRESETS)}")
+    held, missing = _corrections(name, read.metadata, corrections)
     scan = Scan(
         read.counts,
         read.multiplicative,
         read.additive,
-        _fits(name, read.counts, preset(read.scanner)),
+        check_sinogram_shape(name, read.counts, preset(read.scanner)),
         preset(read.scanner).ring_spacing_mm / 2,
         _center(name, read.metadata),
-        _summary(read.counts, read.additive),
+        counts_summary(read.counts, read.additive),
+        uncorrected=missing,
+        corrections=held,
         truth=Volume(read.truth, read.affine) if read.truth is not None and read.affine is not None else None,
     )
     return _require_counts(scan, name)
 
 
-def _from_interfile(
-    path: Path, scanner: Scanner, additive: str | Path | None, multiplicative: str | Path | None
-) -> Scan:
-    counts = _interfile_planes(path)
-    _fits(path, counts, scanner)
-    files = {file: _interfile_planes(Path(file)) for file in (additive, multiplicative) if file}
-    for file, sinogram in files.items():
-        if sinogram.shape != counts.shape:
-            raise DataError(f"{file}: (view, bin, plane) {sinogram.shape}; the counts have {counts.shape}")
-    flat = np.broadcast_to(coverage(scanner).astype(np.float32)[..., None], counts.shape)
-    background = files[additive] if additive else np.zeros_like(counts)
-    factors = files[multiplicative] if multiplicative else np.array(flat)
-    summary, plane_mm = _summary(counts, background), scanner.ring_spacing_mm / 2
-    missing = () if multiplicative else ("attenuation", "normalisation")
-    return Scan(counts, factors, background, scanner, plane_mm, summary=summary, uncorrected=missing)
+def _corrections(name: str, metadata: Mapping[str, Any], stated: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Corrections that the factors of a counts file hold, with who says so, and those that they are known not to."""
+    known = metadata.get("corrections", ["attenuation"] if metadata.get("attenuation") else None)
+    if known is None and stated is None:
+        return {}, ()
+    if not isinstance(known, list | None) or not all(isinstance(one, str) for one in known or ()):
+        raise DataError(f"{name}: corrections {known!r} in its metadata; expected a list of names")
+    held = correcting.parse_corrections(str(stated) if known is None else ", ".join(known), f"{name}: corrections")
+    if known is not None and stated is not None and {*held} != {*correcting.parse_corrections(stated)}:
+        raise ConfigError(f"--corrections {stated}; the metadata of {name} say {', '.join(held) or 'none'}")
+    sources = dict.fromkeys(
+        held, "--corrections says that the factors hold it" if known is None else f"the factors of {name} hold it"
+    )
+    if metadata.get("attenuation") is False and "corrections" in metadata:
+        return {"attenuation": f"the metadata of {name} say that its counts are not attenuated"} | sources, ()
+    return sources, ("attenuation",) if "attenuation" not in held else ()
 
 
 def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Scan:
     header, prompts, delayeds, pairs, number = siemens_listmode.read_direct_planes(path, max_ring_difference)
+    scanner = scanner_of_header(header.path, scanner, interfile.read_geometry(header.path), 2 * header.rings - 1)
     if (header.views, header.bins, header.rings) != (scanner.views, scanner.bins, scanner.rings):
         raise DataError(
             f"{path}: {header.views} views, {header.bins} bins, {header.rings} rings; "
@@ -204,14 +168,10 @@ def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Sc
     background = estimate_randoms(delayeds, coverages)
     plane_mm = scanner.ring_spacing_mm / 2
     missing = ("attenuation", "normalisation")
-    return Scan(prompts, coverages, background, scanner, plane_mm, summary=summary, uncorrected=missing, measured=True)
-
-
-def _interfile_planes(path: Path) -> np.ndarray:
-    sinogram = np.ascontiguousarray(np.moveaxis(interfile.read_sinogram(path)[::-1], 0, 2))
-    if negative := np.count_nonzero(sinogram < 0):
-        raise DataError(f"{path}: {negative} negative bins; expected values ≥ 0")
-    return sinogram
+    return Scan(
+        prompts, coverages, background, scanner, plane_mm, summary=summary, uncorrected=missing, measured=True,
+        files=(path, header.path, header.data),
+    )  # fmt: skip
 
 
 def _require_counts(scan: Scan, name: str) -> Scan:
@@ -223,26 +183,11 @@ def _require_counts(scan: Scan, name: str) -> Scan:
     return scan
 
 
-def _fits(path: Path | str, counts: np.ndarray, scanner: Scanner) -> Scanner:
-    views, bins, planes = counts.shape
-    if (views, bins) != (scanner.views, scanner.bins) or planes > scanner.planes or planes % 2 == 0:
-        raise DataError(
-            f"{path}: {views} views, {bins} bins, {planes} planes; {scanner.name} has {scanner.views} views, "
-            f"{scanner.bins} bins and an odd number of planes up to {scanner.planes}"
-        )
-    return scanner
-
-
 def _center(path: Path | str, metadata: Mapping[str, Any]) -> tuple[float, float, float]:
     try:
         x, y, z = (float(value) for value in metadata.get("centre_mm", (0, 0, 0)))
     except (TypeError, ValueError):
         x = y = z = math.nan
-    if not all(map(math.isfinite, (x, y, z))):
-        raise DataError(f"{path}: centre_mm {metadata['centre_mm']!r} in its metadata; expected three finite numbers")
+    if not all(abs(value) <= MAX_POSITION_MM for value in (x, y, z)):
+        raise DataError(f"{path}: centre_mm {metadata['centre_mm']!r} in its metadata; expected three numbers of mm")
     return x, y, z
-
-
-def _summary(counts: np.ndarray, additive: np.ndarray) -> str:
-    total, background = float(counts.sum(dtype=float)), float(additive.sum(dtype=float))
-    return f"{total:,.0f} counts, {background / max(total, 1):.0%} of them expected background"

@@ -1,9 +1,11 @@
 """Simulation of PET counts: from an image on a fine grid, through finer rays than in reconstruction, to Poisson counts.
 
 The simulation never shares its matrix with a reconstruction: voxels are those of a fine grid (1 mm in plane), each bin
-averages several rays across the crystals' faces, and the resolution is a blur on the fine grid.
+averages several rays across the crystals' faces, and the resolution is a blur on the fine grid. That grid reaches
+beyond the stack of planes (`with_margin`), so that activity outside the field of view is blurred into the end planes.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,11 +17,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from medjax import defaults
 from medjax.errors import DataError
 from medjax.pet import projector
-from medjax.pet.acquisition import Acquisition, attenuation_factors, check_counts, check_mu
+from medjax.pet.acquisition import Acquisition, attenuation_factors, check_counts
+from medjax.pet.attenuation import check_mu
 from medjax.pet.grid import Grid
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import Scanner, coverage, lors
 from medjax.pet.system import System, build_system
+
+_MANY = 1e5  # counts a bin, of which the Poisson distribution's skewness is 0.003
+_TOO_MANY = 1e13  # counts a bin, whose standard deviation is three steps of float32
 
 
 class SimulatedCounts(NamedTuple):
@@ -29,6 +35,22 @@ class SimulatedCounts(NamedTuple):
     trues: Float[Array, "view bin plane"]  # expected
     additive: Float[Array, "view bin plane"]  # expected background (randoms + scatter)
     scale: float
+
+
+def with_margin(grid: Grid, fwhm_mm: float) -> Grid:
+    """The grid, with two FWHM more at both ends of its stack: what lies there is blurred into the end planes.
+
+    A single plane stays one: it is a 2-D world, uniform along z.
+    """
+    x, y, planes = grid.shape
+    margin = math.ceil(2 * fwhm_mm / grid.voxel_mm[2]) if planes > 1 else 0
+    return Grid((x, y, planes + 2 * margin), grid.voxel_mm)
+
+
+def middle_planes(longer: Grid, planes: int) -> slice:
+    """The `planes` in the middle of a longer stack: those without its margin."""
+    margin = (longer.shape[2] - planes) // 2
+    return slice(margin, margin + planes)
 
 
 def emission_volume_mm3(activity: Float[np.ndarray, "x y z"], grid: Grid) -> float:
@@ -47,9 +69,9 @@ def emission_volume_mm3(activity: Float[np.ndarray, "x y z"], grid: Grid) -> flo
 
 def expected_trues(
     scanner: Scanner,
-    activity: Float[np.ndarray, "x y plane"],
+    activity: Float[np.ndarray, "x y z"],
     fine_grid: Grid,
-    mu: Float[np.ndarray, "x y plane"] | None = None,
+    mu: Float[np.ndarray, "x y z"] | None = None,
     fwhm_mm: float = defaults.PET_PSF_MM,
     rays: int = 3,
 ) -> Float[Array, "view bin plane"]:
@@ -58,21 +80,30 @@ def expected_trues(
     Args:
         scanner: scanner with its lines of response.
         activity: emission image, any unit a volume.
-        fine_grid: grid of the simulation.
+        fine_grid: grid of the simulation. Of planes beyond the scanner's at both ends (`with_margin`) only the blur is
+            seen; without them activity is taken to mirror itself at the ends.
         mu: attenuation map in mm⁻¹; None: no attenuation.
         fwhm_mm: FWHM of the point spread function, by which the activity is blurred; 0: none.
         rays: a bin.
 
     Raises:
-        DataError: a shape differs from the fine grid's, or a value is not one that activity or μ can have.
+        DataError: a shape differs from the fine grid's, its planes cannot be centred on the scanner's, or a value is
+            not one that activity or μ can have.
     """
+    planes = min(scanner.planes, fine_grid.shape[2])
+    if (fine_grid.shape[2] - planes) % 2:
+        raise DataError(
+            f"fine grid: {fine_grid.shape[2]} planes; the scanner has {planes}: expected an even number more"
+        )
     for name, values in (("activity", activity), ("μ-map", mu)):
         if values is not None and values.shape != fine_grid.shape:
             raise DataError(f"{name}: shape {values.shape}; the fine grid has {fine_grid.shape}")
     check_counts("activity", jnp.asarray(activity))
     if mu is not None:
         check_mu(np.asarray(mu))
-    image = blur(gaussian_psf(fine_grid, fwhm_mm), jnp.asarray(activity))
+    seen = middle_planes(fine_grid, planes)
+    image = blur(gaussian_psf(fine_grid, fwhm_mm), jnp.asarray(activity))[..., seen]
+    mu = None if mu is None else mu[..., seen]
     shifts = (np.arange(rays) - (rays - 1) / 2) / rays
     system = build_system(np.concatenate([lors(scanner, shift) for shift in shifts], axis=1), fine_grid)
     every_ray = _through(system, image, mu).reshape(scanner.views, rays, scanner.bins, -1)
@@ -82,7 +113,7 @@ def expected_trues(
 @jax.jit
 def _through(system: System, image: Array, mu: Array | None) -> Array:
     integral = projector.project(system, image)
-    return integral if mu is None else integral * jnp.exp(-projector.project(system, jnp.asarray(mu)))
+    return integral if mu is None else integral * jnp.exp(-projector.project(system, jnp.maximum(mu, 0)))
 
 
 def sample_counts(
@@ -113,9 +144,25 @@ def sample_counts(
         raise DataError("trues: their sum is not above 0; no line of response sees any activity")
     scale = total_trues / unscaled
     flat = jnp.broadcast_to(jnp.asarray(coverage(scanner), trues.dtype)[..., None], trues.shape)
-    additive = flat * (background / (1 - background) * total_trues / jnp.sum(flat))
-    counts = jax.random.poisson(key, scale * trues + additive).astype(trues.dtype)
+    level = background / (1 - background) * total_trues / float(jnp.sum(flat))
+    most = scale * float(jnp.max(trues)) + level
+    if not most < _TOO_MANY:
+        raise DataError(
+            f"total trues: {total_trues:g}, up to {most:.2g} counts a bin; float32 holds their noise to 1e13"
+        )
+    additive = flat * level
+    counts = _poisson(key, scale * trues + additive)
     return SimulatedCounts(counts, scale * trues, additive, scale)
+
+
+@jax.jit
+def _poisson(key: Array, mean: Array) -> Array:
+    """Counts ~ Poisson(mean); above 1e5 the rounded normal, since JAX's sampler loses its variance in float32 there
+    (1.5 times it at 1e8) and saturates at int32.
+    """
+    few = jax.random.poisson(key, jnp.minimum(mean, _MANY))
+    noise = jax.random.normal(jax.random.fold_in(key, 1), (mean.size,), mean.dtype).reshape(mean.shape)
+    return jnp.where(mean < _MANY, few.astype(mean.dtype), jnp.round(mean + jnp.sqrt(mean) * noise))
 
 
 def multiplicative_factors(
@@ -163,9 +210,15 @@ def _sensitivity(acquisition: Acquisition) -> Array:
 def thin(key: PRNGKeyArray, counts: Float[Array, "*bins"], fraction: float | Float[Array, ""]) -> Float[Array, "*bins"]:
     """Thin Poisson counts to a `fraction`: the counts of a shorter scan, each kept with that probability.
 
+    Where more than 1e5 counts' variance is asked for, they are normal: JAX's sampler loses it in float32.
+
     Raises:
         DataError: `fraction` is not between 0 and 1.
     """
     if not isinstance(fraction, jax.core.Tracer) and not 0 <= float(fraction) <= 1:
         raise DataError(f"fraction: {float(fraction):g}; expected 0 ≤ fraction ≤ 1")
-    return jax.random.binomial(key, counts, fraction).astype(counts.dtype)
+    variance = counts * fraction * (1 - fraction)
+    few = jax.random.binomial(key, jnp.where(variance < _MANY, counts, 0), fraction).astype(counts.dtype)
+    noise = jax.random.normal(jax.random.fold_in(key, 1), (counts.size,), counts.dtype).reshape(counts.shape)
+    many = jnp.round(counts * fraction + jnp.sqrt(variance) * noise)
+    return jnp.where(variance < _MANY, few, many)

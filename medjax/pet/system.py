@@ -3,7 +3,7 @@
 A line of response that runs mostly along x crosses the image row at x-index i (counted from the middle row) at y-index
 `position + slope · i`, and spends `length` mm in it. Joseph's method reads the row there by linear interpolation. Lines
 that run mostly along y are the same thing in the image turned by a quarter. A **fan** holds the lines of one
-orientation, grouped in views whose lines are nearly parallel, and serves one or four **symmetric views**, quarter turns
+orientation, grouped in views of nearly parallel lines, and serves one or four **symmetric views**, quarter turns
 of the image: a ring of crystals is the same after a quarter turn, so one set of indices and weights serves four lines,
 and half of the lines (those on one side of the axis) are enough.
 
@@ -16,15 +16,24 @@ Source: Joseph, IEEE Transactions on Medical Imaging 1(3), 1982, for the interpo
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.spatial import KDTree
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError
 from medjax.pet.grid import Grid
+from medjax.pet.lor_geometry import (
+    Lors,
+    along_x,
+    by_direction,
+    concatenate,
+    from_end_points,
+    in_voxels,
+    length_mm,
+    views_along_x,
+)
 from medjax.pet.lor_table import lor_table
 
 AnyArray = Array | np.ndarray  # made by numpy on the host, then moved to the device
@@ -59,37 +68,6 @@ class System:
     shape: tuple[int, int] = field(metadata={"static": True})
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Host side: lines as arrays of any shape; unit normal (cos, sin) and signed distance in mm."""
-
-    cos: np.ndarray
-    sin: np.ndarray
-    offset: np.ndarray
-
-    def __getitem__(self, index: Any) -> "_Lines":
-        return _Lines(self.cos[index], self.sin[index], self.offset[index])
-
-    def turned(self, quarters: int) -> "_Lines":
-        """The lines turned about the axis."""
-        cos, sin = self.cos, self.sin
-        for _ in range(quarters % 4):
-            cos, sin = -sin, cos
-        return _Lines(cos, sin, self.offset)
-
-    def key(self) -> np.ndarray:
-        """A point that two equal lines share whatever the sign of their normal: foot point and doubled angle."""
-        foot = self.offset[..., None] * np.stack([self.cos, self.sin], axis=-1)
-        double = 100 * np.stack([self.cos**2 - self.sin**2, 2 * self.cos * self.sin], axis=-1)
-        return np.concatenate([foot, double], axis=-1).reshape(-1, 4)
-
-
-def _concatenate(parts: list[_Lines]) -> _Lines:
-    return _Lines(
-        *(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("cos", "sin", "offset"))
-    )
-
-
 def build_system(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> System:
     """System model of these lines of response on the slices of `grid`.
 
@@ -97,15 +75,18 @@ def build_system(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> S
     numbers of views) the same matrix is made of two fans without symmetry, and runs slower.
 
     Args:
-        end_points: (x, y) in mm of both ends; lines of a view must be nearly parallel to be fast, not to be right.
+        end_points: (x, y) in mm of both ends. Lines of a view that are far from parallel are right, but slower and
+            without ordered subsets: they are grouped anew by direction.
 
     Raises:
-        DataError: an end point lies inside the image: a line must cross the grid.
+        DataError: a line ends inside the image or before it.
     """
-    all_lines = _from_end_points(end_points, grid)
-    along_x = _mostly_along_x(all_lines)
-    system = _symmetric(all_lines, along_x, grid)
-    return system if system is not None else _plain(all_lines, along_x, grid)
+    all_lines = from_end_points(end_points, grid)
+    by_view = views_along_x(all_lines, grid)
+    if by_view is None:
+        return _plain(all_lines, along_x(all_lines, grid), grid)
+    system = _symmetric(all_lines, by_view, grid)
+    return system if system is not None else _plain(all_lines, by_view[:, None], grid)
 
 
 def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subset view"]]:
@@ -117,9 +98,7 @@ def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subse
     Raises:
         ConfigError: the number of subsets does not divide the views of a fan.
     """
-    counts = [fan.position.shape[0] for fan in system.fans]
-    if any(count % number for count in counts):
-        valid = [n for n in range(1, min(counts) + 1) if all(count % n == 0 for count in counts)]
+    if number not in (valid := possible_subsets(system)):
         raise ConfigError(
             f"{number} subsets do not divide the views evenly; possible here: {', '.join(map(str, valid))}"
         )
@@ -133,9 +112,17 @@ def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subse
         views.append(held)
         parts.append((fans, held))
     if len({len(held) for held in views}) > 1 or sum(map(len, views)) != system.row_index.shape[0]:
-        raise ConfigError(f"{number} subsets would share views; choose another number")
+        raise ConfigError(
+            f"{number} subsets would share views; choose another number, or views of nearly parallel lines"
+        )
     stacked = [_subset(system, fans, held) for fans, held in parts]
     return jax.device_put(jax.tree.map(lambda *a: np.stack([np.asarray(b) for b in a]), *stacked)), np.stack(views)
+
+
+def possible_subsets(system: System) -> list[int]:
+    """Numbers of subsets that divide the views of every fan evenly."""
+    counts = [fan.position.shape[0] for fan in system.fans]
+    return [n for n in range(1, min(counts) + 1) if all(count % n == 0 for count in counts)]
 
 
 def _subset(system: System, fans: list[Fan], held: np.ndarray) -> System:
@@ -169,47 +156,25 @@ def _row_index(fans: list[Fan], sinogram: tuple[int, int]) -> np.ndarray:
     return row_index[:-1].reshape(sinogram)
 
 
-def _from_end_points(end_points: np.ndarray, grid: Grid) -> _Lines:
-    first, second = np.moveaxis(np.asarray(end_points, float), -2, 0)
-    half = np.asarray(grid.shape[:2]) * np.asarray(grid.voxel_mm[:2]) / 2
-    if np.any(np.all(np.abs(end_points) < half, axis=-1)):
-        raise DataError(
-            f"end points: a line ends inside the image of ±{half[0]:g} × ±{half[1]:g} mm; choose a smaller grid"
-        )
-    dx, dy = np.moveaxis(second - first, -1, 0)
-    norm = np.hypot(dx, dy)
-    if np.any(norm == 0):
-        raise DataError("end points: both ends of a line are the same point")
-    cos, sin = -dy / norm, dx / norm
-    return _Lines(cos, sin, first[..., 0] * cos + first[..., 1] * sin)
-
-
-def _mostly_along_x(views: _Lines) -> np.ndarray:
-    """True for views with a normal in [45°, 135°): half-open, so that a quarter turn swaps the two kinds."""
-    double_cos = np.mean(views.cos**2 - views.sin**2, axis=1)
-    double_sin = np.mean(2 * views.cos * views.sin, axis=1)
-    return (double_cos < -1e-9) | ((np.abs(double_cos) <= 1e-9) & (double_sin > 0))
-
-
 def _reach_mm(grid: Grid) -> float:
     """Lines farther than this from the axis touch no voxel."""
     (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
     return float(np.hypot((nx + 1) / 2 * vx, (ny + 1) / 2 * vy))
 
 
-def _sorted(selected: _Lines) -> _Lines:
+def _sorted(selected: Lors) -> Lors:
     """Each view's lines in order of where they cross the middle row."""
     order = np.argsort(selected.offset / selected.sin, axis=1)
-    return _Lines(*(np.take_along_axis(a, order, axis=1) for a in (selected.cos, selected.sin, selected.offset)))
+    return Lors(*(np.take_along_axis(a, order, axis=1) for a in (selected.cos, selected.sin, selected.offset)))
 
 
-def _match(wanted: _Lines, among: _Lines) -> np.ndarray:
+def _match(wanted: Lors, among: Lors) -> np.ndarray:
     """Index of each wanted line among the others (flattened); their number where there is none."""
     distance, index = KDTree(among.key()).query(wanted.key(), distance_upper_bound=1e-5)
     return np.where(np.isfinite(distance), index, among.offset.size).reshape(wanted.offset.shape)
 
 
-def _symmetric(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System | None:
+def _symmetric(all_lines: Lors, along_x: np.ndarray, grid: Grid) -> System | None:
     """One fan of four symmetric views, or None where the lines or the grid lack the symmetry."""
     (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
     if nx != ny or vx != vy or 2 * along_x.sum() != len(along_x):
@@ -218,19 +183,19 @@ def _symmetric(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System | N
     if half is None:
         return None
     centered = bool(np.all(np.abs(half.offset[:, 0]) < 1e-6))
-    mirrored = _Lines(half.cos, half.sin, -half.offset)[:, int(centered) :][:, ::-1]
-    whole = _concatenate([mirrored, half])
-    lor_index = np.stack([_match(whole.turned(k), all_lines) for k in range(4)], axis=-1)
+    mirrored = Lors(half.cos, half.sin, -half.offset)[:, int(centered) :][:, ::-1]
+    whole = concatenate([mirrored, half])
+    lor_index = np.stack([_match(whole.rotate(k), all_lines) for k in range(4)], axis=-1)
     fan = _fan(half, whole, lor_index, (0, 1, 2, 3), grid.shape[:2], (vx, vy))
     row_index = _row_index([fan], all_lines.offset.shape)
     reached = np.abs(all_lines.offset) < _reach_mm(grid)
     if np.any(row_index[reached] == fan.position.size * 4):
         return None
-    length = jax.device_put(_length(all_lines, along_x, grid))
+    length = jax.device_put(length_mm(all_lines, along_x[:, None], grid))
     return System((_on_device(fan),), length, jax.device_put(row_index), grid.shape[:2])
 
 
-def _upper_half(views: _Lines, reach: float) -> _Lines | None:
+def _upper_half(views: Lors, reach: float) -> Lors | None:
     """Each view's lines at or above the axis (those below, mirrored, if more); None if views differ in number."""
     sign = np.sign(views.sin)  # crossing = offset / sin: above the axis where both have one sign
     crossing = views.offset * sign
@@ -241,57 +206,51 @@ def _upper_half(views: _Lines, reach: float) -> _Lines | None:
     number = chosen.sum(axis=1)
     if number[0] == 0 or np.any(number != number[0]):
         return None
-    keep = _Lines(*(a[chosen].reshape(len(number), -1) for a in (views.cos, views.sin, views.offset)))
-    return _Lines(keep.cos, keep.sin, -keep.offset)[:, ::-1] if use_below else keep
+    keep = Lors(*(a[chosen].reshape(len(number), -1) for a in (views.cos, views.sin, views.offset)))
+    return Lors(keep.cos, keep.sin, -keep.offset)[:, ::-1] if use_below else keep
 
 
-def _plain(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> System:
-    """Two fans without symmetry: lines along x on the image, lines along y on the image turned by a quarter."""
+def _plain(all_lines: Lors, along_x: np.ndarray, grid: Grid) -> System:
+    """Two fans without symmetry: lines along x on the image, lines along y on the image turned by a quarter.
+
+    `along_x` holds for views (one column) or for every line.
+    """
     index = np.arange(all_lines.offset.size).reshape(all_lines.offset.shape)
     fans = []
     for turn, members in ((0, along_x), (1, ~along_x)):
         if not members.any():
             continue
-        chosen = all_lines[members].turned(-turn)
+        (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
+        shape, voxel_mm = ((ny, nx), (vy, vx)) if turn else ((nx, ny), (vx, vy))
+        if members.shape[1] == 1:
+            chosen, numbers = all_lines[members[:, 0]].rotate(-turn), index[members[:, 0]]
+        else:
+            chosen, numbers = by_direction(all_lines[members].rotate(-turn), index[members], index.size, shape[0])
         order = np.argsort(chosen.offset / chosen.sin, axis=1)
         seen = np.flatnonzero(np.any(np.abs(np.take_along_axis(chosen.offset, order, 1)) < _reach_mm(grid), axis=0))
         order = order[:, seen.min() : seen.max() + 1] if seen.size else order[:, :1]
-        take = [np.take_along_axis(a, order, axis=1) for a in (chosen.cos, chosen.sin, chosen.offset, index[members])]
-        rays = _Lines(*take[:3])
-        (nx, ny, _), (vx, vy, _) = grid.shape, grid.voxel_mm
-        shape, voxel_mm = ((ny, nx), (vy, vx)) if turn else ((nx, ny), (vx, vy))
+        take = [np.take_along_axis(a, order, axis=1) for a in (chosen.cos, chosen.sin, chosen.offset, numbers)]
+        rays = Lors(*take[:3])
         fans.append(_fan(rays, rays, take[3][..., None], (turn,), shape, voxel_mm))
-    length, row_index = _length(all_lines, along_x, grid), _row_index(fans, all_lines.offset.shape)
+    length, row_index = length_mm(all_lines, along_x, grid), _row_index(fans, all_lines.offset.shape)
     return System(tuple(map(_on_device, fans)), jax.device_put(length), jax.device_put(row_index), grid.shape[:2])
 
 
 def _fan(
-    rays: _Lines,
-    bins: _Lines,
+    rays: Lors,
+    bins: Lors,
     lor_index: np.ndarray,
     quarter_turns: tuple[int, ...],
     shape: tuple[int, int],
     voxel_mm: tuple[float, float],
 ) -> Fan:
     """A fan from its forward `rays`, the last ones of `bins`, and all lines `bins` of the look-up table."""
-    position, slope = _in_voxels(rays, shape, voxel_mm)
-    bin_position, bin_slope = _in_voxels(bins, shape, voxel_mm)
+    position, slope = in_voxels(rays, shape, voxel_mm)
+    bin_position, bin_slope = in_voxels(bins, shape, voxel_mm)
     table, mean_slope, table_start = lor_table(
         bin_position, bin_slope, shape, 0.0 if len(quarter_turns) == 4 else -(shape[0] - 1) / 2
     )
     return Fan(position, slope, table, mean_slope, lor_index.astype(np.int32), quarter_turns, table_start)
-
-
-def _in_voxels(rays: _Lines, shape: tuple[int, int], voxel_mm: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Position and slope in voxels of x cos + y sin = offset, walked along x."""
-    vx, vy = voxel_mm
-    return rays.offset / rays.sin / vy + (shape[1] - 1) / 2, -rays.cos / rays.sin * vx / vy
-
-
-def _length(all_lines: _Lines, along_x: np.ndarray, grid: Grid) -> np.ndarray:
-    """mm that each line spends in one row of the image it walks."""
-    vx, vy, _ = grid.voxel_mm
-    return np.where(along_x[:, None], vx / np.abs(all_lines.sin + 1e-300), vy / np.abs(all_lines.cos + 1e-300))
 
 
 def _on_device(fan: Fan) -> Fan:

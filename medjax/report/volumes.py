@@ -1,11 +1,12 @@
 """NIfTI volumes with a PNG montage beside them."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from medjax.atomic import replacing
+from medjax.atomic import replacing_together
 from medjax.io.nifti import write_nifti
 from medjax.report.figures import Scale, montage, png
 
@@ -21,7 +22,9 @@ def write_volume(
     sd: Image | None = None,
     note: str = "",
 ) -> tuple[Path, ...]:
-    """Write a volume as NIfTI and a PNG montage of the same name, both or neither, and its SD as …_sd.nii.gz first.
+    """Write a volume as NIfTI, a PNG montage of the same name and its SD as …_sd.nii.gz, all or none.
+
+    Without an SD, one of that name from before stays; a line on stderr says that it is of another run.
 
     Args:
         path: NIfTI file.
@@ -35,16 +38,24 @@ def write_volume(
     Returns the files: volume, montage and, if any, standard deviation.
 
     Raises:
-        OSError: one cannot be written; volume and montage are then what they were.
+        DataError: an image or the affine is not finite.
+        OSError: one cannot be written; all are then what they were.
     """
-    montage_file = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".png")
+    files = volume_files(path, sd=sd is not None)
     shown = {title: image} | ({} if sd is None else {"standard deviation": sd})
     drawn = png(montage(shown, affine, scale=scale, note=note))
-    deviation = montage_file.with_name(montage_file.stem + "_sd.nii.gz")
-    if sd is not None:
-        write_nifti(deviation, sd, affine)
-    with replacing(montage_file) as file:
-        file.write(drawn)
-        file.flush()
-        write_nifti(path, image, affine)
-    return (path, montage_file) if sd is None else (path, montage_file, deviation)
+    with replacing_together(*files) as parts:
+        write_nifti(parts[0], image, affine)
+        parts[1].write_bytes(drawn)
+        if sd is not None:
+            write_nifti(parts[2], sd, affine)
+    if sd is None and (other := volume_files(path, sd=True)[2]).exists():
+        warnings.warn(f"{other}: was there before, of another run than {path.name}; it stays", stacklevel=3)
+    return files
+
+
+def volume_files(path: Path, *, sd: bool) -> tuple[Path, ...]:
+    """Names of the files of a volume: the volume, its montage and, with `sd`, its standard deviation."""
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    names = (path.name, f"{stem}.png", f"{stem}_sd.nii.gz")
+    return tuple(path.with_name(name) for name in names[: 2 + sd])

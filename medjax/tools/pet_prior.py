@@ -25,7 +25,8 @@ from medjax.running.config import config_hash
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, append_jsonl, filter_jsonl, open_workdir, stage
-from medjax.tools.checks import as_paths
+from medjax.tools.checks import as_paths, check_no_overwrite, check_seed
+from medjax.tools.pet_checks import check_coverage
 from medjax.training import checkpoint
 from medjax.training.state import TrainState, require_finite_loss
 
@@ -92,6 +93,10 @@ def train(
         raise ConfigError(
             f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
         )
+    check_seed(seed)
+    check_no_overwrite(
+        [folder / FILE], [*images, pretrained, *([] if mr is None else [mr / path.name for path in images])]
+    )
     own = network is not None
     part = prior_network(network, settings) if own else Part(BUILT_IN, "", default_network(settings))
     config: dict[str, Any] = settings._asdict() | {
@@ -170,6 +175,7 @@ def read_image(path: Path, settings: PriorSettings, mr: Path | None = None) -> F
     for file, array in zip(files, arrays, strict=True):
         if not (array > 0).any():
             raise DataError(f"{file}: no voxel is above 0 within the PET; expected an image in the same space")
+    check_coverage(arrays[0], {str(file): array for file, array in [*zip(files, arrays, strict=True)][1:]})
     return np.stack([np.asarray(normalize_intensity(jnp.asarray(array))) for array in arrays], axis=-1)
 
 

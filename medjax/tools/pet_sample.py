@@ -122,7 +122,8 @@ def sample(
         DataError: the counts are background only, or an image is not finite.
     """
     arguments = (as_denoiser(denoiser), initial_image, jnp.asarray(iterations), options.steps)
-    problem, guided = _prepare(method, acquisition, *arguments)
+    max_iterations = max(reconstruct.MAX_ITERATIONS, iterations)
+    problem, guided = _prepare(method, acquisition, *arguments, max_iterations)
     if not float(problem.scale) > 0:
         raise DataError("the counts are explained by the background alone; expected some activity")
     images: list[np.ndarray] = []
@@ -138,11 +139,19 @@ def sample(
 _one = jax.jit(reconstruct.sample, static_argnames="settings")
 
 
-@partial(jax.jit, static_argnames=("method", "steps"))
+@partial(jax.jit, static_argnames=("method", "steps", "max_iterations"))
 def _prepare(
-    method: str, acquisition: Acquisition, denoiser: Any, initial_image: Array, iterations: Array, steps: int
+    method: str,
+    acquisition: Acquisition,
+    denoiser: Any,
+    initial_image: Array,
+    iterations: Array,
+    steps: int,
+    max_iterations: int,
 ) -> tuple[reconstruct.InverseProblem, reconstruct.SamplingMethod]:
     problem = reconstruct.inverse_problem(acquisition, denoiser, initial_image, acquisition.sensitivity)
     if method == "dds":
         return problem, reconstruct.dds(problem, PROXIMAL_WEIGHT, iterations)
-    return problem, reconstruct.likelihood_schedule(problem, iterations.astype(float), steps)
+    return problem, reconstruct.likelihood_schedule(
+        problem, iterations.astype(float), steps, max_iterations=max_iterations
+    )

@@ -1,17 +1,23 @@
 """Settings of a PET reconstruction: its methods, their defaults, and which options go with which method."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
 
 from medjax import defaults
 from medjax.errors import ConfigError
 from medjax.running.config import did_you_mean
 from medjax.running.part_identity import as_part
-from medjax.tools.checks import check_minimum, pluralize
+from medjax.tools.checks import check_minimum, check_seed, pluralize
 from medjax.tools.pet_sample import SAMPLERS, SamplingOptions
 
 DEFAULTS = {  # method → (iterations, subsets)
     "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "dds": (4, 1), "likelihood-schedule": (20, 1)
 }  # fmt: skip
+MIN_COUNTS = 100  # counts in a plane of a subset: with fewer, ordered subsets without a penalty are too noisy
+COUNTS_A_SUBSET = 500  # and from which on OSEM's image keeps the number of counts to 5 %
 BETA, MR_GUIDED_BETA, USER_BETA = 5.0, 30.0, 1.0  # β of the quadratic, the Bowsher and a user's own penalty
 
 
@@ -58,11 +64,38 @@ def complete_settings(settings: ReconstructionSettings) -> ReconstructionSetting
     beta = USER_BETA if settings.penalty is not None else MR_GUIDED_BETA if settings.mr_guided else BETA
     usual: dict[str, Any] = dict(zip(("iterations", "subsets", "beta"), (*DEFAULTS[method], beta), strict=True))
     chosen = settings._replace(**{name: value for name, value in usual.items() if getattr(settings, name) is None})
+    check_seed(settings.sampling.seed)
     for name in ("steps", "samples"):
         check_minimum(f"--{name}", getattr(settings.sampling, name), 1)
     for name, minimum in {"iterations": 1, "subsets": 1, "beta": 0, "psf_mm": 0, "post_filter_mm": 0}.items():
         check_minimum(f"--{name.replace('_', '-')}", getattr(chosen, name), minimum)
     return chosen if settings.penalty is None else chosen._replace(penalty=as_part(settings.penalty))
+
+
+def settings_for_counts(
+    settings: ReconstructionSettings,
+    requested: ReconstructionSettings,
+    counts: Float[np.ndarray, "view bin plane"],
+    possible: Sequence[int],
+) -> ReconstructionSettings:
+    """Settings whose default numbers of subsets and iterations suit the counts: fewer subsets, as many updates.
+
+    OSEM sets voxels to 0 for good where a subset has no counts along their lines of response, so a subset should have
+    500 counts a plane.
+
+    Args:
+        settings: complete ones.
+        requested: as they were before `complete_settings`; what is set there stays.
+        counts: the counts.
+        possible: numbers of subsets that divide the views, see `medjax.pet.system.possible_subsets`.
+    """
+    allowed = min(float(counts.sum(dtype=float)) / counts.shape[2] / COUNTS_A_SUBSET, settings.subsets)
+    subsets = max(number for number in possible if number <= max(allowed, 1))
+    if settings.method != "osem" or requested.subsets is not None or subsets == settings.subsets:
+        return settings
+    iterations = min(-(-settings.iterations * settings.subsets // subsets), DEFAULTS["mlem"][0])
+    iterations = settings.iterations if requested.iterations is not None else iterations
+    return settings._replace(subsets=subsets, iterations=iterations)
 
 
 def title(settings: ReconstructionSettings) -> str:

@@ -11,22 +11,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import defaults
+from medjax.atomic import replacing_together
 from medjax.errors import ConfigError, DataError
 from medjax.io.counts import Counts, write_counts
 from medjax.io.nifti import Volume, extent_mm, resample, write_nifti
 from medjax.pet import simulate as simulation
-from medjax.pet.acquisition import check_counts, check_mu
+from medjax.pet.acquisition import check_counts
+from medjax.pet.attenuation import check_mu
 from medjax.pet.grid import Grid
-from medjax.pet.io import image_affine
+from medjax.pet.scan import image_affine
 from medjax.pet.scanner import Scanner, lors, preset, with_rings
 from medjax.pet.system import build_system
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
-from medjax.tools.checks import as_paths, check_minimum, check_output, check_volume, pluralize
+from medjax.tools.checks import (
+    as_paths,
+    check_minimum,
+    check_no_overwrite,
+    check_output,
+    check_position,
+    check_seed,
+    check_volume,
+    pluralize,
+)
+from medjax.tools.pet_checks import check_coverage
+from medjax.tools.pet_resampling import resample_beyond_ends, resample_to_grid
 
 SIMULATION_VOXEL_MM = 1.0  # along x and y
 OBJECT_MARGIN_MM = 10.0  # around the object, for the blur
 DEFAULT_TRUES_PER_MM3 = 10.0
+TRUTHS = ("truth", "mu", "t1")  # files of --truth-dir
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,8 @@ def simulate(
         check_output(output, (".npz",))
     if truth_dir is not None and truth_dir.exists() and not truth_dir.is_dir():
         raise DataError(f"{truth_dir}: a file; expected a folder for the truth")
+    truths = [] if truth_dir is None else [truth_dir / f"{name}.nii.gz" for name in TRUTHS]
+    check_no_overwrite([*truths, *([] if output is None else [output])], [activity, mu])
     if activity is None:
         scanned = _phantom(tracer)
     else:
@@ -113,16 +129,14 @@ def simulate(
         scanned = ScannedObject(Path(name).name, image, mu_map)
     x, y, z = scanned.activity.center_mm if center_mm is None else center_mm
     center = (x, y, z if slice_mm is None else slice_mm)
+    check_position(center, "--centre or --slice-mm")
     fine, grid = _grids(ring, scanned, center, planes, size, voxel_mm)
     if lesions:
         anatomy = brain.brain(fine.voxel_mm, tracer, fine.shape, center_mm=center)  # lesions lie where it is scanned
         kind: brain.LesionKind = lesion_kind  # pyrefly: ignore[bad-assignment] (checked against KINDS)
         scanned = _phantom(tracer, brain.random_lesions(count_settings.seed, anatomy, lesions, kind))
     counts = _scan(with_rings(ring, grid.shape[2]), scanned, count_settings, fine, grid, center)
-    if output is not None:
-        write_counts(output, counts)
-    written = [] if output is None else [output]
-    return Simulation(counts, (*written, *_write_truth(truth_dir, scanned, counts)))
+    return Simulation(counts, _write(output, truth_dir, scanned, counts))
 
 
 def _check_counting(count_settings: CountSettings) -> None:
@@ -135,7 +149,7 @@ def _check_counting(count_settings: CountSettings) -> None:
     if not 0 <= background < 1:
         raise ConfigError(f"--background {background:g}; expected a fraction of the prompts, 0 or more and below 1")
     check_minimum("--psf-mm", psf_mm, 0)
-    check_minimum("--seed", seed, 0)
+    check_seed(seed)
 
 
 def _check_object(phantom: str | None, activity: Any, mu: Any, lesions: int, kind: str) -> None:
@@ -158,16 +172,22 @@ def _scan(
     center: tuple[float, float, float],
 ) -> Counts:
     """Counts with factors, background and truth."""
-    activity, mu = (_on(volume, fine, center) for volume in (scanned.activity, scanned.mu))
-    if activity is None or not activity.any():
+    per_mm3, total, background, psf_mm, seed = count_settings
+    longer = simulation.with_margin(fine, psf_mm)
+    activity = resample_beyond_ends(scanned.activity, longer, fine.shape[2], center)
+    mu = resample_to_grid(scanned.mu, longer, center)
+    middle = simulation.middle_planes(longer, fine.shape[2])
+    seen = activity[..., middle]
+    if not seen.any():
         half = fine.shape[2] * fine.voxel_mm[2] / 2
         raise DataError(f"{scanned.name}: no activity between z = {center[2] - half:.0f} to {center[2] + half:.0f} mm")
-    per_mm3, total, background, psf_mm, seed = count_settings
-    expected = simulation.expected_trues(scanner, activity, fine, mu, psf_mm)
-    volume = simulation.emission_volume_mm3(activity, fine)
+    expected = simulation.expected_trues(scanner, activity, longer, mu, psf_mm)
+    volume = simulation.emission_volume_mm3(seen, fine)
     total = (per_mm3 or DEFAULT_TRUES_PER_MM3) * volume if total is None else total
+    if mu is not None:
+        check_coverage(seen, {f"μ-map of {scanned.name}": mu[..., middle]})
     drawn = simulation.sample_counts(jax.random.key(seed), scanner, expected, total, background)
-    coarse_mu = _on(scanned.mu, grid, center)
+    coarse_mu = resample_to_grid(scanned.mu, grid, center)
     system = build_system(lors(scanner), grid)
     factors = simulation.multiplicative_factors(
         scanner, system, drawn.scale, None if coarse_mu is None else jnp.asarray(coarse_mu)
@@ -175,9 +195,10 @@ def _scan(
     metadata = {
         "object": scanned.name, "centre_mm": list(center), "trues": total, "trues_per_mm3": total / volume,
         "background": background, "psf_mm": psf_mm, "seed": seed, "attenuation": scanned.mu is not None,
+        "corrections": ["attenuation"] * (scanned.mu is not None),
     }  # fmt: skip
     arrays = (np.asarray(drawn.counts), np.asarray(drawn.additive), np.broadcast_to(factors, drawn.counts.shape))
-    truth = _on(scanned.activity, grid, center)
+    truth = resample_to_grid(scanned.activity, grid, center)
     return Counts(*arrays, scanner.name, metadata, truth, image_affine(grid, center))
 
 
@@ -229,20 +250,27 @@ def _grids(
     return fine, Grid((size, size, planes), (voxel, voxel, plane_mm))
 
 
-def _on(volume: Volume | None, grid: Grid, center: tuple[float, float, float]) -> np.ndarray | None:
-    return None if volume is None else resample(volume, grid.shape, image_affine(grid, center)).array
+def _write(output: Path | None, folder: Path | None, scanned: ScannedObject, counts: Counts) -> tuple[Path, ...]:
+    """Write the counts, and truth, μ-map and T1 on the grid of their truth, all or none; the files written.
 
-
-def _write_truth(folder: Path | None, scanned: ScannedObject, counts: Counts) -> list[Path]:
-    """Write truth, μ-map and T1 on the grid of the counts file's truth; the files written."""
-    if folder is None or counts.truth is None or counts.affine is None:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    volumes = {"truth": scanned.activity, "mu": scanned.mu, "t1": scanned.t1}
-    written = {folder / f"{name}.nii.gz": volume for name, volume in volumes.items() if volume is not None}
-    for path, volume in written.items():
-        write_nifti(path, resample(volume, counts.truth.shape, counts.affine).array, counts.affine)
-    return [*written]
+    What else lies in the folder stays; of a μ-map or T1 there that is not of this object, one line says so.
+    """
+    contents = dict[Path, Volume | Counts]() if output is None else {output: counts}
+    files: list[Path] = [] if folder is None else [folder / f"{name}.nii.gz" for name in TRUTHS]
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        volumes = (scanned.activity, scanned.mu, scanned.t1)
+        contents |= {path: volume for path, volume in zip(files, volumes, strict=True) if volume is not None}
+    with replacing_together(*contents) as parts:
+        for part, content in zip(parts, contents.values(), strict=True):
+            if isinstance(content, Counts):
+                write_counts(part, content)
+            elif counts.truth is not None and counts.affine is not None:
+                write_nifti(part, resample(content, counts.truth.shape, counts.affine).array, counts.affine)
+    for path in files:
+        if path not in contents and path.exists():
+            warnings.warn(f"{path}: was there before, not of this simulation; it stays", stacklevel=3)
+    return tuple(contents)
 
 
 def _check_grid(

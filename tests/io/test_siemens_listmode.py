@@ -20,6 +20,7 @@ image duration (sec):=1.5
 %LM event and tag words format (bits):=32
 %axial compression:=1
 %maximum ring difference:=1
+%patient orientation:=HFS
 %number of projections:=4
 %number of views:=2
 """
@@ -80,7 +81,7 @@ def test_rebin_by_hand(tmp_path):
         (("CoincidenceList", "Sinogram"), "expected CoincidenceList"),
         (("(bits):=32", "(bits):=48"), r"format \(bits\) is 48; expected 32"),
         (("compression:=1", "compression:=11"), "axial compression is 11; expected 1"),
-        (("TOF time bins:=1", "TOF time bins:=13"), "tof time bins is 13; expected 1"),
+        (("TOF time bins:=1", "TOF time bins:=13"), "tof time bins is '13'; expected 1"),
         (("%number of views:=2\n", ""), "number of views is ''"),
         (("projections:=4", "projections:=4.5"), "projections is '4.5'; expected a whole number"),
         (("difference:=1", "difference:=3"), "maximum ring difference 3 of 3 rings"),

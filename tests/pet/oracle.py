@@ -13,7 +13,7 @@ def joseph_matrix(end_points: np.ndarray, grid: Grid, along_x: np.ndarray | None
     first, second = np.moveaxis(end_points, -2, 0)
     dx, dy = np.moveaxis(second - first, -1, 0)
     if along_x is None:
-        along_x = ((dx**2 - dy**2) / (dx**2 + dy**2)).mean(1) >= 0
+        along_x = (((dx / vx) ** 2 - (dy / vy) ** 2) / ((dx / vx) ** 2 + (dy / vy) ** 2)).mean(1) >= 0
     rows, columns, values = [], [], []
     bins = end_points.shape[1]
     for view in range(len(end_points)):

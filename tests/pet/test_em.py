@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from medjax import iterate
+from medjax.bowsher import bowsher
 from medjax.errors import DataError
-from medjax.penalty import Penalty, Quadratic, bowsher, neighbors
+from medjax.penalty import Penalty, Quadratic, neighbors
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire, ordered_subsets, select_subset
 from medjax.pet.grid import Grid

@@ -9,17 +9,11 @@ from scipy.ndimage import gaussian_filter1d
 from medjax.errors import ConfigError, DataError
 from medjax.io.counts import Counts, write_counts
 from medjax.io.interfile import write_sinogram
-from medjax.io.siemens_listmode import ListmodeHeader, ring_pairs, sinogram_rings
-from medjax.pet.io import (
-    Scan,
-    correction_note,
-    image_affine,
-    image_grid,
-    load_scan,
-    scan_from_counts,
-    sum_planes,
-)
+from medjax.io.siemens_listmode import ring_pairs, sinogram_rings
+from medjax.pet.interfile_scan import Factors
+from medjax.pet.io import load_scan, scan_from_counts
 from medjax.pet.randoms import estimate_randoms
+from medjax.pet.scan import Scan, correction_note, image_affine, image_grid, sum_planes
 from medjax.pet.scanner import coverage, crystal_pairs, preset
 
 MMR, RING = preset("mmr"), preset("ring_2d")
@@ -32,6 +26,7 @@ image duration (sec):=1
 %LM event and tag words format (bits):=32
 %axial compression:=1
 %maximum ring difference:=60
+%patient orientation:=HFS
 %number of projections:=344
 %number of views:=252
 """
@@ -97,13 +92,12 @@ def test_list_mode_becomes_prompts_factors_and_randoms(tmp_path):
 
 
 @pytest.mark.parametrize("most", [0, 1, 5, 60])
-def test_ring_pairs_are_counted(tmp_path, most):
-    header = ListmodeHeader(344, 252, 64, 60, 0, 1.0, tmp_path, 0)
+def test_ring_pairs_are_counted(most):
     first, second = np.meshgrid(np.arange(64), np.arange(64))
     near = np.abs(first - second) <= most
     expected = np.bincount((first + second)[near], minlength=127)
-    np.testing.assert_allclose(ring_pairs(header, most), expected / expected.max())
-    assert sinogram_rings(64, 60)[0].size == header.sinograms
+    np.testing.assert_allclose(ring_pairs(64, most), expected / expected.max())
+    assert sinogram_rings(64, most)[0].size == near.sum()
 
 
 def test_list_mode_needs_a_scanner_that_fits_it(tmp_path):
@@ -212,7 +206,7 @@ def interfile(path, planes=5, **values):
     sinogram = np.zeros((planes, MMR.views, MMR.bins), np.float32)
     for plane, value in values.items():
         sinogram[int(plane[1:]), 7, 172] = value
-    write_sinogram(path, sinogram)
+    write_sinogram(path, sinogram, max_ring_difference=1)
     return path
 
 
@@ -220,10 +214,10 @@ def test_interfile_planes_are_turned_over_like_list_mode(tmp_path):
     counts = interfile(tmp_path / "c.hs", p0=3)
     scan = load_scan(counts, "mmr")
     assert [i.tolist() for i in np.nonzero(scan.counts)] == [[7], [172], [4]]
-    np.testing.assert_array_equal(scan.multiplicative[..., 0], coverage(MMR))
+    np.testing.assert_array_equal(scan.multiplicative[..., 1], coverage(MMR))
     assert not scan.additive.any() and correction_note(scan) == "no attenuation or normalisation correction"
     more = {"additive": interfile(tmp_path / "a.hs", p1=0.5), "multiplicative": interfile(tmp_path / "m.hs", p0=0.25)}
-    scan = load_scan(counts, "mmr", **more)
+    scan = load_scan(counts, "mmr", factors=Factors(**more))
     assert (scan.additive[7, 172, 3], scan.multiplicative[7, 172, 4], correction_note(scan)) == (0.5, 0.25, "")
 
 
@@ -244,9 +238,9 @@ def test_interfile_counts_that_cannot_be_used(tmp_path, planes, values, message)
 def test_additive_of_another_shape_or_for_another_kind(tmp_path):
     counts, other = interfile(tmp_path / "c.hs", p0=3), interfile(tmp_path / "a.hs", 3, p0=1)
     with pytest.raises(DataError, match=r"a\.hs: \(view, bin, plane\) \(252, 344, 3\); the counts have"):
-        load_scan(counts, "mmr", additive=other)
+        load_scan(counts, "mmr", factors=Factors(other))
     with pytest.raises(ConfigError, match=r"--additive goes with Interfile counts only; .* is npz"):
-        load_scan(npz(tmp_path / "c.npz"), additive=other)
+        load_scan(npz(tmp_path / "c.npz"), factors=Factors(other))
 
 
 def test_a_counts_file_names_scanner_centre_and_truth(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from medjax.errors import ConfigError, DataError
-from medjax.pet.grid import Grid
+from medjax.pet.grid import Grid, centers_mm
 from medjax.pet.projector import backproject, project
 from medjax.pet.psf import blur, gaussian_psf
 from medjax.pet.scanner import PRESETS, Scanner, lors, parallel_lors
@@ -63,7 +63,7 @@ def _scanners(draw: st.DrawFn) -> tuple[Scanner, Grid]:
 def test_random_scanners_are_josephs_matrix_and_adjoint(geometry: tuple[Scanner, Grid], slices: int):
     scanner, grid = geometry
     ends = lors(scanner)
-    direction = ends[..., 1, :] - ends[..., 0, :]
+    direction = (ends[..., 1, :] - ends[..., 0, :]) / grid.voxel_mm[:2]
     slant = np.mean((direction[..., 0] ** 2 - direction[..., 1] ** 2) / (direction**2).sum(-1), axis=1)
     clear = np.repeat(np.abs(slant) > 1e-6, ends.shape[1])  # at exactly 45° either axis is Joseph's
     matrix = joseph_matrix(ends, grid)
@@ -115,8 +115,9 @@ def test_symmetric_and_plain_systems_are_the_same_matrix():
     np.testing.assert_allclose(np.asarray(project(fast, image)).ravel(), want, atol=1e-4 * np.abs(want).max())
 
 
-@pytest.mark.parametrize(("size", "views", "bins"), [(128, 180, 128), (256, 360, 367)])
-def test_ellipses_as_well_as_joseph(size: int, views: int, bins: int):
+@pytest.mark.parametrize("sizes", [(128, 180, 128), pytest.param((256, 360, 367), marks=pytest.mark.slow)])
+def test_ellipses_as_well_as_joseph(sizes: tuple[int, int, int]):
+    size, views, bins = sizes
     ends = parallel_lors(views, bins, 1.0)
     grid = Grid((size, size, 1), (1.0, 1.0, 1.0))
     image = ellipse_image(size, 1.0).astype(np.float32)
@@ -232,6 +233,47 @@ def test_views_shard_over_devices():
     there, back = jax.jit(sharded)(stacked, image, sinogram[views])
     np.testing.assert_allclose(there, np.asarray(project(system, image))[views], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(back, backproject(system, sinogram), rtol=1e-4, atol=1e-3)
+
+
+def _any_lines(kind: str) -> np.ndarray:
+    """End points of one view whose lines are far from parallel."""
+    if kind == "crossed":
+        return np.array([[[[-80.0, 6.0], [80.0, 6.0]], [[-4.0, 80.0], [-4.0, -80.0]]]])
+    if kind == "star":  # 36 directions through one point
+        angle = np.pi * np.arange(36)[:, None] / 36
+        point, along = np.array([3.0, -5.0]), np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+        return np.stack([point - 90 * along, point + 90 * along], axis=1)[None]
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, (500, 2))  # events
+    return 80 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)[None]
+
+
+@pytest.mark.parametrize("kind", ["crossed", "star", "events"])
+def test_any_lines_in_a_view_are_right(kind: str):
+    """Against the closed form of a Gaussian: exp(−d² / 2σ²) σ √2π, d the line's distance."""
+    ends, grid, sd, middle = _any_lines(kind), Grid((48, 40, 1), (2.0, 2.5, 2.0)), 9.0, np.array([4.0, -6.0])
+    x, y, _ = centers_mm(grid)
+    blob = np.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / (2 * sd**2))
+    system = build_system(ends, grid)
+    along = (ends[..., 1, :] - ends[..., 0, :]) / np.linalg.norm(ends[..., 1, :] - ends[..., 0, :], axis=-1)[..., None]
+    start = ends[..., 0, :] - middle
+    distance = start[..., 0] * along[..., 1] - start[..., 1] * along[..., 0]
+    want = np.exp(-(distance**2) / (2 * sd**2)) * sd * np.sqrt(2 * np.pi)
+    got = np.asarray(project(system, jnp.asarray(blob, jnp.float32)))[..., 0]
+    np.testing.assert_allclose(got, want, atol=0.02 * want.max())
+    assert _gap(system, *_pair(system, 2)) < 1e-6
+    hit = np.asarray(backproject(system, jnp.ones((*got.shape, 1))))[..., 0]  # through every line's own voxels
+    assert np.vdot(hit, blob[..., 0]) == pytest.approx(want.sum(), rel=0.01)
+
+
+def test_lines_that_end_before_the_image_are_refused():
+    grid = Grid((20, 20, 1), (4.0, 4.0, 1.0))
+    for ends in ([[60.0, 3.0], [90.0, 3.0]], [[-50.0, -70.0], [-50.0, -50.0]], [[90.0, 90.0], [60.0, 60.0]]):
+        line = np.array(ends)[None, None]
+        if ends[0][0] == -50.0:  # it would miss the image all the same
+            assert not np.any(project(build_system(line, grid), jnp.ones(grid.shape)))
+            continue
+        with pytest.raises(DataError, match=r"a line ends before the image of ±40 × ±40 mm"):
+            build_system(line, grid)
 
 
 def test_many_slices_are_passed_in_pieces():

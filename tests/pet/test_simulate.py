@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from medjax.errors import DataError
 from medjax.pet import projector, simulate
@@ -48,7 +49,28 @@ def test_trues_are_the_attenuated_mean_over_rays(trues: jax.Array):
     assert error.mean() < 0.5 and np.percentile(error, 95) < 1.5  # of up to 40 mm
     assert np.all(np.asarray(trues)[coverage(SMALL) == 0] == 0)
     np.testing.assert_allclose(trues[..., 0], trues[..., 2], rtol=1e-4, atol=1e-4)
-    assert np.all(trues[..., 0] <= trues[..., 1])  # the blur loses activity at both ends of the stack
+    np.testing.assert_allclose(trues[..., 0], trues[..., 1], rtol=1e-4, atol=1e-4)  # it goes on beyond the stack
+
+
+def test_activity_beyond_the_stack_is_blurred_into_its_end_planes():
+    """A hot plane just outside: its share of the planes is the Gaussian's at their distance."""
+    longer = simulate.with_margin(FINE, 6.0)
+    assert longer.shape == (48, 48, 9)
+    hot = np.zeros(longer.shape, np.float32)
+    hot[..., 2] = disc()[..., 0]  # planes 3 to 5 are the scanner's
+    got = simulate.expected_trues(SMALL, hot, longer, fwhm_mm=6.0)
+    whole = simulate.expected_trues(SMALL, disc(), FINE, fwhm_mm=6.0)
+    sd = np.sqrt((6 / 2.354820045 / 4) ** 2 - 1 / 12)
+    share = [norm.cdf(d + 0.5, scale=sd) - norm.cdf(d - 0.5, scale=sd) for d in (1, 2, 3)]
+    np.testing.assert_allclose(got.sum((0, 1)) / whole.sum((0, 1)), share, atol=2e-3)
+    with pytest.raises(DataError, match="fine grid: 4 planes; the scanner has 3: expected an even number more"):
+        simulate.expected_trues(SMALL, hot[..., :4], Grid((48, 48, 4), FINE.voxel_mm))
+
+
+def test_a_margin_only_for_volumes():
+    assert simulate.with_margin(Grid((4, 4, 1), (1.0, 1.0, 2.0)), 4.5).shape == (4, 4, 1)
+    assert simulate.with_margin(Grid((4, 4, 5), (1.0, 1.0, 2.0)), 0.0).shape == (4, 4, 5)
+    assert simulate.middle_planes(Grid((4, 4, 9), (1.0, 1.0, 2.0)), 3) == slice(3, 6)
 
 
 def test_one_sharp_ray_without_attenuation_is_the_chord():
@@ -105,6 +127,21 @@ def test_totals_are_as_asked(trues: jax.Array, background: float):
     seen = np.broadcast_to(coverage(SMALL)[..., None] > 0, scan.counts.shape)
     assert np.all(np.asarray(scan.counts)[~seen] == 0)
     np.testing.assert_allclose(np.asarray(scan.additive)[seen], scan.additive.sum() / seen.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("total", [1e9, 1e12, 1e14])
+def test_counts_of_any_level_have_their_mean_and_variance(trues: jax.Array, total: float):
+    scan = simulate.sample_counts(jax.random.key(0), SMALL, trues, total, 0.3)
+    mean = np.asarray(scan.trues + scan.additive, float)
+    seen = mean > 100
+    standard = (np.asarray(scan.counts, float)[seen] - mean[seen]) / np.sqrt(mean[seen])
+    assert abs(standard.mean()) < 5 / np.sqrt(seen.sum()) and standard.var() == pytest.approx(1, abs=0.07)
+
+
+def test_counts_whose_noise_float32_cannot_hold_are_refused(trues: jax.Array):
+    for total in (1e20, 1e30, 1e43):
+        with pytest.raises(DataError, match=r"total trues: 1e\+\d\d, up to .* counts a bin; float32 holds their noise"):
+            simulate.sample_counts(jax.random.key(0), SMALL, trues, total)
 
 
 def test_counts_are_poisson(trues: jax.Array):
@@ -224,3 +261,9 @@ def test_a_noisy_acquisition_is_what_a_reconstruction_knows(trues):
     image = np.repeat(ellipse_image(18, 4.0, DISC)[..., None], 3, axis=-1).astype(np.float32)
     predicted = float(jnp.sum(made.expected(jnp.asarray(image))))
     assert predicted == pytest.approx(float(jnp.sum(made.counts)), rel=0.03)  # the coarse disc's edge
+
+
+def test_many_counts_are_thinned_with_their_variance():
+    kept = np.asarray(simulate.thin(jax.random.key(0), jnp.full(20_000, 1e10), 0.1), float)
+    standard = (kept - 1e9) / np.sqrt(1e10 * 0.1 * 0.9)
+    assert abs(standard.mean()) < 0.04 and standard.var() == pytest.approx(1, abs=0.05)

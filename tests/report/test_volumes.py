@@ -1,7 +1,9 @@
-"""An image, its picture and its standard deviation lie side by side."""
+"""An image, its picture and its standard deviation lie side by side, written all or none."""
 
 import numpy as np
+import pytest
 
+from medjax.errors import DataError
 from medjax.io.nifti import read_nifti
 from medjax.report.figures import PET
 from medjax.report.volumes import write_volume
@@ -16,3 +18,27 @@ def test_files_are_written_side_by_side(tmp_path):
     np.testing.assert_array_equal(read_nifti(files[0]).array, image)
     np.testing.assert_array_equal(read_nifti(files[2]).array, image / 2)
     assert files[1].read_bytes().startswith(b"\x89PNG") and set(tmp_path.iterdir()) == set(files)
+
+
+def test_a_write_that_fails_leaves_the_former_files(tmp_path, monkeypatch):
+    image, affine, path = np.ones((4, 4, 1), np.float32), np.diag([2.0, 2.0, 4.0, 1.0]), tmp_path / "a.nii"
+    write_volume(path, image, affine, PET, "image", image / 2)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def fail(path, *_):
+        if path.name == "a_sd.nii.gz":
+            raise DataError("full")
+        path.write_bytes(b"new")
+
+    with monkeypatch.context() as context, pytest.raises(DataError, match="full"):
+        context.setattr("medjax.report.volumes.write_nifti", fail)
+        write_volume(path, 2 * image, affine, PET, "image", image / 2)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_standard_deviation_from_before_stays_and_is_told_of(tmp_path):
+    image, affine, sd = np.ones((4, 4, 1), np.float32), np.diag([2.0, 2.0, 4.0, 1.0]), tmp_path / "a_sd.nii.gz"
+    sd.write_bytes(b"the user's")
+    with pytest.warns(UserWarning, match=r"a_sd\.nii\.gz: was there before, of another run than a\.nii; it stays"):
+        files = write_volume(tmp_path / "a.nii", image, affine, PET, "image")
+    assert sd.read_bytes() == b"the user's" and files == (tmp_path / "a.nii", tmp_path / "a.png")

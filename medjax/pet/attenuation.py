@@ -1,0 +1,51 @@
+"""Check of attenuation maps: linear attenuation coefficients μ in mm⁻¹ at 511 keV, where water has 0.0096."""
+
+import numpy as np
+from jaxtyping import Float
+
+from medjax.errors import DataError
+
+TISSUE = (0.001, 0.03)  # mm⁻¹: what the median of a body's voxels lies within; lung has 0.003, cortical bone 0.015
+LARGEST = 0.3  # mm⁻¹: gold; titanium has 0.04, steel 0.065
+ROUNDING = 1e-5  # mm⁻¹ below 0: of interpolation; 1 m of it changes an attenuation factor by 1 %
+UNITS = {"cm⁻¹": 10, "m⁻¹": 1000}  # and their number in a mm⁻¹
+
+
+def check_mu(mu: Float[np.ndarray, "..."]) -> None:
+    """Check that a μ-map is in mm⁻¹, by the median of its denser voxels; single ones may be metal.
+
+    Values down to −1e-5 are taken as 0.
+
+    Raises:
+        DataError: in another unit, as far as one can be told, or negative, NaN or infinite, or above 0.3 mm⁻¹; it says
+            at which voxel.
+    """
+    mu = np.asarray(mu)
+    if not np.isfinite(mu).all():
+        raise DataError(f"μ-map: {_at(mu, ~np.isfinite(mu))}; expected finite values in mm⁻¹ (water 0.0096)")
+    if mu.size and mu.min() < -100:
+        raise DataError(
+            f"μ-map: smallest value {mu.min():.4g}, as CT numbers (HU) have; expected μ at 511 keV in mm⁻¹ (water "
+            "0.0096): convert them by the scanner's bilinear curve"
+        )
+    if mu.size and mu.min() < -ROUNDING:
+        raise DataError(f"μ-map: {_at(mu, mu == mu.min())}; expected 0 or more, in mm⁻¹ (water 0.0096)")
+    tissue = _tissue(mu)
+    if tissue > TISSUE[1]:
+        units = [unit for unit, number in UNITS.items() if 0.005 <= tissue / number <= 0.02]
+        hint = f"this looks like {units[0]}: divide by {UNITS[units[0]]}" if units else "this is neither cm⁻¹ nor m⁻¹"
+        scaled = " (whole numbers: perhaps their scale factor is lost)" * bool(not units and (mu == np.round(mu)).all())
+        raise DataError(f"μ-map: {tissue:.3g} in most of the body; expected mm⁻¹ (water 0.0096): {hint}{scaled}")
+    if mu.size and mu.max() > LARGEST:
+        raise DataError(f"μ-map: {_at(mu, mu == mu.max())}; expected at most {LARGEST} mm⁻¹, even of metal")
+
+
+def _tissue(mu: np.ndarray) -> float:
+    """Median of the voxels above a tenth of the 90th percentile of the positive ones; 0 where none is positive."""
+    positive = mu[mu > 0]
+    return float(np.median(positive[positive > 0.1 * np.percentile(positive, 90)])) if positive.size else 0.0
+
+
+def _at(mu: np.ndarray, where: np.ndarray) -> str:
+    first = tuple(np.argwhere(where)[0].tolist())
+    return f"{mu[first]:.3g} at voxel {first}"

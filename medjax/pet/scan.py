@@ -1,0 +1,80 @@
+"""A PET scan ready for reconstruction: counts, factors, scanner, the position of its planes and its image grid."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from medjax.errors import ConfigError
+from medjax.io.nifti import Volume
+from medjax.pet.grid import Grid
+from medjax.pet.scanner import Scanner
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan: counts ~ Poisson(multiplicative · P x + additive), its scanner, and the position of its planes."""
+
+    counts: Float[np.ndarray, "view bin plane"]
+    multiplicative: Float[np.ndarray, "view bin plane"]
+    additive: Float[np.ndarray, "view bin plane"]
+    scanner: Scanner  # the planes may be fewer than its own
+    plane_mm: float  # distance from one plane to the next
+    center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)  # middle of the planes, RAS+
+    summary: str = ""  # numbers of prompts, delayeds and background, as text
+    uncorrected: tuple[str, ...] = ()  # effects that the factors do not correct
+    corrections: Mapping[str, str] = field(default_factory=dict)  # effects that the factors correct, and who says so
+    measured: bool = False  # whether it is known to be real data of a scanner
+    truth: Volume | None = None  # true image of a simulation
+    files: tuple[Path, ...] = ()  # what it was read from
+
+
+def image_grid(scan: Scan, size: int, voxel_mm: float | None = None) -> Grid:
+    """Image grid of `size` × `size` voxels of `voxel_mm` (default: the scanner's own), and a slice a plane."""
+    voxel = voxel_mm or scan.scanner.voxel_mm
+    return Grid((size, size, scan.counts.shape[2]), (voxel, voxel, scan.plane_mm))
+
+
+def image_affine(grid: Grid, center_mm: tuple[float, float, float]) -> Float[np.ndarray, "4 4"]:
+    """Affine matrix, voxel index → RAS+ mm, of a grid whose middle lies at `center_mm`."""
+    affine = grid.affine
+    affine[:3, 3] += center_mm
+    return affine
+
+
+def correction_note(scan: Scan, *, attenuation_corrected: bool = False) -> str:
+    """Note beside an image: whether the data are real, and which corrections (attenuation, …) are missing."""
+    missing = [effect for effect in scan.uncorrected if not (attenuation_corrected and effect == "attenuation")]
+    notes = ["real data"] * scan.measured + [f"no {' or '.join(missing)} correction"] * bool(missing)
+    return ", ".join(notes)
+
+
+def sum_planes(scan: Scan, number: int) -> Scan:
+    """Sum each `number` neighbouring planes into one, factors too, for an image that is constant across them.
+
+    Empty planes are added at the ends where `number` does not divide the planes.
+
+    Raises:
+        ConfigError: `number` is not between 1 and the number of planes.
+    """
+    planes = scan.counts.shape[2]
+    if not 1 <= number <= planes:
+        raise ConfigError(f"--sum-planes {number}; expected 1 to {planes}, the number of planes")
+    missing = -planes % number
+    below, above = missing // 2, missing - missing // 2
+
+    def add(sinogram: np.ndarray) -> np.ndarray:
+        padded = np.pad(sinogram, ((0, 0), (0, 0), (below, above)))
+        return padded.reshape(*sinogram.shape[:2], -1, number).sum(axis=-1)
+
+    x, y, z = scan.center_mm
+    return replace(
+        scan,
+        counts=add(scan.counts),
+        multiplicative=add(scan.multiplicative),
+        additive=add(scan.additive),
+        plane_mm=number * scan.plane_mm,
+        center_mm=(x, y, z + (above - below) / 2 * scan.plane_mm),
+    )

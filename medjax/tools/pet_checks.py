@@ -1,0 +1,157 @@
+"""Checks of a reconstruction: attenuation once, maps that cover the emission, an image that the counts allow."""
+
+import warnings
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy import ndimage
+
+from medjax import iterate
+from medjax.errors import ConfigError, DataError
+from medjax.pet import em
+from medjax.pet.acquisition import Acquisition
+from medjax.pet.grid import Grid
+from medjax.pet.scan import Scan
+from medjax.pet.scanner import lors
+from medjax.pet.truncation import truncation
+from medjax.tools.pet_settings import MIN_COUNTS, ReconstructionSettings
+
+MIN_COVERAGE, USUAL_COVERAGE = 2 / 3, 0.9  # fractions of the emission within a map: refused, told of
+EMISSION = 0.3  # fraction of a smoothed early image's 99th percentile, above which a voxel counts as emission
+SMOOTHING_MM = 10.0  # FWHM, of that image
+EARLY_UPDATES = 8  # of OSEM
+MAX_BACKGROUND = 0.8  # of the counts; beyond, noise tells of emission where none is, and the image keeps what is > 0
+REFUSED_DEVIATION, USUAL_DEVIATION = 0.3, 0.05  # of an image's expected counts, relative to the net counts
+Image = Float[np.ndarray, "x y z"]
+
+
+def check_attenuation_once(scan: Scan) -> None:
+    """Check that attenuation factors of a μ-map are not those that the scan's factors hold already.
+
+    Warns where nothing is known of them.
+
+    Raises:
+        ConfigError: they hold attenuation.
+    """
+    if source := scan.corrections.get("attenuation"):
+        raise ConfigError(f"--mu would correct attenuation twice: {source}; leave --mu out")
+    if "attenuation" not in scan.uncorrected:
+        text = "--mu: nothing says whether the multiplicative factors hold attenuation already; taken as if not: state "
+        warnings.warn(text + "it by --corrections, or as `corrections` in the file's metadata", stacklevel=3)
+
+
+def early_emission(stacked: Acquisition, state: em.State, grid: Grid) -> Image:
+    """Where the emission lies: 1 in voxels of the smoothed image of a few OSEM updates that are not much below most.
+
+    Args:
+        stacked: the data in subsets.
+        state: first image.
+        grid: its voxels.
+    """
+    states = iterate.loop(em.osem(stacked), state, EARLY_UPDATES, every=EARLY_UPDATES)
+    sigma = [SMOOTHING_MM / 2.355 / side for side in grid.voxel_mm]
+    smooth = ndimage.gaussian_filter(np.asarray(iterate.last(states, state).image), sigma)
+    return (smooth > EMISSION * np.percentile(smooth[smooth > 0], 99)).astype(np.float32) if smooth.any() else smooth
+
+
+def check_coverage(
+    emission: Image, maps: Mapping[str, Float[Array | np.ndarray, "x y z"] | None], background: float = 0.0
+) -> tuple[str, ...]:
+    """Check that the box of each map's non-zero voxels covers the emission; returns a line on how much of it.
+
+    Args:
+        emission: activity, or a mask of it.
+        maps: maps on the same grid by name, such as a μ-map's file.
+        background: fraction of the counts that the emission is known from; beyond 80 % less than two thirds is only
+            warned of.
+
+    Raises:
+        DataError: less than two thirds are covered.
+    """
+    lines = list[str]()
+    for name, array in maps.items():
+        if array is None or not emission.any():
+            continue
+        fraction = _covered(emission, np.asarray(array))
+        found = f"{name}: covers {fraction:.0%} of the emission"
+        remedy = "look at its voxel size in mm, and --centre"
+        if background > MAX_BACKGROUND:
+            found += f", which is uncertain as {background:.0%} of the counts are background"
+            if fraction < MIN_COVERAGE:
+                warnings.warn(f"{found}: {remedy}", stacklevel=3)
+        elif fraction < MIN_COVERAGE:
+            raise DataError(f"{found}; expected {USUAL_COVERAGE:.0%} or more: {remedy}")
+        elif fraction < USUAL_COVERAGE:
+            warnings.warn(f"{found}; it is taken as 0 beyond", stacklevel=3)
+        lines.append(found)
+    return tuple(lines)
+
+
+def check_image(acquisition: Acquisition, image: Image, method: str, *, penalized: bool = False) -> None:
+    """Check an image against its counts: its expected trues A x should be the net counts, Σ y − Σ b, of lines it meets.
+
+    MLEM keeps them to the Poisson noise √Σy; ordered subsets and samplers may differ by some per cent, a penalty by as
+    much as its strength. Noise of much background stays in part, as no voxel is below 0. Where a subset has no counts
+    along any line of response of a voxel, OSEM sets it to 0 for good, so that of few counts little or nothing remains.
+
+    Args:
+        acquisition: the counts and their model.
+        image: the image.
+        method: its method, for messages.
+        penalized: whether a penalty may keep it from the counts: then there are warnings only, but for an image of 0.
+
+    Raises:
+        DataError: the image is 0, or its expected trues differ from the net counts by more than 4 standard deviations
+            and 30 %. From 5 % on there is a warning. Where more than 80 % of the counts are background, more trues are
+            a warning only, from 30 % on.
+    """
+    seen = acquisition.forward(jnp.ones_like(acquisition.sensitivity)) > 0
+    total = float(jnp.sum(acquisition.counts, where=seen))
+    background = float(jnp.sum(acquisition.additive, where=seen))
+    net = total - background
+    trues = float(acquisition.forward(jnp.asarray(image)).sum())
+    found = f"{method}: the image's expected trues are {trues:,.0f}, its counts beyond the background {net:,.0f}"
+    excess = abs(trues - net) - 4 * max(total, 1) ** 0.5
+    if image.any() and trues > net and background > MAX_BACKGROUND * total:
+        if excess > REFUSED_DEVIATION * max(net, 0):
+            text = f"{found}: noise of a background of {background / total:.0%}, as no voxel is below 0"
+            warnings.warn(text, stacklevel=3)
+        return
+    if not image.any() or (excess > REFUSED_DEVIATION * net and not penalized):
+        raise DataError(f"{found}; nothing is written: use fewer --subsets, or look at the scale of the factors")
+    if excess > USUAL_DEVIATION * net:
+        remedy = "a smaller --beta" if penalized else "fewer --subsets or more --iterations"
+        warnings.warn(f"{found}: use {remedy}", stacklevel=3)
+
+
+def warn_of_few_counts(scan: Scan, settings: ReconstructionSettings) -> None:
+    """Warn where a subset of OSEM has few counts a plane."""
+    counts = float(scan.counts.sum(dtype=float)) / scan.counts.shape[2] / settings.subsets
+    if settings.method == "osem" and counts < MIN_COUNTS:
+        fewer = "fewer --subsets, " * (settings.subsets > 1)
+        text = f"only {counts:.0f} counts a subset and plane: use {fewer}--sum-planes or --method map-em"
+        warnings.warn(text, stacklevel=3)
+
+
+def warn_of_truncation(scan: Scan, grid: Grid) -> None:
+    """Warn where the image does not hold the whole object, by the counts on lines of response that miss it."""
+    found = truncation(lors(scan.scanner), grid, scan.counts, scan.additive)
+    if found.significant:
+        x, y = (n * v / 2 for n, v in zip(grid.shape[:2], grid.voxel_mm[:2], strict=True))
+        warnings.warn(
+            f"{found.fraction:.0%} of the net counts are on lines of response that miss the image of ±{x:.0f} × "
+            f"±{y:.0f} mm: it is too bright towards its edges; use a larger --size, unless they are background that "
+            "the counts file does not have",
+            stacklevel=3,
+        )
+
+
+def _covered(emission: Image, array: np.ndarray) -> float:
+    """Fraction of the emission within the box of an array's non-zero voxels."""
+    box = [np.flatnonzero(array.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    if not all(index.size for index in box):
+        return 0.0
+    inside = emission[tuple(slice(index[0], index[-1] + 1) for index in box)]
+    return float(inside.sum(dtype=float) / emission.sum(dtype=float))
