@@ -31,6 +31,16 @@ OutputDir = Annotated[
     typer.Option("-o", "--output", metavar="DIR", help="Output folder of the label images.", show_default=False),
 ]
 Patch = Annotated[str | None, typer.Option(metavar="X,Y,Z", help="Patch size in voxels.", show_default="as planned")]
+MirrorAxes = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror",
+        metavar="X,Y,Z|none",
+        help="Voxel axes that training and prediction mirror, such as x,z. A network mirrored from left to right "
+        "cannot tell a left label from a right one.",
+        show_default="all, but for left-right if labels name a side",
+    ),
+]
 Folds = Annotated[
     str | None,
     typer.Option(
@@ -80,6 +90,7 @@ def train_command(
     ] = defaults.SEGMENT_WIDTH,
     memory_gb: Annotated[float, typer.Option(help="Accelerator memory to plan for, GB.")] = defaults.SEGMENT_MEMORY_GB,
     patch: Patch = None,
+    mirror: MirrorAxes = None,
     seed: Annotated[
         int, typer.Option(help="Random seed of folds, network weights, patches and augmentation.", min=0)
     ] = 0,
@@ -94,19 +105,21 @@ def train_command(
 
     A network of your own is recorded by the name and SHA-256 of its file: `predict` needs --network again.
     """
-    from medjax.running.environment import prepare_process
+    from medjax.running.environment import command_process
     from medjax.running.parts import is_part_reference, load_part
     from medjax.tools.checks import parse_integers
+    from medjax.tools.segment_planning import parse_axes
     from medjax.tools.segment_train import train
 
-    prepare_process()
     expected = "three whole numbers of voxels, as in --patch 96,96,32"
     sides = parse_integers("--patch", patch, expected, lambda sides: len(sides) == 3 and min(sides) > 0)
-    result = train(
-        dataset, output, fold=int(fold) if fold.isdecimal() else fold, epochs=epochs, iterations=iterations, rate=rate,
-        base_width=base_width, memory_gb=memory_gb, patch=(sides[0], sides[1], sides[2]) if sides else None, seed=seed,
-        network=load_part(network, "--network") if is_part_reference(network) else network,
-    )  # fmt: skip
+    with command_process():
+        result = train(
+            dataset, output, fold=int(fold) if fold.isdecimal() else fold, epochs=epochs, iterations=iterations,
+            rate=rate, base_width=base_width, memory_gb=memory_gb, mirror=parse_axes(mirror), seed=seed,
+            patch=(sides[0], sides[1], sides[2]) if sides else None,
+            network=load_part(network, "--network") if is_part_reference(network) else network,
+        )  # fmt: skip
     if result.keep is not None:
         kept = [name for name, kind in result.labels.items() if kind in result.keep]
         typer.echo(f"one component is kept of: {', '.join(kept) or 'none'} (by cross-validation)")
@@ -119,7 +132,10 @@ def predict_command(
     output: OutputDir,
     folds: Folds = None,
     mirror: Annotated[
-        bool, typer.Option(help="Test-time augmentation by mirroring along all axes: 8 times the time.")
+        bool,
+        typer.Option(
+            help="Test-time augmentation by mirroring along the axes that training mirrored: 8 times the time for 3."
+        ),
     ] = True,
     keep: Keep = None,
     probabilities: Annotated[
@@ -137,12 +153,11 @@ def predict_command(
 
     medjax segment predict model Dataset004_Hippocampus/imagesTs -o predicted --keep Anterior=1
     """
-    from medjax.running.environment import prepare_process
+    from medjax.running.environment import command_process
     from medjax.running.parts import load_part
     from medjax.tools.checks import parse_integers
     from medjax.tools.segment_predict import predict
 
-    prepare_process()
     components = (
         None
         if not keep
@@ -150,10 +165,14 @@ def predict_command(
         if "none" in keep
         else {name: count for name, _, count in (text.partition("=") for text in keep)}
     )
-    result = predict(
-        model, images, output, folds=parse_integers("--folds", folds, "numbers of folds, as in --folds 0,2"),
-        mirror=mirror, keep=components, probabilities=probabilities, best=best,
-        network=load_part(network, "--network") if network else None,
-    )  # fmt: skip
+    with command_process():
+        result = predict(
+            model, images, output, folds=parse_integers("--folds", folds, "numbers of folds, as in --folds 0,2"),
+            mirror=mirror, keep=components, probabilities=probabilities, best=best,
+            network=load_part(network, "--network") if network else None,
+        )  # fmt: skip
     kept = f", {result.keep} components kept" if result.keep else ""
-    typer.echo(f"{len(result.cases)} cases by {result.networks} networks{kept}; wrote {output}")
+    old = len(result.cases) - len(result.new)
+    wrote = f"wrote {output}" if result.new else f"finished already in {output}"
+    there = f" ({old} were there already)" if old and result.new else ""
+    typer.echo(f"{len(result.cases)} cases by {result.networks} networks{kept}; {wrote}{there}")

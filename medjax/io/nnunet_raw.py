@@ -27,6 +27,8 @@ from jaxtyping import Float, Int
 
 from medjax.atomic import write_text
 from medjax.errors import DataError
+from medjax.io.grids import check_same_grid
+from medjax.io.label_images import as_labels
 from medjax.io.nifti import SUFFIXES, read_nifti, voxel_mm, write_nifti
 
 UNSUPPORTED_CHANNELS = (
@@ -34,7 +36,6 @@ UNSUPPORTED_CHANNELS = (
     "rescale_to_0_1",
     "rgb_to_0_1",
 )  # channel names without z-scores
-AFFINE_TOLERANCE = 1e-2  # largest difference of two affines that counts as rounding
 
 
 class CaseFiles(NamedTuple):
@@ -135,12 +136,14 @@ def read_scan(case: CaseFiles, classes: int) -> Scan:
     volumes = [read_nifti(path) for path in case.images]
     first = volumes[0]
     for path, volume in zip(case.images, volumes, strict=True):
-        _same_grid(path, volume.array.shape, volume.affine, case.images[0], first.array.shape, first.affine)
+        check_same_grid(path, volume.array.shape, volume.affine, case.images[0].name, first.array.shape, first.affine)
     image = np.stack([volume.array for volume in volumes], axis=-1).astype(np.float32)
     labels = None
     if case.labels is not None:
         named = read_nifti(case.labels)
-        _same_grid(case.labels, named.array.shape, named.affine, case.images[0], first.array.shape, first.affine)
+        check_same_grid(
+            case.labels, named.array.shape, named.affine, case.images[0].name, first.array.shape, first.affine
+        )
         labels = _class_numbers(case.labels, named.array, classes)
     return Scan(case.name, image, labels, voxel_mm(first.affine), first.affine)
 
@@ -175,7 +178,7 @@ def write_dataset(
         if scan.labels is None:
             raise DataError(f"{scan.name}: no labels; expected them for training")
         _write_channels(folder / "imagesTr", scan, len(channels), ending)
-        write_nifti(folder / "labelsTr" / f"{scan.name}{ending}", scan.labels, scan.affine)
+        write_label_nifti(folder / "labelsTr" / f"{scan.name}{ending}", scan.labels, scan.affine, len(labels))
         count += 1
     for scan in test:
         (folder / "imagesTs").mkdir(exist_ok=True)
@@ -187,6 +190,20 @@ def write_dataset(
         "file_ending": ending,
     }
     write_text(folder / "dataset.json", json.dumps(content, indent=2) + "\n")
+
+
+def write_label_nifti(
+    path: Path, labels: Int[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], classes: int
+) -> None:
+    """Write class numbers as NIfTI of the smallest unsigned integer type that holds all `classes`.
+
+    Raises:
+        DataError: a label is no class, or as `write_nifti`.
+        OSError: as `write_nifti`.
+    """
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
+        raise DataError(f"{path}: labels from {labels.min()} to {labels.max()} to write; expected 0 to {classes - 1}")
+    write_nifti(path, labels, affine, np.min_scalar_type(classes - 1))
 
 
 def _write_channels(folder: Path, scan: Scan, channels: int, ending: str) -> None:
@@ -239,20 +256,8 @@ def _labels(path: Path, named: dict[str, Any]) -> dict[str, int]:
     return dict(sorted(named.items(), key=lambda item: item[1]))
 
 
-def _same_grid(
-    path: Path, shape: tuple[int, ...], affine: np.ndarray, other: Path, wanted: tuple[int, ...], place: np.ndarray
-) -> None:
-    if shape != wanted:
-        raise DataError(f"{path}: shape {shape}; expected that of {other.name}, {wanted}")
-    if not np.allclose(affine, place, rtol=0, atol=AFFINE_TOLERANCE):
-        raise DataError(f"{path}: another affine than {other.name}; expected one grid")
-
-
 def _class_numbers(path: Path, values: np.ndarray, classes: int) -> np.ndarray:
-    numbers = np.rint(values)
-    if (np.abs(values - numbers) > 1e-3).any():
-        raise DataError(f"{path}: values that are no labels; expected whole numbers")
-    odd = numbers[(numbers < 0) | (numbers >= classes)]
-    if odd.size:
-        raise DataError(f"{path}: label {odd[0]:.0f}; expected 0 to {classes - 1}, as dataset.json names")
-    return numbers.astype(np.int32)
+    numbers = as_labels(values, path)
+    if numbers.max(initial=0) >= classes:
+        raise DataError(f"{path}: label {numbers.max()}; expected 0 to {classes - 1}, as dataset.json names")
+    return numbers

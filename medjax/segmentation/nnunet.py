@@ -106,7 +106,7 @@ def train_fold(
     Args:
         model: gives logits (batch, x, y, z, class) of patches, or a tuple of them, finest first: deep supervision.
         rate: learning rate of the first epoch.
-        augmentation: default: nnU-Net's for the plan's patch.
+        augmentation: default: nnU-Net's for the plan's patch and mirror axes.
         state: fold state of an earlier epoch, to continue from.
         report: called after each epoch with the FoldState, whose memory the next step reuses (copy what you keep), and
             epoch, step, loss, pseudo_dice and ema.
@@ -119,7 +119,8 @@ def train_fold(
     """
     if epochs < 1 or iterations < 1:
         raise DataError(f"train_fold: {epochs} epochs of {iterations} iterations; expected 1 or more of each")
-    augmentation = augmentation_for_plan(plan.patch, plan.flat_axis) if augmentation is None else augmentation
+    if augmentation is None:
+        augmentation = augmentation_for_plan(plan.patch, plan.flat_axis, plan.mirror)
     settings = StepSettings(epochs, iterations, augmentation._replace(patch=plan.patch), plan.batch_dice)
     batches = patches(training, source_patch(augmentation, plan.patch), plan.patch, plan.batch, (seed, 0))
     unseen = patches(validation, plan.patch, plan.patch, plan.batch, (seed, 1))
@@ -130,7 +131,7 @@ def train_fold(
     with read_ahead(batches) as ahead:
         for now, infos in iterate.loop(
             trainer(model, settings, rate), fold.state, left, inputs=ahead, every=iterations, progress=progress,
-            check=require_finite_loss, donate=True,
+            check=_require_finite, donate=True,
         ):  # fmt: skip
             step = int(now.step)
             dice = _pseudo_dice(model, plan.classes, now.params, unseen, step // iterations - 1, number)
@@ -274,6 +275,13 @@ def _pseudo_dice(model: Network, classes: int, params: PyTree, batches: Batches,
     both, predicted, true = np.sum(counts, axis=0, dtype=float)
     present = predicted + true > 0
     return float(np.mean(2 * both[present] / (predicted + true)[present])) if present.any() else np.nan
+
+
+def _require_finite(state: TrainState, infos: Info, step: int) -> None:
+    """Check loss, gradients and, which the last step may spoil, the parameters: none is reported or saved otherwise."""
+    require_finite_loss(state, infos, step)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params))):
+        raise DataError(f"training: a parameter is not finite by step {step}; try a smaller learning rate")
 
 
 def _next_fold(fold: FoldState, now: TrainState, dice: float) -> FoldState:

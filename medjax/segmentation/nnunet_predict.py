@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
+from medjax.errors import DataError
 from medjax.iterate import static_partial
 from medjax.metrics.overlap import overlap
 from medjax.models.model import Network, finest_logits
@@ -39,7 +40,7 @@ def predict_case(
     plan: Plan,
     *,
     step: float = 0.5,
-    mirror: tuple[int, ...] = (0, 1, 2),
+    mirror: tuple[int, ...] | None = None,
     keep: int | Mapping[int, int] | None = None,
     batch: int = 1,
 ) -> Prediction:
@@ -52,17 +53,23 @@ def predict_case(
         params: parameters of each network of the ensemble.
         spacing: voxel size, mm.
         step: distance of neighbouring tiles, in tiles.
-        mirror: axes of test-time mirroring.
+        mirror: axes of test-time mirroring, some of those of the plan, which the network has learned; None: all.
         keep: number of largest components of the structures that stay (`keep_largest`), None: all; probabilities do not
             change.
         batch: tiles in a batch.
 
     Raises:
-        DataError: no parameters, an image of other channels than planned, NaN, or every voxel 0.
+        DataError: no parameters, an image of other channels than planned, NaN, or every voxel 0; an axis that training
+            did not mirror; logits that are not finite.
     """
+    axes = plan.mirror if mirror is None else mirror
+    if not set(axes) <= set(plan.mirror):
+        raise DataError(f"mirror: {axes}; expected some of the axes {plan.mirror}, which training mirrored")
     prepared, box = prepare_image(image, spacing, plan)
     apply = static_partial(finest_logits, model)
-    logits = np.asarray(predict(apply, params, prepared, plan.patch, step, mirror, batch))
+    logits = np.asarray(predict(apply, params, prepared, plan.patch, step, axes, batch))
+    if not np.isfinite(logits).all():
+        raise DataError("prediction: logits are not finite; expected a network with finite weights")
     x, y, z = image[box].shape[:3]
     logits = resample_logits(logits, plan.spacing, spacing, (x, y, z))
     inside = np.asarray(jax.nn.softmax(logits))
@@ -97,6 +104,19 @@ def case_dice(
 ) -> Float[np.ndarray, " structure"]:
     """Dice of each foreground class of a case; NaN where neither prediction nor reference has it."""
     return np.asarray(overlap(prediction, reference, classes).dice)[1:]
+
+
+def foreground_mean_dice(scores: Float[np.ndarray, "case structure"]) -> float:
+    """Foreground mean Dice of a cross-validation: the mean over cases of each structure, then the mean of those.
+
+    NaN marks cases where neither prediction nor reference has the structure, see `case_dice`; they are left out, and so
+    are structures that no case has. NaN if none has any.
+
+    Source: nnU-Net v2's summary of a validation, `foreground_mean`.
+    """
+    columns = [column[np.isfinite(column)] for column in scores.T]
+    means = [column.mean() for column in columns if len(column)]
+    return float(np.mean(means)) if means else np.nan
 
 
 def _mean_dice(predictions: Sequence[np.ndarray], references: Sequence[np.ndarray], kind: int) -> float:

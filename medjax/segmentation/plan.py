@@ -29,12 +29,10 @@ from medjax.segmentation.resample import (
     new_shape,
     nonzero_box,
 )
+from medjax.segmentation.topology import Topology, feature_maps, first_patch, flat_axis, smaller, to_shape, topology
 
-MIN_EDGE_LENGTH = 4  # voxels of the coarsest feature map along an axis
 REFERENCE_BUDGET = 5.6e8  # feature-map elements that fit 8 GB with a batch of 2
 MAX_DATASET_COVERAGE = 0.05  # largest fraction of all voxels in a batch
-INITIAL_EDGE_LENGTH = 256  # voxels of an isotropic patch along each axis, before it is shrunk
-CONVOLUTIONS = 2  # number in each stage of encoder and decoder
 FORMER_KEYS = {"greys": "intensities", "masked": "use_mask_for_norm"}  # former keys of plan.json
 FOREGROUND_SAMPLES = 10_000  # voxels of each case for the intensity statistics
 
@@ -76,13 +74,8 @@ class Plan:
     batch_dice: bool  # Dice over the voxels of a whole batch, where a patch is less than a quarter of a case
     use_mask_for_norm: bool  # z-scores over nonzero voxels only
     flat_axis: int | None  # low-resolution axis of an anisotropic patch: augmentation is 2-D, perpendicular to it
-
-
-class _Topology(NamedTuple):
-    patch: Shape
-    kernels: tuple[Shape, ...]
-    strides: tuple[Shape, ...]
-    multiple: Shape
+    mirror: tuple[int, ...] = (0, 1, 2)  # axes that training and prediction mirror; plans without it mirrored all
+    orientations: tuple[str, ...] = ()  # orientations of the training cases, such as RAS; (): not known
 
 
 def fingerprint(
@@ -130,13 +123,15 @@ def plan(
     max_width: int = 320,
     patch: Shape | None = None,
     batch: int | None = None,
+    mirror: Sequence[int] = (0, 1, 2),
 ) -> Plan:
     """Plan of nnU-Net's 3d_fullres for this data set and `memory_gb` of accelerator memory.
 
     The patch starts with 256³ voxels in the proportions of 1 / spacing, at most the median case, and shrinks where it
     is longest against the median case until the feature maps, counted as nnU-Net counts them, fit. A batch has 2
     patches or more, as many as fit and cover no more than 5 % of all voxels. `patch` (voxels, rounded up to multiples
-    of the strides) and `batch` overrule both; widths are channels, of the finest level and at most.
+    of the strides) and `batch` overrule both; widths are channels, of the finest level and at most; `mirror` names the
+    axes that training and prediction mirror, which left and right in a label's name forbid along one of them.
 
     Raises:
         DataError: a budget, width, patch or batch that is not positive, an infinite budget, or one that no patch fits.
@@ -149,22 +144,21 @@ def plan(
         )
     spacing = target_spacing(fingerprint)
     sides = [new_shape(*one, spacing) for one in zip(fingerprint.shapes, fingerprint.spacings, strict=True)]
-    median = _shape(np.ceil(np.median(sides, axis=0)))
+    median = to_shape(np.ceil(np.median(sides, axis=0)))
     budget = REFERENCE_BUDGET * memory_gb / 8
 
-    def cost(net: _Topology) -> int:
+    def cost(net: Topology) -> int:
         return feature_maps(net.patch, net.strides, widths_of(net), fingerprint.classes)
 
-    def widths_of(net: _Topology) -> tuple[int, ...]:
+    def widths_of(net: Topology) -> tuple[int, ...]:
         return tuple(min(max_width, base_width * 2**level) for level in range(len(net.strides)))
 
-    net = _topology(spacing, patch or _first_patch(spacing, median))
+    net = topology(spacing, patch or first_patch(spacing, median))
     while patch is None and cost(net) > budget:
-        net = _smaller(spacing, net, median, memory_gb)
+        net = smaller(spacing, net, median, memory_gb)
     if batch is None:
         largest = round(MAX_DATASET_COVERAGE * float(np.prod(median)) * len(sides) / float(np.prod(net.patch)))
         batch = max(round(min(2 * budget / cost(net), largest)), 2)
-    lowres = int(np.argmax(spacing))
     return Plan(
         spacing=spacing,
         median_shape=median,
@@ -178,7 +172,8 @@ def plan(
         intensities=fingerprint.intensities,
         batch_dice=float(np.prod(net.patch)) < 0.25 * float(np.prod(median)),
         use_mask_for_norm=float(np.median(fingerprint.crop_fractions)) < 0.75,
-        flat_axis=lowres if max(net.patch) / net.patch[lowres] > ANISOTROPY_THRESHOLD else None,
+        flat_axis=flat_axis(spacing, net.patch),
+        mirror=tuple(mirror),
     )
 
 
@@ -194,19 +189,6 @@ def target_spacing(fingerprint: Fingerprint) -> Spacing:
         target[worst] = tenth if tenth >= coarse else coarse + 1e-5  # never finer than the other axes
     x, y, z = target.tolist()
     return x, y, z
-
-
-def feature_maps(patch: Shape, strides: Sequence[Shape], widths: Sequence[int], classes: int) -> int:
-    """Number of feature-map elements of a plain U-Net with deep supervision on one patch, as nnU-Net counts them."""
-    sides, voxels = np.array(patch), list[int]()
-    for stride in strides:
-        sides = sides // np.array(stride)
-        voxels.append(int(np.prod(sides)))
-    down = sum(CONVOLUTIONS * width * count for width, count in zip(widths, voxels, strict=True))
-    up = sum(
-        ((CONVOLUTIONS + 1) * width + classes) * count for width, count in zip(widths[:-1], voxels[:-1], strict=True)
-    )
-    return down + up
 
 
 def to_json(plan: Plan) -> str:
@@ -252,49 +234,3 @@ def _check(name: str, case: Case, classes: int, channels: int) -> None:
 def _intensities(values: np.ndarray) -> IntensityProperties:
     low, high = np.percentile(values, [0.5, 99.5])
     return IntensityProperties(float(values.mean()), float(values.std()), float(low), float(high))
-
-
-def _shape(sides: Any) -> Shape:
-    x, y, z = (int(side) for side in sides)
-    return x, y, z
-
-
-def _first_patch(spacing: Spacing, median: Shape) -> Shape:
-    """Patch with the proportions of 1 / spacing and 256³ voxels, at most the median case."""
-    finest = 1 / np.array(spacing)
-    sides = np.rint(finest * (INITIAL_EDGE_LENGTH**3 / np.prod(finest)) ** (1 / 3))
-    return _shape(np.minimum(sides, median))
-
-
-def _topology(spacing: Spacing, patch: Shape) -> _Topology:
-    """Network topology: halve axes with 8 voxels or more and spacing below twice the smallest, a single one from 12 on.
-
-    A kernel is 3 wide along an axis from the level on at which its spacing is below twice the smallest; it is 3
-    everywhere on the coarsest. The patch is rounded up to multiples of the strides.
-    """
-    sizes, mm, multiple = list(patch), list(spacing), [1, 1, 1]
-    kernel, kernels, strides = [1, 1, 1], list[Shape](), [(1, 1, 1)]
-    while True:
-        large = [axis for axis in range(3) if sizes[axis] >= 2 * MIN_EDGE_LENGTH]
-        halved = [axis for axis in large if mm[axis] < 2 * min(mm[k] for k in large)]
-        if not halved or (len(halved) == 1 and sizes[halved[0]] < 3 * MIN_EDGE_LENGTH):
-            break
-        kernel = [3 if mm[axis] < 2 * min(mm) else kernel[axis] for axis in range(3)]
-        kernels.append(_shape(kernel))
-        strides.append(_shape(2 if axis in halved else 1 for axis in range(3)))
-        for axis in halved:
-            sizes[axis], mm[axis], multiple[axis] = -(-sizes[axis] // 2), 2 * mm[axis], 2 * multiple[axis]
-    rounded = _shape(-(-side // by) * by for side, by in zip(patch, multiple, strict=True))
-    return _Topology(rounded, (*kernels, (3, 3, 3)), tuple(strides), _shape(multiple))
-
-
-def _smaller(spacing: Spacing, net: _Topology, median: Shape, memory_gb: float) -> _Topology:
-    """Topology of a patch one step smaller along the axis that is longest against the median case."""
-    axis = int(np.argsort([side / whole for side, whole in zip(net.patch, median, strict=True)])[-1])
-    sides = list(net.patch)
-    sides[axis] -= net.multiple[axis]
-    if sides[axis] >= 1:  # a shorter side may be halved less often: step by what it needs, so that no size is skipped
-        sides[axis] = net.patch[axis] - _topology(spacing, _shape(sides)).multiple[axis]
-    if sides[axis] < 1:
-        raise DataError(f"plan: no patch fits {memory_gb} GB; expected more memory or a smaller base width")
-    return _topology(spacing, _shape(sides))

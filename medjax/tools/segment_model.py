@@ -15,6 +15,7 @@ which has to be given again: no file that a folder names is run on its own accou
 """
 
 import json
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -32,7 +33,9 @@ from medjax.atomic import write_text
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
 from medjax.models.model import Network, check_network
 from medjax.models.networks import build, settings_of
+from medjax.models.weights import fit_weights
 from medjax.running.arrays import load_arrays
+from medjax.running.lock import lock_folder
 from medjax.running.network_part import network_part
 from medjax.running.parts import Part
 from medjax.segmentation.plan import Plan, from_json
@@ -116,24 +119,31 @@ def plan_and_network(
 ) -> tuple[Plan, Network]:
     """Plan and network of a model folder, read or, the first time, made and written: the same for all folds.
 
-    `dataset` is the content of dataset.json; `make_plan` plans for it.
+    `dataset` is the content of dataset.json; `make_plan` plans for it. Processes that start together may all plan; the
+    first to finish writes, under a lock, and the others take what it wrote or find that it is of something else.
 
     Raises:
         ConfigError, DataError: as `choose_network`, or a file cannot be read.
         WorkdirError: the folder holds a model of other data, settings or network.
     """
-    if (folder / "plan.json").is_file():
-        there = read_description(folder)
-        _check_same(folder, there.dataset, dataset)
-        return there.plan, folder_network(folder, there, source)
-    plan = make_plan()
-    network, record = choose_network(source, plan)
-    write_description(folder, ModelDescription(plan, record, dataset))
-    return plan, network
+    if not (folder / "plan.json").is_file():
+        plan = make_plan()
+        network, record = choose_network(source, plan)
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock_folder(folder, wait=True):
+            if not (folder / "plan.json").is_file():
+                write_description(folder, ModelDescription(plan, record, dataset))
+                return plan, network
+    there = read_description(folder)
+    _check_same(folder, there.dataset, dataset)
+    return there.plan, folder_network(folder, there, source)
 
 
 def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise a WorkdirError that names the difference between two data set descriptions."""
+    """Raise a WorkdirError that names the difference between two data set descriptions.
+
+    Folders of older versions mirrored all axes, and have no digests of the cases.
+    """
     cases = [set(one.get("cases", [])) for one in (there, here)]
     if odd := sorted(cases[0] ^ cases[1]):
         owner, other = ("the model", "the data set") if odd[0] in cases[0] else ("the data set", "the model")
@@ -142,10 +152,24 @@ def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any])
             "expected the data set that it was planned for, or another folder"
         )
     pairs = [(name, there[name], here[name]) for name in ("channel_names", "labels", "file_ending")]
-    pairs += [(name, there["settings"].get(name), value) for name, value in here["settings"].items()]
+    known = {"mirror": "x,y,z", **there["settings"]}
+    pairs += [(name, known.get(name), value) for name, value in here["settings"].items()]
     for name, old, new in pairs:
         if old != new:
             raise WorkdirError(f"{folder}: its {name} is {old}, here {new}; expected one, or another folder")
+    digests = there.get("digests")
+    if not isinstance(digests, dict):
+        warnings.warn(
+            f"{folder}: an older version planned it and kept no digests of the cases: whether images or labels have "
+            "changed since is not known",
+            stacklevel=3,
+        )
+    elif changed := [case for case, digest in here["digests"].items() if digests.get(case) != digest]:
+        more = f" (and of {len(changed) - 1} more cases)" if changed[1:] else ""
+        raise WorkdirError(
+            f"{folder}: image or labels of {changed[0]}{more} have changed since it was planned; expected the same "
+            "data, or another folder for the new ones"
+        )
 
 
 def write_description(folder: Path, description: ModelDescription) -> None:
@@ -191,7 +215,7 @@ def load_model(
     image = jax.ShapeDtypeStruct((1, *description.plan.patch, len(description.plan.channels)), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), image)
     file = "best.npz" if best else "params.npz"
-    params = [read_arrays(folder / name / file, like) for name in _trained_folds(folder, folds)]
+    params = [read_params(folder / name / file, like) for name in _trained_folds(folder, folds)]
     keep = folder / "keep.json"
     components = {int(kind): count for kind, count in read_json(keep).items()} if keep.is_file() else None
     dataset = description.dataset
@@ -234,6 +258,20 @@ def read_arrays(file: Path, like: PyTree = None) -> PyTree:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         reason = str(error) if isinstance(error, WorkdirError) else f"{file}: damaged ({error})"
         raise WorkdirError(f"{reason}{DELETE_FOLD}") from error
+
+
+def read_params(file: Path, like: PyTree) -> PyTree:
+    """Parameters of a fold as `like`, arrays or shapes: those of the network, and finite.
+
+    Raises:
+        WorkdirError: the file is damaged, or holds other arrays or values that are not finite; it tells what to do.
+    """
+    params = read_arrays(file, like)
+    try:
+        fitted = fit_weights(file, params, like)
+    except DataError as error:
+        raise WorkdirError(f"{error}{DELETE_FOLD}") from error
+    return fitted
 
 
 @contextmanager

@@ -3,26 +3,34 @@
 Images in memory need no files: `segment_model.load_model`, then `segmentation.nnunet_predict.predict_case`.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from medjax import __version__
 from medjax.atomic import replacing
-from medjax.errors import ConfigError
-from medjax.io.nifti import write_nifti
-from medjax.io.nnunet_raw import list_cases, read_scan
-from medjax.running.progress import track
+from medjax.errors import ConfigError, DataError
+from medjax.io.digest import content_digest
+from medjax.io.nifti import read_nifti
+from medjax.io.nnunet_raw import CaseFiles, list_cases, read_scan, write_label_nifti
+from medjax.segmentation.laterality import lateral_labels, left_right_axes, orientation, same_orientation
 from medjax.segmentation.nnunet_predict import predict_case
-from medjax.tools.checks import as_paths
-from medjax.tools.segment_model import NetworkSource, load_model, prefix_errors
+from medjax.tools.checks import as_paths, check_no_overwrite
+from medjax.tools.segment_model import NetworkSource, TrainedModel, load_model, prefix_errors
+from medjax.tools.segment_outputs import RECORD, publish
 
 
 class Predictions(NamedTuple):
     """Predicted label images of a folder of cases."""
 
     cases: list[str]
+    new: list[str]  # those of the cases that were not there already
     networks: int  # number of networks of the ensemble
     keep: dict[int, int] | None  # postprocessing: components kept of each class
     folder: Path  # folder of CASE.nii.gz, and CASE.npz with `probabilities`
@@ -42,12 +50,15 @@ def predict(
 ) -> Predictions:
     """Predicted labels of every case of a folder, written as `output`/CASE with the image's affine.
 
+    They are unsigned integers of the smallest type that holds all classes. A stopped run goes on where it was, and all
+    cases are published together at its end; those that are there already, by their contents, are not computed again.
+
     Args:
         model: folder that `segment_train.train` wrote.
         images: folder of CASE_0000.nii.gz …, a file for each channel.
         output: folder of CASE.nii.gz.
         folds: networks of the ensemble; default: all.
-        mirror: test-time mirroring along all axes.
+        mirror: test-time mirroring along the axes that training mirrored.
         keep: number of largest components to keep of a class, by its name or number; {} keeps all; default: as
             determined by cross-validation.
         probabilities: also write CASE.npz, classes last.
@@ -56,25 +67,94 @@ def predict(
             `medjax.running.parts.load_part("FILE.py:NAME")`.
 
     Raises:
-        ConfigError, DataError, WorkdirError: an option, the images or the model cannot be used.
+        ConfigError, DataError, WorkdirError: an option, the images or the model cannot be used; an output would take
+            the place of an image, of a reference label or of the model; another process writes there.
     """
     model, images, output = as_paths(model, images, output)
     trained = load_model(model, folds=folds, best=best, network=network)
     components = trained.keep if keep is None else _components(keep, trained.labels)
-    cases = list_cases(images, len(trained.plan.channels), trained.ending)
-    axes = (0, 1, 2) if mirror else ()
-    output.mkdir(parents=True, exist_ok=True)
-    for files in track(cases, "predicting"):
-        scan = read_scan(files, trained.plan.classes)
-        with prefix_errors(files.images[0]):
+    axes = trained.plan.mirror if mirror else ()
+    cases = {files.name: files for files in list_cases(images, len(trained.plan.channels), trained.ending)}
+    endings = (trained.ending, ".npz") if probabilities else (trained.ending,)
+    names = {case: [f"{case}{ending}" for ending in endings] for case in cases}
+    _check_outputs(output, names, model, images, cases.values())
+
+    def write(case: str, folder: Path) -> None:
+        scan = read_scan(cases[case], trained.plan.classes)
+        with prefix_errors(cases[case].images[0]):
             prediction = predict_case(
                 trained.network, trained.params, scan.image, scan.spacing, trained.plan, mirror=axes, keep=components
             )
-        write_nifti(output / f"{files.name}{trained.ending}", prediction.labels, scan.affine)
         if probabilities:
-            with replacing(output / f"{files.name}.npz") as file:
+            with replacing(folder / f"{case}.npz") as file:
                 np.savez_compressed(file, probabilities=prediction.probabilities)
-    return Predictions([files.name for files in cases], len(trained.params), components or None, output)
+        write_label_nifti(folder / names[case][0], prediction.labels, scan.affine, trained.plan.classes)
+
+    of_model = _model_digest(model, trained, [components, axes, probabilities])
+    sources = {case: _digest(of_model, content_digest(files.images)) for case, files in cases.items()}
+    new = publish(output, sources, names, write)
+    _warn_of_findings(output, {case: output / names[case][0] for case in cases}, trained)
+    return Predictions(list(cases), new, len(trained.params), components or None, output)
+
+
+def _warn_of_findings(output: Path, labels: Mapping[str, Path], trained: TrainedModel) -> None:
+    """Say which cases may be wrong, by their label images, whichever run has computed them."""
+    empty, turned, mirrored = list[str](), list[str](), list[str]()
+    lateral = lateral_labels(list(trained.labels))
+    for case, file in labels.items():
+        image = read_nifti(file)  # on the grid of the case's own image
+        empty.extend([] if image.array.any() else [case])
+        turned.extend([] if _is_oriented(image.affine, trained) else [case])
+        mirrored.extend([case] if lateral and set(left_right_axes(image.affine)) & set(trained.plan.mirror) else [])
+    expected = " and ".join(trained.plan.orientations)
+    for found, what in (
+        (empty, "no structure was found"),
+        (turned, f"another orientation than {expected}, that of the training cases"),
+        (mirrored, f"{' and '.join(lateral[:2])} may be exchanged, for training mirrored left and right"),
+    ):
+        if found:
+            listed = f"{', '.join(found[:4])}{', …' if len(found) > 4 else ''}"
+            warnings.warn(f"{output}: {what}: {len(found)} of {len(labels)} cases, {listed}", stacklevel=3)
+
+
+def _is_oriented(affine: np.ndarray, trained: TrainedModel) -> bool:
+    """Whether an image is oriented as one of the training cases, or as a mirrored one; or none is known."""
+    known, mirror = trained.plan.orientations, trained.plan.mirror
+    return not known or any(same_orientation(orientation(affine), one, mirror) for one in known)
+
+
+def _check_outputs(
+    output: Path, names: Mapping[str, Sequence[str]], model: Path, images: Path, cases: Iterable[CaseFiles]
+) -> None:
+    """Check that predictions replace no image, no label of the data set that the images are of, and no file of a model.
+
+    Raises:
+        DataError: one would.
+    """
+    if output.resolve() == images.resolve():
+        raise DataError(f"{output}: is the folder of the images; expected another one for the predictions")
+    folds = [path.resolve() for path in model.glob("fold_*")]
+    if any(output.resolve().is_relative_to(fold) for fold in folds):
+        raise DataError(f"{output}: is in a fold of the model; expected another folder for the predictions")
+    inputs = [path for one in cases for path in one.images]
+    inputs += [model / name for name in ("plan.json", "dataset.json", "keep.json")]
+    inputs += [path for fold in folds for path in fold.rglob("*") if path.is_file()]
+    for folder in (images.parent / name for name in ("labelsTr", "labelsTs")):
+        inputs += [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    check_no_overwrite([*(output / name for each in names.values() for name in each), output / RECORD], inputs)
+
+
+def _model_digest(folder: Path, trained: TrainedModel, options: Any) -> str:
+    """What predictions depend on but for the image: version, plan, network, labels, parameters and options."""
+    plan = (folder / "plan.json").read_text(errors="replace")
+    digest = hashlib.sha256(json.dumps([__version__, plan, trained.labels, options]).encode())
+    for leaf in jax.tree.leaves(trained.params):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _components(keep: Mapping[str, int | str], labels: Mapping[str, int]) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """nnU-Net's data augmentation of volumes, on the device: spatial transforms, then intensity transforms.
 
-    settings = augmentation_for_plan(plan.patch, plan.flat_axis)
+    settings = augmentation_for_plan(plan.patch, plan.flat_axis, plan.mirror)
     images, labels = jax.vmap(partial(augment_nnunet, settings=settings))(keys, images, labels)
 
 Rotation, scaling and mirroring are one affine map, so that an image is interpolated once: linearly, where nnU-Net uses
@@ -60,9 +60,15 @@ NO_AUGMENTATION = NnunetAugmentation(
 )  # fmt: skip
 
 
-def augmentation_for_plan(patch: Shape, flat_axis: int | None) -> NnunetAugmentation:
-    """nnU-Net's augmentation for a patch; an anisotropic one, with a `flat_axis`, is rotated in-plane by up to π."""
-    return NnunetAugmentation(max_angle=np.pi if flat_axis is not None else np.pi / 6, flat_axis=flat_axis, patch=patch)
+def augmentation_for_plan(
+    patch: Shape, flat_axis: int | None, mirror: tuple[int, ...] = (0, 1, 2)
+) -> NnunetAugmentation:
+    """nnU-Net's augmentation for a patch; an anisotropic one, with a `flat_axis`, is rotated in-plane by up to π.
+
+    Along the axes `mirror` it is mirrored half of the time: never along one whose sides the labels name.
+    """
+    angle = np.pi if flat_axis is not None else np.pi / 6
+    return NnunetAugmentation(max_angle=angle, flat_axis=flat_axis, patch=patch, mirror=mirror)
 
 
 def source_patch(settings: NnunetAugmentation, patch: Shape) -> Shape:

@@ -257,6 +257,21 @@ def test_only_what_helps_is_postprocessing(run):
     assert all(ndimage.label(whole.labels == kind, np.ones((3, 3, 3)))[1] == 1 for kind in (1, 2))
 
 
+def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
+    """The loss need not show it, as that of a step is from before it: no checkpoint, no report."""
+    seen, ready = [], [prepare(case, PLAN) for case in CASES[:2]]
+
+    def init_with_infinity(key, images):
+        return {**linear_init(key, images), "unused": jnp.full(3, jnp.inf)}
+
+    with pytest.raises(DataError, match="a parameter is not finite by step 1; try a smaller learning rate"):
+        train_resumable_fold(
+            tmp_path, Model(init_with_infinity, linear), ready, ready, PLAN, epochs=1, iterations=1, rate=0.1,
+            augmentation=NO_AUGMENTATION, report=lambda fold, values: seen.append(values),
+        )  # fmt: skip
+    assert not seen and not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_epochs_and_iterations_are_checked():
     with pytest.raises(DataError, match="0 epochs of 5 iterations"):
         train_fold(network(), [], [], PLAN, epochs=0, iterations=5)

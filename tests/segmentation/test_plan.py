@@ -1,5 +1,7 @@
 """Plans against nnU-Net's rules worked by hand: isotropic, thick slices, tiny; the budget; JSON; bad input."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,6 @@ from medjax.errors import DataError
 from medjax.segmentation.plan import (
     Case,
     Fingerprint,
-    feature_maps,
     fingerprint,
     from_json,
     plan,
@@ -15,6 +16,7 @@ from medjax.segmentation.plan import (
     to_json,
 )
 from medjax.segmentation.resample import IntensityProperties
+from medjax.segmentation.topology import feature_maps, flat_axis
 
 GREY = IntensityProperties(0.0, 1.0, -2.0, 2.0)
 
@@ -185,3 +187,31 @@ def test_bad_cases_and_budgets_are_named():
     assert plan(prints((16, 16, 16), (1.0, 1.0, 1.0)), memory_gb=1e308).batch == 2
     with pytest.raises(DataError, match="no patch fits 1e-09 GB"):
         plan(prints((16, 16, 16), (1.0, 1.0, 1.0)), memory_gb=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "axis"),
+    [
+        ((64, 64, 1), (1.0, 1.0, 1.0), 2),  # 2-D data: spacings tie, and one axis has a single voxel
+        ((64, 1, 64), (1.0, 1.0, 1.0), 1),
+        ((1, 64, 64), (1.0, 1.0, 1.0), 0),
+        ((64, 64, 1), (1.0, 1.0, 0.5), 2),  # a slice of any thickness is one slice
+        ((128, 128, 16), (1.0, 1.0, 1.0), 2),  # a thin slab of cubic voxels
+        ((128, 16, 128), (1.0, 1.002, 1.001), 1),  # a tie but for rounding
+        ((18, 237, 208), (5.0, 1.5625, 1.5625), 0),
+        ((64, 64, 64), (1.0, 1.0, 1.0), None),
+        ((64, 48, 32), (1.0, 1.0, 1.0), None),
+        ((16, 128, 128), (1.0, 1.0, 2.0), None),  # thick along z, which has many voxels: nnU-Net's rule
+    ],
+)
+def test_the_flat_axis_is_the_thin_one_where_spacings_tie(shape, spacing, axis):
+    assert flat_axis(spacing, shape) == axis
+
+
+def test_the_plan_keeps_its_mirror_axes_and_older_plans_mirrored_all():
+    p = plan(prints((16, 16, 16), (1.0, 1.0, 1.0)), mirror=(0, 2))
+    assert p.mirror == (0, 2) and from_json(to_json(p)) == p
+    assert plan(prints((16, 16, 16), (1.0, 1.0, 1.0))).mirror == (0, 1, 2)
+    former = json.loads(to_json(p))
+    del former["mirror"]
+    assert from_json(json.dumps(former)).mirror == (0, 1, 2)
