@@ -75,7 +75,8 @@ def table(name):
 def test_maps_of_the_truth_on_the_scans_grid(here):
     said = done("--mask", "mask.nii.gz")
     assert f"{here.sum()} voxels, 11 b-values" in said
-    names = ["S0", "f", "D", "Dstar", "ADC", "residual", "crlb_S0", "crlb_f", "crlb_D", "crlb_Dstar", "identifiable"]
+    names = ["S0", "f", "D", "Dstar", "ADC", "residual", "crlb_S0", "crlb_f", "crlb_D", "crlb_Dstar"]
+    names += ["identifiable", "at_bound"]
     assert sorted(file.name for file in Path("maps").glob("*.nii.gz")) == sorted(f"{name}.nii.gz" for name in names)
     f = read_nifti("maps/f.nii.gz")
     np.testing.assert_allclose(f.affine, AFFINE, atol=1e-4)
@@ -147,6 +148,44 @@ def test_directions_are_averaged_and_a_spoilt_frame_is_named(here):
     assert "11 b-values" in done("--average", "geometric", "--mask", "mask.nii.gz")
 
 
+def test_voxels_at_a_bound_are_counted_and_are_no_estimates(here):
+    """A tight bound of f: voxels beyond it end there, whatever their noise."""
+    said = done("--mask", "mask.nii.gz", "--bounds", "f=0:0.3")
+    code, f = (read_nifti(f"maps/{name}.nii.gz").array[here] for name in ("at_bound", "f"))
+    np.testing.assert_array_equal(code.astype(int) & 1, f > 0.2997)
+    fraction = (f > 0.2997).mean()
+    assert 0.2 < fraction < 0.8 and f"f {fraction:.0%}" in said
+    assert not read_nifti("maps/identifiable.nii.gz").array[here][code > 0].any()
+    row = table("maps/regions.csv")[0]
+    assert row["parameter"] == "f" and int(row["voxels_within"]) == (f <= 0.2997).sum() < int(row["voxels"])
+    assert float(row["mean_within"]) == pytest.approx(f[f <= 0.2997].mean(), rel=1e-4)
+    wider = fit_scan(frames(), B, mask=here, bounds="osipi")
+    assert not wider.voxels.at_bound.any.any() and wider.within["all"]["f"].voxels == here.sum()
+
+
+def test_an_output_is_never_an_input(here):
+    done("--mask", "mask.nii.gz")
+    before = {file.name: file.read_bytes() for file in Path("maps").iterdir()}
+    Path("linked.nii.gz").symlink_to("maps/f.nii.gz")
+    for mask in ("maps/f.nii.gz", "linked.nii.gz"):
+        result = medjax_command("dwi.nii.gz", "--bvals", "dwi.bval", "-o", "maps", "--mask", mask)
+        assert result.exit_code == 2 and re.fullmatch(r"medjax: .*f.nii.gz: is the input .*\n", result.stderr)
+    assert before == {file.name: file.read_bytes() for file in Path("maps").iterdir()}
+
+
+def test_an_interrupted_fit_leaves_the_former_one_whole(here, monkeypatch):
+    done("--mask", "mask.nii.gz")
+    before = {file.name: file.read_bytes() for file in Path("maps").iterdir()}
+    monkeypatch.setattr("medjax.tools.ivim_fit.write_png", _no_space)
+    result = medjax_command("dwi.nii.gz", "--bvals", "dwi.bval", "-o", "maps", "--mask", "mask.nii.gz", "--sigma", "5")
+    assert result.exit_code != 0
+    assert before == {file.name: file.read_bytes() for file in Path("maps").iterdir()}
+
+
+def _no_space(*_):
+    raise OSError(28, "No space left on device")
+
+
 def test_voxels_that_cannot_be_fitted_are_counted(here):
     array = frames()
     array[3, 3, 1, 4], array[4, 3, 1], array[5, 5, 2, 3] = np.nan, -1, -5
@@ -172,11 +211,17 @@ def test_what_does_not_fit_the_scan_is_refused(here):
     write_nifti("small.nii.gz", np.ones((9, 8, 3), np.float32), AFFINE)
     write_nifti("shifted.nii.gz", np.ones(SHAPE, np.float32), AFFINE + np.eye(4)[:, [3, 0, 1, 2]] * [0, 0, 0, 3])
     scan = ("dwi.nii.gz", "--bvals", "dwi.bval", "-o", "maps")
-    refused(r"small.nii.gz: grid of \(9, 8, 3\); dwi.nii.gz has \(9, 8, 4\)", *scan, "--mask", "small.nii.gz")
+    refused(r"small.nii.gz: shape \(9, 8, 3\); expected that of dwi.nii.gz", *scan, "--mask", "small.nii.gz")
     refused(r"shifted.nii.gz: another affine", *scan, "--mask", "shifted.nii.gz")
     refused("--noise poisson; expected gaussian, rician or student", *scan, "--noise", "poisson")
     refused("--sigma little; expected residual, a number above 0 or a mask of air", *scan, "--sigma", "little")
+    refused("--sigma 1e-300, signals up to [0-9.]+; expected from", *scan, "--sigma", "1e-300")
+    refused("--sigma 1e.09, signals up to [0-9.]+; expected from", *scan, "--sigma", "1e9")
+    refused("--bounds f=0.5:0.2; expected default, osipi or", *scan, "--bounds", "f=0.5:0.2")
+    refused("--bounds wide; expected default, osipi or", *scan, "--bounds", "wide")
     refused(r"mask.nii.gz: shape \(9, 8, 4\); expected a 4-D series", "mask.nii.gz", *scan[1:])
+    write_scan(frames() * np.float32(1e30))
+    refused("residual: not finite in 288 of 288 voxels", *scan)
     write_scan(np.zeros((*SHAPE, 11)))
     refused("none of them finite with signal above 0")
 

@@ -37,8 +37,9 @@ def read_scan(scan: Fetal, automatic: Bool[np.ndarray, "x y z"], boundary_mm: Se
     """Readings of a scan: Dice, lung volumes (ml), outlier frames, and each fit's medians in both masks (`read`)."""
     manual, bvalues = scan.labels == LUNGS, jnp.asarray(scan.bvalues)
     masks, flat = (manual, automatic), scan.signals.reshape(len(bvalues), -1)
-    left_out = outlier_frames(scan.signals[:, automatic if automatic.any() else manual], scan.bvalues)
-    found = {name: maps(flat, scan.bvalues, **options) for name, options in FITS.items()}
+    lungs, slices = automatic if automatic.any() else manual, np.indices(manual.shape)[2]
+    left_out = outlier_frames(scan.signals[:, lungs], scan.bvalues, slices=slices[lungs])
+    found = {name: maps(flat, scan.bvalues, slices=slices.ravel(), **options) for name, options in FITS.items()}
     cleaned = fit(jnp.asarray(flat), bvalues, weights=jnp.asarray(~left_out, jnp.float32), steps=STEPS["gaussian"])
     parameters = {name: fitted.parameters for name, fitted in found.items()} | {WITHOUT_OUTLIERS: cleaned.parameters}
     read = {name: [region_medians(p, mask.ravel()) for mask in masks] for name, p in parameters.items()}

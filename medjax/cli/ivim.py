@@ -59,6 +59,13 @@ Average = Annotated[
 Threshold = Annotated[
     float, typer.Option(help="Threshold b-value, s/mm², from which the segmented fit neglects perfusion.")
 ]
+Bounds = Annotated[
+    str,
+    typer.Option(
+        help="Bounds of f, D and absolute D*, mm²/s: default (f 0–1, D 0.0001–0.006, D* 0.003–0.5), osipi (f 0–1, D "
+        "0–0.005, D* 0.005–0.2), or such as f=0:0.7,D=0:0.003,Dstar=0.004:0.1."
+    ),
+]
 DropOutliers = Annotated[bool, typer.Option("--drop-outliers", help="Leave outlier frames out of the fit.")]
 FormerDropOutliers = Annotated[bool, typer.Option("--drop-spoilt", hidden=True)]  # its former name
 
@@ -82,14 +89,16 @@ def fit_command(
     average: Average = defaults.IVIM_AVERAGE,
     threshold: Threshold = defaults.IVIM_THRESHOLD,
     drop_outliers: DropOutliers = False,
+    bounds: Bounds = defaults.IVIM_BOUNDS,
     former_drop_outliers: FormerDropOutliers = False,
 ) -> None:
     """Fit S(b) = S0 [(1 − f) exp(−b D) + f exp(−b D*)] in every voxel.
 
     medjax ivim fit dwi.nii.gz --bvals dwi.bval --mask lungs.nii.gz -o maps
 
-    Writes S0, f, D, Dstar, ADC, residual, crlb_* (Cramér–Rao lower bound, standard deviation) and identifiable as
-    NIfTI, maps.png, regions.csv (statistics of regions) and frames.csv (misfit of each frame).
+    Writes S0, f, D, Dstar, ADC, residual, crlb_* (Cramér–Rao lower bound, standard deviation), identifiable and
+    at_bound (1 for f, 2 for D, 4 for D*, added up) as NIfTI, maps.png, regions.csv (statistics of regions) and
+    frames.csv (misfit of each frame).
     """
     import numpy as np
 
@@ -100,13 +109,17 @@ def fit_command(
     method, drop_outliers = "hierarchical" if method == "shrunk" else method, drop_outliers or former_drop_outliers
     found = fit_scan(
         scan, bvals, output, mask=mask, labels=labels, method=method, noise=noise, sigma=sigma, convention=convention,
-        average=average, threshold=threshold, drop_outliers=drop_outliers,
+        average=average, threshold=threshold, drop_outliers=drop_outliers, bounds=bounds,
     )  # fmt: skip
     f, d, fast, _ = (summary.median for summary in found.regions["all"].maps.values())
     voxels = f"{found.regions['all'].voxels} voxels, {len(found.bvalues)} b-values"
     typer.echo(f"{voxels}: median f {f:.3f}, D {d:.3g}, D* {fast:.3g} mm²/s")
     identifiable = f"{np.mean(found.voxels.identifiable):.0%} of the voxels are identifiable"
     typer.echo(f"{identifiable}: f, D and D* to half their value or better")
+    held = found.voxels.at_bound
+    if held.any.any():
+        each = ", ".join(f"{name} {at.mean():.0%}" for name, at in zip(("f", "D", "D*"), held, strict=True))
+        typer.echo(f"{held.any.mean():.0%} of the voxels are at a bound ({each}): see at_bound and --bounds")
     if found.scan.remark:
         typer.echo(found.scan.remark)
     for frame in np.flatnonzero(found.voxels.outliers):

@@ -20,13 +20,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from medjax.errors import DataError
+from medjax.ivim.bounds import LOWER, UPPER
 from medjax.ivim.implicit import differentiable_minimum
 from medjax.ivim.levenberg_marquardt import levenberg_marquardt
 from medjax.ivim.noise import NoiseModel, noise_model
 from medjax.ivim.signal import UM2_PER_MS, Convention, Ivim, convert_d_star
 
-LOWER = Ivim(*map(np.asarray, (0.0, 0.0, 1e-4, 3e-3)))
-UPPER = Ivim(*map(np.asarray, (np.inf, 1.0, 6e-3, 0.5)))  # S0 in units of each voxel's largest signal
 GRID = (32, 10)  # decays tried for D and for D*
 CHUNK = 2048  # voxels at once: what they need stays in a core's cache
 

@@ -21,12 +21,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from medjax.errors import DataError
-from medjax.ivim.fit import LOWER, UPPER
+from medjax.ivim.bounds import LOWER, UPPER
 from medjax.ivim.information import inverse
 from medjax.ivim.levenberg_marquardt import Model, jacobian, levenberg_marquardt
 from medjax.ivim.signal import UM2_PER_MS, Ivim, signal
 
 EM_ITERATIONS, STEPS = 6, 8  # number of steps of EM, and of Levenberg–Marquardt in each
+MIN_D = 1e-4  # µm²/ms: a bound of 0 has no logarithm
 MAX_PRIOR_SD = 3.0  # upper limit of the first prior's standard deviation of θ
 
 
@@ -107,7 +108,7 @@ def _hierarchical_fit(
 def _transformed(p: Ivim, s0: Array | float) -> Array:
     """(S0 unchanged, logit f, log D, log D*)."""
     f, d, fast = jnp.asarray(p.f), jnp.asarray(p.d) / UM2_PER_MS, jnp.asarray(p.d_star) / UM2_PER_MS
-    f = jnp.clip(f, 1e-3, 1 - 1e-3)
+    f, d = jnp.clip(f, 1e-3, 1 - 1e-3), jnp.maximum(d, MIN_D)
     return jnp.stack(jnp.broadcast_arrays(jnp.asarray(s0), jnp.log(f / (1 - f)), jnp.log(d), jnp.log(fast)))
 
 

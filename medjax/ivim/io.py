@@ -14,10 +14,13 @@ from jaxtyping import Bool, Float, Shaped
 
 from medjax.errors import ConfigError, DataError
 from medjax.io.bvalues import read_bvalues
+from medjax.io.grids import check_same_grid
+from medjax.io.label_images import as_labels
 from medjax.io.nifti import SUFFIXES, Series, read_nifti, read_nifti_series
 from medjax.ivim.fit import check_bvalues
 from medjax.ivim.noise import sigma_of_background
 
+SIGNAL_RESOLUTION = float(np.finfo(np.float32).eps)  # of the fits: noise below that of the largest signal is none
 ImageOnGrid = Path | Shaped[np.ndarray, "_ _ _"]  # a NIfTI, or an array on the scan's grid
 
 
@@ -75,9 +78,8 @@ def read_regions(labels: ImageOnGrid | None, scan: DiffusionScan) -> dict[str, B
     if labels is None:
         return regions
     values = _on_grid(labels, scan.series, "the scan")
-    if not np.array_equal(values, np.round(values)):
-        raise DataError(f"{_name(labels)}: values between whole numbers; expected labels")
-    inside = values[scan.usable].astype(int)
+    values = as_labels(values, _name(labels))
+    inside = values[scan.usable]
     return regions | {str(int(label)): inside == label for label in np.unique(values[values > 0])}
 
 
@@ -85,7 +87,7 @@ def read_sigma(sigma: str | float, scan: DiffusionScan) -> float | None:
     """Noise level σ of a measurement: a number, or measured in a NIfTI mask of air; None for "residual".
 
     Raises:
-        ConfigError: `sigma` is none of these, or the mask is not of air alone.
+        ConfigError: `sigma` is none of these, below the signals' resolution or above them, or the mask is not of air.
         DataError: the mask lies on another grid.
     """
     if sigma == "residual":
@@ -102,6 +104,12 @@ def read_sigma(sigma: str | float, scan: DiffusionScan) -> float | None:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise ConfigError(f"--sigma {sigma}; expected residual, a number above 0 or a mask of air (.nii.gz)")
+    largest = float(scan.series.array[scan.usable].max())
+    if not SIGNAL_RESOLUTION * largest <= value <= largest:
+        raise ConfigError(
+            f"--sigma {value:g}, signals up to {largest:g}; expected from {SIGNAL_RESOLUTION * largest:.2g} to that, "
+            "in their unit"
+        )
     return value
 
 
@@ -115,9 +123,5 @@ def _on_grid(image: ImageOnGrid, series: Series, scan: str) -> np.ndarray:
         array, affine = read.array, read.affine
     else:
         array, affine = np.asarray(image), series.affine
-    shape = series.array.shape[:3]
-    if array.shape != shape:
-        raise DataError(f"{_name(image)}: grid of {array.shape}; {scan} has {shape}, expected the same grid")
-    if not np.allclose(affine, series.affine, atol=1e-2):
-        raise DataError(f"{_name(image)}: another affine than {scan}; expected the same grid, resample it first")
+    check_same_grid(_name(image), array.shape, affine, scan, series.array.shape[:3], series.affine)
     return array

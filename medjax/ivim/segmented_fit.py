@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Shaped
 
 from medjax import defaults
 from medjax.errors import DataError
-from medjax.ivim.fit import LOWER, UPPER, FitResult
+from medjax.ivim.bounds import LOWER, UPPER
+from medjax.ivim.fit import FitResult
 from medjax.ivim.levenberg_marquardt import levenberg_marquardt
 from medjax.ivim.signal import UM2_PER_MS, Convention, Ivim, convert_d_star, signal
 

@@ -14,19 +14,23 @@ import numpy as np
 from jaxtyping import Float
 
 from medjax import defaults
-from medjax.atomic import write_csv
+from medjax.atomic import replacing_together, write_csv
+from medjax.errors import DataError
 from medjax.io.nifti import write_nifti
 from medjax.ivim import averaging
 from medjax.ivim.adc import adc
+from medjax.ivim.bounds import AtBound, parse_bounds
 from medjax.ivim.io import DiffusionScan, ImageOnGrid, read_regions, read_scan, read_sigma
 from medjax.ivim.maps import IvimMaps, Method, maps, named_maps, volume
 from medjax.ivim.noise import NoiseModel
 from medjax.ivim.signal import Convention
-from medjax.metrics.regions import RegionStatistics, region_statistics
+from medjax.metrics.regions import MapStatistics, RegionStatistics, region_statistics
 from medjax.report.figures import Scale, montage, write_png
-from medjax.tools.checks import as_paths, check_choice
+from medjax.tools.checks import as_paths, check_choice, check_no_overwrite
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
+MAPS = (*NAMES, "ADC", "residual", *(f"crlb_{name}" for name in NAMES), "identifiable", "at_bound")
+TABLES = ("maps.png", "regions.csv", "frames.csv")
 SCALES = {
     "S0": Scale("signal", "gray"), "f": Scale("f", "inferno"), "D": Scale("D, mm²/s", "magma"),
     "D*": Scale("D*, mm²/s", "inferno"),
@@ -36,10 +40,11 @@ SCALES = {
 class ScanFit(NamedTuple):
     """IVIM maps on the scan's grid (0 where nothing was fitted), the fit of its voxels, and statistics of regions."""
 
-    maps: dict[str, Float[np.ndarray, "x y z"]]  # S0, f, D, Dstar, ADC, residual, crlb_…, identifiable
+    maps: dict[str, Float[np.ndarray, "x y z"]]  # S0, f, D, Dstar, ADC, residual, crlb_…, identifiable, at_bound
     voxels: IvimMaps  # maps of the fitted voxels alone, with noise, bounds and frames
     bvalues: Float[np.ndarray, " b"]  # b-values of the frames that were fitted, or of their averages; s/mm²
     regions: dict[str, RegionStatistics]  # statistics of f, d, d_star and f_d_star, by name: all, and each label
+    within: dict[str, dict[str, RegionStatistics]]  # of each parameter in the voxels where it is at no bound, if any
     scan: DiffusionScan
     folder: Path | None
 
@@ -58,6 +63,7 @@ def fit_scan(
     average: str = defaults.IVIM_AVERAGE,
     threshold: float = defaults.IVIM_THRESHOLD,
     drop_outliers: bool = False,
+    bounds: str = defaults.IVIM_BOUNDS,
 ) -> ScanFit:
     """IVIM fit of every usable voxel of a scan; with `output`, write maps, a figure and tables to that folder.
 
@@ -74,11 +80,17 @@ def fit_scan(
         average: average over frames of one b-value: none, mean or geometric.
         threshold: b-value from which a segmented fit neglects perfusion, s/mm².
         drop_outliers: leave outlier frames out of the fit.
+        bounds: bounds of f, D and absolute D*: default, osipi, or such as "f=0:0.7,D=0:0.005,Dstar=0.005:0.2".
 
     Raises:
-        ConfigError, DataError: an option or an input cannot be used.
+        ConfigError, DataError: an option or an input cannot be used, an output would replace an input, or the fit of
+            these signals is not finite.
     """
     scan, bvals, output, mask, labels = as_paths(scan, bvals, output, mask, labels)
+    if output is not None:
+        air = Path(sigma) if isinstance(sigma, str) else None
+        check_no_overwrite(_files(output), (scan, bvals, mask, labels, air))
+    limits = parse_bounds(bounds)
     bvals = bvals if isinstance(bvals, Path) else np.asarray(bvals, np.float32)  # as files are read
     check_choice("--method", method, get_args(Method))
     check_choice("--noise", noise, get_args(NoiseModel))
@@ -91,31 +103,57 @@ def fit_scan(
     signals, bvalues, weights = read.series.array[read.usable].T, read.bvalues, None
     if average != "none":
         signals, bvalues, weights = averaging.average(signals, bvalues, "geometric" if average[0] == "g" else "mean")
+    options |= {"bounds": limits, "slices": np.nonzero(read.usable)[2]}
     found = maps(signals, bvalues, sigma=level, weights=weights, drop_outliers=drop_outliers, **options)
     times = np.ones(len(bvalues), np.float32) if weights is None else weights
     kept = jnp.asarray(np.where(found.outliers & drop_outliers, 0.0, times), jnp.float32)
     columns = _columns(found, np.asarray(adc(jnp.asarray(signals), bvalues, weights=kept).adc))
-    named = named_maps(found.parameters)
-    regions = {name: region_statistics(named, part) for name, part in inside.items() if part.any()}
     on_grid = {name: volume(values, read.usable) for name, values in columns.items()}
-    result = ScanFit(on_grid, found, bvalues, regions, read, output)
+    named, parts = named_maps(found.parameters), {name: part for name, part in inside.items() if part.any()}
+    regions = {name: region_statistics(named, part) for name, part in parts.items()}
+    within = {name: _within(named, part, found.at_bound) for name, part in parts.items()}
+    result = ScanFit(on_grid, found, bvalues, regions, within, read, output)
     if output is not None:
         _write(output, result, inside, f"{method} fit, {noise} noise, D* {convention}")
     return result
 
 
 def _columns(found: IvimMaps, apparent: np.ndarray) -> dict[str, np.ndarray]:
-    """Values of each fitted voxel, by the name of the map."""
-    crlb = {f"crlb_{name}": bound for name, bound in zip(NAMES, found.crlb, strict=True)}
-    columns = {
-        **dict(zip(NAMES, found.parameters, strict=True)), "ADC": apparent, "residual": found.residual, **crlb,
-        "identifiable": found.identifiable,
-    }  # fmt: skip
-    return {name: np.asarray(values, np.float32) for name, values in columns.items()}
+    """Values of each fitted voxel, by the name of the map.
+
+    Raises:
+        DataError: some are not finite.
+    """
+    values = (*found.parameters, apparent, found.residual, *found.crlb, found.identifiable, found.at_bound.code)
+    columns = {name: np.asarray(one, np.float32) for name, one in zip(MAPS, values, strict=True)}
+    for name, one in columns.items():
+        if wrong := int(np.sum(~np.isfinite(one))):
+            raise DataError(f"{name}: not finite in {wrong} of {len(one)} voxels; expected signals of ordinary size")
+    return columns
+
+
+def _within(named: Mapping[str, np.ndarray], part: np.ndarray, held: AtBound) -> dict[str, RegionStatistics]:
+    """Statistics of each parameter in the voxels of a region where it is at no bound; parameters without one lack."""
+    out, at = dict[str, RegionStatistics](), {**held._asdict(), "f_d_star": held.f | held.d_star}
+    for name, values in named.items():
+        inside = part & ~at[name]
+        if inside.any():
+            out[name] = region_statistics({name: values}, inside)
+    return out
+
+
+def _files(output: Path) -> list[Path]:
+    return [*(output / f"{name}.nii.gz" for name in MAPS), *(output / name for name in TABLES)]
 
 
 def _write(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray], note: str) -> None:
+    """Write all files of a fit together: an interrupted one leaves those of a former fit as they were."""
     output.mkdir(parents=True, exist_ok=True)
+    with replacing_together(*_files(output)) as parts:
+        _write_files(parts[0].parent, found, inside, note)
+
+
+def _write_files(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray], note: str) -> None:
     affine, usable = found.scan.series.affine, found.scan.usable
     for name, values in found.maps.items():
         write_nifti(output / f"{name}.nii.gz", values, affine)
@@ -135,16 +173,21 @@ def _write(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray], note:
 
 
 def _write_regions(path: Path, found: ScanFit, inside: Mapping[str, np.ndarray]) -> None:
+    """A row for each region and parameter: all voxels, and those in which the parameter is at no bound (`within`)."""
     rows: list[list[Any]] = []
     parameters = (*NAMES[1:], "f_Dstar")
     for name, voxels in inside.items():
         if name not in found.regions:
-            rows += [[name, 0, "", parameter, "", "", "", ""] for parameter in parameters]
+            rows += [[name, 0, "", parameter, *[""] * 4, 0, *[""] * 4] for parameter in parameters]
             continue
-        fraction = float(np.asarray(found.voxels.identifiable)[voxels].mean())
-        for parameter, summary in zip(parameters, found.regions[name].maps.values(), strict=True):
-            rows.append([name, int(voxels.sum()), f"{fraction:.4f}", parameter, *map(_number, summary)])
-    write_csv(path, ["region", "voxels", "identifiable", "parameter", "median", "mean", "sd", "iqr"], rows)
+        fraction = float(found.voxels.identifiable[voxels].mean())
+        for parameter, (key, summary) in zip(parameters, found.regions[name].maps.items(), strict=True):
+            free = found.within[name].get(key)
+            cells = [free.voxels, *map(_number, free.maps[key])] if free else [0, *[""] * 4]
+            rows.append([name, int(voxels.sum()), f"{fraction:.4f}", parameter, *map(_number, summary), *cells])
+    statistics = MapStatistics._fields
+    within = [f"{one}_within" for one in ("voxels", *statistics)]
+    write_csv(path, ["region", "voxels", "identifiable", "parameter", *statistics, *within], rows)
 
 
 def _number(value: float) -> str:

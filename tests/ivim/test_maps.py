@@ -1,12 +1,14 @@
 """From frames to maps: directions, methods, precision, spoilt frames."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
 from medjax.errors import ConfigError
 from medjax.ivim.averaging import average
-from medjax.ivim.maps import maps, named_maps
+from medjax.ivim.bounds import PRESETS, Bounds
+from medjax.ivim.maps import _noise_level, maps, named_maps
 from medjax.ivim.signal import Ivim, signal
 
 B = np.array([0, 10, 20, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
@@ -62,6 +64,35 @@ def test_precision_follows_the_noise():
     assert np.median(clear.sigma) == pytest.approx(0.25, rel=0.1)
     spread = np.std(np.asarray(clear.parameters.f))
     assert np.median(clear.crlb.f) == pytest.approx(spread, rel=0.25)
+
+
+@pytest.mark.parametrize(("snr", "few"), [(20.0, 6), (20.0, 11), (60.0, 6), (60.0, 11)])
+def test_the_noise_is_that_of_the_scan(snr, few):
+    """The typical σ, by which frames are judged, from 2 or 7 degrees of freedom, where bounds hold some voxels."""
+    bvalues = B[np.linspace(0, 10, few).round().astype(int)]
+    y = region(snr, bvalues, 2000)
+    held = maps(y, bvalues)
+    level = _noise_level(jnp.asarray(y), jnp.asarray(bvalues), jnp.ones(few), PRESETS["default"])[1]
+    assert level == pytest.approx(100 / snr, rel=0.03)
+    assert np.sqrt(np.mean(np.asarray(held.sigma) ** 2)) == pytest.approx(100 / snr, rel=0.04)
+
+
+def test_a_voxel_at_a_bound_is_not_identifiable():
+    y = region(2000.0)
+    free = maps(y, B)
+    assert free.identifiable.all() and not free.at_bound.any.any() and not free.at_bound.code.any()
+    narrow = Bounds(PRESETS["default"].lower, PRESETS["default"].upper._replace(d=np.asarray(1.5e-3)))
+    tight = maps(y, B, bounds=narrow)
+    assert tight.at_bound.d.all() and not tight.identifiable.any() and (tight.at_bound.code.astype(int) & 2).all()
+
+
+@pytest.mark.parametrize("method", ["full", "segmented", "hierarchical"])
+def test_d_may_be_below_the_default_bound(method):
+    truth = Ivim(*(np.full(50, v, np.float32) for v in (100.0, 0.3, 3e-5, 22e-3)))
+    y = np.asarray(signal(truth, B)) + 0.05 * np.random.default_rng(0).normal(size=(11, 50))
+    found = maps(y.astype(np.float32), B, method=method, bounds=PRESETS["osipi"])
+    assert float(np.median(found.parameters.d)) == pytest.approx(3e-5, rel=0.25)
+    assert float(np.median(maps(y.astype(np.float32), B, method=method).parameters.d)) == pytest.approx(1e-4, rel=0.01)
 
 
 def test_a_spoilt_frame_is_told_from_noise():

@@ -9,7 +9,15 @@ from scipy.special import ive
 
 from medjax.errors import ConfigError
 from medjax.ivim.fit import fit
-from medjax.ivim.noise import frame_misfit, noise_model, rician, sigma_of_background, sigma_of_residuals, student
+from medjax.ivim.noise import (
+    frame_misfit,
+    noise_model,
+    rician,
+    sigma_of_background,
+    sigma_of_region,
+    sigma_of_residuals,
+    student,
+)
 from medjax.ivim.signal import UM2_PER_MS, Ivim, signal
 
 B = np.array([0, 10, 20, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 800], np.float32)
@@ -103,6 +111,7 @@ def test_sigma_comes_from_residuals_or_air():
     found = fit(jnp.asarray(y, jnp.float32), jnp.asarray(B), steps=20)
     estimates = np.asarray(sigma_of_residuals(found.cost, 16))
     assert np.sqrt(np.mean(estimates**2)) == pytest.approx(0.02, rel=0.03)
+    assert sigma_of_region(estimates, 12) == pytest.approx(0.02, rel=0.01) and np.median(estimates) < 0.0197
     real, imaginary = np.random.default_rng(2).normal(size=(2, 20_000)) * 7
     assert sigma_of_background(np.hypot(real, imaginary)) == pytest.approx(7, rel=0.02)
     with pytest.raises(ConfigError, match="4 measurements, 4 parameters"):
