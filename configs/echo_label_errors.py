@@ -7,7 +7,61 @@ for an accelerator; it has not been run.
 
 from ml_collections import ConfigDict
 
+from medjax.errors import ConfigError
+from medjax.running.config_rules import (
+    FRACTION,
+    INPUT_PATH,
+    POSITIVE,
+    STRATEGY,
+    distinct,
+    elements,
+    interval,
+    minimum,
+    subset,
+)  # fmt: skip
+
 PRESETS = ("tiny", "small", "medium", "paper")
+KINDS = ("random", "systematic", "truncation", "shift", "omission", "swap")
+RULES = {
+    "seed": interval(0, 2**29),  # others are made of it, which stay below 2³²
+    "seeds": minimum(1),
+    "camus": INPUT_PATH,
+    "data.train": minimum(8),
+    "data.test": minimum(1),
+    "data.size": interval(16, 1024),
+    "data.hard": FRACTION,
+    "errors.kinds": subset(*KINDS),
+    "errors.more_kinds": subset(*KINDS, min_length=0),
+    "errors.fractions": distinct(elements(interval(0.01, 0.99))),
+    "errors.strategy_fractions": distinct(elements(FRACTION, 0)),
+    "errors.trusted_fractions": distinct(elements(FRACTION, 0)),
+    **{f"errors.target_dice.{kind}": FRACTION for kind in KINDS},
+    "training.widths": elements(minimum(1)),
+    "training.rate": POSITIVE,
+    "training.batch": minimum(1),
+    "training.epochs": minimum(1),
+    "training.probe_every": minimum(1),
+    "training.latest_judgement": minimum(1),
+    "population.strategy": STRATEGY,
+    "population.width": minimum(0),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Check that strategies are at some of the fractions, kinds of error are named once, and probes fit the epochs.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    e, t = config.errors, config.training
+    if not set(e.strategy_fractions) <= set(e.fractions):
+        found = f"errors.strategy_fractions {tuple(e.strategy_fractions)}"
+        raise ConfigError(f"{found}; expected some of errors.fractions {tuple(e.fractions)}")
+    if twice := set(e.kinds) & set(e.more_kinds):
+        raise ConfigError(f"errors.more_kinds has {min(twice)}, as errors.kinds has; expected each kind once")
+    if not t.probe_every <= t.latest_judgement <= t.epochs or t.probe_every * config.data.train < t.batch:
+        epochs = f"probe_every {t.probe_every}, latest_judgement {t.latest_judgement}, epochs {t.epochs}"
+        raise ConfigError(f"training: {epochs}; expected rising")
 
 
 def get_config(preset: str) -> ConfigDict:
@@ -30,7 +84,8 @@ def get_config(preset: str) -> ConfigDict:
                 "kinds": ("random",) if tiny else ("random", "systematic", "truncation"),
                 "more_kinds": ("shift", "omission", "swap") if medium or paper else (),
                 "fractions": (0.25,) if tiny else (0.1, 0.25, 0.5, 0.75),  # of labels that are wrong
-                "strategy_fractions": (0.25,) if tiny else (0.1, 0.25, 0.5, 0.75) if medium else (0.25, 0.5),
+                "strategy_fractions": (0.25,) if tiny else (0.1, 0.25, 0.5, 0.75) if medium else (0.25, 0.5, 0.75),
+                "trusted_fractions": () if tiny else (0.75,),  # of these, where a trusted set is compared too
                 "target_dice": {  # Dice of wrong labels with the true ones
                     "random": 0.7,
                     "systematic": 0.7,

@@ -69,9 +69,12 @@ def write_example_data(folder: Path) -> None:
     write_dataset(dataset, scans[:5], ("MRI",), ("background", "Anterior", "Posterior"), test=scans[5:])
 
     shape = with_rings(preset("ring_2d"), 1).sinogram_shape
-    counts = draw.poisson(5.0, shape).astype(np.float32)
+    seen = np.abs(np.arange(shape[1]) - shape[1] // 2) < 45  # bins within 90 mm
+    counts = draw.poisson(np.where(seen, 5.0, 2.0)[:, None], shape).astype(np.float32)
     write_counts(folder / "scan.npz", Counts(counts, np.full(shape, 2.0), np.full(shape, 0.02), "ring_2d"))
     for subject in (1, 2):
         write_nifti(folder / f"subject_{subject}.nii.gz", 1 + draw.random((24, 24, 20)), np.diag([2.5, 2.5, 2.5, 1]))
-    write_nifti(folder / "t1.nii.gz", draw.random((16, 16, 4)), np.diag([18.0, 18.0, 8.0, 1.0]))
+    centered = np.diag([18.0, 18.0, 8.0, 1.0])
+    centered[:3, 3] = -135, -135, -12
+    write_nifti(folder / "t1.nii.gz", 1 + draw.random((16, 16, 4)), centered)
     (folder / "brief.py").write_text(PART)

@@ -191,8 +191,10 @@ def resolve(dotted: str) -> Any:
 
 
 @every_page
-def test_commands_options_and_names_in_a_sentence_exist(page: Path):
+def test_commands_options_and_names_in_a_sentence_exist(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = every_option()
+    (tmp_path / "database_nifti").mkdir()  # a folder that a config names has to exist
+    monkeypatch.chdir(tmp_path)
     for text in inline(page):
         if text.startswith("medjax ") and text != "medjax --help":
             words = shlex.split(text)[1:]

@@ -37,16 +37,21 @@ def work(folder: Path) -> WorkDir:
 
 
 def test_configs_together_are_each_as_alone_and_a_bad_one_ends_alone(study, tmp_path):
-    changed = ["seed=0", "seed=4", "training.rate=1e30", "errors.strategy_fractions=(0.5,)", "data.hard=0.5"]
-    configs = [config("population.strategy=loop", one) for one in changed]  # by vmap: tests/labels/test_comparison.py
+    changed = ["seed=0", "seed=4", "training.rate=1e30", "data.hard=0.5"]
+    with pytest.raises(ConfigError, match=r"expected some of errors\.fractions"):
+        config("errors.strategy_fractions=(0.5,)")
+    changed[0] += " errors.trusted_fractions=(0.25,)"
+    loop = "population.strategy=loop"  # by vmap: tests/labels/test_comparison.py
+    configs = [config(loop, *one.split()) for one in changed]
     works = [work(tmp_path / str(k)) for k in range(len(configs))]
     found = study.population(configs, works, network=TWO_LAYERS, label_scores=SCORES)
-    assert isinstance(found[2], DataError) and isinstance(found[3], ConfigError)
-    alone = study.run(configs[4], work(tmp_path / "alone"), network=lambda _: TWO_LAYERS, label_scores=SCORES)
-    assert alone.metrics.keys() == found[4].metrics.keys()
-    values = np.array([[one[name] for name in alone.metrics] for one in (alone.metrics, found[4].metrics)])
+    assert isinstance(found[2], DataError)
+    alone = study.run(configs[3], work(tmp_path / "alone"), network=lambda _: TWO_LAYERS, label_scores=SCORES)
+    assert alone.metrics.keys() == found[3].metrics.keys()
+    values = np.array([[one[name] for name in alone.metrics] for one in (alone.metrics, found[3].metrics)])
     np.testing.assert_allclose(*values, rtol=1e-5)
     assert found[0].metrics["dice/plain/swap/0.25"] != found[1].metrics["dice/plain/swap/0.25"]
+    assert {"dice/drop_trusted/swap/0.25", "labels_all/refurbish_loss_trusted/swap/0.25"} <= found[0].metrics.keys()
     assert not list(tmp_path.glob("*/checkpoints/*_training*"))
     with pytest.raises(DataError, match="not finite after step"):
         study.run(configs[2], work(tmp_path / "wild"), network=TWO_LAYERS, label_scores=SCORES)

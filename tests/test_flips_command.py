@@ -213,3 +213,18 @@ def test_wrong_scores_and_options_are_named(here):
         "--groups",
         "groups.csv",
     )
+
+
+@pytest.mark.parametrize("link", ["itself", "symbolic", "hard"])
+@pytest.mark.parametrize("name", ["groups.csv", "pred/case_03.nii.gz", "gt/case_11.nii.gz", "logits/case_00.npy"])
+def test_an_output_is_never_an_input(here, name, link):
+    output, before = Path(name), Path(name).read_bytes()
+    if link != "itself":
+        output = Path("out.csv")
+        output.symlink_to(name) if link == "symbolic" else output.hardlink_to(name)
+    options = ("--groups", "groups.csv", "--logits", "logits", "-o", str(output))
+    said = CliRunner().invoke(cli.app, ["shortcuts", "flips", "pred", "gt", *options], prog_name="medjax")
+    assert said.exit_code == 2 and said.stderr == (
+        f"medjax: {output}: is the input {name}; expected another name for the output\n"
+    )
+    assert Path(name).read_bytes() == before

@@ -94,6 +94,7 @@ def test_corrected_masks_are_another_audit_and_grey_masks_become_classes(folders
         ("did you mean 'vog'?", ("--score", "loss", "--score", "vogg")),
         ("--threshold much; expected otsu", ("--threshold", "much")),
         ("--size 30; expected a multiple of 8", ("--size", "30")),
+        ("--seed 4294967296; expected a whole number", ("--seed", str(2**32))),
         ("label 3; expected 0 to 1", ("--classes", "2")),
         ("no.csv: 1 rows, no column name, wrong; expected a CSV", ("--trusted", "no.csv")),
     ],
@@ -104,6 +105,24 @@ def test_options_that_cannot_be_are_one_line(message, arguments, folders, tmp_pa
     (tmp_path / "no.csv").write_text("image,bad\ncase_00.png,1\n")
     said = command(root / "images", root / "masks", "-o", tmp_path / "out", *SETTINGS, *arguments)
     assert said.exit_code == 2 and message in said.stderr and len(said.stderr.splitlines()) == 1, said.output
+
+
+@pytest.mark.parametrize("where", ["images", "masks", "trusted"])
+def test_an_output_is_never_an_input(where, folders, tmp_path):
+    """The work directory is a folder that is read, or its table is the trusted set; links are followed."""
+    root, _ = folders
+    output = tmp_path / "audit"
+    if where == "trusted":
+        output.mkdir()
+        (tmp_path / "checked.csv").write_text("name,wrong\ncase_00.png,1\n")
+        (output / "ranked.csv").symlink_to(tmp_path / "checked.csv")
+    else:
+        output.symlink_to(root / where)
+    before = {file: file.read_bytes() for file in (*root.rglob("*.png"), *tmp_path.glob("*.csv"))}
+    said = command(root / "images", root / "masks", "-o", output, "--trusted", tmp_path / "checked.csv", *SETTINGS)
+    assert said.exit_code == 2 and "is the input" in said.stderr and len(said.stderr.splitlines()) == 1, said.output
+    assert all(file.read_bytes() == content for file, content in before.items())
+    assert not (root / where / "config.json").exists()
 
 
 def nifti_folders(folder, number, change=lambda image, label, affine: (image, label, affine)):
@@ -122,9 +141,9 @@ def nifti_folders(folder, number, change=lambda image, label, affine: (image, la
     ("message", "number", "change"),
     [
         ("1 images; expected at least 16", 1, lambda i, m, a: (i, m, a)),
-        ("(15, 16), its image p00.nii.gz has (16, 16)", 16, lambda i, m, a: (i, m[:15], a)),
-        ("its affine is not that of p00.nii.gz", 16, lambda i, m, a: (i, m, 2 * np.eye(4) - np.diag([0, 0, 0, 1.0]))),
-        ("values that are no class numbers", 16, lambda i, m, a: (i, 0.5 * m, a)),
+        ("shape (15, 16); expected that of p00.nii.gz, (16, 16)", 16, lambda i, m, a: (i, m[:15], a)),
+        ("another affine than p00.nii.gz", 16, lambda i, m, a: (i, m, 2 * np.eye(4) - np.diag([0, 0, 0, 1.0]))),
+        ("values that are no labels", 16, lambda i, m, a: (i, 0.5 * m, a)),
         ("every label is 0", 16, lambda i, m, a: (i, 0 * m, a)),
     ],
 )

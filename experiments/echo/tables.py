@@ -35,12 +35,19 @@ def test_dice(metrics: Metrics, strategies: Sequence[str], conditions: Sequence[
     return Table(["error", "fraction wrong", *strategies], rows, "Dice of clean test labels, mean ± SD over seeds.")
 
 
-def label_dice(metrics: Metrics, loss: str, vog: str, conditions: Sequence[Condition]) -> Table:
-    """Table of the labels' Dice with the truth before and after refurbishment; recall and precision of the flags."""
+def label_dice(
+    metrics: Metrics, loss: str, vog: str, conditions: Sequence[Condition], trusted: Sequence[float]
+) -> Table:
+    """Table of the labels' Dice with the truth before and after refurbishment; recall and precision of the flags.
+
+    At the fractions `trusted` also of those that a trusted set oriented.
+    """
     rows = [
         [f"{kind} {x:g}", name, *(cell(metrics, f"labels_{group}/{name}/{kind}/{x:g}") for group in LABEL_METRICS)]
         for kind, x in conditions
-        for name in (f"uncorrected_{loss}", "refurbish_loss", f"uncorrected_{vog}", "refurbish_vog")
+        for by in (("", "_trusted") if x in trusted else ("",))
+        for each in (f"uncorrected_{loss}", "refurbish_loss", f"uncorrected_{vog}", "refurbish_vog")
+        for name in (each + by,)
     ]
     return Table(
         ["error", "labels", *LABEL_METRICS], rows, "Dice of labels with the truth; recall and precision of flags."

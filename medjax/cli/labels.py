@@ -15,7 +15,9 @@ ImageDir = Annotated[
 MaskDir = Annotated[
     Path,
     typer.Argument(
-        metavar="MASKS", help="Folder of label masks (class numbers), named as their images.", show_default=False
+        metavar="MASKS",
+        help="Folder of label masks (class numbers), named as their images; of nnU-Net without _0000.",
+        show_default=False,
     ),
 ]
 Output = Annotated[

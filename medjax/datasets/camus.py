@@ -10,10 +10,10 @@ Source: Leclerc et al., IEEE Transactions on Medical Imaging 38(9), 2019.
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from medjax.errors import DataError
-from medjax.io.images import read_image, resize
+from medjax.io.images import resize
+from medjax.io.label_images import read_labeled
 from medjax.phantoms.echo import CLASSES, GROUPS, Echo
 
 
@@ -23,7 +23,7 @@ def camus(folder: Path, size: int, patients: int | None = None) -> Echo:
     Rows run downwards; grey values are divided by 255; `hard` marks views whose image quality is "Poor".
 
     Raises:
-        DataError: no patients, a file is missing, an image and its label differ in shape, or a label is unknown.
+        DataError: no patients, a file is missing, an image and its label lie on two grids, or a label is unknown.
     """
     names = sorted(path.name for path in folder.glob("patient*") if path.is_dir())[:patients]
     if not names:
@@ -34,11 +34,11 @@ def camus(folder: Path, size: int, patients: int | None = None) -> Echo:
         for number, view_and_phase in enumerate(GROUPS):
             view, phase = view_and_phase.split()
             stem = folder / name / f"{name}_{view}_{phase}"
-            image, label = (_plane(Path(f"{stem}{end}.nii.gz")) for end in ("", "_gt"))
-            if image.shape != label.shape:
-                raise DataError(f"{stem}_gt.nii.gz: {label.shape} pixels, the image has {image.shape}")
-            images.append(resize(image / 255, (size, size), 1))
-            labels.append(_classes(stem, resize(label, (size, size), 0)))
+            one = read_labeled(Path(f"{stem}.nii.gz"), Path(f"{stem}_gt.nii.gz"), len(CLASSES))
+            if one.image.ndim != 2:
+                raise DataError(f"{stem}.nii.gz: {one.image.shape}; expected one frame")
+            images.append(resize(one.image.T / 255, (size, size), 1))  # files hold (column, row)
+            labels.append(resize(one.label.T, (size, size), 0))
             poor.append(_quality(folder / name / f"Info_{view}.cfg") == "poor")
             group.append(number)
     return Echo(
@@ -63,21 +63,6 @@ def split(data: Echo, seed: int, *sizes: int) -> list[Echo]:
     rows = (len(GROUPS) * patients[:, None] + np.arange(len(GROUPS))).ravel()
     parts = np.split(rows[: sum(sizes)], np.cumsum(sizes)[:-1])
     return [Echo(*(array[part] for array in data)) for part in parts]
-
-
-def _plane(path: Path) -> Float[np.ndarray, "row column"]:
-    """One frame; files hold (column, row)."""
-    array, _ = read_image(path)
-    if array.ndim != 2:
-        raise DataError(f"{path}: {array.shape}; expected one frame")
-    return array.T
-
-
-def _classes(stem: Path, label: np.ndarray) -> Int[np.ndarray, "row column"]:
-    named = np.rint(label).astype(np.int32)
-    if named.min() < 0 or named.max() >= len(CLASSES):
-        raise DataError(f"{stem}_gt.nii.gz: label {named.max()}; expected 0 to {len(CLASSES) - 1}")
-    return named
 
 
 def _quality(path: Path) -> str:

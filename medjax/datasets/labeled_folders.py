@@ -1,4 +1,4 @@
-"""Images and label masks of a user: two folders of files with equal names, PNG or NIfTI.
+"""Images and label masks of a user: two folders of files with equal names, PNG or NIfTI, such as nnU-Net's.
 
     data = read(Path("images"), Path("masks"), size=64)         arrays of 64 voxels along each axis
     read_trusted(Path("trusted.csv"), data.names)               which labels were checked, and which of them are wrong
@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medjax.errors import DataError
-from medjax.io.images import fit_to_grid, read_labeled
+from medjax.io.label_images import fit_to_grid, read_labeled
 from medjax.io.tables import read_table
 from medjax.running.progress import say, track
-from medjax.training.batches import pairs
+from medjax.training.batches import FIRST_CHANNEL, name_without_ending, pairs
 
 MAX_CLASSES = 64
+FEW_CLASSES = 8  # up to this many may all be thin: more, which mostly fill no voxel's neighbours, are grey values
 
 
 class LabeledImages(NamedTuple):
@@ -31,7 +32,7 @@ class LabeledImages(NamedTuple):
 
 
 def read(images: Path, masks: Path, size: int, classes: int | None = None, min_images: int = 1) -> LabeledImages:
-    """Images and label masks of two folders, paired by name and resampled to `size` voxels along each axis.
+    """Images and label masks of two folders, paired by `pairs` and resampled to `size` voxels along each axis.
 
     Labels are class numbers. Where numbers are left out (masks of 0 and 255, say) and `classes` is None, their values
     are taken as classes 0, 1, … in order, with a message.
@@ -44,29 +45,58 @@ def read(images: Path, masks: Path, size: int, classes: int | None = None, min_i
         min_images: minimum number of images.
 
     Raises:
-        DataError: files do not pair up or fit, there are fewer than `min_images`, or all masks are empty.
+        DataError: files do not pair up or fit, there are fewer than `min_images`, all masks are empty or become so at
+            this size, or their values are grey values: few fill a voxel and its neighbours anywhere.
     """
     files = pairs(images, masks)
     if len(files) < min_images:
         raise DataError(f"{images}: {len(files)} images; expected at least {min_images}")
+    channels = [*images.glob(f"*{FIRST_CHANNEL[:-1]}1.*")]
+    if channels and not {image.name for image, _ in files} & {file.name for file in channels}:
+        say(f"several channels a case: the first one, {FIRST_CHANNEL}, is taken")
     arrays: list[np.ndarray] = []
     labels: list[np.ndarray] = []
+    present, filling = {0}, {0}  # label values, and those that somewhere fill a voxel and its neighbours
     for image, mask in track(files, "reading"):
         one = read_labeled(image, mask, classes)
+        present.update(np.unique(one.label).tolist())
+        filling.update(np.unique(one.label[_inner(one.label)]).tolist())
         array, label = fit_to_grid(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))
         arrays.append(array)
         labels.append(label)
-    stacked = np.stack(labels)
-    values = np.unique(stacked)
-    if values.max() == 0:
-        raise DataError(f"{masks}: every label is 0; expected class numbers above 0")
+    values, stacked = np.array(sorted(present)), np.stack(labels)
+    _check_values(masks, values, np.unique(stacked), size)
+    many = len(values) > MAX_CLASSES and len(values) <= values.max()  # and numbers left out between them
+    if classes is None and (many or len(values) > max(FEW_CLASSES, 2 * len(filling))):
+        found = f"{len(values)} different values, of which {len(filling)} fill a voxel and its neighbours somewhere"
+        raise DataError(f"{masks}: {found}; expected class numbers, not grey values")
     if classes is None and len(values) <= values.max():
-        values = np.union1d(0, values)
-        if len(values) > MAX_CLASSES:
-            raise DataError(f"{masks}: {len(values)} different values; expected class numbers, not grey values")
         say(f"labels {', '.join(map(str, values))} are taken as classes 0 to {len(values) - 1}")
         stacked = np.searchsorted(values, stacked).astype(np.int32)
     return LabeledImages([image.name for image, _ in files], np.stack(arrays)[..., None], stacked)
+
+
+def _inner(label: Int[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
+    """Voxels whose face neighbours have their label; those beyond the border count as such."""
+    inner = np.ones(label.shape, bool)
+    for axis in range(label.ndim):
+        same, along = (np.swapaxes(one, 0, axis) for one in (np.diff(label, axis=axis) == 0, inner))
+        along[1:] &= same  # a view of `inner`
+        along[:-1] &= same
+    return inner
+
+
+def _check_values(masks: Path, present: np.ndarray, kept: np.ndarray, size: int) -> None:
+    """Check that there are structures, and that some are left at this size; say which are not."""
+    if present.max() == 0:
+        raise DataError(f"{masks}: every label is 0; expected class numbers above 0")
+    lost = ", ".join(map(str, np.setdiff1d(present, [0, *kept])))
+    if kept.max() == 0:
+        raise DataError(
+            f"{masks}: all structures (labels {lost}) vanish at {size} voxels along each axis; expected a larger --size"
+        )
+    if lost:
+        say(f"labels {lost} vanish at {size} voxels along each axis: a larger --size keeps them")
 
 
 def digest(data: LabeledImages) -> str:
@@ -77,6 +107,14 @@ def digest(data: LabeledImages) -> str:
     return found.hexdigest()[:8]
 
 
+def _stem(name: str) -> str:
+    return name_without_ending(Path(name))
+
+
+def _case(name: str) -> str:
+    return _stem(name).removesuffix(FIRST_CHANNEL)
+
+
 def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"], Bool[np.ndarray, " some"]]:
     """Trusted set: indices of the images whose labels were checked, and whether each is wrong.
 
@@ -84,7 +122,7 @@ def read_trusted(path: Path, names: list[str]) -> tuple[Int[np.ndarray, " some"]
         DataError: no columns name and wrong, an unknown name, or a value that is neither 0 nor 1.
     """
     rows = read_table(path, ("name", "wrong"))
-    known = {name.partition(".")[0]: k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
+    known = {name_of(name): k for k, name in enumerate(names) for name_of in (_case, _stem, str)}
     try:
         numbers = np.array([known[row["name"]] for row in rows])
         return numbers, np.array([{0: False, 1: True}[int(row["wrong"])] for row in rows], bool)

@@ -1,35 +1,38 @@
-"""Images and label masks from PNG and similar files (2-D) or NIfTI (2-D or 3-D).
+"""Images from PNG and similar files (2-D) or NIfTI (2-D or 3-D): grey values, or the numbers of label images.
 
 The axes of a PNG are (row, column); it must be grey, since the meaning of colours is not known. A NIfTI of one slice is
 2-D, of axes (x, y).
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from scipy import ndimage
 
 from medjax.errors import DataError
 from medjax.io.nifti import read_nifti
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP"}  # formats whose values are not what was saved
 
 
-class LabeledImage(NamedTuple):
-    """An image and its label mask on one grid; without an affine for PNG."""
-
-    image: Float[np.ndarray, "*space"]
-    label: Int[np.ndarray, "*space"]
-    affine: Float[np.ndarray, "4 4"] | None
-
-
-def read_image(path: Path) -> tuple[Float[np.ndarray, "*space"], Float[np.ndarray, "4 4"] | None]:
+def read_image(
+    path: Path, *, labels: bool = False
+) -> tuple[Float[np.ndarray, "*space"], Float[np.ndarray, "4 4"] | None]:
     """Read an image: grey values as they are in the file, and the affine of a NIfTI.
 
+    Args:
+        path: file of the image.
+        labels: its values are labels: those of a palette are its numbers, the colours being for the eye.
+
     Raises:
-        DataError: the file is no image and no NIfTI, or cannot be read.
+        DataError: the file is no image and no NIfTI, cannot be read, is in colours or transparent in places, or has
+            labels in a format that loses them.
         FileNotFoundError: there is none.
     """
     if path.name.endswith(NIFTI_SUFFIXES):
@@ -40,56 +43,32 @@ def read_image(path: Path) -> tuple[Float[np.ndarray, "*space"], Float[np.ndarra
 
     try:
         with Image.open(path) as image:
-            # a palette stays numbers: they are the labels, its colours are for the eye
-            array = np.asarray(image, np.float32)
+            if labels and image.format in LOSSY:
+                found = f"{image.format}, which changes values where it compresses (or may)"
+                raise DataError(f"{path}: {found}; expected labels as PNG or NIfTI, exported anew")
+            return _gray(path, image, labels), None
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: neither an image such as PNG nor NIfTI") from error
     except OSError as error:
         if error.errno is not None:  # no such file, no permission
             raise
         raise DataError(f"{path}: {error}") from error
-    if array.ndim == 3 and any(
-        (array[..., :1] != array[..., k : k + 1]).any() for k in range(1, min(array.shape[2], 3))
-    ):
+
+
+def _gray(path: Path, image: "Image", labels: bool) -> Float[np.ndarray, "row column"]:
+    """The one channel of an image, or the numbers of its palette; its opacity counts for nothing if it is uniform."""
+    if image.mode in ("P", "PA") and not labels:
+        image = image.convert("RGBA")
+    array, bands = np.asarray(image, np.float32), image.getbands()
+    if array.ndim == 2:
+        return array
+    if bands[-1] in "Aa":
+        if (array[..., -1] != array[0, 0, -1]).any():
+            raise DataError(f"{path}: transparent in places; expected one channel of grey values or class numbers")
+        array = array[..., :-1]
+    if (array != array[..., :1]).any():
         raise DataError(f"{path}: an image in colours; expected one channel of grey values or class numbers")
-    return (array[..., 0] if array.ndim == 3 else array), None
-
-
-def read_labeled(image: Path, mask: Path, classes: int | None = None) -> LabeledImage:
-    """Read an image and its label mask; labels are class numbers from 0, below `classes` if not None.
-
-    Raises:
-        DataError: shapes or affines differ, or a label is no class number.
-    """
-    gray, affine = read_image(image)
-    named, other = read_image(mask)
-    if gray.shape != named.shape:
-        raise DataError(f"{mask}: {named.shape}, its image {image.name} has {gray.shape}; expected one grid")
-    if affine is not None and other is not None and not np.allclose(affine, other, atol=1e-2):
-        raise DataError(f"{mask}: its affine is not that of {image.name}; expected one grid")
-    label = np.rint(named)
-    if not (np.isfinite(named).all() and (np.abs(named - label) < 1e-3).all() and label.min() >= 0):
-        raise DataError(f"{mask}: values that are no class numbers; expected 0, 1, 2, …")
-    if classes is not None and label.max() >= classes:
-        raise DataError(f"{mask}: label {label.max():.0f}; expected 0 to {classes - 1}")
-    return LabeledImage(gray, label.astype(np.int32), affine)
-
-
-def fit_to_grid(
-    labeled: LabeledImage, space: tuple[int, ...]
-) -> tuple[Float[np.ndarray, "*new"], Int[np.ndarray, "*new"]]:
-    """Fit a labelled image to a grid of `space` voxels over the same field, and rescale its intensities to 0 … 1.
-
-    0 and 1 are the 1st and the 99th percentile.
-
-    Raises:
-        DataError: another number of axes.
-    """
-    if labeled.image.ndim != len(space):
-        raise DataError(f"an image of {labeled.image.ndim} axes; expected {len(space)}, as the others have")
-    low, high = np.percentile(labeled.image, [1, 99])
-    gray = np.clip((labeled.image - low) / max(high - low, 1e-12), 0, 1)
-    return resize(gray, space, 1).astype(np.float32), resize(labeled.label, space, 0)
+    return array[..., 0]
 
 
 def resize(array: Shaped[np.ndarray, "*old"], space: tuple[int, ...], order: int) -> Shaped[np.ndarray, "*new"]:

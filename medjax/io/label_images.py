@@ -1,5 +1,8 @@
 """Label images and a network's logits or probabilities from files: two files to compare, or folders of equal names.
 
+    as_labels(values, path)                              whole numbers from 0, or it is no label image
+    read_labeled(Path("image.png"), Path("mask.png"))    an image and its label mask
+
     for name, (predicted, truth) in pair_files(Path("pred"), Path("gt")).items():
         read_pair(predicted, truth, [0, 85, 170])        both as classes 0, 1, 2 of these label values
     read_scores(Path("logits/case_1.npy"), (64, 64, 3), softmax=False)
@@ -8,19 +11,76 @@ Endings that are read: `ENDINGS` of label images, `SCORE_ENDINGS` of scores.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
-from medjax.errors import DataError
-from medjax.io.images import read_image
+from medjax.errors import DataError, MedjaxError
+from medjax.io.grids import check_same_grid
+from medjax.io.images import read_image, resize
+from medjax.io.nifti import load_nifti
 
 ENDINGS = (".nii.gz", ".nii", ".png")
 SCORE_ENDINGS = (".nii.gz", ".nii", ".npy", ".npz")
+ROUNDING = 1e-3  # distance to a whole number that counts as rounding, of scaled integers in NIfTI
 TINY = 1e-30  # value below which a probability's logarithm is not taken
 
 Affine = Float[np.ndarray, "4 4"]
+
+
+def as_labels(values: Real[np.ndarray, "*space"], name: Path | str) -> Int[np.ndarray, "*space"]:
+    """Labels of an image: its values, which must be whole numbers from 0 but for rounding (`ROUNDING`).
+
+    Raises:
+        DataError: they are not; `name` is the image in the message.
+    """
+    values = np.asarray(values, np.float64)
+    numbers = np.rint(values)
+    odd = ~((np.abs(values - numbers) <= ROUNDING) & (numbers >= 0) & (numbers < 2**31))
+    if odd.any():
+        found = f"{values[odd][0]:g} in {odd.sum()} of {odd.size} voxels"
+        raise DataError(f"{name}: values that are no labels, such as {found}; expected whole numbers from 0")
+    return numbers.astype(np.int32)
+
+
+class LabeledImage(NamedTuple):
+    """An image and its label mask on one grid; without an affine for PNG."""
+
+    image: Float[np.ndarray, "*space"]
+    label: Int[np.ndarray, "*space"]
+    affine: Affine | None
+
+
+def read_labeled(image: Path, mask: Path, classes: int | None = None) -> LabeledImage:
+    """Read an image and its label mask; labels are class numbers from 0, below `classes` if not None.
+
+    Raises:
+        DataError: shapes or affines differ, or a label is no class number.
+    """
+    gray, affine = read_image(image)
+    label, other = read_labels(mask)
+    check_same_grid(mask, label.shape, other, image.name, gray.shape, affine)
+    if classes is not None and label.max(initial=0) >= classes:
+        raise DataError(f"{mask}: label {label.max()}; expected 0 to {classes - 1}")
+    return LabeledImage(gray, label, affine)
+
+
+def fit_to_grid(
+    labeled: LabeledImage, space: tuple[int, ...]
+) -> tuple[Float[np.ndarray, "*new"], Int[np.ndarray, "*new"]]:
+    """Fit a labelled image to a grid of `space` voxels over the same field, and rescale its intensities to 0 … 1.
+
+    0 and 1 are the 1st and the 99th percentile.
+
+    Raises:
+        DataError: another number of axes.
+    """
+    if labeled.image.ndim != len(space):
+        raise DataError(f"an image of {labeled.image.ndim} axes; expected {len(space)}, as the others have")
+    low, high = np.percentile(labeled.image, [1, 99])
+    gray = np.clip((labeled.image - low) / max(high - low, 1e-12), 0, 1)
+    return resize(gray, space, 1).astype(np.float32), resize(labeled.label, space, 0)
 
 
 def list_files(path: Path, endings: tuple[str, ...] = ENDINGS) -> dict[str, Path]:
@@ -66,12 +126,10 @@ def read_labels(path: Path) -> tuple[Int[np.ndarray, "*space"], Affine | None]:
         DataError: it cannot be read, or holds other values than labels.
     """
     try:
-        image, affine = read_image(path)
+        image, affine = read_image(path, labels=True)
     except ImportError as error:
         raise DataError(f"{path}: PNG needs pillow; install medjax[data], or use NIfTI") from error
-    if not np.array_equal(image, np.floor(image)) or image.min(initial=0) < 0:
-        raise DataError(f"{path}: values that are no labels; expected whole numbers from 0")
-    return image.astype(np.int64), affine
+    return as_labels(image, path), affine
 
 
 def read_classes(path: Path, known: list[int]) -> tuple[Int[np.ndarray, "*space"], Affine | None]:
@@ -96,10 +154,7 @@ def read_pair(
         DataError: as `read_classes`, or they do not lie on one grid.
     """
     (predicted, affine), (true, true_affine) = read_classes(prediction, known), read_classes(truth, known)
-    if predicted.shape != true.shape:
-        raise DataError(f"{prediction}: shape {predicted.shape}; expected that of {truth}, {true.shape}")
-    if affine is not None and true_affine is not None and not np.allclose(affine, true_affine, rtol=0, atol=1e-2):
-        raise DataError(f"{prediction}: another affine than {truth}; expected labels on one grid")
+    check_same_grid(prediction, predicted.shape, affine, truth, true.shape, true_affine)
     return predicted, true
 
 
@@ -127,9 +182,8 @@ def _read_array(path: Path) -> np.ndarray:
             with np.load(path) as file:
                 (name,) = file.files
                 return file[name]
-        import nibabel
-
-        image: Any = nibabel.load(path)
-        return np.asarray(image.get_fdata(dtype=np.float32))
+        return np.asarray(load_nifti(path).get_fdata(dtype=np.float32))
+    except MedjaxError:
+        raise
     except Exception as error:  # a damaged file can fail anywhere inside NumPy or nibabel
         raise DataError(f"{path}: cannot be read as one array of scores") from error

@@ -4,6 +4,7 @@ A volume is (x, y, z) as nibabel gives it; its affine takes voxel indices, of vo
 """
 
 import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Real
 
 from medjax.atomic import replacing
 from medjax.errors import DataError, MedjaxError
+from medjax.io.grids import TOLERANCE, corner_distance
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 Number = int | float
 SUFFIXES = (".nii", ".nii.gz")
 SHEAR_TOLERANCE = 1e-3  # cosine between two axes: 0.06 degrees, above the rounding of single-precision headers
-NOT_MILLIMETRES = {"meter", "micron"}
+MM_PER_UNIT = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # of NIfTI's codes of lengths
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ def extent_mm(volume: Volume, point: tuple[float, float, float]) -> Float[np.nda
 def read_nifti(path: str | Path) -> Volume:
     """Read a 3-D volume from a NIfTI file (.nii, .nii.gz) as float32; trailing axes of length 1 are dropped.
 
+    Lengths in metres or microns become mm; where the file states no unit they are mm.
+
     Raises:
-        DataError: missing, not NIfTI, damaged, not 3-D, no affine, not in mm, sheared, or with NaN or infinite values.
+        DataError: missing, not NIfTI, damaged, not 3-D, no affine, sheared, or with NaN or infinite values.
     """
     affine, array = _read(Path(path), _nifti_array)
     return Volume(array, affine)
@@ -73,23 +77,43 @@ def read_nifti_series(path: str | Path) -> Series:
     """Read a 4-D series from a NIfTI file as float32, axes as stored; NaN and infinities are kept.
 
     Raises:
-        DataError: missing, not NIfTI, damaged, not 4-D, no affine, not in mm, or sheared.
+        DataError: missing, not NIfTI, damaged, not 4-D, no affine, or sheared.
     """
     affine, array = _read(Path(path), _nifti_series)
     return Series(array, affine)
 
 
-def _read(path: Path, array_of: Callable[[Path, "Nifti1Image"], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def load_nifti(path: Path) -> "Nifti1Image":
+    """Load a NIfTI file whole, a compressed one with its checksum.
+
+    Raises:
+        DataError: it is missing, not NIfTI or damaged.
+    """
     import nibabel
 
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a NIfTI volume (.nii or .nii.gz)")
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected NIfTI, with a name that ends in .nii or .nii.gz")
+    content = path.read_bytes()
+    if path.suffix == ".gz":  # nibabel would stop before the checksum, which is at the end
+        try:
+            content = gzip.decompress(content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: cannot be read, damaged ({_one_line(error)}); expected a whole file") from error
+    both = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+    kinds = [kind for kind in both if kind.header_class.may_contain_header(content)]
+    if not kinds:
+        raise DataError(f"{path}: cannot be read as NIfTI (no header of it); expected a NIfTI volume")
     try:
-        image = nibabel.load(path)
-        if not isinstance(image, nibabel.Nifti1Image):
-            raise DataError(f"{path}: {type(image).__name__}; expected a NIfTI volume")
+        return kinds[0].from_bytes(content)
+    except Exception as error:  # a damaged header can fail anywhere inside nibabel
+        raise DataError(f"{path}: cannot be read as NIfTI ({_one_line(error)})") from error
+
+
+def _read(path: Path, array_of: Callable[[Path, "Nifti1Image"], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    image = load_nifti(path)
+    try:
         return _nifti_affine(path, image), array_of(path, image)
     except MedjaxError:
         raise
@@ -97,21 +121,33 @@ def _read(path: Path, array_of: Callable[[Path, "Nifti1Image"], np.ndarray]) -> 
         raise DataError(f"{path}: cannot be read as NIfTI ({_one_line(error)})") from error
 
 
-def write_nifti(path: str | Path, array: Real[np.ndarray | Array, "x y z"], affine: Float[np.ndarray, "4 4"]) -> None:
-    """Write a volume as float32 NIfTI, in mm, with its affine as qform and sform; whole or not at all.
+def write_nifti(
+    path: str | Path,
+    array: Real[np.ndarray | Array, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    dtype: np.dtype | type = np.float32,
+) -> None:
+    """Write a volume as NIfTI of a type, in mm, with its affine as qform and sform; whole or not at all.
 
     Raises:
-        DataError: the name ends in neither .nii nor .nii.gz, the array is not 3-D or not finite, the affine is sheared.
+        DataError: the name ends in neither .nii nor .nii.gz, the array is not 3-D, not finite, or not held by
+            the type, or the affine is sheared or its origin too far for single precision.
         OSError: it cannot be written (disk full, no permission, no such folder).
     """
     import nibabel
 
-    path, values = Path(path), np.asarray(array, np.float32)
+    path, given = Path(path), np.asarray(array)
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is refused
+        values, stored = given.astype(dtype), np.asarray(affine, np.float32)
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz")
     if values.ndim != 3 or not np.isfinite(values).all():
         raise DataError(f"{path}: an array of shape {values.shape} to write; expected 3-D with finite values")
+    if np.issubdtype(values.dtype, np.integer) and not np.array_equal(values, given):
+        raise DataError(f"{path}: values that {values.dtype} does not hold; expected whole numbers in its range")
     affine = _checked_affine(affine, f"{path}: affine to write")
+    if not (np.isfinite(stored).all() and corner_distance(values.shape, affine, stored)[0] <= TOLERANCE):
+        raise DataError(f"{path}: origin {affine[:3, 3].tolist()} mm; expected one that single precision can tell")
     image = nibabel.Nifti1Image(values, affine)
     image.set_qform(affine, code="scanner")
     image.set_sform(affine, code="scanner")
@@ -216,10 +252,13 @@ def _nifti_affine(path: Path, image: "Nifti1Image") -> np.ndarray:
     qform, qcode = image.header.get_qform(coded=True)
     sform, scode = image.header.get_sform(coded=True)
     if not qcode and not scode:
-        raise DataError(f"{path}: no affine (qform and sform codes are 0); expected one, in RAS+ mm")
-    if (units := image.header.get_xyzt_units()[0]) in NOT_MILLIMETRES:
-        raise DataError(f"{path}: lengths in {units}; expected mm")
-    return _checked_affine(np.asarray(sform if scode else qform), f"{path}: affine")
+        raise DataError(
+            f"{path}: no affine (qform and sform codes are 0), so left and right are not known; if nibabel's "
+            "image.affine is right, save it with image.set_sform(image.affine, 1)"
+        )
+    affine = np.array(sform if scode else qform, float)
+    affine[:3] *= MM_PER_UNIT[str(image.header.get_xyzt_units()[0])]
+    return _checked_affine(affine, f"{path}: affine")
 
 
 def _nifti_array(path: Path, image: "Nifti1Image") -> np.ndarray:

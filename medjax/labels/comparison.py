@@ -8,7 +8,7 @@ held-out images. Plain runs are one population and continued ones another; each 
 when it is finished.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ class Cell(NamedTuple):
     hard: Bool[np.ndarray, " image"]  # images of poor quality
     test_images: Images
     test_labels: ImageLabels  # correct labels
-    compare_strategies: bool  # whether strategies continue its plain run; else scores are compared alone
+    strategies: Collection[str]  # names of those that continue its plain run; none: scores are compared alone
 
 
 class Comparison(NamedTuple):
@@ -85,11 +85,12 @@ def compare(
     """
     train = _Training(model, settings, label_scores, strategies, strategy, width)
     plain = stages([(cell.work, cell.name) for cell in cells], partial(_plain_runs, train, cells))
-    good = [k for k, data in enumerate(plain) if cells[k].compare_strategies and not isinstance(data, MedjaxError)]
-    runs = [(cells[k], plain[k]["judgement"], name) for k in good for name in strategies]
+    good = [k for k, data in enumerate(plain) if cells[k].strategies and not isinstance(data, MedjaxError)]
+    runs = [(cells[k], plain[k]["judgement"], name) for k in good for name in cells[k].strategies]
     names = [(cell.work, f"{name}_{cell.name}") for cell, _, name in runs]
     ends = stages(names, partial(_continued_runs, train, runs))
-    for k, end in zip((k for k in good for _ in strategies), ends, strict=True):
+    continued = [k for k in good for _ in cells[k].strategies]
+    for k, end in zip(continued, ends, strict=True):
         plain[k] = _join(plain[k], end)
     return [one if isinstance(one, MedjaxError) else Comparison(one["metrics"], one["curves"]) for one in plain]
 
@@ -148,7 +149,7 @@ def _plain_runs(
         judged |= {"scores": {name: each[found.judgement] for name, each in found.scores.items()}}
         yield (
             numbers[k],
-            {"metrics": metrics, "curves": curves, "judgement": judged if mine[k].compare_strategies else {}},
+            {"metrics": metrics, "curves": curves, "judgement": judged if mine[k].strategies else {}},
         )
 
 

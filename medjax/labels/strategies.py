@@ -2,6 +2,7 @@
 
     inputs = StrategyInputs(labels, scores, corrupted, partial(predict_proba, model, params, images))
     correction = refurbish_flagged("dice_mean")(inputs)               labels and weights of images to continue with
+    with_trusted_set(refurbish_flagged("dice_mean"), "dice_mean")     the same, the ranking oriented by a few checks
     before, after = correction_quality(correction, inputs, clean)     where the truth is known
 
 A strategy is any function of StrategyInputs that gives a Correction.
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medjax.labels.refurbish import label_dice, refurbish
-from medjax.labels.thresholds import otsu
+from medjax.labels.thresholds import orient, otsu
 
 
 class StrategyInputs(NamedTuple):
@@ -23,7 +24,7 @@ class StrategyInputs(NamedTuple):
 
     labels: Int[np.ndarray, "image *space"]  # labels trained on so far
     scores: Mapping[str, Float[np.ndarray, " image"]]  # label scores, see `scores`
-    corrupted: Bool[np.ndarray, " image"]  # whether a label is wrong: for an oracle only
+    corrupted: Bool[np.ndarray, " image"]  # whether a label is wrong: for an oracle, and the labels that one checks
     teacher: Callable[[], Float[np.ndarray, "image *space class"]]  # the network's probability of every class
 
 
@@ -55,6 +56,14 @@ def refurbish_flagged(score: str, threshold: Threshold = otsu) -> Strategy:
     return partial(_refurbish, score, threshold)
 
 
+def with_trusted_set(strategy: Strategy, score: str, each_end: int = 10) -> Strategy:
+    """Strategy whose `score` is oriented by a trusted set: `each_end` labels of both ends of its ranking are checked.
+
+    See `thresholds.orient`. A trusted set that is all right or all wrong tells nothing: the score stays as it is.
+    """
+    return partial(_with_trusted_set, strategy, score, each_end)
+
+
 def correction_quality(
     correction: Correction, inputs: StrategyInputs, clean: Int[np.ndarray, "image *space"]
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -67,6 +76,17 @@ def correction_quality(
     hits = float((flags & corrupted).sum())
     rates = {"recall": hits / max(float(corrupted.sum()), 1.0), "precision": hits / max(float(flags.sum()), 1.0)}
     return before, after | rates
+
+
+def _with_trusted_set(strategy: Strategy, score: str, each_end: int, inputs: StrategyInputs) -> Correction:
+    values = inputs.scores[score]
+    order = np.argsort(-values, kind="stable")
+    trusted = np.unique(np.concatenate([order[:each_end], order[-each_end:]]))
+    wrong = inputs.corrupted[trusted]
+    oriented = orient(values, trusted, wrong) if wrong.any() and not wrong.all() else values
+    correction = strategy(inputs._replace(scores={**inputs.scores, score: oriented}))
+    by = correction.refurbished_by
+    return correction._replace(refurbished_by=None if by is None else f"{by}_trusted")
 
 
 def _drop(inputs: StrategyInputs, flags: np.ndarray) -> Correction:

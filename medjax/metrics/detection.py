@@ -45,7 +45,7 @@ def auroc(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, "image"]) ->
     NaN if only one class is present.
 
     Raises:
-        DataError: shapes differ, or there is no image.
+        DataError: `positive` is not boolean, shapes differ, or there is no image.
 
     Source: Hanley & McNeil, Radiology 143(1), 1982.
     """
@@ -61,7 +61,7 @@ def average_precision(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, 
     Chance is the fraction of positives. Not interpolated, as in scikit-learn; NaN if only one class is present.
 
     Raises:
-        DataError: shapes differ, or there is no image.
+        DataError: `positive` is not boolean, shapes differ, or there is no image.
     """
     ranking = _ranking(scores, positive)
     precision = ranking.true_at_least / (ranking.true_at_least + ranking.false_at_least)
@@ -75,7 +75,7 @@ def roc_curve(scores: Real[AnyArray, "image"], positive: Bool[AnyArray, "image"]
     One point for each score, highest threshold first, and one before them. NaN if only one class is present.
 
     Raises:
-        DataError: shapes differ, or there is no image.
+        DataError: `positive` is not boolean, shapes differ, or there is no image.
     """
     ranking = _ranking(scores, positive)
     start = ranking.positives[None] * 0  # NaN where the rates are
@@ -111,7 +111,8 @@ def bootstrap_interval(
         level: probability of the interval.
 
     Raises:
-        DataError: shapes differ, there is no image, no resample, or a level outside 0–1 (under jit: NaN bounds).
+        DataError: `positive` is not boolean, shapes differ, there is no image, no resample, or a level outside 0–1
+            (under jit: NaN bounds).
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
@@ -160,4 +161,11 @@ def _checked(scores: AnyArray, positive: AnyArray) -> tuple[Array, Array]:
     """As JAX arrays, scores in floating point."""
     if scores.shape != positive.shape or scores.ndim != 1 or scores.size == 0:
         raise DataError(f"scores, positive: shapes {scores.shape}, {positive.shape}; expected one of each per image")
+    if positive.dtype != bool and not _is_zero_or_one(positive):  # -1 for negative would be true
+        raise DataError(f"positive: an array of {positive.dtype}; expected a boolean one, such as labels == 1")
     return jnp.asarray(scores, jnp.result_type(scores, float)), jnp.asarray(positive, bool)
+
+
+def _is_zero_or_one(values: AnyArray) -> bool:
+    """Whether all values are 0 or 1, which traced ones cannot tell."""
+    return not isinstance(values, jax.core.Tracer) and bool(np.isin(np.asarray(values), (0, 1)).all())

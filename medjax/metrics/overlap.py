@@ -52,7 +52,8 @@ def overlap(
         both_empty: score of a class that neither map has; the module's docstring has the other empty cases.
 
     Raises:
-        DataError: shapes differ, or a label inside the mask is not a class (under jit or vmap: every score is NaN).
+        DataError: labels are no integers, shapes differ, or a label inside the mask is not a class (under jit or vmap:
+            every score is NaN).
 
     Source: Taha & Hanbury, BMC Medical Imaging 15:29, 2015.
     """
@@ -88,9 +89,15 @@ def confusion_matrix(
     A mask is also how to leave out voxels without a label: `mask=reference != 255`.
 
     Raises:
-        DataError: shapes differ, or a label inside the mask is not among 0 … classes − 1 (under jit or vmap: every
-            count is −1).
+        DataError: labels are no integers or the mask no boolean, shapes differ, or a label inside the mask is not among
+            0 … classes − 1 (under jit or vmap: every count is −1).
     """
+    for name, labels in (("prediction", prediction), ("reference", reference)):
+        if labels.dtype.kind not in "iub":
+            expected = "class numbers as integers, of probabilities their argmax over the classes"
+            raise DataError(f"{name}: an array of {labels.dtype}; expected {expected}")
+    if mask is not None and mask.dtype != bool:
+        raise DataError(f"mask: an array of {mask.dtype}; expected a boolean one, such as reference != 255")
     for name, labels in (("prediction", prediction), ("mask", mask)):
         if labels is not None and labels.shape != reference.shape:
             raise DataError(f"{name}: shape {labels.shape}; the reference has {reference.shape}")

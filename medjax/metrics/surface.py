@@ -1,44 +1,29 @@
-"""Surface distances: exact distance transform, Hausdorff distance and its 95th percentile (HD95), ASSD, NSD.
+"""Surface distances: Hausdorff distance and its 95th percentile (HD95), ASSD, NSD.
 
 Tools that share a name differ by more than 100 mm on the same masks, because they differ in convention (Podobnik &
 Vrtovec, arXiv 2410.02630). Here the convention is part of the name, and one call gives all of them.
 
-Masks are boolean, of any rank; spacing is in mm along each axis (1 mm without one), and so are distances. Where either
-mask is empty there is no distance between surfaces: every metric is NaN, whether one is empty or both are. All
-functions jit and vmap. On a CPU `jax.lax.map` over a batch is twice as fast as vmap, where each image waits for the
-slowest.
+Masks are boolean, of any rank; spacing is in mm along each axis (1 mm without one), and so are distances. Where both
+masks are empty there is nothing to measure and every metric is NaN. Where one is empty the other's surface is
+infinitely far from it: distances are infinite, so that a mean over cases shows the failure, or `one_empty`, for which
+`image_diagonal` is the largest distance that an image allows; the NSD is 0. All functions jit and vmap. On a CPU
+`jax.lax.map` over a batch is twice as fast as vmap, where each image waits for the slowest.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, SupportsFloat
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Integer, Real, Scalar
+from jaxtyping import Array, Bool, Float, Integer, Real, Scalar, Shaped
 
 from medjax.errors import DataError
+from medjax.metrics.distance import AnyArray, Spacing, checked_spacing, distances_to, require_mask
 
-AnyArray = Array | np.ndarray
-Spacing = Sequence[SupportsFloat] | Real[AnyArray, "dimension"]
 Number = float | int | Real[AnyArray, ""]
-
-
-def distance_transform(mask: Bool[AnyArray, "*space"], spacing: Spacing | None = None) -> Float[Array, "*space"]:
-    """Exact Euclidean distance transform: distance in mm of every voxel to the nearest voxel of the mask.
-
-    d(i)² = min over j in mask of Σₐ ((iₐ − jₐ) sₐ)²: 0 in the mask, infinity everywhere if the mask is empty.
-    `scipy.ndimage.distance_transform_edt(~mask, sampling=spacing)` gives the same.
-
-    Raises:
-        DataError: the mask has no axis or no voxel, or the spacing is not one positive number per axis (under jit: NaN
-            everywhere).
-
-    Source: separable minimisation, Saito & Toriwaki, Pattern Recognition 27(11), 1994.
-    """
-    return _distances(jnp.asarray(mask, bool), _checked_spacing(mask, spacing), None)
 
 
 @partial(jax.jit, inline=True)
@@ -69,54 +54,68 @@ def surface_distances(
     If one mask is empty the other's distances are infinite.
 
     Raises:
-        DataError: shapes differ, or the spacing is not one positive number per axis.
+        DataError: a mask is not boolean, shapes differ, or the spacing is not one positive number per axis.
     """
+    require_mask("prediction", prediction)
+    require_mask("reference", reference)
     if prediction.shape != reference.shape:
         raise DataError(f"prediction: shape {prediction.shape}; the reference has {reference.shape}")
-    return _surface_distances(prediction, reference, _checked_spacing(prediction, spacing))
+    return _surface_distances(prediction, reference, checked_spacing(prediction, spacing))
 
 
 @partial(jax.jit, inline=True)
 def _surface_distances(prediction: Array, reference: Array, steps: Array) -> SurfaceDistances:
     ours, theirs = surface(prediction), surface(reference)
-    forth, back = _distances(theirs, steps, ours), _distances(ours, steps, theirs)
+    forth, back = distances_to(theirs, steps, ours), distances_to(ours, steps, theirs)
     return SurfaceDistances(jnp.where(ours, forth, jnp.nan), jnp.where(theirs, back, jnp.nan))
 
 
 @partial(jax.jit, inline=True)
-def hausdorff(distances: SurfaceDistances) -> Scalar:
-    """Hausdorff distance in mm, the largest of all surface distances; NaN if a mask is empty."""
-    return _unless_empty(distances, jnp.maximum(*(jnp.nanmax(each, initial=0) for each in distances)))
+def hausdorff(distances: SurfaceDistances, one_empty: Number = np.inf) -> Scalar:
+    """Hausdorff distance in mm, the largest of all surface distances; `one_empty` if one mask is, NaN if both are."""
+    return _unless_empty(distances, jnp.maximum(*(jnp.nanmax(each, initial=0) for each in distances)), one_empty)
 
 
 @partial(jax.jit, inline=True)
-def hausdorff_percentile_max(distances: SurfaceDistances, percentile: Number = 95) -> Scalar:
+def hausdorff_percentile_max(
+    distances: SurfaceDistances, percentile: Number = 95, one_empty: Number = np.inf
+) -> Scalar:
     """Hausdorff percentile (HD95), the larger of the two directed ones, mm, as MONAI; 0–100, linear as NumPy's.
 
-    NaN if a mask is empty or the percentile is out of its range.
+    `one_empty` if one mask is; NaN if both are or the percentile is out of its range.
     """
-    return _unless_empty(distances, jnp.maximum(*(_percentile(each[None], percentile) for each in distances)))
+    larger = jnp.maximum(*(_percentile(each[None], percentile) for each in distances))
+    return _unless_empty(distances, larger, one_empty)
 
 
 @partial(jax.jit, inline=True)
-def hausdorff_percentile_pooled(distances: SurfaceDistances, percentile: Number = 95) -> Scalar:
+def hausdorff_percentile_pooled(
+    distances: SurfaceDistances, percentile: Number = 95, one_empty: Number = np.inf
+) -> Scalar:
     """Hausdorff percentile (HD95) of both surfaces' distances pooled, mm, as MedPy; 0–100, linear as NumPy's.
 
-    NaN if a mask is empty or the percentile is out of its range.
+    `one_empty` if one mask is; NaN if both are or the percentile is out of its range.
     """
-    return _unless_empty(distances, _percentile(jnp.stack(distances), percentile))
+    return _unless_empty(distances, _percentile(jnp.stack(distances), percentile), one_empty)
 
 
 @partial(jax.jit, inline=True)
-def average_distance_pooled(distances: SurfaceDistances) -> Scalar:
-    """Average symmetric surface distance (ASSD), mm, both surfaces pooled as in MONAI; NaN if a mask is empty."""
-    return _unless_empty(distances, jnp.nanmean(jnp.stack(distances)))
+def average_distance_pooled(distances: SurfaceDistances, one_empty: Number = np.inf) -> Scalar:
+    """Average symmetric surface distance (ASSD), mm, both surfaces pooled as in MONAI.
+
+    `one_empty` if one mask is, NaN if both are.
+    """
+    return _unless_empty(distances, jnp.nanmean(jnp.stack(distances)), one_empty)
 
 
 @partial(jax.jit, inline=True)
-def average_distance_mean(distances: SurfaceDistances) -> Scalar:
-    """Mean of the two directed average distances in mm (MetricsReloaded's MASD); NaN if a mask is empty."""
-    return _unless_empty(distances, (jnp.nanmean(distances.prediction) + jnp.nanmean(distances.reference)) / 2)
+def average_distance_mean(distances: SurfaceDistances, one_empty: Number = np.inf) -> Scalar:
+    """Mean of the two directed average distances in mm (MetricsReloaded's MASD).
+
+    `one_empty` if one mask is, NaN if both are.
+    """
+    mean = (jnp.nanmean(distances.prediction) + jnp.nanmean(distances.reference)) / 2
+    return _unless_empty(distances, mean, one_empty)
 
 
 @partial(jax.jit, inline=True)
@@ -124,15 +123,15 @@ def normalized_surface_dice(distances: SurfaceDistances, tolerance: Number) -> S
     """Normalized surface Dice (NSD): fraction of both surfaces' voxels within the tolerance (mm) of the other.
 
     (|{a ∈ A: d(a, B) ≤ τ}| + |{b ∈ B: d(b, A) ≤ τ}|) / (|A| + |B|). Voxels are counted, as MONAI does; the paper weighs
-    them by area. A distance that rounding alone keeps from the tolerance is within it. NaN if a mask is empty or the
-    tolerance is negative.
+    them by area. A distance that rounding alone keeps from the tolerance is within it. 0 if one mask is empty; NaN if
+    both are or the tolerance is negative.
 
     Source: Nikolov et al., Journal of Medical Internet Research 23(7), 2021.
     """
     pooled = jnp.stack(distances)
     threshold = jnp.asarray(tolerance, pooled.dtype) * (1 + 8 * jnp.finfo(pooled.dtype).eps)
     fraction = jnp.sum(pooled <= threshold) / jnp.sum(~jnp.isnan(pooled))
-    return _unless_empty(distances, jnp.where(threshold >= 0, fraction, jnp.nan))
+    return jnp.where(threshold >= 0, jnp.where(_number_empty(distances) == 1, 0.0, fraction), jnp.nan)
 
 
 class SurfaceMetrics(NamedTuple):
@@ -146,31 +145,42 @@ class SurfaceMetrics(NamedTuple):
     nsd: Float[Array, "*class"]  # 0–1
 
 
+def image_diagonal(image: Shaped[AnyArray, "*space"], spacing: Spacing | None = None) -> Scalar:
+    """Distance in mm between opposite corner voxels of an image, √(Σ ((n − 1) s)²): none in it is larger.
+
+    Raises:
+        DataError: the spacing is not one positive number per axis.
+    """
+    steps = checked_spacing(image, spacing)
+    return jnp.sqrt(jnp.sum((steps * (np.array(image.shape) - 1)) ** 2))
+
+
 def surface_metrics(
     prediction: Bool[AnyArray, "*space"],
     reference: Bool[AnyArray, "*space"],
     spacing: Spacing | None = None,
     *,
     tolerance: Number,
+    one_empty: Number = np.inf,
 ) -> SurfaceMetrics:
     """All surface metrics of two masks, from two distance transforms; `tolerance` (mm) is the NSD's.
 
-    NaN if either mask is empty.
+    Where one mask is empty distances are `one_empty`, such as the `image_diagonal`, and the NSD is 0; NaN if both are.
 
     Raises:
-        DataError: shapes differ, or the spacing is not one positive number per axis.
+        DataError: a mask is not boolean, shapes differ, or the spacing is not one positive number per axis.
     """
-    return _metrics(surface_distances(prediction, reference, spacing), tolerance)
+    return _metrics(surface_distances(prediction, reference, spacing), tolerance, one_empty)
 
 
 @partial(jax.jit, inline=True)
-def _metrics(distances: SurfaceDistances, tolerance: Number) -> SurfaceMetrics:
+def _metrics(distances: SurfaceDistances, tolerance: Number, one_empty: Number) -> SurfaceMetrics:
     return SurfaceMetrics(
-        hd=hausdorff(distances),
-        hd95_max=hausdorff_percentile_max(distances),
-        hd95_pooled=hausdorff_percentile_pooled(distances),
-        assd_pooled=average_distance_pooled(distances),
-        assd_mean=average_distance_mean(distances),
+        hd=hausdorff(distances, one_empty),
+        hd95_max=hausdorff_percentile_max(distances, one_empty=one_empty),
+        hd95_pooled=hausdorff_percentile_pooled(distances, one_empty=one_empty),
+        assd_pooled=average_distance_pooled(distances, one_empty),
+        assd_mean=average_distance_mean(distances, one_empty),
         nsd=normalized_surface_dice(distances, tolerance),
     )
 
@@ -182,87 +192,41 @@ def surface_metrics_per_class(
     spacing: Spacing | None = None,
     *,
     tolerance: Number,
+    one_empty: Number = np.inf,
 ) -> SurfaceMetrics:
     """`surface_metrics` of each label of two label maps, in the order of `labels`: arrays of shape (class,).
 
-    A label that either map lacks gets NaN. `spacing` (of a voxel) and `tolerance` (of the NSD) are in mm.
+    A label that both maps lack gets NaN. `spacing` (of a voxel) and `tolerance` (of the NSD) are in mm.
 
     Raises:
         DataError: shapes differ, or the spacing is not one positive number per axis.
     """
-    prediction, reference = jnp.asarray(prediction), jnp.asarray(reference)
+    if prediction.shape != reference.shape:
+        raise DataError(f"prediction: shape {prediction.shape}; the reference has {reference.shape}")
+    steps = checked_spacing(prediction, spacing)
+    return _metrics_per_class(prediction, reference, jnp.asarray(labels), steps, tolerance, one_empty)
 
+
+@partial(jax.jit, inline=True)
+def _metrics_per_class(
+    prediction: Array, reference: Array, labels: Array, steps: Array, tolerance: Number, one_empty: Number
+) -> SurfaceMetrics:
     def of_label(label: Array) -> SurfaceMetrics:
-        return surface_metrics(prediction == label, reference == label, spacing, tolerance=tolerance)
+        masks = prediction == label, reference == label
+        return _metrics(_surface_distances(*masks, steps), tolerance, one_empty)
 
-    return lax.map(of_label, jnp.asarray(labels))  # one label at a time: fast on a CPU, and the memory of one
-
-
-def _checked_spacing(mask: AnyArray, spacing: Spacing | None) -> Float[Array, "dimension"]:
-    if mask.ndim == 0 or mask.size == 0:
-        raise DataError(f"mask: shape {mask.shape}; expected at least one axis and one voxel")
-    steps = jnp.asarray(np.ones(mask.ndim), float) if spacing is None else jnp.asarray(spacing, jnp.result_type(float))
-    if steps.shape != (mask.ndim,):
-        raise DataError(f"spacing: shape {steps.shape}; expected one number for each of the {mask.ndim} axes")
-    if not isinstance(right := _is_length(steps), jax.core.Tracer) and not np.asarray(right):
-        raise DataError(f"spacing: {steps.tolist()}; expected positive numbers")
-    return steps
+    return lax.map(of_label, labels)  # one label at a time: fast on a CPU, and the memory of one
 
 
-@partial(jax.jit, inline=True)
-def _is_length(steps: Array) -> Bool[Array, ""]:
-    return jnp.all(jnp.isfinite(steps) & (steps > 0))
+def _unless_empty(distances: SurfaceDistances, value: Array, one_empty: Number) -> Scalar:
+    """The value; `one_empty` if one of the surfaces has no voxel, NaN if both have none."""
+    each = jnp.stack([value, jnp.asarray(one_empty, value.dtype), jnp.asarray(jnp.nan, value.dtype)])
+    return each[_number_empty(distances)]
 
 
-@partial(jax.jit, inline=True)
-def _distances(
-    seeds: Bool[Array, "*space"], spacing: Float[Array, "dimension"], wanted: Bool[Array, "*space"] | None
-) -> Float[Array, "*space"]:
-    """Distance to the nearest seed, exact where it is wanted (None: everywhere) and an upper bound elsewhere."""
-    wanted = jnp.ones(seeds.shape, bool) if wanted is None else wanted
-    squared = _squared_along_first(seeds, spacing[0])
-    for axis in range(1, seeds.ndim):
-        # Later axes carry a value along its line only: it is needed where that line has a voxel that is wanted.
-        needed = jnp.any(wanted, axis=tuple(range(axis + 1, seeds.ndim)), keepdims=True)
-        squared = _lower_along(axis, squared, spacing[axis], needed)
-    return jnp.where(_is_length(spacing), jnp.sqrt(squared), jnp.nan)
-
-
-def _squared_along_first(seeds: Array, spacing: Array) -> Array:
-    """Squared distance to the nearest seed on the same line of the first axis."""
-    here = jnp.arange(seeds.shape[0], dtype=spacing.dtype).reshape((-1,) + (1,) * (seeds.ndim - 1))
-    before = lax.cummax(jnp.where(seeds, here, -jnp.inf), axis=0)
-    after = lax.cummin(jnp.where(seeds, here, jnp.inf), axis=0, reverse=True)
-    return (spacing * jnp.minimum(here - before, after - here)) ** 2
-
-
-def _lower_along(axis: int, squared: Array, spacing: Array, needed: Array) -> Array:
-    """min over k of squared shifted by ±k voxels + (k spacing)², nearest first.
-
-    It stops, exactly, once no needed value is above (k spacing)², which all later candidates are at least. (The minimum
-    over a broadcast array, in one expression, takes 25–100 times as long on a CPU, and the memory of that array.)
-    """
-    side = squared.shape[axis]
-    margins = [(side, side) if axis == other else (0, 0) for other in range(squared.ndim)]
-    padded = jnp.pad(squared, margins, constant_values=jnp.inf)
-    open_ = needed & jnp.any(jnp.isfinite(squared), axis=axis, keepdims=True)  # lines without a seed stay infinite
-
-    def unfinished(carry: tuple[Array, Array]) -> Array:
-        offset, lowest = carry
-        return (offset < side) & jnp.any(open_ & (lowest > (offset * spacing) ** 2))
-
-    def lower(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        offset, lowest = carry
-        left, right = (lax.dynamic_slice_in_dim(padded, side + k, side, axis) for k in (-offset, offset))
-        return offset + 1, jnp.minimum(lowest, jnp.minimum(left, right) + (offset * spacing) ** 2)
-
-    return lax.while_loop(unfinished, lower, (jnp.int32(1), squared))[1]
-
-
-def _unless_empty(distances: SurfaceDistances, value: Array) -> Scalar:
-    """The value, or NaN if one of the surfaces has no voxel."""
-    has_both = jnp.any(~jnp.isnan(distances.prediction)) & jnp.any(~jnp.isnan(distances.reference))
-    return jnp.where(has_both, value, jnp.nan)
+def _number_empty(distances: SurfaceDistances) -> Integer[Array, ""]:
+    """How many of the surfaces have no voxel."""
+    return sum((jnp.all(jnp.isnan(each)).astype(int) for each in distances), jnp.zeros((), int))
 
 
 def _percentile(distances: Float[Array, "surface *space"], percentile: Number) -> Scalar:

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medjax.errors import DataError
+from medjax.io.grids import check_same_grid
+from medjax.io.label_images import as_labels
 from medjax.io.nifti import Number, Volume, grid_affine, read_nifti, resample
 from medjax.phantoms.brain import ACTIVITY, MU_SOFT, Brain
 from medjax.phantoms.mni import mix
@@ -51,9 +53,9 @@ def read_head(folder: Path, tracer: str = "fdg") -> Head:
         FileNotFoundError: there is no such file.
     """
     t1, labels = read_nifti(folder / "t1.nii.gz"), read_nifti(folder / "labels.nii.gz")
-    if t1.array.shape != labels.array.shape:
-        raise DataError(f"{folder}: T1 {t1.array.shape} and labels {labels.array.shape}; expected one grid")
-    numbers = np.rint(labels.array).astype(int)
+    file = folder / "labels.nii.gz"
+    check_same_grid(file, labels.array.shape, labels.affine, "t1.nii.gz", t1.array.shape, t1.affine)
+    numbers = as_labels(labels.array, file)
     if not all(np.isin(numbers, FREESURFER_LABELS[name]).any() for name in ("gray", "white")):
         raise DataError(f"{folder}/labels.nii.gz: no grey or white matter; expected FreeSurfer's label numbers")
     affine = t1.affine.copy()

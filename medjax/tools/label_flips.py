@@ -18,7 +18,7 @@ from medjax.io.label_images import SCORE_ENDINGS, list_files, pair_files, read_l
 from medjax.io.tables import read_table
 from medjax.metrics.overlap import confusion_matrix
 from medjax.shortcuts import flips
-from medjax.tools.checks import as_paths
+from medjax.tools.checks import as_paths, check_no_overwrite
 
 
 class LabelFlips(NamedTuple):
@@ -54,17 +54,22 @@ def label_flips(
 
     Raises:
         ConfigError: logits and probabilities are both given.
-        DataError: files that are missing, unreadable, of different grids or names, or without any true foreground.
+        DataError: files that are missing, unreadable, of different grids or names, or without any true foreground; or
+            the output is one of them.
     """
     pred, gt, output, logits, probabilities, groups = as_paths(pred, gt, output, logits, probabilities, groups)
     if logits is not None and probabilities is not None:
         raise ConfigError("--logits and --probabilities: expected one of them")
+    pairs = pair_files(pred, gt)
+    scores = None if (file := probabilities or logits) is None else list_files(file, SCORE_ENDINGS)
+    if output is not None:
+        read = [groups, *(file for pair in pairs.values() for file in pair), *(scores or {}).values()]
+        check_no_overwrite([output], read)
     table = read_table(groups, ("image", "group")) if groups else ()
     group_of = {row["image"]: row["group"] for row in table}
-    pairs = pair_files(pred, gt)
     found = {0}.union(*(np.unique(read_labels(truth)[0]).tolist() for _, truth in pairs.values() if not labels))
     known = list(labels or sorted(found))
-    confusion, risk = _compare(pairs, known, probabilities or logits, probabilities is not None)
+    confusion, risk = _compare(pairs, known, scores, probabilities is not None)
     group = np.array([group_of.get(name, "") for name in pairs])
     fractions = {"all pixels": flips.decompose(confusion.sum(0)), "mean of images": flips.mean_over_images(confusion)}
     named = sorted(set(group) - {""})
@@ -83,19 +88,19 @@ def label_flips(
 
 
 def _compare(
-    pairs: Mapping[str, tuple[Path, Path]], known: list[int], scores: Path | None, softmax: bool
+    pairs: Mapping[str, tuple[Path, Path]], known: list[int], scores: Mapping[str, Path] | None, softmax: bool
 ) -> tuple[Int[np.ndarray, "image true predicted"], Float[np.ndarray, " image"]]:
     """Confusion matrix of each pair (prediction, truth) for the label values `known`, and flip-risk of its scores."""
-    files = None if scores is None else list_files(scores, SCORE_ENDINGS)
     counts: list[np.ndarray] = []
     risks: list[float] = []
     for name, (pred, gt) in pairs.items():
         predicted, truth = read_pair(pred, gt, known)
         counts.append(np.asarray(confusion_matrix(predicted, truth, len(known))))
-        if files is not None:
-            file = next(iter(files.values())) if len(files) == len(pairs) == 1 else files.get(name)
+        if scores is not None:
+            file = next(iter(scores.values())) if len(scores) == len(pairs) == 1 else scores.get(name)
             if file is None:
-                raise DataError(f"{scores}: nothing named {name}; expected one file for each image")
+                folder = next(iter(scores.values())).parent
+                raise DataError(f"{folder}: nothing named {name}; expected one file for each image")
             values = read_scores(file, (*truth.shape, len(known)), softmax)
             risks.append(float(flips.flip_risk(jnp.asarray(values)[None])[0]))
     confusion = np.stack(counts)

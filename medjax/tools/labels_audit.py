@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medjax import defaults
-from medjax.atomic import write_csv
+from medjax.atomic import replacing_together, write_csv
 from medjax.datasets.labeled_folders import LabeledImages, digest, read, read_trusted
 from medjax.errors import ConfigError, DataError
 from medjax.labels import scores, thresholds
@@ -34,10 +34,11 @@ from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
-from medjax.tools.checks import as_paths
+from medjax.tools.checks import as_paths, check_no_overwrite, check_seed
 
 MIN_IMAGES = 16
 REPORT_IMAGES = 24  # images shown of each end of the ranking
+OUTPUTS = ("ranked.csv", "report.html")
 WIDTHS = (8, 16, 32, 48)  # channels of the default network, by level
 
 Threshold = Callable[[np.ndarray], np.ndarray]  # scores → flags
@@ -90,7 +91,7 @@ def audit(
         label_scores: columns of the table by name; default: `scores.built_in()`.
 
     Raises:
-        ConfigError, DataError: an option, the data or a part cannot be used.
+        ConfigError, DataError: an option, the data or a part cannot be used, or an output is an input.
         WorkdirError: `output` holds another audit: of other data, settings, network or scores.
     """
     images, masks, output, trusted = as_paths(images, masks, output, trusted)
@@ -99,6 +100,9 @@ def audit(
     ranking = _ranking(given, tuple(columns))
     rule = _rule(threshold)
     _check(size, epochs, network is None)
+    check_seed(seed)
+    if output is not None:
+        check_no_overwrite([output, *(output / name for name in OUTPUTS)], _inputs(images, masks, trusted))
     data = _data(images, masks, size, classes)
     checked = None if trusted is None else read_trusted(trusted, data.names)
     number = int(data.labels.max()) + 1 if classes is None else classes
@@ -127,6 +131,12 @@ def audit(
 def small_unet(classes: int) -> Network:
     """Default network of an audit: a U-Net of widths `WIDTHS`."""
     return unet(classes, WIDTHS)
+
+
+def _inputs(*paths: Any) -> list[Path]:
+    """Files and folders that are read, with the files of the folders."""
+    given = [path for path in paths if isinstance(path, Path)]
+    return [*given, *(file for path in given if path.is_dir() for file in path.iterdir() if file.is_file())]
 
 
 def _data(images: Path | Images, masks: Path | ImageLabels, size: int, classes: int | None) -> LabeledImages:
@@ -248,7 +258,6 @@ def _write(work: WorkDir, data: LabeledImages, found: Audit) -> None:
         + [f"{float(values[k]):.6g}" for values in found.scores.values()]
         for rank, k in enumerate(found.order)
     ]
-    write_csv(work.path / "ranked.csv", ["rank", "name", "flagged", "agreement", *found.scores], rows)
     ends = {"suspect": found.order[:REPORT_IMAGES], "least_suspect": found.order[::-1][:REPORT_IMAGES]}
     figures: list[Figure] = []
     for name, end in ends.items():
@@ -268,4 +277,6 @@ def _write(work: WorkDir, data: LabeledImages, found: Audit) -> None:
         Section("Most suspect labels", "Pairs: label, then the network's prediction.", figures[:1], table),
         Section("Least suspect labels", "If these are the wrong ones, give --trusted.", figures[1:]),
     ]
-    write_report(work.path / "report.html", Report("Label audit", [text], sections))
+    with replacing_together(*(work.path / name for name in OUTPUTS)) as (ranked, report):
+        write_csv(ranked, ["rank", "name", "flagged", "agreement", *found.scores], rows)
+        write_report(report, Report("Label audit", [text], sections))

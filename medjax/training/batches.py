@@ -19,6 +19,7 @@ from jaxtyping import Int, PyTree, Shaped
 from medjax.errors import DataError
 
 Batches = Callable[[int], PyTree]
+FIRST_CHANNEL = "_0000"  # ending of the name of nnU-Net's first channel
 
 
 def batch_indices(number: int, count: int, batch: int, seed: int | tuple[int, ...]) -> Int[np.ndarray, " batch"]:
@@ -90,7 +91,10 @@ def from_files(
 
 
 def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Pairs of (image, mask) files of two folders, sorted; a pair has the same name up to its first dot.
+    """Pairs of (image, mask) files of two folders, sorted; a pair has the same name without its ending.
+
+    An image may be the first channel of nnU-Net's, NAME_0000 beside a mask NAME; its other channels are left out, and
+    so are the JSON files that nnU-Net and `medjax segment predict` put beside label images.
 
     Raises:
         DataError: a folder is absent or empty, or an image or a mask has no partner, or several.
@@ -98,12 +102,39 @@ def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     for folder in (images, masks):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
-    found = [sorted(file for file in folder.glob("[!.]*") if file.is_file()) for folder in (images, masks)]
-    names = [[file.name.partition(".")[0] for file in files] for files in found]
+    every = [
+        [file for file in folder.glob("[!.]*") if file.is_file() and file.suffix != ".json"]
+        for folder in (images, masks)
+    ]
+    cases = {name_without_ending(file) for file in every[1]}
+    first = [(_case_name(file, cases), file) for file in _first_channels(every[0], cases)]
+    found = [sorted(first), sorted((name_without_ending(file), file) for file in every[1])]
+    names = [[name for name, _ in files] for files in found]
     if not names[0] or names[0] != names[1] or len(set(names[0])) < len(names[0]):
         odd = sorted(set(names[0]) ^ set(names[1])) or sorted({one for one in names[0] if names[0].count(one) > 1})
         raise DataError(f"{images} and {masks} do not pair up: expected one file of each name, not so {odd[:3]}")
-    return list(zip(*found, strict=True))
+    return [(image, mask) for (_, image), (_, mask) in zip(*found, strict=True)]
+
+
+def name_without_ending(file: Path) -> str:
+    """Name of a file without its ending, such as .nii.gz or .png; other dots belong to the name."""
+    return Path(file.name.removesuffix(".gz")).stem
+
+
+def _case_name(image: Path, masks: set[str]) -> str:
+    """Name of an image's case: its own where a mask has it, else that without nnU-Net's number of the first channel."""
+    name = name_without_ending(image)
+    return name if name in masks else name.removesuffix(FIRST_CHANNEL)
+
+
+def _first_channels(images: list[Path], masks: set[str]) -> list[Path]:
+    """Images without the further channels, _0001 and so on, of cases whose mask has the name of the case."""
+
+    def further(name: str) -> bool:
+        case, _, channel = name.rpartition("_")
+        return name not in masks and case in masks and len(channel) == 4 and channel.isdecimal() and int(channel) > 0
+
+    return [file for file in images if not further(name_without_ending(file))]
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def test_what_is_not_camus_is_refused(folder, tmp_path_factory):
         camus(tmp_path_factory.mktemp("empty"), 32)
     label = folder / "patient0001" / "patient0001_2CH_ED_gt.nii.gz"
     write_nifti(label, np.zeros((40, 59, 1), np.float32), np.eye(4))
-    with pytest.raises(DataError, match=r"\(59, 40\) pixels, the image has \(60, 40\)"):
+    with pytest.raises(DataError, match=r"shape \(40, 59\); expected that of patient0001_2CH_ED.nii.gz, \(40, 60\)"):
         camus(folder, 32)
     write_nifti(label, np.full((40, 60, 1), 7, np.float32), np.eye(4))
     with pytest.raises(DataError, match="label 7; expected 0 to 3"):

@@ -32,6 +32,73 @@ def test_images_come_on_one_grid_and_label_values_as_classes(folders, capsys):
     assert digest(data) == digest(data._replace()) != digest(other) and len(digest(data)) == 8
 
 
+def test_nnunets_folders_and_names_with_dots(folders, capsys):
+    images, masks = folders
+    for k in range(3):
+        (images / f"p{k}.nii.gz").rename(images / f"p.{k}_0000.nii.gz")
+        (masks / f"p{k}.nii").rename(masks / f"p.{k}.nii")
+    write_nifti(images / "p.0_0001.nii.gz", np.zeros((16, 16, 1)), np.eye(4))
+    data = read(images, masks, size=8)
+    assert data.names == [f"p.{k}_0000.nii.gz" for k in range(3)]
+    assert capsys.readouterr().out.startswith("several channels a case: the first one, _0000, is taken\n")
+    file = images.parent / "trusted.csv"
+    file.write_text("name,wrong\np.0,1\np.1_0000,0\np.2_0000.nii.gz,0\n")
+    np.testing.assert_array_equal(read_trusted(file, data.names)[0], [0, 1, 2])
+
+
+def test_structures_that_vanish_are_named(folders, capsys):
+    images, masks = folders
+    for k, side in enumerate((16, 24, 32)):
+        mask = np.zeros((side, side, 1))
+        mask[0, 0], mask[4:8, 4:8] = 1, 2
+        write_nifti(masks / f"p{k}.nii", mask, np.eye(4))
+    assert set(np.unique(read(images, masks, size=8).labels)) == {0, 2}
+    assert capsys.readouterr().out == "labels 1 vanish at 8 voxels along each axis: a larger --size keeps them\n"
+    for k, side in enumerate((16, 24, 32)):
+        write_nifti(masks / f"p{k}.nii", np.diag([1.0] + [0] * (side - 1))[..., None], np.eye(4))
+    with pytest.raises(DataError, match=r"all structures \(labels 1\) vanish at 8 voxels along each axis; expected"):
+        read(images, masks, size=8)
+    for k, side in enumerate((16, 24, 32)):
+        write_nifti(masks / f"p{k}.nii", np.zeros((side, side, 1)), np.eye(4))
+    with pytest.raises(DataError, match="every label is 0"):
+        read(images, masks, size=8)
+
+
+def test_grey_levels_of_a_lossy_mask_are_no_classes(folders, tmp_path):
+    """A disc of 255 through JPEG has dozens of grey levels; saved as PNG nothing but their thinness tells."""
+    from io import BytesIO
+
+    image_module = pytest.importorskip("PIL.Image")
+    images, masks = folders
+    x, y = np.mgrid[:96, :96]
+    disc = np.where((x - 40) ** 2 + (y - 50) ** 2 < 600, 255, 0).astype(np.uint8)
+    for k in range(3):
+        (masks / f"p{k}.nii").unlink()
+        write_nifti(images / f"p{k}.nii.gz", np.float32(disc)[..., None], np.eye(4))
+        image_module.fromarray(disc).save(squeezed := BytesIO(), "JPEG", quality=90)
+        image_module.open(squeezed).save(masks / f"p{k}.png")
+    with pytest.raises(DataError, match=r"masks: \d\d different values, of which \d+ fill .* not grey values"):
+        read(images, masks, size=32)
+
+
+def test_a_hundred_classes_without_gaps_are_classes(folders, capsys):
+    images, masks = folders
+    label = np.kron(np.arange(100).reshape(10, 10), np.ones((4, 4)))[..., None]
+    for k in range(3):
+        (masks / f"p{k}.nii").unlink()
+        write_nifti(images / f"p{k}.nii.gz", np.float32(label), np.eye(4))
+        write_nifti(masks / f"p{k}.nii.gz", label, np.eye(4))
+    assert read(images, masks, size=40).labels.max() == 99 and capsys.readouterr().out == ""
+
+
+def test_images_that_end_like_channels_are_no_channels(tmp_path, capsys):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for k in range(2):
+            write_nifti(tmp_path / folder / f"img_000{k}.nii.gz", np.eye(8)[..., None], np.eye(4))
+    assert len(read(tmp_path / "images", tmp_path / "masks", size=8).names) == 2 and capsys.readouterr().out == ""
+
+
 def test_what_is_no_data_set_is_named(folders):
     with pytest.raises(DataError, match="images: 3 images; expected at least 4"):
         read(*folders, size=8, min_images=4)

@@ -75,6 +75,12 @@ def sheared():
     return affine
 
 
+def far(distance):
+    affine = AFFINE.copy()
+    affine[0, 3] = distance
+    return affine
+
+
 def with_nan():
     array = volume()
     array[1, 2, 3] = np.nan
@@ -91,9 +97,11 @@ def with_nan():
         (lambda path: path.write_bytes(gzip.compress(b"\0" * 1000)), "cannot be read"),
         (lambda path: save(path, volume((4, 4, 4, 2))), r"shape \(4, 4, 4, 2\)"),
         (lambda path: save(path, volume((4,))), r"shape \(4,\)"),
-        (lambda path: save(path, codes=(0, 0)), "no affine"),
+        (
+            lambda path: save(path, codes=(0, 0)),
+            r"left and right are not known; .*image.set_sform\(image.affine, 1\)",
+        ),
         (lambda path: save(path, affine=sheared(), codes=(0, 1)), "sheared"),
-        (lambda path: save(path, units="meter"), "lengths in meter"),
         (lambda path: save(path, with_nan()), "1 NaN or infinite"),
         (lambda path: save(path, np.zeros((4, 4, 4), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))), "cannot be"),
     ],
@@ -104,6 +112,29 @@ def test_files_that_are_refused(tmp_path, make, message):
     with pytest.raises(DataError, match=message) as caught:
         nifti.read_nifti(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("units", "factor"), [("meter", 1e-3), ("micron", 1e3), ("mm", 1.0), ("unknown", 1.0)])
+def test_lengths_in_a_unit_that_is_stated_become_mm(tmp_path, units, factor):
+    save(tmp_path / "image.nii", affine=np.diag([factor, factor, factor, 1]) @ AFFINE, units=units)
+    np.testing.assert_allclose(nifti.read_nifti(tmp_path / "image.nii").affine, AFFINE, rtol=1e-6)
+
+
+def test_a_checksum_that_does_not_match_is_refused(tmp_path):
+    """A μ of 0.0096 turned to 0.05 in a block that is stored as it is: only the checksum tells."""
+    path = tmp_path / "mu.nii.gz"
+    image = nibabel.Nifti1Image(np.full((5, 6, 7), 0.0096, np.float32), AFFINE)
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=0))
+    np.testing.assert_array_equal(nifti.read_nifti(path).array, np.float32(0.0096))
+    content, value = path.read_bytes(), np.float32(0.0096).tobytes()
+    at = content.rindex(value)
+    path.write_bytes(content[:at] + np.float32(0.05).tobytes() + content[at + 4 :])
+    assert nibabel.load(path).get_fdata().max() > 0.04  # nibabel takes it
+    with pytest.raises(DataError, match=r"mu.nii.gz: cannot be read, damaged \(CRC check failed"):
+        nifti.read_nifti(path)
+    path.write_bytes(content[:-8])
+    with pytest.raises(DataError, match="damaged"):
+        nifti.read_nifti(path)
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path):
@@ -139,12 +170,25 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, name):
         ("image.nii", with_nan(), AFFINE, "finite"),
         ("image.nii", volume(), sheared(), "sheared"),
         ("image.nii", volume(), np.diag([1.0, 0, 1, 1]), "singular"),
+        ("image.nii", 1e39 * volume().astype(float), AFFINE, "finite"),
+        ("image.nii", volume(), far(1e39), "origin .* single precision"),
+        ("image.nii", volume(), far(1e9 + 31), "origin .* single precision"),
+        ("image.nii", volume(), np.full((4, 4), np.nan), "not finite"),
     ],
 )
 def test_what_is_not_written(tmp_path, name, array, affine, message):
     with pytest.raises(DataError, match=message):
         nifti.write_nifti(tmp_path / name, array, affine)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_integer_type_holds_what_is_written_or_nothing_is(tmp_path):
+    labels = np.arange(210).reshape(5, 6, 7)
+    nifti.write_nifti(tmp_path / "labels.nii", labels, AFFINE, np.uint8)
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "labels.nii").dataobj, labels)
+    for values in (labels + 50, labels - 1, labels / 2, np.where(labels == 3, np.nan, labels)):
+        with pytest.raises(DataError, match="values that uint8 does not hold"):
+            nifti.write_nifti(tmp_path / "other.nii", values, AFFINE, np.uint8)
 
 
 def test_grid_affine_centres_the_grid():

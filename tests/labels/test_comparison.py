@@ -27,12 +27,12 @@ STRATEGIES = {"drop": drop_flagged("loss"), "repair": refurbish_flagged("dice_me
 CASES = [("random", 0), ("swap", 0), ("random", 1), ("swap", 1)]
 
 
-def case(work, kind, seed, rate=5e-2, continued=True):
+def case(work, kind, seed, rate=5e-2, strategies=tuple(STRATEGIES)):
     train, test = echo(seed, 12, 16, hard=0.25), echo(100 + seed, 4, 16)
     wrong = partial(corrupt, seed, train.labels, kind, 0.25)
     name = f"{kind}_{seed}"
     return Cell(
-        work, name, seed, rate, train.images, train.labels, wrong, train.hard, test.images, test.labels, continued
+        work, name, seed, rate, train.images, train.labels, wrong, train.hard, test.images, test.labels, strategies
     )
 
 

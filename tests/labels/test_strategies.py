@@ -3,7 +3,14 @@
 import numpy as np
 
 from medjax.labels.detection import auroc_curves, detection
-from medjax.labels.strategies import StrategyInputs, correction_quality, drop_corrupted, drop_flagged, refurbish_flagged
+from medjax.labels.strategies import (
+    StrategyInputs,
+    correction_quality,
+    drop_corrupted,
+    drop_flagged,
+    refurbish_flagged,
+    with_trusted_set,
+)
 
 CLEAN = np.zeros((6, 8, 8), np.int32)
 CLEAN[:, 2:6, 2:6] = 1
@@ -29,6 +36,21 @@ def test_suspects_are_dropped_or_get_the_prediction():
     assert correction.refurbished_by == "mine" and correction.labels.dtype == np.int32
     own = refurbish_flagged("mine", threshold=lambda scores: scores < 3)(inputs())
     np.testing.assert_array_equal(own.flags, SCORE < 3)
+
+
+def test_a_trusted_set_turns_a_ranking_round_and_only_then():
+    """Where most labels are wrong the right ones are the outliers: checks of both ends of the ranking show it."""
+    upside_down = inputs()._replace(corrupted=SCORE < 3)
+    for strategy in (drop_flagged("mine"), refurbish_flagged("mine")):
+        alone = strategy(upside_down)
+        np.testing.assert_array_equal(alone.flags, SCORE > 3)
+        turned = with_trusted_set(strategy, "mine", each_end=2)(upside_down)
+        np.testing.assert_array_equal(turned.flags, SCORE < 3)
+        kept = with_trusted_set(strategy, "mine", each_end=2)(inputs()._replace(corrupted=SCORE > 3))
+        np.testing.assert_array_equal(kept.flags, SCORE > 3)
+        nothing = with_trusted_set(strategy, "mine")(inputs()._replace(corrupted=np.ones(6, bool)))
+        np.testing.assert_array_equal(nothing.flags, SCORE > 3)
+    assert turned.refurbished_by == "mine_trusted" and alone.refurbished_by == "mine"
 
 
 def test_what_a_repair_brought():

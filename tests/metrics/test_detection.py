@@ -1,5 +1,7 @@
 """Detection of flagged images by scores against scikit-learn; ties; one class; coverage of the bootstrap interval."""
 
+from inspect import unwrap  # to call as outside of tests, where no annotation is checked
+
 import jax
 import numpy as np
 import pytest
@@ -139,9 +141,19 @@ def test_a_traced_level_outside_0_to_1_gives_nan_bounds():
 SCORES, POSITIVE = scored()
 
 
+def test_zeros_and_ones_are_labels():
+    scores, positive = np.array([0.1, 0.9, 0.4]), np.array([0, 1, 0])
+    assert float(unwrap(metrics.auroc)(scores, positive)) == float(metrics.auroc(scores, positive == 1)) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda: unwrap(metrics.auroc)(SCORES, 2 * POSITIVE - 1),
+            "positive: an array of int.*; expected a bool",
+        ),
+        (lambda: unwrap(metrics.roc_curve)(SCORES, POSITIVE * 0.5), "positive: an array of float"),
         (lambda: metrics.auroc(SCORES[:0], POSITIVE[:0]), "scores, positive: shapes"),
         (lambda: metrics.bootstrap_interval(KEY, metrics.auroc, SCORES, POSITIVE, resamples=0), "resamples, level: 0"),
         (lambda: metrics.bootstrap_interval(KEY, metrics.auroc, SCORES, POSITIVE, level=95), "resamples, level: .*95"),

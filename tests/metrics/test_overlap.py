@@ -1,6 +1,7 @@
 """Overlap of label maps against scikit-learn and definitions on sets; empty cases; what is refused."""
 
 from functools import partial
+from inspect import unwrap  # to call as outside of tests, where no annotation is checked
 
 import jax
 import jax.numpy as jnp
@@ -122,9 +123,11 @@ LABELS = np.array([0, 1, 2, 3])
         (LABELS, LABELS + 1, "reference: a label 4; expected 0 to 3"),
         (LABELS - 1, LABELS, "prediction: a label -1; expected 0 to 3"),
         (LABELS, LABELS + 2**32, "reference: a label 4294967296"),
+        (LABELS / 3, LABELS, "prediction: an array of float64; expected class numbers .* argmax"),
+        (LABELS, LABELS.astype(np.float32), "reference: an array of float32"),
     ],
 )
 def test_what_is_refused(prediction, reference, message):
     with pytest.raises(DataError, match=message) as caught:
-        metrics.overlap(prediction, reference, CLASSES)
+        unwrap(metrics.confusion_matrix)(prediction, reference, CLASSES)
     assert "\n" not in str(caught.value)

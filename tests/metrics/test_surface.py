@@ -1,6 +1,7 @@
 """Surface metrics against SciPy and the definitions of MONAI and MedPy by brute force in float64; what they obey."""
 
 from functools import partial
+from inspect import unwrap  # to call as outside of tests, where no annotation is checked
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ from scipy.spatial.distance import cdist
 
 from medjax.errors import DataError
 from medjax.metrics import surface as metrics
+from medjax.metrics.distance import distance_transform
 
 SPACINGS = {(17,): (0.7,), (13, 9): (0.7, 1.9), (7, 6, 8): (2.5, 0.8, 1.1)}
 TOLERANCE = 1.5  # mm
-TRANSFORM, METRICS = jax.jit(metrics.distance_transform), jax.jit(metrics.surface_metrics)
+TRANSFORM, METRICS = jax.jit(distance_transform), jax.jit(metrics.surface_metrics)
 
 
 def blob(shape, seed=0, share=0.3):
@@ -80,15 +82,15 @@ def test_transform_in_four_dimensions_and_in_float64(x64):
     mask = blob((5, 4, 6, 3), share=0.05)
     spacing = (1.3, 0.7, 1.0, 2.1)
     expected = ndimage.distance_transform_edt(~mask, sampling=spacing)
-    np.testing.assert_allclose(metrics.distance_transform(mask, spacing), expected, rtol=1e-14)
+    np.testing.assert_allclose(distance_transform(mask, spacing), expected, rtol=1e-14)
     distances = metrics.surface_distances(mask, blob(mask.shape, seed=1), spacing)
     expected = np.percentile(np.hstack([each[~np.isnan(each)] for each in map(np.asarray, distances)]), 95)
     np.testing.assert_allclose(metrics.hausdorff_percentile_pooled(distances), expected, rtol=1e-14)
 
 
 def test_transform_of_nothing_is_infinite_and_default_spacing_is_1_mm():
-    assert np.isinf(metrics.distance_transform(np.zeros((3, 4), bool))).all()
-    np.testing.assert_array_equal(metrics.distance_transform(one_voxel((4,))), [0, 1, 2, 3])
+    assert np.isinf(distance_transform(np.zeros((3, 4), bool))).all()
+    np.testing.assert_array_equal(distance_transform(one_voxel((4,))), [0, 1, 2, 3])
 
 
 def test_long_lines_stay_exact():
@@ -96,7 +98,7 @@ def test_long_lines_stay_exact():
     mask = np.zeros((3, 2000), bool)
     mask[0, 0] = True
     expected = ndimage.distance_transform_edt(~mask, sampling=(5.0, 0.31))
-    np.testing.assert_allclose(metrics.distance_transform(mask, (5.0, 0.31)), expected, rtol=3e-7)
+    np.testing.assert_allclose(distance_transform(mask, (5.0, 0.31)), expected, rtol=3e-7)
 
 
 @pytest.mark.parametrize("second", MASKS)
@@ -187,11 +189,37 @@ def test_a_distance_of_the_tolerance_is_within_it():
     assert float(all_metrics(first, first, (0.3,), 0.0).nsd) == 1
 
 
-def test_empty_masks_give_nan_and_no_number():
+def test_one_empty_mask_is_infinitely_far_and_two_are_nothing():
     mask, empty = blob((13, 9)), np.zeros((13, 9), bool)
-    for pair in ((mask, empty), (empty, mask), (empty, empty)):
-        assert np.isnan(all_metrics(*pair, (1, 1))).all()
+    assert np.isnan(all_metrics(empty, empty, (1, 1))).all()
+    for pair in ((mask, empty), (empty, mask)):
+        np.testing.assert_array_equal(all_metrics(*pair, (1, 1)), [np.inf] * 5 + [0])
     assert np.isinf(np.nanmin(metrics.surface_distances(mask, empty).prediction))
+
+
+def test_a_failure_counts_as_the_diagonal_if_asked_for():
+    """Mean HD95 over a hit, a miss and an image with nothing to find: NaN for both empty hid the miss."""
+    mask, empty, spacing = blob((13, 9)), np.zeros((13, 9), bool), SPACINGS[13, 9]
+    diagonal = np.hypot(12 * spacing[0], 8 * spacing[1])
+    np.testing.assert_allclose(metrics.image_diagonal(mask, spacing), diagonal, rtol=1e-6)
+    found = [
+        METRICS(*pair, jnp.asarray(spacing), tolerance=TOLERANCE, one_empty=diagonal)
+        for pair in ((mask, mask), (mask, empty), (empty, empty))
+    ]
+    means = [np.nanmean(each) for each in zip(*found, strict=True)]
+    np.testing.assert_allclose(means, [diagonal / 2] * 5 + [0.5], rtol=1e-6)
+
+
+def test_plain_calls_compile_once(caplog):
+    masks = blob((13, 9)), blob((13, 9), 1)
+    maps = [mask.astype(np.int32) for mask in masks]
+    once = metrics.surface_metrics(*masks, (1.0, 1.0), tolerance=1.0)
+    each = metrics.surface_metrics_per_class(*maps, (1, 2), (1.0, 1.0), tolerance=1.0)
+    np.testing.assert_allclose(np.array(each)[:, 0], np.array(once), rtol=1e-6)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        metrics.surface_metrics(*masks[::-1], (2.0, 1.0), tolerance=2.0)
+        metrics.surface_metrics_per_class(*maps[::-1], (2, 1), (2.0, 1.0), tolerance=2.0)
+    assert not [one.message for one in caplog.records if "ompil" in one.message]
 
 
 def test_a_traced_spacing_that_is_none_gives_nan():
@@ -217,17 +245,20 @@ def test_each_class_is_its_mask():
     for number, label in enumerate((1, 2)):
         expected = all_metrics(prediction == label, reference == label, (0.7, 1.9))
         np.testing.assert_allclose([each[number] for each in found], expected, rtol=1e-6)
-    assert found.hd.shape == (4,) and np.isnan([each[2:] for each in found]).all()  # 3 in one map only, 7 in none
+    assert found.hd.shape == (4,) and np.isnan([each[3] for each in found]).all()  # 7 is in no map
+    np.testing.assert_array_equal([each[2] for each in found], [np.inf] * 5 + [0])  # 3 in one only
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda mask: metrics.distance_transform(mask, (1.0,)), "spacing: shape"),
-        (lambda mask: metrics.distance_transform(mask, (1.0, 0.0)), "spacing: .*positive"),
-        (lambda mask: metrics.distance_transform(mask, (1.0, np.float32("nan"))), "spacing: .*positive"),
-        (lambda mask: metrics.distance_transform(np.array(True)), r"mask: shape \(\)"),
-        (lambda mask: metrics.distance_transform(mask[:0]), r"mask: shape \(0, 9\)"),
+        (lambda mask: distance_transform(mask, (1.0,)), "spacing: shape"),
+        (lambda mask: distance_transform(mask, (1.0, 0.0)), "spacing: .*positive"),
+        (lambda mask: distance_transform(mask, (1.0, np.float32("nan"))), "spacing: .*positive"),
+        (lambda mask: distance_transform(np.array(True)), r"mask: shape \(\)"),
+        (lambda mask: distance_transform(mask[:0]), r"mask: shape \(0, 9\)"),
+        (lambda mask: unwrap(distance_transform)(mask.astype(np.int32)), "mask: an array of int32; expected a boolean"),
+        (lambda mask: unwrap(metrics.surface_distances)(0.3 * mask, mask), "prediction: an array of float64"),
         (lambda mask: metrics.surface_metrics(mask, mask, (1, -1), tolerance=1), "spacing: .*positive"),
     ],
 )

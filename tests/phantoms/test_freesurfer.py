@@ -43,5 +43,5 @@ def test_what_is_no_segmented_brain_is_refused(tmp_path):
     with pytest.raises(DataError, match="no grey or white matter"):
         read_head(tmp_path)
     write_nifti(tmp_path / "t1.nii.gz", np.ones((20, 20, 19), np.float32), AFFINE)
-    with pytest.raises(DataError, match="expected one grid"):
+    with pytest.raises(DataError, match=r"expected that of t1\.nii\.gz"):
         read_head(tmp_path)

@@ -63,26 +63,38 @@ def test_bad_arrays_and_groups_are_refused():
 
 
 def test_a_folder_of_images_and_masks(tmp_path):
-    for folder, ending in (("images", ".nii.npy"), ("masks", ".npy")):
+    for folder, ending in (("images", "_0000.npy"), ("masks", ".npy")):
         (tmp_path / folder).mkdir()
         for i in range(5):
-            np.save(tmp_path / folder / f"case{i}{ending}", np.full((2, 3), i + 10 * (folder == "masks")))
-    (tmp_path / "images" / ".hidden").touch()
+            np.save(tmp_path / folder / f"case.{i}{ending}", np.full((2, 3), i + 10 * (folder == "masks")))
+    for name in (".hidden", "case.3_0001.npy"):  # the latter is nnU-Net's second channel
+        (tmp_path / "images" / name).touch()
     found = pairs(tmp_path / "images", tmp_path / "masks")
-    assert [image.name for image, _ in found] == [f"case{i}.nii.npy" for i in range(5)]
+    assert [image.name for image, _ in found] == [f"case.{i}_0000.npy" for i in range(5)]
     image, mask = from_files(found, lambda pair: tuple(map(np.load, pair)), 3, seed=1)(0)
     assert image.shape == (3, 2, 3)
     np.testing.assert_array_equal(mask, image + 10)
 
-    (tmp_path / "masks" / "case3.npy").unlink()
-    with pytest.raises(DataError, match=r"do not pair up.*\['case3'\]"):
+    (tmp_path / "masks" / "case.3.npy").unlink()
+    with pytest.raises(DataError, match=r"do not pair up.*\['case.3', 'case.3_0001'\]"):
         pairs(tmp_path / "images", tmp_path / "masks")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="do not pair up"):
         pairs(tmp_path / "empty", tmp_path / "empty")
-    (tmp_path / "masks" / "case4.png").touch()
-    with pytest.raises(DataError, match=r"\['case4'\]"):
+    (tmp_path / "masks" / "case.4.png").touch()
+    with pytest.raises(DataError, match=r"\['case.4'\]"):
         pairs(tmp_path / "masks", tmp_path / "masks")
+
+
+def test_numbers_without_zeros_in_front_pair_up_beside_what_was_predicted_there(tmp_path):
+    for folder, ending in (("images", "_0000.npy"), ("masks", ".npy")):
+        (tmp_path / folder).mkdir()
+        for i in (1, 10, 2):
+            (tmp_path / folder / f"liver_{i}{ending}").touch()
+    (tmp_path / "masks" / "predictions.json").touch()
+    found = pairs(tmp_path / "images", tmp_path / "masks")
+    assert [mask.name for _, mask in found] == ["liver_1.npy", "liver_10.npy", "liver_2.npy"]
+    assert [image.name for image, _ in found] == [mask.name.replace(".npy", "_0000.npy") for _, mask in found]
 
 
 def test_reading_ahead_gives_the_same_batches_and_works_while_the_caller_does():
