@@ -5,34 +5,17 @@ import json
 import nibabel
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from medjax.cli import app
 from medjax.errors import DataError
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.io.nnunet_raw import write_dataset, write_label_nifti
 from medjax.running.arrays import load_arrays, save_arrays
 from medjax.tools import segment_outputs, segment_predict
 from tests.segmentation import sides as sides_file
+from tests.segmentation.commands import command, done, refused
 from tests.segmentation.sides import AFFINE, NAMES, sides
 
 NETWORK = ("--network", f"{sides_file.__file__}:net")
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, ["segment", *map(str, arguments)])
-
-
-def done(*arguments):
-    result = command(*arguments)
-    assert result.exit_code == 0, result.output + result.stderr
-    return result
-
-
-def refused(message, *arguments):
-    result = command(*arguments)
-    assert result.exit_code == 2 and message in result.stderr, result.output + result.stderr
-    assert result.stderr.count("\n") == 1, result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from medjax.atomic import write_csv
-from medjax.cli import app
 from medjax.errors import WorkdirError
 from medjax.io.nifti import read_nifti
 from medjax.io.nnunet_raw import read_dataset, write_dataset, write_label_nifti
@@ -23,26 +21,11 @@ from medjax.tools.segment_model import plan_and_network, read_description
 from medjax.tools.segment_planning import parse_axes, plan_dataset
 from tests.segmentation import sides as sides_file
 from tests.segmentation.blobs import blobs
+from tests.segmentation.commands import done, refused
 from tests.segmentation.sides import AFFINE, NAMES, sides
 
 SETTINGS = ("--patch", "16,16,16", "--epochs", "1", "--iterations", "60", "--rate", "0.3", "--base-width", "4",
             "--network", f"{sides_file.__file__}:net")  # fmt: skip
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, ["segment", *map(str, arguments)])
-
-
-def done(*arguments):
-    result = command(*arguments)
-    assert result.exit_code == 0, result.output + result.stderr
-    return result
-
-
-def refused(message, *arguments):
-    result = command(*arguments)
-    assert result.exit_code == 2 and message in result.stderr, result.output + result.stderr
-    assert result.stderr.count("\n") == 1, result.stderr
 
 
 def dice(model, fold=0):
