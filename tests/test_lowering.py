@@ -29,7 +29,9 @@ from medjax.labels.probe import probe
 from medjax.metrics.image import ssim
 from medjax.models.plain_unet import plain_unet
 from medjax.models.residual import residual_cnn
+from medjax.models.resnet import resnet
 from medjax.models.score_unet import score_unet
+from medjax.models.swin import swin
 from medjax.models.unet import group_norm, unet
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, ordered_subsets
@@ -182,6 +184,8 @@ NETWORKS = {
     ),
     "score_unet": (score_unet((8, 16), attention=(1,)), of_residual, (floats(2, 8, 8, 1), floats(2))),
     "residual_cnn": (residual_cnn(4, 2), of_residual, (floats(2, 8, 8, 1),)),
+    "resnet": (resnet(2, 10, (4, 4, 4, 4)), of_residual, (floats(2, 8, 8, 8, 1),)),
+    "swin": (swin(2, 2, 4, (2,), (2,), 3), of_residual, (floats(2, 8, 8, 8, 1),)),
 }
 
 

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from medjax.errors import ConfigError, DataError, type_and_message
+from medjax.iterate import static_partial
+from medjax.models.relevance import relevance
 
 
 @runtime_checkable
@@ -49,7 +51,7 @@ class Model:
     apply: Callable[..., Any]  # (params, *inputs, key=None) → outputs
     features: Callable[..., Any] | None = None  # (params, x) → z
     head: Callable[..., Any] | None = None  # (params, z) → outputs
-    relevance: Callable[..., Any] | None = None  # (params, x, rules) → relevance map
+    relevance: Callable[..., Any] | None = None  # (params, x, rules) → outputs, whose pullback carries relevance
 
 
 def from_flax(module: nn.Module) -> Model:
@@ -58,14 +60,14 @@ def from_flax(module: nn.Module) -> Model:
     `init` is compiled as one program that computes nothing but weights. Flax's initializers draw those of several axes
     slowly on CPUs: `layers.FanIn` draws the same numbers flat.
 
-    Modules with methods `features(x)` and `head(z)` give a Model those too. Modules with equal fields give equal
-    Models: use tuples for sequences.
+    Modules with methods `features(x)` and `head(z)` give a Model those too. `relevance` refuses modules with layers
+    that it has no rule for. Modules with equal fields give equal Models: use tuples for sequences.
     """
     methods = {
         name: _Method(module, name) if callable(getattr(type(module), name, None)) else None
         for name in OPTIONAL_METHODS
     }
-    return Model(_Init(module), _Method(module, "__call__"), **methods)
+    return Model(_Init(module), _Method(module, "__call__"), **methods, relevance=static_partial(relevance, module))
 
 
 def require(model: Any, name: str, use: str) -> Callable[..., Any]:

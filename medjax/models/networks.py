@@ -13,14 +13,20 @@ from medjax.errors import ConfigError
 from medjax.models.model import Model
 from medjax.models.plain_unet import plain_unet
 from medjax.models.residual import residual_cnn
+from medjax.models.resnet import resnet
 from medjax.models.score_unet import score_unet
+from medjax.models.swin import swin
 from medjax.models.unet import unet
+from medjax.models.vgg import vgg
 
 NETWORKS: Mapping[str, Callable[..., Model]] = {
     "unet": unet,
     "plain_unet": plain_unet,
     "score_unet": score_unet,
     "residual_cnn": residual_cnn,
+    "resnet": resnet,
+    "swin": swin,
+    "vgg": vgg,
 }
 
 

@@ -21,43 +21,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from medjax.errors import ConfigError, DataError
-from medjax.models.layers import (
-    FORMS,
-    ZEROS,
-    FanIn,
-    Function,
-    Triple,
-    conv3d,
-    conv_transpose3d,
-    instance_norm,
-    spatial_dropout,
-)
+from medjax.models.layers import FORMS, Conv3D, Function, Triple, instance_norm, spatial_dropout
 from medjax.models.model import Model, from_flax
 
 NORM = instance_norm()
-HE = 2 / (1 + 0.01**2)  # He's variance scale for leaky ReLUs of slope 0.01
-CONVOLUTION = FanIn(HE, truncated=False)
-# The fan in of PyTorch's transposed convolutions is their fan out; the authors' networks are initialized so.
-TRANSPOSED = FanIn(HE, truncated=False, out_axis=-2)
-
-
-class Conv3D(nn.Module):
-    """3-D convolution with bias, or transposed one whose stride is its kernel's size; for `form` see `conv3d`."""
-
-    width: int
-    kernel: Triple
-    strides: Triple = (1, 1, 1)
-    form: str = "auto"
-    transposed: bool = False
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch x y z in"]) -> Float[Array, "batch new_x new_y new_z out"]:
-        """Output of `width` channels."""
-        initializer = TRANSPOSED if self.transposed else CONVOLUTION
-        kernel = self.param("kernel", initializer, (*self.kernel, x.shape[-1], self.width))
-        bias = self.param("bias", ZEROS, (self.width,))
-        y = conv_transpose3d(x, kernel) if self.transposed else conv3d(x, kernel, self.strides, self.form)
-        return y + bias.reshape(1, 1, 1, 1, -1)
 
 
 class PlainUNetFeatures(nn.Module):

@@ -33,6 +33,7 @@ class UNetFeatures(nn.Module):
     pool: Function = pool  # down-sampling by 2
     up: Function = upsample  # up-sampling by 2
     dropout: float = 0.0  # probability that a whole channel is dropped, after each block
+    layerwise: ClassVar[bool] = True  # all it computes is in layers and functions that propagate relevance
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch *space channel"]) -> list[Array]:
@@ -65,6 +66,7 @@ class UNet(nn.Module):
     decoder: nn.Module
     deep: bool = False
     preserve_adopted_names: ClassVar[bool] = True  # the decoder's own name, not its field's
+    layerwise: ClassVar[bool] = True  # all it computes is in layers and functions that propagate relevance
 
     def features(self, x: Float[Array, "batch *space channel"]) -> list[Array]:
         """Decoder features of all levels, finest first: the input of the head."""

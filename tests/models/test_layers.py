@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from medjax.models import layers
-from medjax.models.layers import FanIn, group_norm, instance_norm, spatial_dropout
-from medjax.models.plain_unet import CONVOLUTION, HE, TRANSPOSED
+from medjax.models.layers import CONVOLUTION, HE, TRANSPOSED, FanIn, group_norm, instance_norm, spatial_dropout
 from medjax.models.unet import unet
 
 KEY = jax.random.key(5)
@@ -73,3 +72,20 @@ def test_dropout_takes_whole_channels_of_an_example_and_keeps_the_mean():
     assert len(np.unique(y[:, 0, 0], axis=0)) == 40
     np.testing.assert_allclose(y.mean(), 1, atol=4 * np.sqrt(1 / 3 / 2000))
     assert Dropped().apply({}, x) is x
+
+
+@pytest.mark.parametrize("space", [(7,), (5, 8), (4, 5, 3)])
+def test_max_pool_is_flaxs_and_so_is_its_gradient_where_voxels_tie(space):
+    axes = len(space)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, *space, 4)), jnp.float32)
+
+    def flaxs(x):
+        return nn.max_pool(x, (3,) * axes, (2,) * axes, ((1, 1),) * axes)
+
+    def loss(x, pool):
+        y = pool(x)
+        return jnp.sum(jnp.cos(jnp.arange(y.size)).reshape(y.shape) * y), y
+
+    both = jax.jit(lambda x: [jax.grad(loss, has_aux=True)(x, pool) for pool in (layers.max_pool, flaxs)])
+    for found, expected in zip(*both(x), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -12,7 +12,9 @@ from medjax.models import Model, build, from_flax, require
 from medjax.models.networks import NETWORKS, settings_of
 from medjax.models.plain_unet import plain_unet
 from medjax.models.residual import residual_cnn
+from medjax.models.resnet import resnet
 from medjax.models.score_unet import score_unet
+from medjax.models.swin import swin
 from medjax.models.unet import UNet, UNetFeatures, group_norm, unet
 
 KEY = jax.random.key(0)
@@ -32,19 +34,25 @@ PLAN = {
         ("plain_unet", PLAN, plain_unet(**PLAN)),
         ("score_unet", {"widths": (8, 16), "attention": (), "heads": 2}, score_unet((8, 16), 1, (), 2)),
         ("residual_cnn", {}, residual_cnn()),
+        ("swin", {"classes": 2, "width": 12, "merge_order": "legacy"}, swin(2, width=12, merge_order="legacy")),
+        ("resnet", {"classes": 2, "strides": [1, 1, 2, 2, 1]}, resnet(2, strides=(1, 1, 2, 2, 1))),
     ],
 )
 def test_a_network_is_made_again_from_what_a_file_says(name, settings, model):
     again = build(name, json.loads(json.dumps(settings)))
     assert again == model and hash(again) == hash(model) and isinstance(again, Model)
-    assert set(NETWORKS) == {"unet", "plain_unet", "score_unet", "residual_cnn"}
+    assert set(NETWORKS) == {"unet", "plain_unet", "score_unet", "residual_cnn", "resnet", "swin", "vgg"}
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
         ("u_net", {}, r"network: 'u_net'; did you mean unet\?"),
-        ("swin", {}, "network: 'swin'; expected one of unet, plain_unet, score_unet, residual_cnn"),
+        (
+            "inception",
+            {},
+            "network: 'inception'; expected one of unet, plain_unet, score_unet, residual_cnn, resnet, swin, vgg",
+        ),
         ("unet", {"classes": 2, "width": [8]}, r"network unet: no setting 'width'; did you mean widths\?"),
         ("unet", {"classes": 2, "norm": "group"}, "no setting 'norm'; expected one of classes, widths, deep, dropout"),
         ("unet", {"widths": [8]}, "network unet: no classes; expected a value"),
