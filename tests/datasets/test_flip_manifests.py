@@ -111,7 +111,7 @@ def test_a_table_of_one_s_own(tmp_path):
         ("a.png,m/a.png,one,0,train", "class 'one'; expected 0, 1"),
         ("a.png,m/a.png,1,2,train", "scene 2; expected 0 or 1"),
         ("a.png,m/a.png,1,0,holdout", "split 'holdout'; expected train, validation, test"),
-        ("a.png", "no column mask, class, scene, split"),
+        ("a.png", "1 cells in line 2; expected 5, one for each column"),
     ],
 )
 def test_wrong_rows_are_named(tmp_path, row, message):

@@ -3,7 +3,7 @@
 import pytest
 
 from medjax.errors import DataError
-from medjax.io.tables import read_table
+from medjax.io.tables import is_missing, read_table
 
 
 def test_rows_by_column(tmp_path):
@@ -19,11 +19,22 @@ def test_rows_by_column(tmp_path):
         (None, "a.csv: no such file; expected a CSV with columns image, group"),
         ("image,group\n", "a.csv: 0 rows, no column image, group; expected a CSV with columns image, group"),
         ("name,group\na,1\n", "a.csv: 1 rows, no column image; expected"),
-        ("image,group\na\n", "a.csv: 1 rows, no column group; expected"),
+        ("image,group\na,1\n\na\n", "a.csv: 1 cells in line 4; expected 2, one for each column"),
+        ("image,group\na,1,2\n", "a.csv: 3 cells in line 2; expected 2"),
+        ("image,group,more,group\na,1,2,3\n", "a.csv: column 'group' occurs more than once"),
+        ("image;group\na;1\n", "a.csv: cells separated by ';'; expected commas"),
+        ("image\tgroup\na\t1\n", r"a.csv: cells separated by '\\t'; expected commas"),
+        ("image,group\na,é\n".encode("latin-1"), "a.csv: cannot be read as text in UTF-8"),
+        ("image,group\na,1\n".encode("utf-16"), "a.csv: cannot be read as text in UTF-8"),
     ],
 )
 def test_what_is_no_such_table_is_named(content, message, tmp_path):
     if content is not None:
-        (tmp_path / "a.csv").write_text(content)
+        (tmp_path / "a.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
         read_table(tmp_path / "a.csv", ("image", "group"))
+
+
+def test_cells_without_a_value():
+    assert all(is_missing(cell) for cell in ("", "  ", "nan", "NaN", "NA", "N/A", "None", "null", "<NA>", " NaT"))
+    assert not any(is_missing(cell) for cell in ("0", "n", "Nan-Ning", "no", "-"))
