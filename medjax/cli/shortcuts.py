@@ -1,9 +1,12 @@
-"""`medjax shortcuts`: audits for shortcut learning; `flips`: label flips of segmentations."""
+"""`medjax shortcuts`: `audit` of attribution maps, `fairness` of groups, label `flips` of segmentations."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from medjax.cli.shortcuts_audit import audit_command
+from medjax.cli.shortcuts_fairness import fairness_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Audit a network for shortcut learning.")
 
@@ -49,6 +52,10 @@ Output = Annotated[
 @app.callback()
 def _shortcuts() -> None:
     pass
+
+
+app.command("audit")(audit_command)
+app.command("fairness")(fairness_command)
 
 
 @app.command("flips")

@@ -28,6 +28,7 @@ def points(
     *,
     curves: Mapping[str, Curve] | None = None,
     levels: Sequence[float] = (),
+    labels: Mapping[str, tuple[float, float]] | None = None,
     title: str = "",
 ) -> "Figure":
     """Scatter plot of points (x, y) of each group in its colour, with a legend.
@@ -38,6 +39,7 @@ def points(
         ylabel: label of the y axis.
         curves: a curve for each group that has one, by name.
         levels: horizontal lines, dashed; the middle one of an odd number is solid.
+        labels: texts beside some points, with their positions.
         title: title of the figure.
 
     Raises:
@@ -52,6 +54,8 @@ def points(
             axes.plot(*curves[name], color=color, lw=1.6)
     for k, level in enumerate(sorted(levels)):
         axes.axhline(level, color=MUTED_COLOR, lw=1.0, ls="-" if 2 * k + 1 == len(levels) else (0, (4, 3)))
+    for text, where in (labels or {}).items():
+        axes.annotate(text, where, xytext=(4, 3), textcoords="offset points", color=TEXT_COLOR, family=FONT, size=6.5)
     _dress(axes, xlabel, ylabel)
     axes.legend(frameon=False, labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, loc="best")
     if title:

@@ -94,8 +94,25 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     if path.is_dir() or not path.parent.is_dir():
         found = "is a folder" if path.is_dir() else f"no folder {path.parent}"
         raise DataError(f"{path}: {found}; expected a file to write in a folder that exists")
+    _check_writable(path.parent, path)
+
+
+def check_output_folder(path: Path) -> None:
+    """Check that a folder can be written to, made with those above it where they are not there, before any work.
+
+    Raises:
+        DataError: it, or one above it, is a file.
+        OSError: it cannot be written to.
+    """
+    existing = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not existing.is_dir():
+        raise DataError(f"{path}: {existing} is a file; expected a folder to write to")
+    _check_writable(existing, path)
+
+
+def _check_writable(folder: Path, path: Path) -> None:
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from medjax.atomic import write_csv
 from medjax.errors import ConfigError, DataError
 from medjax.io.label_images import SCORE_ENDINGS, list_files, pair_files, read_labels, read_pair, read_scores
-from medjax.io.tables import read_table
+from medjax.io.tables import is_missing, read_table
 from medjax.metrics.overlap import confusion_matrix
 from medjax.shortcuts import flips
 from medjax.tools.checks import as_paths, check_no_overwrite
@@ -66,7 +66,7 @@ def label_flips(
         read = [groups, *(file for pair in pairs.values() for file in pair), *(scores or {}).values()]
         check_no_overwrite([output], read)
     table = read_table(groups, ("image", "group")) if groups else ()
-    group_of = {row["image"]: row["group"] for row in table}
+    group_of = {row["image"]: "" if is_missing(row["group"]) else row["group"] for row in table}
     found = {0}.union(*(np.unique(read_labels(truth)[0]).tolist() for _, truth in pairs.values() if not labels))
     known = list(labels or sorted(found))
     confusion, risk = _compare(pairs, known, scores, probabilities is not None)
