@@ -1,0 +1,1 @@
+"""Images, networks, measures, mitigation, figures and tables of `shortcut_audit`."""

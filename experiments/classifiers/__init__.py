@@ -1,0 +1,1 @@
+"""What the experiments on shortcut learning share: training and evaluation of classifiers."""
