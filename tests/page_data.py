@@ -54,6 +54,7 @@ def write_example_data(folder: Path) -> None:
         np.save(folder / "logits" / f"case_{k:02d}.npy", (3 * np.eye(4)[label] + draw.random((16, 16, 4))).astype("f"))
     (folder / "groups.csv").write_text("image,group\n" + "".join(f"case_{k:02d},{k % 4}\n" for k in range(16)))
 
+    write_audit_data(folder, draw)
     b = np.array([0, 10, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
     tissue = Ivim(*(np.full((4, 4, 2), value, np.float32) for value in (100.0, 0.3, 1.7e-3, 22e-3)))
     frames = np.moveaxis(np.asarray(signal(tissue, b)), 0, -1)
@@ -78,3 +79,16 @@ def write_example_data(folder: Path) -> None:
     centered[:3, 3] = -135, -135, -12
     write_nifti(folder / "t1.nii.gz", 1 + draw.random((16, 16, 4)), centered)
     (folder / "brief.py").write_text(PART)
+
+
+def write_audit_data(folder: Path, draw: np.random.Generator) -> None:
+    """Attribution maps of three networks, their images, and two tables of predictions."""
+    ids = [f"image_{k:02d}" for k in range(24)]
+    common = draw.random((24, 28, 28))
+    for name in ("ts", "ba", "sa"):
+        np.savez(folder / f"{name}.npz", maps=(common + draw.random((24, 28, 28))).astype("f"), ids=ids)
+    np.savez(folder / "images.npz", images=common.astype("f"), ids=ids)
+    np.savez(folder / "pneumoniamnist.npz", train_images=np.zeros((2, 28, 28), np.uint8))  # parsed only
+    for name in ("test", "other"):
+        lines = [f"s{k},p{k // 2},{k % 2},{k // 2 % 2},{k // 4 % 2},{draw.random():.3f}" for k in range(40)]
+        (folder / f"{name}.csv").write_text("scan,patient,label,sex,site,p\n" + "\n".join(lines) + "\n")
