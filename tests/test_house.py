@@ -36,8 +36,8 @@ OUTSIDE = {"experiments", "configs", "tests", "scripts"}
 HEAVY_OR_OPTIONAL = {"matplotlib", "orbax", "nilearn", "pydicom", "PIL", "skimage", "sklearn", "petsird"}
 
 # Networks are taken as Models below tools/; only what reads a file of weights makes its network again.
-NETWORK_MODULES = {"unet", "plain_unet", "score_unet", "residual", "resnet", "swin"}
-BUILDERS = {"unet", "plain_unet", "score_unet", "residual_cnn", "from_flax"}
+NETWORK_MODULES = {"unet", "plain_unet", "score_unet", "residual", "resnet", "swin", "vgg", "classifier"}
+BUILDERS = {"unet", "plain_unet", "score_unet", "residual_cnn", "resnet", "swin", "vgg", "from_flax"}
 BY_NAME = {"medjax.models.build", "medjax.models.networks.build", "models.build", "networks.build"}
 FILE_LOADERS = {"medjax/diffusion/prior_file.py"}
 
@@ -46,6 +46,7 @@ SHAPE_AT = {"jax.random.normal": 1, "jax.random.uniform": 1, "jax.random.truncat
 
 # A cache keyed by settings keeps what was compiled alive and hides it from `jit`; these are caches of something else.
 CACHES = {
+    "medjax/phantoms/cohort.py": "the template of all subjects, which takes seconds to label and to smooth",
     "medjax/phantoms/mni.py": "the one atlas, which takes a second to segment",
     "medjax/training/batches.py": "an epoch's order, an array that is asked for once a batch",
 }
