@@ -10,6 +10,7 @@ import pytest
 
 from experiments import shortcut_audit
 from experiments.audit import images, measures, mitigation, networks
+from experiments.audit.listed import listed_images
 from experiments.shortcut_audit import architectures
 from medjax.errors import ConfigError, DataError
 from medjax.models.model import Model
@@ -200,3 +201,25 @@ def test_folds_are_stratified():
     for one in range(4):
         counts = np.bincount(fold[group == one], minlength=4)
         assert counts.max() - counts.min() <= 1
+
+
+def test_images_whose_attribute_is_their_own_are_held_out_first(tmp_path):
+    """CelebA's layout: hair and sex, equally often together, as grey values of the image."""
+    Image = pytest.importorskip("PIL.Image")  # of medjax's extra `data`
+    (tmp_path / "img_align_celeba").mkdir()
+    names = ["Blond_Hair Male "]
+    for k in range(60):
+        blond, male = k % 2, k // 2 % 2
+        image = np.random.default_rng(k).integers(0, 60, (218, 178, 3)).astype(np.uint8) + 100 * blond + 60 * male
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / "img_align_celeba" / f"{k:06d}.jpg")
+        names.append(f"{k:06d}.jpg {2 * blond - 1} {2 * male - 1}")
+    (tmp_path / "list_attr_celeba.txt").write_text("\n".join(["60", *names]) + "\n")
+    options = (f"images={tmp_path}", "layout=celeba", "cues=('attribute',)", "train=16", "holdout=16")
+    source = listed_images(configured(*options, "listed.label=Blond_Hair", "listed.side=16", "fractions=(0.5,0.25)",
+                                      "mitigation.fraction=0.25"))  # fmt: skip
+    held_out, tied = source.holdout("attribute"), source.training("attribute", 0, 0.25)
+    assert held_out.image.shape == (16, 16, 16, 3)
+    assert np.bincount(2 * held_out.label + held_out.attribute).tolist() == [4] * 4
+    assert np.bincount(2 * tied.label + tied.attribute).tolist() == [2, 6, 6, 2]  # blond and female go together
+    seen = {image.tobytes() for image in held_out.image}
+    assert not seen & {image.tobytes() for image in tied.image}
