@@ -115,7 +115,6 @@ def get_config(preset: str) -> ConfigDict:
     """Config of a preset."""
     tiny, paper = preset == "tiny", preset == "paper"
     small = not (tiny or paper)
-    fractions = (0.4, 0.3, 0.2, 0.1, 0.005) if paper else (0.5, 0.4, 0.2, 0.05, 0.005) if small else (0.5, 0.1)
     regions = ("grid_8", "grid_16", "slic_64") if paper else ("grid_7", "grid_14", "slic_49")
     regions = ("grid_5", "slic_25") if tiny else regions
     methods = ("grad_cam", "lrp") if paper else ("grad_cam", "input_times_gradient") if small else ("grad_cam",)
@@ -123,31 +122,7 @@ def get_config(preset: str) -> ConfigDict:
         {
             "seed": 0,  # first random seed
             "seeds": 5 if paper else 3 if small else 2,  # number of seeds
-            "images": "",  # MedMNIST's npz, or the folder of another layout; "": simulated chests
-            "layout": "medmnist",  # chexpert or celeba, whose attribute is their own: cues=('attribute',)
-            "listed": {  # of these layouts
-                "label": "Pleural Effusion",  # finding, or attribute of CelebA
-                "attribute": "Male",  # of CelebA; CheXpert's is sex
-                "side": 224,  # pixels
-            },
-            "train": 10_000 if paper else 2400 if small else 64,  # number of images, half of each class
-            "holdout": 1000 if paper else 464 if small else 32,  # as many of each class and attribute
-            "fractions": fractions,  # of anti-correlated training images; 0.5: no tie
-            "cues": ("localized", "diffuse"),
-            "mark": {  # localised cue, dark or bright by the attribute
-                "center": (3 / 14, 3 / 14),  # fraction of the image along each axis
-                "radius": 12.0 if paper else 1.5,  # voxels
-                "height": 0.3,  # of an intensity of 0 … 1
-            },
-            "wave": {  # diffuse cue, along one or the other diagonal by the attribute
-                "wavelength": 16.0 if paper else 4.0,  # voxels
-                "amplitude": 0.04,
-            },
-            "phantoms": {  # simulated chests
-                "space": (224, 224) if paper else (28, 28) if small else (20, 20),  # voxels along each axis
-                "contrast": 0.2,  # brightness of the opacity of class 1 above the lung
-                "noise": 0.05,  # standard deviation
-            },
+            **_images(tiny, paper),
             "regions": regions,  # grid_N: cells along each axis; slic_N: superpixels
             "compactness": 10.0,  # of superpixels: weight of distance against difference in edges
             "architectures": ("resnet", "vgg"),
@@ -188,3 +163,36 @@ def get_config(preset: str) -> ConfigDict:
             },
         }
     )
+
+
+def _images(tiny: bool, paper: bool) -> dict:
+    """Images, their numbers, and the cues that are planted into them."""
+    small = not (tiny or paper)
+    fractions = (0.4, 0.3, 0.2, 0.1, 0.005) if paper else (0.5, 0.4, 0.2, 0.05, 0.005) if small else (0.5, 0.1)
+    return {
+        "images": "",  # MedMNIST's npz, or the folder of another layout; "": simulated chests
+        "layout": "medmnist",  # chexpert or celeba, whose attribute is their own: cues=('attribute',)
+        "listed": {  # of these layouts
+            "label": "Pleural Effusion",  # finding, or attribute of CelebA
+            "attribute": "Male",  # of CelebA; CheXpert's is sex
+            "side": 224,  # pixels
+        },
+        "train": 10_000 if paper else 2400 if small else 64,  # number of images, half of each class
+        "holdout": 1000 if paper else 464 if small else 32,  # as many of each class and attribute
+        "fractions": fractions,  # of anti-correlated training images; 0.5: no tie
+        "cues": ("localized", "diffuse"),
+        "mark": {  # localised cue, dark or bright by the attribute
+            "center": (3 / 14, 3 / 14),  # fraction of the image along each axis
+            "radius": 12.0 if paper else 1.5,  # voxels
+            "height": 0.3,  # of an intensity of 0 … 1
+        },
+        "wave": {  # diffuse cue, along one or the other diagonal by the attribute
+            "wavelength": 16.0 if paper else 4.0,  # voxels
+            "amplitude": 0.04,
+        },
+        "phantoms": {  # simulated chests
+            "space": (224, 224) if paper else (28, 28) if small else (20, 20),  # voxels along each axis
+            "contrast": 0.2,  # brightness of the opacity of class 1 above the lung
+            "noise": 0.05,  # standard deviation
+        },
+    }
