@@ -65,13 +65,13 @@ def tables(result: Fairness, level: float = 0.95, compared: str = "the compared 
         rows = [[f"cases of label {label}", *counts] for label, counts in enumerate(one.counts.tolist())]
         for metric in _ordered(one.groups):
             values = one.groups[metric]
-            rows.append([NAMES[metric], *(_with_interval(at(values, k)) for k in range(len(one.names)))])
+            rows.append([NAMES[metric], *(_with_interval(group_interval(values, k)) for k in range(len(one.names)))])
         every.append(Table([name, *one.names], rows))
         every.append(Table([f"over {name}", "estimate", *change], _rows(one.summary, one.difference)))
     return every
 
 
-def at(interval: Interval, k: int) -> Interval:
+def group_interval(interval: Interval, k: int) -> Interval:
     """The interval of the k-th group."""
     return Interval(*(np.asarray(values)[k] for values in interval))
 
@@ -97,7 +97,9 @@ def _flat(result: Fairness) -> list[tuple[str, str, str, str, Interval]]:
     found += [("difference", "", "", name, one) for name, one in (result.overall_difference or {}).items()]
     for attribute, one in result.attributes.items():
         for metric, values in one.groups.items():
-            found += [("value", attribute, group, metric, at(values, k)) for k, group in enumerate(one.names)]
+            found += [
+                ("value", attribute, group, metric, group_interval(values, k)) for k, group in enumerate(one.names)
+            ]
         found += [("value", attribute, "", name, interval) for name, interval in one.summary.items()]
         found += [("difference", attribute, "", name, interval) for name, interval in (one.difference or {}).items()]
     return found
@@ -131,7 +133,7 @@ def _figure(result: Fairness) -> Any:
     shown = [metric for metric in panels if not _all_undefined(result, metric)]
     estimates = {
         NAMES[metric]: {
-            f"{name} {group}": Estimate(*(float(x) for x in at(one.groups[metric], k)[:3]))
+            f"{name} {group}": Estimate(*(float(x) for x in group_interval(one.groups[metric], k)[:3]))
             for name, one in result.attributes.items()
             for k, group in enumerate(one.names)
         }
