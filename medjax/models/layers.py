@@ -201,8 +201,9 @@ def conv3d(
     """3-D convolution y[n] = Σ_k x[s n + k − (K − 1) / 2] · kernel[k], zero-padded: PyTorch's of padding (K − 1) / 2.
 
     A side of n voxels becomes ⌈n / s⌉. `form` "native" is XLA's convolution; "folded" is a 2-D convolution of planes
-    across x, whose batch is (batch, x) and whose channels are those of the planes under the kernel's x taps: equal up
-    to the order of summation; "auto" is folded in programs for CPUs. Differentiable forwards and backwards.
+    across one axis, say x, whose batch is (batch, x) and whose channels are those of the planes under the kernel's x
+    taps: equal up to the order of summation; "auto" is folded in programs for CPUs, and one 2-D convolution everywhere
+    for slices: one voxel and one tap along an axis. Differentiable forwards and backwards.
 
     Raises:
         ConfigError: an unknown form, or a stride below 1.
@@ -214,7 +215,16 @@ def conv3d(
         raise ConfigError(f"strides: {strides}; expected whole numbers of at least 1")
     if any(side % 2 == 0 for side in kernel.shape[:3]):
         raise DataError(f"kernel: sides {kernel.shape[:3]}; expected odd ones")
+    flat = [axis for axis in range(3) if x.shape[1 + axis] == kernel.shape[axis] == 1]
+    if form == "auto" and flat:
+        return _slice(x, kernel, strides, flat[-1])
     return {"auto": _auto, "folded": _folded, "native": _native}[form](x, kernel, strides)
+
+
+def _slice(x: Array, kernel: Array, strides: Triple, axis: int) -> Array:
+    """2-D convolution of the other two axes."""
+    in_plane = _first(strides, axis)[1:]
+    return jnp.expand_dims(_convolve(x.squeeze(1 + axis), kernel.squeeze(axis), in_plane, "YZ"), 1 + axis)
 
 
 @functools.partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
@@ -229,7 +239,22 @@ def _native(x: Array, kernel: Array, strides: Triple) -> Array:
 
 
 def _folded(x: Array, kernel: Array, strides: Triple) -> Array:
-    """Σ_i conv2d(x[:, i::stride], kernel[i]), summed by the convolution itself: planes i are its channels."""
+    """Σ_i conv2d(x[:, i::stride], kernel[i]), summed by the convolution itself: planes i are its channels.
+
+    Planes lie across the axis of the fewest taps, x among equals: a kernel of one tap along z convolves the planes of a
+    stack as they are.
+    """
+    axis = min(range(3), key=lambda k: kernel.shape[k])
+    y = _fold_x(jnp.moveaxis(x, 1 + axis, 1), jnp.moveaxis(kernel, axis, 0), _first(strides, axis))
+    return jnp.moveaxis(y, 1, 1 + axis)
+
+
+def _first(values: Triple, axis: int) -> Triple:
+    one, other = (values[k] for k in range(3) if k != axis)
+    return values[axis], one, other
+
+
+def _fold_x(x: Array, kernel: Array, strides: Triple) -> Array:
     taps, pad, stride = len(kernel), (len(kernel) - 1) // 2, strides[0]
     batch, side = x.shape[0], (x.shape[1] - 1) // stride + 1
     padded = jnp.pad(x, ((0, 0), (pad, pad), (0, 0), (0, 0), (0, 0)))

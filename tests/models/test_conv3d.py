@@ -26,7 +26,7 @@ def test_one_channel_is_scipys_correlation_and_a_stride_takes_every_other_place(
 
 
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2), (1, 2, 3)])
-@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (5, 1, 3)])
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (5, 1, 3), (3, 3, 1)])
 def test_folded_is_native_and_so_are_its_gradients(kernel, strides):
     x, w = drawn(0, 2, 7, 8, 5, 3), drawn(1, *kernel, 3, 4)
 
