@@ -6,7 +6,11 @@ AUDIT_SIZE, AUDIT_EPOCHS = 64, 24  # voxels along each axis
 
 # medjax segment train: nnU-Net's own
 SEGMENT_NETWORK, SEGMENT_WIDTH, SEGMENT_MEMORY_GB = "plain_unet", 32, 8.0
+SEGMENT_CONFIGURATION = "3d_fullres"
 SEGMENT_EPOCHS, SEGMENT_ITERATIONS, SEGMENT_RATE = 1000, 250, 0.01
+
+# medjax segment evaluate
+SEGMENT_TOLERANCE_MM = 2.0  # of the normalized surface Dice
 
 # medjax ivim fit
 IVIM_METHOD, IVIM_NOISE, IVIM_SIGMA, IVIM_CONVENTION, IVIM_AVERAGE = "full", "gaussian", "residual", "absolute", "none"

@@ -1,4 +1,4 @@
-"""`medjax segment`: nnU-Net training and prediction; `flips` is another name of `medjax shortcuts flips`."""
+"""`medjax segment`: nnU-Net's training, prediction, evaluation; `flips` is another name of `medjax shortcuts flips`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 from medjax import defaults
+from medjax.cli.segment_evaluate import evaluate_command
 from medjax.cli.shortcuts import flips_command
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Train nnU-Net, segment images with it, find label flips."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Train nnU-Net, segment images with it, evaluate; find label flips.",
 )
 
 Dataset = Annotated[
@@ -30,7 +33,16 @@ OutputDir = Annotated[
     Path,
     typer.Option("-o", "--output", metavar="DIR", help="Output folder of the label images.", show_default=False),
 ]
-Patch = Annotated[str | None, typer.Option(metavar="X,Y,Z", help="Patch size in voxels.", show_default="as planned")]
+Patch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,Y,Z", help="Patch size in voxels; of 2d two numbers are enough.", show_default="as planned"
+    ),
+]
+Configuration = Annotated[
+    str,
+    typer.Option("-c", "--configuration", metavar="3d_fullres|2d", help="nnU-Net's configuration: 2d takes slices."),
+]
 MirrorAxes = Annotated[
     str | None,
     typer.Option(
@@ -39,6 +51,14 @@ MirrorAxes = Annotated[
         help="Voxel axes that training and prediction mirror, such as x,z. A network mirrored from left to right "
         "cannot tell a left label from a right one.",
         show_default="all, but for left-right if labels name a side",
+    ),
+]
+Splits = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Cross-validation folds: nnU-Net's splits_final.json.",
+        show_default="that of the data set, else five drawn from the seed",
     ),
 ]
 Folds = Annotated[
@@ -80,6 +100,7 @@ def train_command(
     dataset: Dataset,
     output: ModelDir,
     fold: Annotated[str, typer.Option(help="Cross-validation fold: 0 to 4, or all, one after the other.")] = "all",
+    splits: Splits = None,
     epochs: Annotated[int, typer.Option(help="Number of epochs of each fold.", min=1)] = defaults.SEGMENT_EPOCHS,
     iterations: Annotated[
         int, typer.Option(help="Number of training steps in an epoch.", min=1)
@@ -90,13 +111,14 @@ def train_command(
     ] = defaults.SEGMENT_WIDTH,
     memory_gb: Annotated[float, typer.Option(help="Accelerator memory to plan for, GB.")] = defaults.SEGMENT_MEMORY_GB,
     patch: Patch = None,
+    configuration: Configuration = defaults.SEGMENT_CONFIGURATION,
     mirror: MirrorAxes = None,
     seed: Annotated[
         int, typer.Option(help="Random seed of folds, network weights, patches and augmentation.", min=0)
     ] = 0,
     network: Network = defaults.SEGMENT_NETWORK,
 ) -> None:
-    """Train nnU-Net's 3-D U-Net: experiment planning, five-fold cross-validation, postprocessing.
+    """Train nnU-Net's 3-D or 2-D U-Net: experiment planning, five-fold cross-validation, postprocessing.
 
     medjax segment train Dataset004_Hippocampus -o model --fold 0
 
@@ -111,13 +133,14 @@ def train_command(
     from medjax.tools.segment_planning import parse_axes
     from medjax.tools.segment_train import train
 
-    expected = "three whole numbers of voxels, as in --patch 96,96,32"
-    sides = parse_integers("--patch", patch, expected, lambda sides: len(sides) == 3 and min(sides) > 0)
+    flat = configuration == "2d"
+    expected = f"{'two or ' * flat}three whole numbers of voxels, as in --patch {'80,80' if flat else '96,96,32'}"
+    sides = parse_integers("--patch", patch, expected, lambda sides: 3 - flat <= len(sides) <= 3 and min(sides) > 0)
     with command_process():
         result = train(
-            dataset, output, fold=int(fold) if fold.isdecimal() else fold, epochs=epochs, iterations=iterations,
-            rate=rate, base_width=base_width, memory_gb=memory_gb, mirror=parse_axes(mirror), seed=seed,
-            patch=(sides[0], sides[1], sides[2]) if sides else None,
+            dataset, output, fold=int(fold) if fold.isdecimal() else fold, splits=splits, epochs=epochs,
+            iterations=iterations, rate=rate, base_width=base_width, memory_gb=memory_gb, mirror=parse_axes(mirror),
+            seed=seed, patch=tuple(sides) if sides else None, configuration=configuration,
             network=load_part(network, "--network") if is_part_reference(network) else network,
         )  # fmt: skip
     if result.keep is not None:
@@ -176,3 +199,6 @@ def predict_command(
     wrote = f"wrote {output}" if result.new else f"finished already in {output}"
     there = f" ({old} were there already)" if old and result.new else ""
     typer.echo(f"{len(result.cases)} cases by {result.networks} networks{kept}; {wrote}{there}")
+
+
+app.command("evaluate")(evaluate_command)

@@ -1,23 +1,22 @@
 """nnU-Net v2's raw data set format: reading and writing.
 
-    DIR/dataset.json                     channel_names, labels (with "background": 0), numTraining, file_ending
+    DIR/dataset.json                     channel_names, labels (see `nnunet_labels`), numTraining, file_ending
     DIR/imagesTr/CASE_0000.nii.gz        one file a channel: _0000, _0001, …
     DIR/labelsTr/CASE.nii.gz             class numbers
     DIR/imagesTs/CASE_0000.nii.gz        may be absent
 
     data = read_dataset(folder)          names and files, checked; no voxels yet
     for case in data.training:
-        scan = read_scan(case, data.classes)   .image (x, y, z, channel), .labels, .spacing in mm, .affine
+        scan = read_scan(case, data.label_values)   .image (x, y, z, channel), .labels, .spacing in mm, .affine
 
-Class numbers are 0, 1, … without gaps. Regions (labels that are lists) and an "ignore" label are refused,
-and so are channels named after a normalisation that medjax lacks: "CT" is scaled as CT, any other name by z-score.
+Channels named after a normalisation that medjax lacks are refused: "CT" is scaled as CT, any other name by z-score.
 
 Source: nnU-Net v2's documentation, dataset_format.md.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from medjax.errors import DataError
 from medjax.io.grids import check_same_grid
 from medjax.io.label_images import as_labels
 from medjax.io.nifti import SUFFIXES, read_nifti, voxel_mm, write_nifti
+from medjax.io.nnunet_labels import DatasetLabels, Structure, parse_labels
 
 UNSUPPORTED_CHANNELS = (
     "noNorm",
@@ -52,15 +52,25 @@ class RawDataset:
 
     folder: Path
     channels: tuple[str, ...]  # names of the channels
-    labels: Mapping[str, int]  # name → class number, background 0
+    naming: DatasetLabels
     ending: str  # file name ending of images
     training: tuple[CaseFiles, ...]
     test: tuple[CaseFiles, ...]
 
     @property
+    def labels(self) -> dict[str, Structure]:
+        """Class number of each name, background 0, or those of a region."""
+        return self.naming.structures
+
+    @property
     def classes(self) -> int:
         """Number of classes, background included."""
-        return len(self.labels)
+        return self.naming.classes
+
+    @property
+    def label_values(self) -> int:
+        """Number of values in label images: classes, and that of ignored voxels."""
+        return self.classes + (self.naming.ignore is not None)
 
 
 class Scan(NamedTuple):
@@ -77,13 +87,12 @@ def read_dataset(folder: Path) -> RawDataset:
     """Read dataset.json and list the files of a raw nnU-Net data set.
 
     Raises:
-        DataError: no or wrong dataset.json, a channel that nnU-Net does not scale as CT or by z-score, regions, an
-            ignore label, label numbers with gaps, files that are missing, or another number of training cases than
-            numTraining.
+        DataError: no or wrong dataset.json, a channel that nnU-Net does not scale as CT or by z-score, labels that
+            `parse_labels` refuses, files that are missing, or another number of training cases than numTraining.
     """
     content = _json(folder / "dataset.json")
     channels = _channels(folder / "dataset.json", content["channel_names"])
-    labels = _labels(folder / "dataset.json", content["labels"])
+    labels = parse_labels(folder / "dataset.json", content)
     ending = content["file_ending"]
     if ending not in SUFFIXES:
         raise DataError(f"{folder}/dataset.json: file_ending {ending!r}; expected {' or '.join(SUFFIXES)}")
@@ -129,6 +138,9 @@ def list_cases(folder: Path, channels: int, ending: str) -> list[CaseFiles]:
 
 def read_scan(case: CaseFiles, classes: int) -> Scan:
     """Read a case: its channels, its labels if it has any, voxel size and affine.
+
+    Args:
+        classes: number of label values.
 
     Raises:
         DataError: a file cannot be read, is not 3-D or has NaN; grids differ; a label is not among the classes.
@@ -238,22 +250,6 @@ def _channels(path: Path, names: dict[str, Any]) -> tuple[str, ...]:
             f"z-scores, such as MR: {', '.join(UNSUPPORTED_CHANNELS)} are not supported"
         )
     return channels
-
-
-def _labels(path: Path, named: dict[str, Any]) -> dict[str, int]:
-    for name, value in named.items():
-        if isinstance(value, list):
-            raise DataError(
-                f"{path}: label {name!r} is the region {value}; expected one number, regions are not supported"
-            )
-    if "ignore" in named:
-        raise DataError(f"{path}: an 'ignore' label; expected none, it is not supported: give every voxel a class")
-    if named.get("background") != 0:
-        raise DataError(f"{path}: background is {named.get('background')}; expected 'background': 0 among the labels")
-    values = list(named.values())
-    if len(values) < 2 or not all(type(value) is int for value in values) or sorted(values) != list(range(len(values))):
-        raise DataError(f"{path}: labels {values}; expected the numbers 0, 1, … without gaps, two or more")
-    return dict(sorted(named.items(), key=lambda item: item[1]))
 
 
 def _class_numbers(path: Path, values: np.ndarray, classes: int) -> np.ndarray:

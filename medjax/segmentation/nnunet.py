@@ -31,14 +31,15 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 from medjax import defaults, iterate
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
-from medjax.models.model import Network, check_network, finest_logits
-from medjax.segmentation.patches import Batches, PreparedCase, patches, prepare
+from medjax.models.model import Network, check_network
+from medjax.segmentation.patches import PreparedCase, patches, prepare
 from medjax.segmentation.plan import Case, Plan
+from medjax.segmentation.pseudo_dice import pseudo_dice
 from medjax.training import state as training_state
 from medjax.training.augment_nnunet import NnunetAugmentation, augment_nnunet, augmentation_for_plan, source_patch
 from medjax.training.batches import read_ahead
 from medjax.training.checkpoint import restore, save
-from medjax.training.losses import NNUNET_LOSS, deep_supervision
+from medjax.training.losses import NNUNET_LOSS, NNUNET_REGION_LOSS, deep_supervision
 from medjax.training.state import Info, TrainState, mean_loss, require_finite_loss
 
 MOMENTUM, WEIGHT_DECAY, GRADIENT_CLIP, POLYNOMIAL_EXPONENT = 0.99, 3e-5, 12.0, 0.9
@@ -63,6 +64,8 @@ class StepSettings(NamedTuple):
     iterations: int  # steps of an epoch
     augmentation: NnunetAugmentation
     batch_dice: bool
+    ignore: int | None = None  # class number of voxels that do not count
+    regions: tuple[tuple[int, ...], ...] = ()  # classes of each region that the network predicts; (): classes
 
 
 def folds(
@@ -100,11 +103,11 @@ def train_fold(
 
     Stochastic gradient descent with Nesterov momentum 0.99, weight decay 3e-5, gradients clipped to a norm of 12; epoch
     e has the learning rate `rate` (1 − e / epochs)^0.9. After each epoch patches of the validation cases give a
-    pseudo-Dice, the mean over structures of 2 TP / (2 TP + FP + FN) of all patches' voxels together; the best
-    parameters are those of the highest moving average of it (0.9 old, 0.1 new).
+    `pseudo_dice`; the best parameters are those of the highest moving average of it (0.9 old, 0.1 new).
 
     Args:
-        model: gives logits (batch, x, y, z, class) of patches, or a tuple of them, finest first: deep supervision.
+        model: gives logits (batch, x, y, z, class) of patches, or a tuple of them, finest first: deep supervision. If
+            the plan has regions, logits are of those.
         rate: learning rate of the first epoch.
         augmentation: default: nnU-Net's for the plan's patch and mirror axes.
         state: fold state of an earlier epoch, to continue from.
@@ -121,11 +124,12 @@ def train_fold(
         raise DataError(f"train_fold: {epochs} epochs of {iterations} iterations; expected 1 or more of each")
     if augmentation is None:
         augmentation = augmentation_for_plan(plan.patch, plan.flat_axis, plan.mirror)
-    settings = StepSettings(epochs, iterations, augmentation._replace(patch=plan.patch), plan.batch_dice)
+    augmentation = augmentation._replace(patch=plan.patch)
+    settings = StepSettings(epochs, iterations, augmentation, plan.batch_dice, plan.ignore, plan.regions)
     batches = patches(training, source_patch(augmentation, plan.patch), plan.patch, plan.batch, (seed, 0))
     unseen = patches(validation, plan.patch, plan.patch, plan.batch, (seed, 1))
     number = max(iterations // STEPS_PER_VALIDATION, 1)
-    check_network(model, (*plan.patch, len(plan.channels)), plan.classes)
+    check_network(model, (*plan.patch, len(plan.channels)), plan.outputs)
     fold = init(model, plan, seed) if state is None else state
     left = epochs * iterations - int(fold.state.step)
     with read_ahead(batches) as ahead:
@@ -134,7 +138,7 @@ def train_fold(
             check=_require_finite, donate=True,
         ):  # fmt: skip
             step = int(now.step)
-            dice = _pseudo_dice(model, plan.classes, now.params, unseen, step // iterations - 1, number)
+            dice = pseudo_dice(model, plan, now.params, unseen, step // iterations - 1, number)
             fold = _next_fold(fold, now, dice)
             averages: dict[str, float | int] = {"pseudo_dice": dice, "ema": float(fold.ema)}
             report(fold, {**mean_loss(infos, step), "epoch": step // iterations, **averages})
@@ -249,7 +253,12 @@ def _loss(
     images, labels = jax.vmap(partial(augment_nnunet, settings=settings.augmentation))(keys, images, labels)
     logits = model.apply(params, images, key=jax.random.fold_in(key, len(images)))
     levels = logits if isinstance(logits, tuple) else (logits,)
-    return jnp.mean(deep_supervision(levels, labels, loss=partial(NNUNET_LOSS, batch=settings.batch_dice)))
+    counting = {"batch": settings.batch_dice, "ignore": settings.ignore}
+    if settings.regions:
+        loss = partial(NNUNET_REGION_LOSS, regions=settings.regions, **counting)
+    else:
+        loss = partial(NNUNET_LOSS, **counting)
+    return jnp.mean(deep_supervision(levels, labels, loss=loss))
 
 
 def _optimizer(rate: Callable[[Any], Any]) -> optax.GradientTransformation:
@@ -258,23 +267,6 @@ def _optimizer(rate: Callable[[Any], Any]) -> optax.GradientTransformation:
         optax.add_decayed_weights(WEIGHT_DECAY),
         optax.sgd(rate, momentum=MOMENTUM, nesterov=True),
     )
-
-
-@partial(jax.jit, static_argnames=("model", "classes"))
-def _count(model: Network, classes: int, params: PyTree, images: Array, labels: Array) -> Array:
-    """Voxels of each structure: true positives, predicted, true."""
-    predicted = jax.nn.one_hot(jnp.argmax(finest_logits(model, params, images), axis=-1), classes)
-    true = jax.nn.one_hot(labels, classes)
-    space = tuple(range(labels.ndim))
-    return jnp.stack([jnp.sum(one, axis=space) for one in (predicted * true, predicted, true)])[:, 1:]
-
-
-def _pseudo_dice(model: Network, classes: int, params: PyTree, batches: Batches, epoch: int, number: int) -> float:
-    """Pseudo-Dice: mean over the structures in the patches of this epoch; NaN if there are none."""
-    counts = [jax.device_get(_count(model, classes, params, *batches(epoch * number + k))) for k in range(number)]
-    both, predicted, true = np.sum(counts, axis=0, dtype=float)
-    present = predicted + true > 0
-    return float(np.mean(2 * both[present] / (predicted + true)[present])) if present.any() else np.nan
 
 
 def _require_finite(state: TrainState, infos: Info, step: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medjax.errors import DataError
-from medjax.segmentation.plan import Case, Plan
+from medjax.segmentation.plan import Case, Plan, case_spacing
 from medjax.segmentation.resample import (
     Box,
     Shape,
@@ -37,7 +37,8 @@ class PreparedCase(NamedTuple):
 
     image: Float[np.ndarray, "x y z channel"]
     labels: Int[np.ndarray, "x y z"]
-    class_locations: tuple[Int[np.ndarray, "voxel 3"], ...]  # indices of voxels of each foreground class present
+    class_locations: tuple[Int[np.ndarray, "voxel 3"], ...]  # indices of voxels of each foreground class, or region
+    labeled: Int[np.ndarray, "voxel 3"] | None = None  # indices of voxels that are not ignored; None: no voxel is
 
 
 def prepare(case: Case, plan: Plan) -> PreparedCase:
@@ -48,24 +49,29 @@ def prepare(case: Case, plan: Plan) -> PreparedCase:
     """
     if case.labels.shape != case.image.shape[:3]:
         raise DataError(f"labels: shape {case.labels.shape}; expected that of the image, {case.image.shape[:3]}")
-    if case.labels.min() < 0 or case.labels.max() >= plan.classes:
+    values = plan.label_values
+    if case.labels.min() < 0 or case.labels.max() >= values:
         raise DataError(
-            f"labels: from {case.labels.min()} to {case.labels.max()}; expected 0 to {plan.classes - 1}, as planned"
+            f"labels: from {case.labels.min()} to {case.labels.max()}; expected 0 to {values - 1}, as planned"
         )
     image, box = prepare_image(case.image, case.spacing, plan)
     x, y, z = image.shape[:3]
-    labels = resample_labels(case.labels[box].astype(np.int32), case.spacing, plan.spacing, plan.classes, (x, y, z))
-    return PreparedCase(
-        image, labels, tuple(_subsample(np.argwhere(labels == kind)) for kind in np.unique(labels) if kind > 0)
-    )
+    target = case_spacing(plan, case.spacing)
+    labels = resample_labels(case.labels[box].astype(np.int32), case.spacing, target, values, (x, y, z))
+    structures = plan.regions or [(kind,) for kind in range(1, plan.classes)]
+    masks = [np.isin(labels, structure) for structure in structures]
+    locations = tuple(_subsample(np.argwhere(mask)) for mask in masks if mask.any())
+    labeled = None if plan.ignore is None else _subsample(np.argwhere(labels != plan.ignore))
+    return PreparedCase(image, labels, locations, labeled)
 
 
 def prepare_image(
     image: Float[np.ndarray, "x y z channel"], spacing: Spacing, plan: Plan
 ) -> tuple[Float[np.ndarray, "u v w channel"], Box]:
-    """Preprocessed image, cropped to nonzero, normalised and resampled to the plan's spacing; and the box of the crop.
+    """Preprocessed image, cropped to nonzero, normalised and resampled as planned; and the box of the crop.
 
-    A channel named CT is normalised by the intensities of the training cases, others by their own z-score.
+    A channel named CT is normalised by the intensities of the training cases, others by their own z-score. Of a 2-D
+    plan an image keeps its own slices.
 
     Raises:
         DataError: another number of channels than planned, NaN or infinite voxels, or every voxel is 0.
@@ -81,7 +87,7 @@ def prepare_image(
         else zscore_normalize(image[box][..., k], mask[box] if plan.use_mask_for_norm else None)
         for k, name in enumerate(plan.channels)
     ]
-    return resample(np.stack(normalized, axis=-1), spacing, plan.spacing), box
+    return resample(np.stack(normalized, axis=-1), spacing, case_spacing(plan, spacing)), box
 
 
 def patches(
@@ -95,7 +101,8 @@ def patches(
     """Batches of random patches by number: images (batch, *source, channel) and labels (batch, *source).
 
     The central `patch` of the `source` voxels, as `augment_nnunet` crops it, lies in the volume where it fits; beyond
-    the volume images are 0 and labels background. Cases come in shuffled epochs.
+    the volume images are 0 and labels background. Cases come in shuffled epochs. Where voxels may be ignored, every
+    patch is centred on one that is not, if the case has any.
 
     Args:
         source: voxels of a patch before augmentation.
@@ -138,8 +145,10 @@ def _corner(rng: np.random.Generator, one: PreparedCase, source: Shape, patch: S
     middle = (wanted - 1) // 2 - (own - 1) // 2  # where augmentation without a warp crops the patch from the source
     low = -middle - np.maximum(own - sides, 0) // 2
     high = low + np.maximum(sides - own, 0)
+    locations = np.empty((0, 3), int) if one.labeled is None else one.labeled
     if structure and one.class_locations:
         locations = one.class_locations[rng.integers(len(one.class_locations))]
+    if len(locations):
         return np.clip(locations[rng.integers(len(locations))] - wanted // 2, low, high).tolist()
     return rng.integers(low, high, endpoint=True).tolist()
 

@@ -4,7 +4,8 @@
     logits = predict(apply, [of_one_fold, of_another], volume, tile=(64, 64, 64))      mean of an ensemble
 
 A mirrored tile is one more tile, so that tiles and mirrorings fill batches of one static shape. Images are padded to
-whole tiles and share what is compiled for that shape; the padding is not predicted. Any number of axes.
+whole tiles, along an axis of one-voxel tiles (slices) to a power of two, and share what is compiled for that shape; the
+padding is not predicted. Any number of axes.
 
 Source: Isensee et al., Nature Methods 18, 2021; rules for steps and weights from the authors' nnU-Net v2.
 """
@@ -29,7 +30,8 @@ def tile_starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float = 0.5
     """First voxels of the tiles that cover an image: equally spaced along each axis, the last one ends at the border.
 
     ⌈(side − tile) / (step · tile)⌉ + 1 tiles an axis, so neighbours are about `step` tiles apart or less; one tile, at
-    0, where the image is no larger than a tile. The first axis changes slowest.
+    0, where the image is no larger than a tile, and never two at one place: tiles of one slice are all slices. The
+    first axis changes slowest.
 
     Raises:
         ConfigError: tile and shape of unequal length, a tile's side below 1, a step outside (0, 1].
@@ -41,7 +43,8 @@ def tile_starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float = 0.5
     along = []
     for side, part in zip(shape, tile, strict=True):
         last = max(side - part, 0)
-        along.append(np.round(np.linspace(0, last, int(np.ceil(last / (step * part))) + 1)).astype(np.int32))
+        number = min(int(np.ceil(last / (step * part))), last) + 1
+        along.append(np.round(np.linspace(0, last, number)).astype(np.int32))
     return np.array(list(itertools.product(*along)), np.int32)
 
 
@@ -97,7 +100,7 @@ def predict(
     if batch < 1:
         raise ConfigError(f"batch: {batch}; expected at least 1")
     corners = tile_starts(space, tile, step)
-    bucket = tuple(-(-max(side, part) // part) * part for side, part in zip(space, tile, strict=True))
+    bucket = tuple(_bucket(side, part) for side, part in zip(space, tile, strict=True))
     before = [max(part - side, 0) // 2 for side, part in zip(space, tile, strict=True)]
     around = [(low, whole - low - side) for low, whole, side in zip(before, bucket, space, strict=True)]
     padded = np.pad(np.asarray(volume, np.float32), [*around, (0, 0)])
@@ -107,6 +110,11 @@ def predict(
     each = (_run(apply, params, padded, gaussian_importance(tile), *jobs, turns, batch=batch) for params in networks)
     found = functools.reduce(jnp.add, each) / len(networks)
     return found[tuple(slice(low, low + side) for low, side in zip(before, space, strict=True))]
+
+
+def _bucket(side: int, part: int) -> int:
+    """Whole tiles that hold a side; of tiles of one voxel a power of two, for numbers of slices are many."""
+    return 1 << (side - 1).bit_length() if part == 1 else -(-max(side, part) // part) * part
 
 
 def _jobs(corners: np.ndarray, mirror: tuple[int, ...], room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

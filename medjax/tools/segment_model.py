@@ -8,6 +8,9 @@ MODEL/fold_k/params.npz  best.npz                final parameters, and those of 
 MODEL/fold_k/checkpoints/                        checkpoints, from which a stopped training resumes (orbax)
 MODEL/fold_k/progress.csv  figures/progress.png  loss and pseudo-Dice of each epoch
 MODEL/fold_k/validation.csv                      Dice of each validation case of the fold, on its own grid
+MODEL/fold_k/validation/CASE.nii.gz summary.json predictions of those cases, and nnU-Net's summary of them
+MODEL/splits_final.json                          folds, as nnU-Net's
+MODEL/summary.json                               nnU-Net's summary of all folds' validation cases
 MODEL/keep.json                                  postprocessing: components to keep, by cross-validation
 
 A built-in network is recorded by name and settings. A user's own is recorded by the name and the SHA-256 of its file,
@@ -31,6 +34,7 @@ from jaxtyping import PyTree
 from medjax import defaults
 from medjax.atomic import write_text
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
+from medjax.io.nnunet_labels import Structure, parse_labels, parse_structure
 from medjax.models.model import Network, check_network
 from medjax.models.networks import build, settings_of
 from medjax.models.weights import fit_weights
@@ -39,6 +43,7 @@ from medjax.running.lock import lock_folder
 from medjax.running.network_part import network_part
 from medjax.running.parts import Part
 from medjax.segmentation.plan import Plan, from_json
+from medjax.tools.segment_splits import OF_SEED
 
 DATASET_KEYS = {"channel_names": list, "labels": dict, "file_ending": str, "settings": dict}  # needed for prediction
 DELETE_FOLD = "; delete its fold's folder to train the fold again"
@@ -60,9 +65,9 @@ class TrainedModel(NamedTuple):
     plan: Plan
     network: Network
     params: list[PyTree]  # parameters of each fold
-    labels: dict[str, int]  # class numbers by name, background 0
+    labels: dict[str, Structure]  # class numbers by name, background 0; of a region a tuple
     ending: str  # file name ending of images
-    keep: dict[int, int] | None  # postprocessing: components to keep of each class; None before all folds are there
+    keep: dict[Structure, int] | None  # components to keep of each class or region; None before all folds are there
 
 
 def choose_network(source: NetworkSource, plan: Plan) -> tuple[Network, dict[str, Any]]:
@@ -80,7 +85,7 @@ def choose_network(source: NetworkSource, plan: Plan) -> tuple[Network, dict[str
     else:
         part = network_part(source, plan)
         network, record = part.value, part.identity
-    check_network(network, (*plan.patch, len(plan.channels)), plan.classes)
+    check_network(network, (*plan.patch, len(plan.channels)), plan.outputs)
     return network, record
 
 
@@ -107,7 +112,7 @@ def folder_network(folder: Path, description: ModelDescription, source: NetworkS
 
 
 def _built_in(name: str, plan: Plan) -> dict[str, Any]:
-    return {"name": name, "settings": settings_of(name, asdict(plan))}
+    return {"name": name, "settings": settings_of(name, {**asdict(plan), "classes": plan.outputs})}
 
 
 def _label(network: Mapping[str, Any]) -> str:
@@ -142,7 +147,7 @@ def plan_and_network(
 def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Raise a WorkdirError that names the difference between two data set descriptions.
 
-    Folders of older versions mirrored all axes, and have no digests of the cases.
+    Folders of older versions are 3-D, mirrored all axes, drew folds from the seed, and have no digests of the cases.
     """
     cases = [set(one.get("cases", [])) for one in (there, here)]
     if odd := sorted(cases[0] ^ cases[1]):
@@ -151,8 +156,9 @@ def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any])
             f"{folder}: {len(odd)} cases differ, {odd[0]} is in {owner}, not in {other}; "
             "expected the data set that it was planned for, or another folder"
         )
-    pairs = [(name, there[name], here[name]) for name in ("channel_names", "labels", "file_ending")]
-    known = {"mirror": "x,y,z", **there["settings"]}
+    names = ("channel_names", "labels", "regions_class_order", "file_ending")
+    pairs = [(name, there.get(name), here.get(name)) for name in names]
+    known = {"mirror": "x,y,z", "configuration": "3d_fullres", "splits": OF_SEED, **there["settings"]}
     pairs += [(name, known.get(name), value) for name, value in here["settings"].items()]
     for name, old, new in pairs:
         if old != new:
@@ -217,9 +223,10 @@ def load_model(
     file = "best.npz" if best else "params.npz"
     params = [read_params(folder / name / file, like) for name in _trained_folds(folder, folds)]
     keep = folder / "keep.json"
-    components = {int(kind): count for kind, count in read_json(keep).items()} if keep.is_file() else None
-    dataset = description.dataset
-    return TrainedModel(description.plan, model, params, dataset["labels"], dataset["file_ending"], components)
+    content = read_json(keep).items() if keep.is_file() else None
+    components = None if content is None else {parse_structure(kind): count for kind, count in content}
+    labels = parse_labels(folder / "dataset.json", description.dataset).structures
+    return TrainedModel(description.plan, model, params, labels, description.dataset["file_ending"], components)
 
 
 def _trained_folds(folder: Path, folds: Sequence[int] | None) -> list[str]:

@@ -53,11 +53,12 @@ def plan_dataset(data: RawDataset, *, mirror: Sequence[int] | None = None, **pla
             yield case
 
     files = [str(case.images[0]) for case in data.training]
-    found = fingerprint(cases(), data.classes, data.channels, files)
+    found = fingerprint(cases(), data.classes, data.channels, files, data.naming.ignore is not None)
     chosen = _mirror_axes(list(data.labels), mirror, sorted(across))
-    _warn_of_mirror_images(list(data.labels), moments, chosen, mirror)
+    _warn_of_mirror_images(data.naming.class_names, moments, chosen, mirror)
     _warn_of_orientations(data.folder, sorted(orientations), chosen)
-    return replace(plan(found, mirror=chosen, **planning), orientations=tuple(sorted(orientations)))
+    regions = {"regions": data.naming.regions, "region_order": data.naming.order}
+    return replace(plan(found, mirror=chosen, **regions, **planning), orientations=tuple(sorted(orientations)))
 
 
 def read_training_case(data: RawDataset, number: int) -> tuple[Case, Float[np.ndarray, "4 4"]]:
@@ -66,7 +67,7 @@ def read_training_case(data: RawDataset, number: int) -> tuple[Case, Float[np.nd
     Raises:
         DataError: as `read_scan`, or there are no labels.
     """
-    scan = read_scan(data.training[number], data.classes)
+    scan = read_scan(data.training[number], data.label_values)
     if scan.labels is None:
         raise DataError(f"{scan.name}: no labels; expected them for training")
     return Case(scan.image, scan.labels, scan.spacing), scan.affine

@@ -18,6 +18,7 @@ from medjax.atomic import replacing
 from medjax.errors import ConfigError, DataError
 from medjax.io.digest import content_digest
 from medjax.io.nifti import read_nifti
+from medjax.io.nnunet_labels import Structure, structure_text
 from medjax.io.nnunet_raw import CaseFiles, list_cases, read_scan, write_label_nifti
 from medjax.segmentation.laterality import lateral_labels, left_right_axes, orientation, same_orientation
 from medjax.segmentation.nnunet_predict import predict_case
@@ -32,7 +33,7 @@ class Predictions(NamedTuple):
     cases: list[str]
     new: list[str]  # those of the cases that were not there already
     networks: int  # number of networks of the ensemble
-    keep: dict[int, int] | None  # postprocessing: components kept of each class
+    keep: dict[Structure, int] | None  # postprocessing: components kept of each class or region
     folder: Path  # folder of CASE.nii.gz, and CASE.npz with `probabilities`
 
 
@@ -90,7 +91,8 @@ def predict(
                 np.savez_compressed(file, probabilities=prediction.probabilities)
         write_label_nifti(folder / names[case][0], prediction.labels, scan.affine, trained.plan.classes)
 
-    of_model = _model_digest(model, trained, [components, axes, probabilities])
+    kept = None if components is None else {structure_text(one): count for one, count in components.items()}
+    of_model = _model_digest(model, trained, [kept, axes, probabilities])
     sources = {case: _digest(of_model, content_digest(files.images)) for case, files in cases.items()}
     new = publish(output, sources, names, write)
     _warn_of_findings(output, {case: output / names[case][0] for case in cases}, trained)
@@ -157,9 +159,9 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def _components(keep: Mapping[str, int | str], labels: Mapping[str, int]) -> dict[int, int]:
-    """Components to keep by class number."""
-    known = {**{str(number): number for number in labels.values()}, **labels}
+def _components(keep: Mapping[str, int | str], labels: Mapping[str, Structure]) -> dict[Structure, int]:
+    """Components to keep by class number, or by region."""
+    known = {**{structure_text(one): one for one in labels.values()}, **labels}
     for name, count in keep.items():
         if known.get(name, 0) == 0 or not str(count).isdecimal() or int(count) < 1:
             expected = f"CLASS=N with one of {', '.join(list(labels)[1:])}, or none"

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, Int, PyTree
 
 from medjax import defaults
-from medjax.atomic import replacing, write_csv, write_text
+from medjax.atomic import write_csv, write_text
 from medjax.errors import ConfigError, WorkdirError
 from medjax.io.digest import content_digest
-from medjax.io.nnunet_raw import RawDataset, read_dataset
+from medjax.io.nifti import read_nifti
+from medjax.io.nnunet_labels import Structure, labels_content, structure_text
+from medjax.io.nnunet_raw import RawDataset, read_dataset, write_label_nifti
 from medjax.io.tables import read_table
 from medjax.models.model import Network
 from medjax.models.networks import settings_of
@@ -28,17 +30,18 @@ from medjax.report.figures import curves
 from medjax.running.arrays import save_arrays
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure
-from medjax.segmentation.nnunet import FOLDS, FoldState, folds, train_resumable_fold
-from medjax.segmentation.nnunet_predict import case_dice, determine_postprocessing, foreground_mean_dice, predict_case
+from medjax.segmentation.configuration import rules_of
+from medjax.segmentation.evaluation import CaseMetrics, case_overlap, summary_text
+from medjax.segmentation.nnunet import FoldState, train_resumable_fold
+from medjax.segmentation.nnunet_predict import determine_postprocessing, foreground_mean_dice, predict_case
 from medjax.segmentation.patches import PreparedCase, prepare
 from medjax.segmentation.plan import Plan
-from medjax.segmentation.resample import Shape
 from medjax.tools.checks import as_paths, check_no_overwrite
 from medjax.tools.segment_model import DELETE_FOLD, NetworkSource, plan_and_network, prefix_errors, read_arrays
 from medjax.tools.segment_planning import axes_text, mirror_setting, plan_dataset, read_training_case
+from medjax.tools.segment_splits import check_splits, choose_splits, cross_validation_text, write_splits
 
 MAX_NUMBER = 3.4e38  # of single precision
-MAX_SEED = 2**32 // FOLDS - 1  # seed · FOLDS + fold is below 2³²: JAX takes a larger one for another
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
 
 
@@ -48,9 +51,9 @@ class Training(NamedTuple):
     folder: Path
     plan: Plan
     network: Network
-    labels: Mapping[str, int]  # class numbers by name
+    labels: Mapping[str, Structure]  # class numbers by name, of a region a tuple
     dice: dict[int, dict[str, Float[np.ndarray, " structure"]]]  # Dice of each validation case, by finished fold
-    keep: dict[int, int] | None  # postprocessing: components to keep of each class; None before all folds are there
+    keep: dict[Structure, int] | None  # components to keep of each class or region; None before all folds are there
 
 
 def train(
@@ -58,13 +61,15 @@ def train(
     output: Path | str,
     *,
     fold: int | str = "all",
+    splits: Path | str | None = None,
     epochs: int = defaults.SEGMENT_EPOCHS,
     iterations: int = defaults.SEGMENT_ITERATIONS,
     rate: float = defaults.SEGMENT_RATE,
     base_width: int = defaults.SEGMENT_WIDTH,
     memory_gb: float = defaults.SEGMENT_MEMORY_GB,
-    patch: Shape | None = None,
+    patch: tuple[int, ...] | None = None,
     mirror: Sequence[int] | None = None,
+    configuration: str = defaults.SEGMENT_CONFIGURATION,
     seed: int = 0,
     network: NetworkSource = defaults.SEGMENT_NETWORK,
 ) -> Training:
@@ -73,14 +78,16 @@ def train(
     Args:
         dataset: folder in nnU-Net's raw layout.
         fold: number, or "all", one after the other.
+        splits: nnU-Net's splits_final.json; default: that of the data set, else five folds drawn from the seed.
         epochs: number of epochs of each fold.
         iterations: steps in an epoch.
         rate: learning rate of the first epoch.
         base_width: channels of the finest level.
         memory_gb: accelerator memory to plan for, GB.
-        patch: voxels of a patch, overruling the plan.
+        patch: voxels of a patch, overruling the plan; of 2-D the two sides in the plane are enough.
         mirror: voxel axes that training and prediction mirror; default: all, but for those from left to right if names
             of labels say a side.
+        configuration: nnU-Net's "3d_fullres", or "2d": a network of slices.
         seed: random seed of folds, network weights, patches and augmentation.
         network: name of a built-in one, a Model, or a function of the Plan that makes one.
 
@@ -88,40 +95,52 @@ def train(
         ConfigError, DataError: an option or the data cannot be used, or a loss is not finite.
         WorkdirError: `output` holds a model of other settings, data or network, or another process trains that fold.
     """
-    dataset, output = as_paths(dataset, output)
-    for option, value in (("--rate", rate), ("--memory-gb", memory_gb)):
-        if not 0 < value <= MAX_NUMBER:
-            raise ConfigError(f"{option} {value:g}; expected a finite number above 0")
-    if not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"--seed {seed}; expected 0 to {MAX_SEED}")
-    if isinstance(network, str):
-        settings_of(network, {})  # an unknown name is refused before all data are read
+    dataset, output, splits = as_paths(dataset, output, splits)
+    _check_options(rate, memory_gb, network, configuration)
     data = read_dataset(dataset)
     _check_outputs(output, data)
-    parts = folds(len(data.training), seed, min(FOLDS, len(data.training)))
+    chosen = choose_splits(data, splits, seed)
+    if not (output / "plan.json").is_file():  # else what the model is of is compared first
+        check_splits(output, chosen, data)
+    parts = chosen.folds
     if fold not in ("all", *range(len(parts))):
         raise ConfigError(f"--fold {fold}; expected 0 to {len(parts) - 1}, or all")
     wanted = range(len(parts)) if isinstance(fold, str) else [fold]
     training: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
     planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch}
     settings = {**planning, "patch": ",".join(map(str, patch or ())), **training}
-    description = _dataset_description(data, {**settings, "mirror": mirror_setting(list(data.labels), mirror)})
-    own_plan, model = plan_and_network(
-        output, description, network, partial(plan_dataset, data, mirror=mirror, **planning)
-    )
+    axes = mirror_setting(list(data.labels), mirror)
+    own = {"configuration": configuration, "mirror": axes, "splits": chosen.setting}  # not in folds of older versions
+    description = _dataset_description(data, {**settings, **own})
+    make_plan = partial(plan_dataset, data, mirror=mirror, configuration=configuration, **planning)
+    own_plan, model = plan_and_network(output, description, network, make_plan)
+    write_splits(output, chosen, data)
     say(_plan_line(own_plan))
-    names = [[data.training[k].name for k in validation.tolist()] for _, validation in parts]
-    pending = [number for number in wanted if not _is_finished(output, number, names[number], data)]
+    pending = [number for number in wanted if not _is_finished(output, number, parts[number][1].tolist(), data)]
     for number in sorted(set(wanted) - set(pending)):
         say(f"fold {number}: finished already")
     prepared = [_prepare(data, k, own_plan) for k in track(len(data.training), "preparing")] if pending else []
     for number in pending:
         with open_workdir(output / f"fold_{number}", settings) as work:
-            _train_fold(work, model, data, prepared, parts[number], own_plan, number, training)
-    finished = [number for number in range(len(parts)) if _is_finished(output, number, names[number], data)]
-    keep = _postprocessing(output, data, own_plan, parts) if len(finished) == len(parts) else None
+            own_seed = seed * chosen.seeds + number  # no fold of another seed has this one
+            _train_fold(work, model, data, prepared, parts[number], own_plan, number, {**training, "seed": own_seed})
+    finished = [number for number in range(len(parts)) if _is_finished(output, number, parts[number][1].tolist(), data)]
     dice = {number: _read_dice(_validation(output, number)) for number in finished}
+    keep = None
+    if len(finished) == len(parts):
+        keep = _postprocessing(output, data, own_plan, parts)
+        say(cross_validation_text(dice, len(data.training)))
     return Training(output, own_plan, model, data.labels, dice, keep)
+
+
+def _check_options(rate: float, memory_gb: float, network: NetworkSource, configuration: str) -> None:
+    """Check options before all data are read. Raises ConfigError."""
+    for option, value in (("--rate", rate), ("--memory-gb", memory_gb)):
+        if not 0 < value <= MAX_NUMBER:
+            raise ConfigError(f"{option} {value:g}; expected a finite number above 0")
+    if isinstance(network, str):
+        settings_of(network, {})
+    rules_of(configuration)
 
 
 def _check_outputs(output: Path, data: RawDataset) -> None:
@@ -139,7 +158,7 @@ def _dataset_description(data: RawDataset, settings: Mapping[str, Any]) -> dict[
     """Content of dataset.json: what the model is of, down to the contents of its images and labels."""
     files = {case.name: (*case.images, *([case.labels] if case.labels else [])) for case in data.training}
     return {
-        "channel_names": list(data.channels), "labels": dict(data.labels), "file_ending": data.ending,
+        "channel_names": list(data.channels), **labels_content(data.naming), "file_ending": data.ending,
         "cases": sorted(files), "settings": dict(settings),
         "digests": {name: content_digest(files[name]) for name in track(sorted(files), "comparing")},
     }  # fmt: skip
@@ -163,7 +182,6 @@ def _train_fold(
 ) -> None:
     """Train a fold, resumed if it was stopped, and predict its validation cases."""
     training, validation = parts
-    own = {**settings, "seed": settings["seed"] * FOLDS + number}  # no fold of another seed is this one again
     folder = work.path
     rows: list[dict[str, Any]] = []
 
@@ -178,44 +196,70 @@ def _train_fold(
     try:
         last = train_resumable_fold(
             work.checkpoints, model, [prepared[k] for k in training], [prepared[k] for k in validation], own_plan,
-            resume=resume, report=report, progress=lambda steps: track(steps, f"fold {number}"), **own,
+            resume=resume, report=report, progress=lambda steps: track(steps, f"fold {number}"), **settings,
         )  # fmt: skip
     except WorkdirError as error:
         raise WorkdirError(f"{error}{DELETE_FOLD}") from error
     save_arrays(folder / "params.npz", last.state.params)
     save_arrays(folder / "best.npz", last.best)
     save_figure(work, "progress", _progress_figure(rows))
-    scores = [
-        _validate(folder, model, last.state.params, data, k, own_plan) for k in track(validation.tolist(), "validating")
-    ]
+    scores, metrics = list[list[Any]](), list[CaseMetrics]()
+    for k in track(validation.tolist(), "validating"):
+        predicted, true = _validate(folder, model, last.state.params, data, k, own_plan)
+        metrics.append(case_overlap(predicted, true, data.naming.foreground.values(), own_plan.ignore))
+        scores.append([data.training[k].name, *(float(one["Dice"]) for one in metrics[-1].values())])
+    files = [(_prediction(folder, data, k), data.training[k].labels) for k in validation.tolist()]
+    write_text(folder / "validation" / "summary.json", summary_text(files, metrics))
     write_csv(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
     mean = foreground_mean_dice(np.array([row[1:] for row in scores], float))
     say(f"fold {number}: Dice {mean:.4f} of {len(scores)} cases, average pseudo-Dice {float(last.ema):.4f}")
 
 
-def _validate(folder: Path, model: Network, params: PyTree, data: RawDataset, number: int, own_plan: Plan) -> list[Any]:
-    """Name and Dice of each structure of a validation case; its prediction is saved for the postprocessing."""
-    (case, _), name = read_training_case(data, number), data.training[number].name
+def _validate(
+    folder: Path, model: Network, params: PyTree, data: RawDataset, number: int, own_plan: Plan
+) -> tuple[Int[np.ndarray, "x y z"], Int[np.ndarray, "x y z"]]:
+    """Predicted and reference labels of a validation case; the prediction is written as nnU-Net's, as NIfTI."""
+    case, affine = read_training_case(data, number)
     with prefix_errors(data.training[number].images[0]):
         prediction = predict_case(model, [params], case.image, case.spacing, own_plan)
     (folder / "validation").mkdir(exist_ok=True)
-    with replacing(folder / "validation" / f"{name}.npz") as file:
-        np.savez_compressed(file, labels=prediction.labels.astype(np.min_scalar_type(own_plan.classes - 1)))
-    return [name, *case_dice(prediction.labels, case.labels, own_plan.classes).tolist()]
+    file = folder / "validation" / f"{data.training[number].name}{data.ending}"
+    write_label_nifti(file, prediction.labels, affine, own_plan.classes)
+    return prediction.labels, case.labels
+
+
+def _prediction(fold: Path, data: RawDataset, number: int) -> Path:
+    """File of the prediction of a validation case; folds of older versions have an .npz."""
+    file = fold / "validation" / f"{data.training[number].name}{data.ending}"
+    older = file.with_name(f"{data.training[number].name}.npz")
+    return older if older.is_file() and not file.is_file() else file
 
 
 def _postprocessing(
     folder: Path, data: RawDataset, own_plan: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> dict[int, int]:
-    """Postprocessing by cross-validation: structures whose Dice rises if only the largest component is kept."""
-    predictions, references = list[np.ndarray](), list[np.ndarray]()
+) -> dict[Structure, int]:
+    """Postprocessing by cross-validation: structures whose Dice rises if only the largest component is kept.
+
+    Before it, nnU-Net's summary of all folds is written.
+    """
+    predictions, references, files = list[np.ndarray](), list[np.ndarray](), list[tuple[Path, Path]]()
     for fold, (_, validation) in enumerate(parts):
         for number in validation.tolist():
-            file = folder / f"fold_{fold}" / "validation" / f"{data.training[number].name}.npz"
-            predictions.append(read_arrays(file)["labels"].astype(np.int32))
+            file = _prediction(folder / f"fold_{fold}", data, number)
+            labels = read_arrays(file)["labels"] if file.suffix == ".npz" else read_nifti(file).array
+            predictions.append(labels.astype(np.int32))
             references.append(read_training_case(data, number)[0].labels)
-    chosen = determine_postprocessing(predictions, references, own_plan.classes)
-    write_text(folder / "keep.json", json.dumps({str(kind): count for kind, count in chosen.items()}) + "\n")
+            known = data.training[number].labels
+            assert known is not None  # it was read
+            files.append((file, known))
+    structures, pairs = [*data.naming.foreground.values()], zip(predictions, references, strict=True)
+    metrics = [case_overlap(one, true, structures, own_plan.ignore) for one, true in pairs]
+    write_text(folder / "summary.json", summary_text(files, metrics))
+    chosen = determine_postprocessing(
+        predictions, references, own_plan.classes, structures=structures, ignore=own_plan.ignore
+    )
+    content = {structure_text(kind): count for kind, count in chosen.items()}
+    write_text(folder / "keep.json", json.dumps(content) + "\n")
     return chosen
 
 
@@ -223,16 +267,17 @@ def _validation(folder: Path, fold: int) -> Path:
     return folder / f"fold_{fold}" / "validation.csv"
 
 
-def _is_finished(folder: Path, fold: int, names: Sequence[str], data: RawDataset) -> bool:
+def _is_finished(folder: Path, fold: int, validation: Sequence[int], data: RawDataset) -> bool:
     """Whether a fold has its parameters, and Dice and prediction of each of its validation cases."""
     file, own = _validation(folder, fold), folder / f"fold_{fold}"
-    needed = [own / "params.npz", own / "best.npz", *(own / "validation" / f"{name}.npz" for name in names)]
+    needed = [own / "params.npz", own / "best.npz", *(_prediction(own, data, number) for number in validation)]
     if not (file.is_file() and all(path.is_file() and path.stat().st_size for path in needed)):
         return False
     with file.open(newline="", encoding="utf-8", errors="replace") as text:
         header, *rows = [*csv.reader(text)] or [[]]
     whole = all(len(row) == len(header) for row in rows)
-    return whole and header == ["case", *list(data.labels)[1:]] and [row[0] for row in rows] == list(names)
+    names = [data.training[number].name for number in validation]
+    return whole and header == ["case", *list(data.labels)[1:]] and [row[0] for row in rows] == names
 
 
 def _read_dice(file: Path) -> dict[str, Float[np.ndarray, " structure"]]:

@@ -28,6 +28,7 @@ Range = tuple[float, float]
 PER_CHANNEL = 0.5  # probability of blur and low resolution in each channel of an image that has them
 INTENSITY_TRANSFORMS = 7
 MIN_ZOOM = 0.85  # largest reduction that a source patch has room for
+MAX_ELONGATION = 1.5  # ratio of the sides of a slice above which it is rotated little
 
 
 class NnunetAugmentation(NamedTuple):
@@ -65,9 +66,13 @@ def augmentation_for_plan(
 ) -> NnunetAugmentation:
     """nnU-Net's augmentation for a patch; an anisotropic one, with a `flat_axis`, is rotated in-plane by up to π.
 
-    Along the axes `mirror` it is mirrored half of the time: never along one whose sides the labels name.
+    One slice, the patch of a 2-D network, is rotated by up to π / 12 if it is over 1.5 times longer than wide. Along
+    the axes `mirror` it is mirrored half of the time: never along one whose sides the labels name.
     """
-    angle = np.pi if flat_axis is not None else np.pi / 6
+    angle = np.pi / 6
+    if flat_axis is not None:
+        across, along = sorted(side for axis, side in enumerate(patch) if axis != flat_axis)
+        angle = np.pi / 12 if patch[flat_axis] == 1 and along > MAX_ELONGATION * across else np.pi
     return NnunetAugmentation(max_angle=angle, flat_axis=flat_axis, patch=patch, mirror=mirror)
 
 

@@ -1,6 +1,8 @@
-"""Segmentation losses, one value an image: cross-entropy, focal, soft Dice, deep supervision.
+"""Segmentation losses, one value an image: cross-entropy, focal, soft Dice, of regions, deep supervision.
 
-Labels are class numbers `(batch, *space)`, or soft ones `(batch, *space, class)` that sum to 1.
+Labels are class numbers `(batch, *space)`, or soft ones `(batch, *space, class)` that sum to 1. A `mask` holds the
+pixels that count; of class numbers, `ignore` is the one of pixels that do not. Regions are unions of classes, each with
+a logit of its own: they may overlap.
 """
 
 import math
@@ -9,13 +11,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from medjax.errors import DataError
 from medjax.training.spatial import block_means, mean
 
 Logits = Float[Array, "batch *space class"]
 Labels = Int[Array, "batch *space"] | Float[Array, "batch *space class"]
+Mask = Bool[Array, "batch *space"]
 PerImage = Float[Array, " batch"]
 Loss = Callable[[Array, Array], Array]
 
@@ -25,9 +28,22 @@ def soft_labels(labels: Labels, classes: int) -> Float[Array, "batch *space clas
     return labels if jnp.issubdtype(labels.dtype, jnp.floating) else jax.nn.one_hot(labels, classes)
 
 
-def cross_entropy(logits: Logits, labels: Labels) -> PerImage:
-    """Cross-entropy −Σ_c q_c log p_c, mean over pixels."""
-    return -mean(jnp.sum(soft_labels(labels, logits.shape[-1]) * jax.nn.log_softmax(logits), axis=-1))
+def cross_entropy(logits: Logits, labels: Labels, mask: Mask | None = None) -> PerImage:
+    """Cross-entropy −Σ_c q_c log p_c, mean over pixels; of a `mask` see `masked_mean`."""
+    values = -jnp.sum(soft_labels(labels, logits.shape[-1]) * jax.nn.log_softmax(logits), axis=-1)
+    return masked_mean(values, mask)
+
+
+def masked_mean(values: Float[Array, "batch *space"], mask: Mask | None) -> PerImage:
+    """Sum over the pixels of the mask, divided by their mean number in an image; 0 if there are none.
+
+    Its mean over the batch is the mean over all pixels of the mask, in whichever image they are. None: all pixels.
+    """
+    if mask is None:
+        return mean(values)
+    space = tuple(range(1, values.ndim))
+    number = jnp.sum(mask, dtype=values.dtype) / len(values)
+    return jnp.sum(jnp.where(mask, values, 0), axis=space) / jnp.where(number > 0, number, 1)
 
 
 def focal(logits: Logits, labels: Labels, gamma: float = 2.0) -> PerImage:
@@ -36,32 +52,80 @@ def focal(logits: Logits, labels: Labels, gamma: float = 2.0) -> PerImage:
     return -mean(jnp.sum(soft_labels(labels, logits.shape[-1]) * (1 - jnp.exp(log_p)) ** gamma * log_p, axis=-1))
 
 
-def soft_dice(logits: Logits, labels: Labels, smooth: float = 1.0, batch: bool = False) -> PerImage:
+def soft_dice(
+    logits: Logits, labels: Labels, smooth: float = 1.0, batch: bool = False, mask: Mask | None = None
+) -> PerImage:
     """Soft Dice loss, 1 − mean over foreground classes of (2 Σ p q + s) / (Σ p + Σ q + s), s = `smooth` voxels.
 
-    With `batch`, sums go over the pixels of all images (batch Dice), and every image has the same loss.
+    With `batch`, sums go over the pixels of all images (batch Dice), and every image has the same loss. They go over
+    the `mask` if there is one.
 
     Source: Milletari et al., 3DV 2016, with sums instead of squares as in nnU-Net.
     """
     p, q = jax.nn.softmax(logits), soft_labels(labels, logits.shape[-1])
-    space = tuple(range(1, logits.ndim - 1))
+    return 1 - jnp.mean(_dice(p, q, smooth, batch, mask)[:, 1:], axis=-1)
+
+
+def _dice(p: Array, q: Array, smooth: float, batch: bool, mask: Mask | None) -> Float[Array, "batch class"]:
+    if mask is not None:
+        p, q = p * mask[..., None], q * mask[..., None]
+    space = tuple(range(1, p.ndim - 1))
     both, total = jnp.sum(p * q, axis=space), jnp.sum(p + q, axis=space)
     if batch:
         both, total = (jnp.broadcast_to(jnp.sum(each, axis=0, keepdims=True), each.shape) for each in (both, total))
-    return 1 - jnp.mean(((2 * both + smooth) / (total + smooth))[:, 1:], axis=-1)
+    return (2 * both + smooth) / (total + smooth)
 
 
-def dice_cross_entropy(logits: Logits, labels: Labels, smooth: float = 1.0, batch: bool = False) -> PerImage:
-    """Dice loss + cross-entropy; `smooth` and `batch` are those of `soft_dice`.
+def dice_cross_entropy(
+    logits: Logits, labels: Labels, smooth: float = 1.0, batch: bool = False, ignore: int | None = None
+) -> PerImage:
+    """Dice loss + cross-entropy; `smooth` and `batch` are those of `soft_dice`, voxels of class `ignore` do not count.
 
     With a small `smooth`, as nnU-Net's (`NNUNET_LOSS`), an absent class that is predicted anywhere costs as much as one
     that is missed; with 1 voxel it costs little. Source: Isensee et al., Nature Methods 18, 2021; there Dice is counted
     from 0 down to −1, here from 1 down to 0.
     """
-    return soft_dice(logits, labels, smooth, batch) + cross_entropy(logits, labels)
+    known, mask = _split_ignored(labels, ignore)
+    return soft_dice(logits, known, smooth, batch, mask) + cross_entropy(logits, known, mask)
+
+
+def _split_ignored(labels: Array, ignore: int | None) -> tuple[Array, Mask | None]:
+    """Class numbers, any where they are ignored, and the mask of the others."""
+    if ignore is None:
+        return labels, None
+    mask = labels != ignore
+    return jnp.where(mask, labels, 0), mask
+
+
+def region_masks(labels: Int[Array, "*space"], regions: Sequence[Sequence[int]]) -> Bool[Array, "*space region"]:
+    """Masks of regions, each the union of some classes."""
+    return jnp.stack([jnp.isin(labels, jnp.array(region)) for region in regions], axis=-1)
+
+
+def region_dice_cross_entropy(
+    logits: Float[Array, "batch *space region"],
+    labels: Int[Array, "batch *space"],
+    regions: Sequence[Sequence[int]],
+    smooth: float = 1.0,
+    batch: bool = False,
+    ignore: int | None = None,
+) -> PerImage:
+    """Loss of regions p_r = σ(logit r): 1 − mean Dice over regions + mean binary cross-entropy over pixels and regions.
+
+    `smooth`, `batch` and `ignore` are those of `dice_cross_entropy`. Nothing is background: every region counts.
+
+    Source: nnU-Net v2's region-based training. With an ignore label, and only then, nnU-Net sums the cross-entropy over
+    the regions; here it is the mean, whether or not pixels are ignored.
+    """
+    known, mask = _split_ignored(labels, ignore)
+    q = region_masks(known, regions).astype(logits.dtype)
+    entropy = jnp.mean(jax.nn.softplus(logits) - q * logits, axis=-1)
+    dice = jnp.mean(_dice(jax.nn.sigmoid(logits), q, smooth, batch, mask), axis=-1)
+    return 1 - dice + masked_mean(entropy, mask)
 
 
 NNUNET_LOSS = partial(dice_cross_entropy, smooth=1e-5)
+NNUNET_REGION_LOSS = partial(region_dice_cross_entropy, smooth=1e-5)
 
 
 def deep_supervision(
