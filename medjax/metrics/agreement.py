@@ -265,7 +265,7 @@ def _averaged(single: float, k: int) -> float:
 
 
 def _ratio(over: float, under: float) -> float:
-    return over / under if under else float(np.sign(over) * np.inf)
+    return over / under if under else float(np.copysign(np.inf, over) if over else np.nan)
 
 
 def _finite(name: str, values: AnyArray) -> Float[np.ndarray, "*shape"]:

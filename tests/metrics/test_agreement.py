@@ -225,3 +225,9 @@ def test_an_unknown_form_is_refused():
 
     with pytest.raises((ConfigError, TypeError), match=r"4,1|form"):
         agreement.icc(JUDGES, "4,1")
+
+
+def test_icc_of_subjects_that_are_equal_is_no_division_by_zero():
+    """As of a bootstrap resample of one subject twice: no variance between subjects, and no residual."""
+    found = icc(np.array([[1.0, 2.0], [1.0, 2.0]]))
+    assert found.value == found.low == found.high == 0 and np.isnan(found.f) and np.isnan(found.p)

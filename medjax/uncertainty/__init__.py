@@ -1,0 +1,1 @@
+"""Uncertainty: predictive samples, cardiac biomarkers with intervals, their precision and calibration."""
