@@ -18,6 +18,8 @@ TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its comma
     "segment": "Train segmentation networks, predict, measure label flips.",
     "labels": "Find label errors in segmentation masks.",
     "shortcuts": "Audit a network for shortcut learning.",
+    "biomarkers": "Measure cardiac biomarkers of label maps.",
+    "precision": "Assess the precision of biomarkers from scan and rescan.",
 }
 
 

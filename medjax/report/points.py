@@ -1,4 +1,4 @@
-"""Scatter plots of groups, with curves or horizontal levels: regressions, Bland–Altman plots."""
+"""Scatter plots of groups, with curves or horizontal levels: regressions, Bland–Altman and identity plots."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -11,6 +11,7 @@ from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, _dress, _figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -28,10 +29,11 @@ def points(
     *,
     curves: Mapping[str, Curve] | None = None,
     levels: Sequence[float] = (),
+    bands: Sequence[tuple[float, float]] = (),
     labels: Mapping[str, tuple[float, float]] | None = None,
     title: str = "",
 ) -> "Figure":
-    """Scatter plot of points (x, y) of each group in its colour, with a legend.
+    """Scatter plot of points (x, y) of each group in its colour, with a legend above where there are several.
 
     Args:
         groups: x and y of each group, by name.
@@ -39,6 +41,7 @@ def points(
         ylabel: label of the y axis.
         curves: a curve for each group that has one, by name.
         levels: horizontal lines, dashed; the middle one of an odd number is solid.
+        bands: lower and upper ends of horizontal bands, such as the intervals of the levels.
         labels: texts beside some points, with their positions.
         title: title of the figure.
 
@@ -47,19 +50,22 @@ def points(
     """
     _check_pairs(groups)
     figure = _figure(5.2, 3.7)
-    axes = figure.add_axes((0.15, 0.15, 0.81, 0.72 if title else 0.8), facecolor=BACKGROUND_COLOR)
+    axes = figure.add_axes((0.15, 0.15, 0.81, 0.7 if title else 0.77), facecolor=BACKGROUND_COLOR)
     for (name, (x, y)), color in zip(groups.items(), cycle(COLORS), strict=False):
         axes.plot(x, y, "o", color=color, ms=4.5, alpha=0.85, mew=0, label=name)
         if curves and name in curves:
             axes.plot(*curves[name], color=color, lw=1.6)
+    for low, high in bands:
+        axes.axhspan(low, high, color=MUTED_COLOR, alpha=0.22, lw=0, zorder=0.5)
     for k, level in enumerate(sorted(levels)):
         axes.axhline(level, color=MUTED_COLOR, lw=1.0, ls="-" if 2 * k + 1 == len(levels) else (0, (4, 3)))
     for text, where in (labels or {}).items():
         axes.annotate(text, where, xytext=(4, 3), textcoords="offset points", color=TEXT_COLOR, family=FONT, size=6.5)
     _dress(axes, xlabel, ylabel)
-    axes.legend(frameon=False, labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, loc="best")
+    if len(groups) > 1:
+        _draw_legend(axes)
     if title:
-        figure.text(0.02, 0.93, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
+        figure.text(0.02, 0.94, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
     return figure
 
 
@@ -68,17 +74,77 @@ def plot_bland_altman(
     limits: tuple[float, float, float],
     quantity: str,
     difference: str = "difference",
+    *,
+    intervals: Sequence[tuple[float, float]] = (),
+    title: str = "",
 ) -> "Figure":
     """Bland–Altman plot of pairs (a, b) of each group: a − b over (a + b) / 2, with lower limit, bias, upper limit.
 
-    `quantity` is what was measured, with its unit, and `difference` the label of a − b.
+    Args:
+        readings: a and b of each group, by name.
+        limits: lower limit of agreement, bias, upper limit.
+        quantity: what was measured, with its unit.
+        difference: label of a − b.
+        intervals: confidence intervals of the three, shaded.
+        title: title of the figure.
 
     Raises:
         DataError: as `points`.
     """
     _check_pairs(readings)
     pairs = {name: ((a + b) / 2, a - b) for name, (a, b) in readings.items()}
-    return points(pairs, f"mean of both, {quantity}", difference, levels=limits)
+    figure = points(pairs, f"mean of both, {quantity}", difference, levels=limits, bands=intervals, title=title)
+    axes = figure.axes[0]
+    box = axes.get_position()
+    axes.set_position((box.x0, box.y0, box.width - 0.13, box.height))
+    for name, level in zip(("lower limit", "bias", "upper limit"), limits, strict=True):
+        axes.annotate(
+            f"{name}\n{level:.3g}".replace("-", "−"), (1.0, level), xycoords=axes.get_yaxis_transform(), xytext=(4, 0),
+            textcoords="offset points", va="center", color=MUTED_COLOR, family=FONT, size=7, annotation_clip=False,
+        )  # fmt: skip
+    return figure
+
+
+def plot_identity(
+    readings: Mapping[str, tuple[Real[np.ndarray, "_"], Real[np.ndarray, "_"]]],
+    errors: Mapping[str, tuple[Real[np.ndarray, "2 _"], Real[np.ndarray, "2 _"]]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    title: str = "",
+) -> "Figure":
+    """Scatter plot of b over a with the line of identity, and a bar from low to high of each interval of a and b.
+
+    Args:
+        readings: a and b of each group, by name.
+        errors: ends (low, high) of the intervals of a and of b of those groups that have some.
+        xlabel: label of a.
+        ylabel: label of b.
+        title: title of the figure.
+
+    Raises:
+        DataError: as `points`.
+    """
+    figure = points(readings, xlabel, ylabel, title=title)
+    axes = figure.axes[0]
+    for name, color in zip(readings, cycle(COLORS), strict=False):
+        if name in errors:
+            a, b = readings[name]
+            (left, right), (bottom, top) = errors[name]
+            axes.hlines(b, left, right, color=color, lw=0.9, alpha=0.6)
+            axes.vlines(a, bottom, top, color=color, lw=0.9, alpha=0.6)
+    ends = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
+    axes.plot(ends, ends, color=MUTED_COLOR, lw=1.0, zorder=1)
+    axes.set(xlim=ends, ylim=ends)
+    return figure
+
+
+def _draw_legend(axes: "Axes") -> None:
+    """Above the axes, so that it covers no data."""
+    axes.legend(
+        frameon=False, labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, loc="lower right",
+        bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.2, handletextpad=0.3, columnspacing=1.2,
+    )  # fmt: skip
 
 
 def _check_pairs(groups: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:

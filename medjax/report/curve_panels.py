@@ -1,0 +1,77 @@
+"""Curves in small panels, one for each quantity, with the same abscissa and the same series."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medjax.errors import DataError
+from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, Numbers, _dress, _figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 4  # panels in a row
+PANEL_WIDTH, PANEL_HEIGHT = 2.1, 1.75  # inches, with their labels
+
+
+def plot_curve_panels(
+    x: Numbers,
+    panels: Mapping[str, Mapping[str, Numbers]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    sd: Mapping[str, Mapping[str, Numbers]] | None = None,
+    limits: tuple[float, float] | None = None,
+    reference: float | None = None,
+    title: str = "",
+) -> "Figure":
+    """Curves over x: a panel for each quantity, a line for each series; what is NaN is left out.
+
+    Args:
+        x: common abscissa.
+        panels: values by quantity and series; every panel has the same series.
+        xlabel: label of the x axes.
+        ylabel: label of the y axes.
+        sd: standard deviations by quantity and series, of those that have one: bands of ± sd.
+        limits: ends of the y axes; default: each panel's own.
+        reference: value of a horizontal line, such as the nominal level.
+        title: title of the figure.
+
+    Raises:
+        DataError: no panel, panels of different series, or a curve that is not as long as `x`.
+    """
+    names = [list(panel) for panel in panels.values()]
+    if not names or not names[0] or any(one != names[0] for one in names):
+        raise DataError(f"panels: series {names}; expected at least one panel, all with the same series")
+    if wrong := [len(y) for panel in panels.values() for y in panel.values() if len(y) != len(x)]:
+        raise DataError(f"panels: a curve of {wrong[0]} values; expected {len(x)}, one for each x")
+    rows, columns = -(-len(panels) // COLUMNS), min(COLUMNS, len(panels))
+    head, left = (0.55 if title else 0.19), 0.6
+    width, height = max(left + columns * PANEL_WIDTH + 0.1, 4.2), head + rows * PANEL_HEIGHT + 0.3
+    figure = _figure(width, height)
+    for k, (quantity, panel) in enumerate(panels.items()):
+        row, column = divmod(k, COLUMNS)
+        corner = (left + column * PANEL_WIDTH) / width, (0.5 + (rows - 1 - row) * PANEL_HEIGHT) / height
+        size = ((PANEL_WIDTH - 0.35) / width, (PANEL_HEIGHT - 0.55) / height)
+        axes = figure.add_axes((*corner, *size), facecolor=BACKGROUND_COLOR)
+        for number, (name, y) in enumerate(panel.items()):
+            color, values = COLORS[number % len(COLORS)], np.asarray(y, float)
+            axes.plot(x, values, color=color, lw=1.5, marker="o", ms=3.0, label=name)
+            if sd and name in sd.get(quantity, {}):
+                half = np.asarray(sd[quantity][name], float)
+                axes.fill_between(np.asarray(x, float), values - half, values + half, color=color, alpha=0.18, lw=0)
+        if reference is not None:
+            axes.axhline(reference, color=MUTED_COLOR, lw=1.0, ls=(0, (4, 3)))
+        if limits is not None:
+            axes.set_ylim(*limits)
+        _dress(axes, xlabel if k + COLUMNS >= len(panels) else "", ylabel if column == 0 else "")
+        axes.set_title(quantity, loc="left", color=TEXT_COLOR, family=FONT, size=8.5)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="upper left", ncols=len(names[0]), frameon=False,
+        bbox_to_anchor=((left - 0.1) / width, 1 - (0.4 if title else 0.05) / height),
+        labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, borderaxespad=0,
+    )  # fmt: skip
+    if title:
+        figure.text(0.12 / width, 1 - 0.3 / height, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
+    return figure
