@@ -1,0 +1,1 @@
+"""Parts of `cmr_precision`: scans, networks, samples of biomarkers, statistics, tables and figures."""
