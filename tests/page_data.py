@@ -68,6 +68,8 @@ def write_example_data(folder: Path) -> None:
     scans = [Scan(name, case.image, case.labels, case.spacing, affine) for name, case in cases]
     dataset = folder / "Dataset004_Hippocampus"
     write_dataset(dataset, scans[:5], ("MRI",), ("background", "Anterior", "Posterior"), test=scans[5:])
+    (dataset / "labelsTs").mkdir()
+    write_nifti(dataset / "labelsTs" / "hippocampus_5.nii.gz", scans[5].labels, affine, np.uint8)
 
     shape = with_rings(preset("ring_2d"), 1).sinogram_shape
     seen = np.abs(np.arange(shape[1]) - shape[1] // 2) < 45  # bins within 90 mm
@@ -79,6 +81,7 @@ def write_example_data(folder: Path) -> None:
     centered[:3, 3] = -135, -135, -12
     write_nifti(folder / "t1.nii.gz", 1 + draw.random((16, 16, 4)), centered)
     (folder / "brief.py").write_text(PART)
+    write_precision_data(folder, draw)
 
 
 def write_audit_data(folder: Path, draw: np.random.Generator) -> None:
@@ -92,3 +95,24 @@ def write_audit_data(folder: Path, draw: np.random.Generator) -> None:
     for name in ("test", "other"):
         lines = [f"s{k},p{k // 2},{k % 2},{k // 2 % 2},{k // 4 % 2},{draw.random():.3f}" for k in range(40)]
         (folder / f"{name}.csv").write_text("scan,patient,label,sex,site,p\n" + "\n".join(lines) + "\n")
+
+
+def write_precision_data(folder: Path, draw: np.random.Generator) -> None:
+    """Label maps of four subjects, scan and rescan, three samples each, with their lists; and a table of the truth."""
+    (folder / "maps").mkdir()
+    x, y = np.meshgrid(np.arange(20) - 6, np.arange(20) - 10, indexing="ij")
+    right = (x > 6) & (x < 11) & (np.abs(y) < 6)
+    for name in ("scan", "rescan"):
+        lines = list[str]()
+        for subject, sample in np.ndindex(4, 3):
+            frames = list[np.ndarray]()
+            for radius in (4.0 + subject / 3, 3.0):  # of ED and ES
+                disc = np.hypot(x, y) + draw.normal(0, 0.1)
+                labels = np.where(disc < radius, 3, np.where(disc < radius + 1.5, 2, right))
+                frames.append(np.repeat(labels[:, :, None], 3, 2))
+            file = f"maps/{name}_{subject}_{sample}.nii.gz"
+            cine = np.stack(frames, -1).astype(np.uint8)
+            nibabel.save(nibabel.Nifti1Image(cine, np.diag([2.0, 2.0, 8.0, 1.0])), folder / file)
+            lines.append(f"P{subject},{sample},{file}")
+        (folder / f"{name}_maps.csv").write_text("subject,sample,cine\n" + "\n".join(lines) + "\n")
+    (folder / "truth.csv").write_text("subject,LVEF_percent\n" + "".join(f"P{k},{50 + k}\n" for k in range(4)))
