@@ -22,12 +22,13 @@ PET_SCANNER, PET_METHOD = "mmr", "osem"
 PET_PSF_MM = 4.5  # resolution, FWHM
 PET_ADDITIVE_CONVENTION, PET_MULTIPLICATIVE_CONVENTION = "counts", "factors"
 PET_MAX_RING_DIFFERENCE = 5  # largest ring difference of list-mode events
-PET_SAMPLING_STEPS = 50
+PET_SAMPLING_STEPS = 50  # of the published samplers
 PET_SIZE = 128  # voxels along x and y
 
 # medjax pet simulate
 PET_BACKGROUND = 0.5  # fraction of the prompts that is randoms and scatter
 
 # medjax pet train-prior
+PRIORS = ("noise_free", "osem", "without_lesions")  # names of those that come with medjax, the default one first
 PRIOR_SIZE, PRIOR_VOXEL_MM = 96, 2.5  # voxels along each side of a training slice
-PRIOR_STEPS, PRIOR_BATCH, PRIOR_RATE = 10_000, 8, 2e-3
+PRIOR_STEPS, PRIOR_BATCH, PRIOR_RATE = 10_000, 8, 1e-3

@@ -1,10 +1,13 @@
 """A trained 2-D score prior: a network, its parameters and settings, and the denoisers made of it.
 
-load_prior()                 the brain prior that comes with medjax, or one's own: `prior_file`
+load_prior("noise_free")     a prior that comes with medjax, or one's own: `prior_file`
+check_fit(settings, …)       whether voxel size, orientation and tracer of the data are those that it learnt
 slice_denoiser(prior, axis)  a denoiser of slices (batch, a, b), perpendicular to the axis, in units of the scale
 denoiser(prior, mode)        a denoiser of volumes (batch, x, y, z), for `guidance` and `sampler`
 """
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,15 +23,18 @@ from medjax.errors import ConfigError, DataError
 from medjax.iterate import static_partial
 from medjax.models.model import Network
 
+ORIENTATIONS = ("sagittal", "coronal", "transverse")  # slices perpendicular to x, y and z
+MAX_VOXEL_DIFFERENCE = 0.3  # relative difference of the voxel size of data from the prior's
 MODES = {"transverse": (2,), "alternated": (2, 1, 0), "averaged": (2, 1, 0)}  # axes that slices are perpendicular to
 
 
 class PriorSettings(NamedTuple):
     """Settings of a prior: its network, training slices and diffusion. Hashable."""
 
-    widths: tuple[int, ...] = (16, 32, 64, 96)  # channels of each level of the U-Net
+    widths: tuple[int, ...] = (64, 96, 128)  # channels of each level of the U-Net
     blocks: int = 1  # residual blocks a level and direction
-    attention: tuple[int, ...] = (3,)  # levels with self-attention
+    attention: tuple[int, ...] = (2,)  # levels with self-attention
+    patch: int = 2  # voxels along each side of a block that becomes channels
     size: int = 96  # voxels of a training slice along each side
     voxel_mm: float = 2.5  # voxel size of the slices
     orientations: tuple[int, ...] = (0, 1, 2)  # axes that training slices are perpendicular to
@@ -36,11 +42,42 @@ class PriorSettings(NamedTuple):
     beta_max: float = 10.0  # β at t = 1
     about: str = ""  # description of the prior
     mr_guided: bool = False  # conditioned on an MR image too, of mean 1 as the PET
+    tracers: tuple[str, ...] = ()  # tracers of the training images; none: not known
+    kind: str = ""  # kind of the training images, as `medjax pet train-prior --kind` has it; "": a user's own
 
     @property
     def multiple(self) -> int:
         """Sides of slices must be multiples of this."""
-        return 2 ** (len(self.widths) - 1)
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+
+def check_fit(settings: PriorSettings, voxel_mm: Sequence[float], axes: Sequence[int] = (2,), tracer: str = "") -> None:
+    """Check that a prior fits the data: voxel size and orientation of their slices, and their tracer.
+
+    Another tracer than the prior's is warned of, in one line: that is how well a prior serves what it has not learnt.
+
+    Args:
+        settings: settings of the prior.
+        voxel_mm: voxel size along x, y and z.
+        axes: axes that slices are taken perpendicular to.
+        tracer: tracer of the data; "": not known.
+
+    Raises:
+        ConfigError: voxels of a slice differ by more than 30 % from the prior's, or it learnt no slices of that
+            orientation.
+    """
+    own = settings.voxel_mm
+    for axis in axes:
+        in_slice = [side for k, side in enumerate(voxel_mm) if k != axis]
+        if axis not in settings.orientations:
+            learnt = ", ".join(ORIENTATIONS[k] for k in settings.orientations)
+            raise ConfigError(f"{ORIENTATIONS[axis]} slices; the prior was trained on {learnt} ones")
+        if any(abs(side - own) > MAX_VOXEL_DIFFERENCE * own for side in in_slice):
+            found = " × ".join(f"{side:.3g}" for side in dict.fromkeys(in_slice))
+            raise ConfigError(f"voxels of {found} mm; the prior has {own:g} mm: --voxel-mm {own:g}")
+    if tracer and settings.tracers and tracer not in settings.tracers:
+        learnt = ", ".join(settings.tracers)
+        warnings.warn(f"tracer {tracer}; the prior was trained on {learnt}: expect its features", stacklevel=2)
 
 
 @jax.tree_util.register_dataclass

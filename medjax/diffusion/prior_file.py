@@ -14,18 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from medjax import defaults
 from medjax.diffusion.prior import Prior, PriorSettings
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError, type_and_message
 from medjax.models import build
 from medjax.models.model import Network
 from medjax.models.weights import fit_weights, load_weights, save_weights
+from medjax.running.config import did_you_mean
 from medjax.running.network_part import network_part
 from medjax.running.parts import Part
 
-SHIPPED_PRIOR = "weights/brain.npz"
+SHIPPED_PRIORS = defaults.PRIORS  # `weights/<name>.npz`
 BUILT_IN = "score_unet"  # the network of files that name none
 OLD_KEYS = {"guided": "mr_guided"}  # keys of settings in files of earlier versions
+OLD_SETTINGS: dict[str, Any] = {"patch": 1}  # settings that earlier versions had no key for
 
 
 def example_inputs(settings: PriorSettings) -> tuple[Array, ...]:
@@ -73,25 +76,34 @@ def save_prior(path: Path, prior: Prior, network: str = BUILT_IN, sha256: str = 
     save_weights(path, prior.params, header, np.float16)
 
 
-def load_prior(path: Path | None = None, model: Any = None) -> Prior:
-    """Read the prior in `path`, or the brain prior that comes with medjax (its card: `weights/brain.md`).
+def load_prior(prior: Path | str | None = None, model: Any = None) -> Prior:
+    """Read a prior: one that comes with medjax, by its name, or a file of `medjax pet train-prior`; None: `noise_free`.
+
+    Shipped are priors of noise-free images (`noise_free`), of OSEM images at full counts (`osem`), and of noise-free
+    images without lesions (`without_lesions`); their card: `weights/priors.md`.
 
     A `model`, or a function of the prior's settings that returns one, a Part or not, takes the place of the network
     that the file names; a network that medjax does not know must be passed, the same as was saved.
 
     Raises:
-        ConfigError: the file's network is not one of medjax and there is no `model`, or that is another one.
+        ConfigError: no prior has that name; or the file's network is not one of medjax and there is no `model`, or that
+            is another one.
         DataError: the file is not a prior, or holds weights of another network.
         FileNotFoundError: there is no such file.
     """
-    if path is not None:
-        return _load(path, model)
-    with as_file(files("medjax.diffusion").joinpath(SHIPPED_PRIOR)) as shipped:
-        return _load(shipped, model)
+    name = SHIPPED_PRIORS[0] if prior is None else str(prior)
+    path = Path(name)
+    if name in SHIPPED_PRIORS:
+        with as_file(files("medjax.diffusion").joinpath(f"weights/{name}.npz")) as shipped:
+            return _load(shipped, model)
+    if name == path.name and not path.suffix and not path.exists():
+        close = did_you_mean(name, SHIPPED_PRIORS)
+        raise ConfigError(f"prior {name}: no such name; expected {', '.join(SHIPPED_PRIORS)}, or a file{close}")
+    return _load(path, model)
 
 
 def _built_in(settings: PriorSettings) -> Network:
-    return build(BUILT_IN, {name: getattr(settings, name) for name in ("widths", "blocks", "attention")})
+    return build(BUILT_IN, {name: getattr(settings, name) for name in ("widths", "blocks", "attention", "patch")})
 
 
 def _load(path: Path, model: Any) -> Prior:
@@ -103,7 +115,7 @@ def _load(path: Path, model: Any) -> Prior:
         kept_settings: dict[str, Any] = {
             OLD_KEYS.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in header.items()
         }
-        settings = PriorSettings(**kept_settings)
+        settings = PriorSettings(**OLD_SETTINGS | kept_settings)
         if not (math.isfinite(sigma_data) and sigma_data > 0):
             raise DataError(f"sigma_data {sigma_data:g}; expected above 0")
         known = _built_in(settings) if model is None and network == BUILT_IN else None

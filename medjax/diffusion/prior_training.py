@@ -17,17 +17,18 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from medjax.diffusion.denoiser import from_model
 from medjax.diffusion.prior import PriorSettings
-from medjax.diffusion.score_matching import denoising_loss, drop_condition, edm_weight
+from medjax.diffusion.score_matching import denoising_loss, drop_condition, edm_weight, log_uniform_times
 from medjax.diffusion.sde import vp
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
 from medjax.models.model import Network
 from medjax.training import state as training
-from medjax.training.schedules import warmup_cosine
+from medjax.training.schedules import warmup_stable_decay
 from medjax.training.state import Info, TrainState
 
 EMA_DECAY, MAX_GRADIENT_NORM = 0.999, 1.0  # decay of the parameters' moving average; clipping of the gradient
 MIN_EMISSION_FRACTION = 0.02  # fraction of a training slice's voxels that emit
+SIGMAS = 0.03, 4.0  # noise levels of training, in units of the mean emission; log-uniform
 MAX_SHIFT = 3  # voxels, of random translation
 
 
@@ -39,7 +40,7 @@ def trainer(
     rate: float | Scalar = 1e-3,
     decay: float | Scalar = EMA_DECAY,
 ) -> Algorithm:
-    """Training algorithm of a score prior: Adam, warm-up over 5 %, cosine to 0, gradients clipped at norm 1.
+    """Training algorithm of a score prior: Adam, warm-up–stable–decay schedule, gradients clipped at norm 1.
 
     init(params, key) → TrainState; step(state, batch) → TrainState, Info.
 
@@ -94,7 +95,7 @@ def initial_params(
 
 
 def _trainer(model: Network, settings: PriorSettings, steps: int, sigma_data: Any, rate: Any, decay: Any) -> Algorithm:
-    optimizer = optax.chain(optax.clip_by_global_norm(MAX_GRADIENT_NORM), optax.adam(warmup_cosine(rate, steps)))
+    optimizer = optax.chain(optax.clip_by_global_norm(MAX_GRADIENT_NORM), optax.adam(warmup_stable_decay(rate, steps)))
     sde = vp(settings.beta_min, settings.beta_max)
 
     def loss(params: PyTree, batch: tuple[Array, Array], key: PRNGKeyArray) -> Scalar:
@@ -106,7 +107,8 @@ def _trainer(model: Network, settings: PriorSettings, steps: int, sigma_data: An
         if settings.mr_guided:
             inputs.append(drop_condition(dropping, images[..., 1:]))
         denoiser = from_model(model, params, sde, *inputs, sigma_data=sigma_data)
-        return denoising_loss(key, denoiser, images[..., :1], edm_weight(sde, sigma_data))
+        times = log_uniform_times(sde, SIGMAS)
+        return denoising_loss(key, denoiser, images[..., :1], edm_weight(sde, sigma_data), times)
 
     return training.trainer(loss, optimizer, decay)
 

@@ -21,6 +21,8 @@ from medjax.pet.attenuation import check_mu
 from medjax.pet.psf import Psf, blur
 from medjax.pet.system import System, subsets
 
+SMALLEST_VARIANCE = 0.1  # counts; the normal approximation of a Poisson count ends long before
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -75,6 +77,16 @@ class Acquisition:
     def gradient(self, image: Float[Array, "x y plane"]) -> Float[Array, "x y plane"]:
         """Gradient of the log-likelihood, Aᵀ(y / q) − Aᵀ1."""
         return self.adjoint(divide(self.counts, self.expected(image))) - self.sensitivity
+
+    @one_program
+    def residual(self, expected: Float[Array, "view bin plane"]) -> Float[Array, "view bin plane"]:
+        """Residual y − q."""
+        return self.counts - expected
+
+    @one_program
+    def precision(self, expected: Float[Array, "view bin plane"]) -> Float[Array, "view bin plane"]:
+        """Inverse variance of each count in the Gaussian approximation, 1 / max(q, 0.1)."""
+        return 1 / jnp.maximum(expected, SMALLEST_VARIANCE)
 
     @one_program
     def precondition(

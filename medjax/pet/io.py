@@ -126,6 +126,7 @@ def scan_from_counts(read: Counts, name: str = "counts", corrections: str | None
         counts_summary(read.counts, read.additive),
         uncorrected=missing,
         corrections=held,
+        tracer=str(read.metadata.get("tracer", "")),
         truth=Volume(read.truth, read.affine) if read.truth is not None and read.affine is not None else None,
     )
     return _require_counts(scan, name)

@@ -26,6 +26,7 @@ class Scan:
     summary: str = ""  # numbers of prompts, delayeds and background, as text
     uncorrected: tuple[str, ...] = ()  # effects that the factors do not correct
     corrections: Mapping[str, str] = field(default_factory=dict)  # effects that the factors correct, and who says so
+    tracer: str = ""  # its name, where the file says it
     measured: bool = False  # whether it is known to be real data of a scanner
     truth: Volume | None = None  # true image of a simulation
     files: tuple[Path, ...] = ()  # what it was read from

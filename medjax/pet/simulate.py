@@ -74,6 +74,7 @@ def expected_trues(
     mu: Float[np.ndarray, "x y z"] | None = None,
     fwhm_mm: float = defaults.PET_PSF_MM,
     rays: int = 3,
+    system: System | None = None,
 ) -> Float[Array, "view bin plane"]:
     """Expected trues, unscaled: a bin's coverage × mean over its rays of attenuation × line integral of activity.
 
@@ -85,6 +86,7 @@ def expected_trues(
         mu: attenuation map in mm⁻¹; None: no attenuation.
         fwhm_mm: FWHM of the point spread function, by which the activity is blurred; 0: none.
         rays: a bin.
+        system: `system_of_rays` of the same scanner, grid and rays, for many images; None: it is built.
 
     Raises:
         DataError: a shape differs from the fine grid's, its planes cannot be centred on the scanner's, or a value is
@@ -104,10 +106,15 @@ def expected_trues(
     seen = middle_planes(fine_grid, planes)
     image = blur(gaussian_psf(fine_grid, fwhm_mm), jnp.asarray(activity))[..., seen]
     mu = None if mu is None else mu[..., seen]
-    shifts = (np.arange(rays) - (rays - 1) / 2) / rays
-    system = build_system(np.concatenate([lors(scanner, shift) for shift in shifts], axis=1), fine_grid)
-    every_ray = _through(system, image, mu).reshape(scanner.views, rays, scanner.bins, -1)
+    known = system_of_rays(scanner, fine_grid, rays) if system is None else system
+    every_ray = _through(known, image, mu).reshape(scanner.views, rays, scanner.bins, -1)
     return every_ray.mean(axis=1) * jnp.asarray(coverage(scanner), image.dtype)[..., None]
+
+
+def system_of_rays(scanner: Scanner, grid: Grid, rays: int = 3) -> System:
+    """System of several rays a bin, one after the other; building it takes longer than a projection."""
+    shifts = (np.arange(rays) - (rays - 1) / 2) / rays
+    return build_system(np.concatenate([lors(scanner, shift) for shift in shifts], axis=1), grid)
 
 
 @jax.jit

@@ -2,7 +2,8 @@
 
     x ← argmax of the EM surrogate − ½ λ ‖x − max(r(x), 0)‖²     r the network, λ learned, in closed form
 
-Gradients go through projector and fusion; each update is recomputed in the backward pass, so memory stays that of one.
+A network's output may serve several updates, say a pass over all subsets: the network costs more than they do.
+Gradients go through projector and fusion; updates are recomputed in the backward pass, the network is not.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
-from medjax.pet.acquisition import Acquisition, de_pierro_update, select_subset
+from medjax.pet.acquisition import Acquisition, de_pierro_update
 from medjax.pet.em import subset_order
 
 
@@ -21,6 +22,7 @@ def unrolled_em(
     regularize: Callable[[Float[Array, "x y plane"]], Float[Array, "x y plane"]],
     strength: float | Scalar,
     updates: int,
+    shared: int = 1,
 ) -> Float[Array, "x y plane"]:
     """Unrolled EM: `updates` from `image`, each fused with max(regularize(x), 0), one subset each.
 
@@ -29,7 +31,8 @@ def unrolled_em(
         image: image to start from.
         regularize: a network r, image → regularised image.
         strength: λ in units of the subsets' mean sensitivity / mean activity: free of counts and of units.
-        updates: static.
+        updates: number of updates, static.
+        shared: number of updates in a row that share one regularize(x), static.
 
     Source: FBSEM-Net, Mehranian & Reader, IEEE Transactions on Radiation and Plasma Medical Sciences 5(1), 2021.
     """
@@ -38,10 +41,12 @@ def unrolled_em(
     weight = strength * jnp.mean(stacked.sensitivity) / jnp.maximum(level, jnp.finfo(image.dtype).tiny)
 
     @jax.checkpoint
-    def update(x: Array, part: Acquisition) -> Array:
-        anchor = jnp.maximum(regularize(x), 0)
+    def update(x: Array, part: Acquisition, anchor: Array) -> Array:
         return de_pierro_update(part.update(x), part.sensitivity, anchor, weight)
 
-    for k in range(updates):  # not a scan: on CPU the gradient of a network inside one is many times slower
-        image = update(image, select_subset(stacked, subset_order(number)[k % number]))
+    order = jnp.resize(subset_order(number), (updates,))
+    for first in range(0, updates, shared):  # not a scan: on CPU the gradient of a network in one is many times slower
+        anchor = jnp.maximum(regularize(image), 0)
+        parts = jax.tree.map(lambda a, own=order[first : first + shared]: a[own], stacked)
+        image, _ = jax.lax.scan(lambda x, part, anchor=anchor: (update(x, part, anchor), None), image, parts)
     return image

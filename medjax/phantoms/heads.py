@@ -4,9 +4,10 @@ A deformation gives for each location p of the new head that of the old one:
 
     source(p) = centre + M (p − centre) + shift + u(p),      u smooth, of two widths
 
-    deformation(key, …) → Deformation      deform(phantom, warp, …) → Brain      random_fdg_activity(key, …) → activity
+    deformation(key, …) → Deformation      deform(phantom, warp, …) → Brain
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -16,16 +17,10 @@ from jaxtyping import Float, PRNGKeyArray
 from medjax.errors import DataError
 from medjax.io.nifti import Number, grid_affine
 from medjax.phantoms.brain import Brain, Lesion
-from medjax.phantoms.mni import Tissues, mix
 
 LATTICE_MM = 4.0  # spacing of the displacement field
 COARSE_MM, COARSE_WIDTH_MM = 3.5, 14.0  # standard deviation of the displacement, of the filter that makes it smooth
 FINE_MM, FINE_WIDTH_MM = 1.2, 6.0
-# Range of activities of the prior's training images, around FDG as `brain` has it; white matter is near 1.
-TRAINING_ACTIVITY_RANGES = (
-    Tissues(2.6, 0.8, thalamus=2.2, brainstem=1.4, fluid=0.02, sinus=0.5, skull=0.05, scalp=0.3, soft=0.15),
-    Tissues(4.8, 1.3, thalamus=4.2, brainstem=3.0, fluid=0.20, sinus=1.4, skull=0.25, scalp=0.8, soft=0.45),
-)
 
 
 class Deformation(NamedTuple):
@@ -77,6 +72,7 @@ def deform(
     voxel_mm: Number | tuple[Number, Number, Number],
     shape: tuple[int, int, int],
     center_mm: tuple[Number, Number, Number] | None = None,
+    smooth: bool = True,
 ) -> Brain:
     """Deform a phantom by `warp`, onto a grid around `center_mm` (default: the deformation's centre).
 
@@ -88,15 +84,15 @@ def deform(
         voxel_mm: voxel size of the new grid.
         shape: voxels of the new grid.
         center_mm: centre of the new grid.
+        smooth: False for a phantom of `smooth_images`, which many grids of these voxels share.
     """
     x, y, z = (warp.center_mm if center_mm is None else np.asarray(center_mm, float)).tolist()
     affine = grid_affine(shape, voxel_mm, (x, y, z))
-    sizes = np.broadcast_to(np.asarray(voxel_mm, float), 3)
     coordinates = source_voxels(warp, shape, affine, phantom.affine)
-    own = np.linalg.norm(phantom.affine[:3, :3], axis=0)
+    smoothing = voxel_smoothing(phantom.affine, voxel_mm) if smooth else np.zeros(3)
 
     def moved(image: np.ndarray) -> np.ndarray:
-        return sample(image, coordinates, np.sqrt(np.maximum(sizes**2 - own**2, 0) / 12) / own)
+        return sample(image, coordinates, smoothing)
 
     def nearest(labels: np.ndarray) -> np.ndarray:
         return sample(labels, coordinates, np.zeros(3), order=0).astype(labels.dtype)
@@ -109,6 +105,23 @@ def deform(
         lesion_ids=nearest(phantom.lesion_ids),
         affine=affine,
     )
+
+
+def smooth_images(phantom: Brain, voxel_mm: Number | tuple[Number, Number, Number]) -> Brain:
+    """The phantom with its images, not its masks, smoothed as `deform` does for voxels of this size."""
+    from scipy import ndimage
+
+    smoothing = voxel_smoothing(phantom.affine, voxel_mm)
+    images = {name: getattr(phantom, name) for name in ("activity", "t1", "mu", "gray", "white")}
+    return replace(phantom, **{name: ndimage.gaussian_filter(image, smoothing) for name, image in images.items()})
+
+
+def voxel_smoothing(
+    affine: Float[np.ndarray, "4 4"], voxel_mm: Number | tuple[Number, Number, Number]
+) -> Float[np.ndarray, "3"]:
+    """Standard deviation, in voxels of an image, of the blur that voxels of `voxel_mm` add to its own."""
+    own = np.linalg.norm(affine[:3, :3], axis=0)
+    return np.sqrt(np.maximum(np.broadcast_to(np.asarray(voxel_mm, float), 3) ** 2 - own**2, 0) / 12) / own
 
 
 def white_matter_lesions(
@@ -153,39 +166,6 @@ def white_matter_lesions(
     source = source_voxels(warp, plain.white.shape, plain.affine, affine)
     centers = ((affine[:3, :3] @ source[:, i, j, 0] + affine[:3, 3]).tolist() for i, j in chosen)
     return tuple(Lesion((x, y, z), radius_mm, "pet", contrast=contrast) for x, y, z in centers)
-
-
-def random_fdg_activity(
-    key: int | PRNGKeyArray,
-    tissues: dict[str, Float[np.ndarray, "x y z"]],
-    affine: Float[np.ndarray, "4 4"],
-    voxel_mm: Number,
-    shape: tuple[int, int, int],
-) -> Float[np.ndarray, "a b c"]:
-    """FDG-like activity of a random head without lesions: one training image of the shipped prior.
-
-    Activities are uniform within `TRAINING_ACTIVITY_RANGES` and vary smoothly by 12 % over some 30 mm, as metabolism
-    does over regions.
-
-    Args:
-        key: random seed or JAX key.
-        tissues: fraction of each tissue, as from `mni.tissue_fractions`.
-        affine: voxel → mm of `tissues`.
-        voxel_mm: voxel size of the image.
-        shape: voxels of the image.
-    """
-    from scipy import ndimage
-
-    draw = generator(key)
-    warp = deformation(int(draw.integers(2**31)))
-    low, high = (np.asarray(ends) for ends in TRAINING_ACTIVITY_RANGES)
-    values = Tissues(*draw.uniform(low, high).tolist())
-    grid = grid_affine(shape, voxel_mm, tuple(warp.center_mm.tolist()))
-    coordinates = source_voxels(warp, shape, grid, affine)
-    own = np.linalg.norm(affine[:3, :3], axis=0)
-    image = sample(mix(tissues, values._asdict()), coordinates, np.sqrt(np.maximum(voxel_mm**2 - own**2, 0) / 12) / own)
-    regional = ndimage.gaussian_filter(draw.standard_normal(shape), 12.0 / voxel_mm, mode="wrap")
-    return (image * np.exp(0.12 * regional / regional.std())).astype(np.float32)
 
 
 def source_voxels(

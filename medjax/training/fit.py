@@ -10,7 +10,7 @@ as `early_stopping` does for one training. A run that was stopped resumes from `
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from medjax.training.population import Inputs, Make, State
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints, so that saving takes a negligible part of the time
 Report = Callable[..., Any]  # (member, step, infos, **values)
-Validate = Callable[[PyTree, int], float]
+Validate = Callable[[PyTree, int], float | Mapping[str, float]]
 
 
 class FitResult(NamedTuple):
@@ -58,11 +58,12 @@ def fit(
 
     Args:
         state: state before the first step, TrainStates as members; a checkpoint in `checkpoints` takes its place.
-        validate: (params, number of the member) → validation loss, called every `every` steps.
+        validate: (params, number of the member) → validation loss, or values to report with it as `validation`;
+            called every `every` steps.
         patience: steps without a lower validation loss after which a member stops; None: it does not.
         checkpoints: a folder for these members alone, where a checkpoint is kept every `seconds`.
         report: is called for every member that goes on, every `every` steps, with its number, its step, its Infos
-            (step,), and `validation`, the loss, where there is one.
+            (step,), and `validation`, the loss, and what else `validate` gives, where there is one.
         begin: is called once with the steps that the members have before the first step of this process, so that what
             a killed run reported after its last checkpoint can be dropped.
 
@@ -128,8 +129,10 @@ def _record(
         report(number, step, own)
         return run
     params = population.member(run.state.members.params, number)
-    loss = float(validate(params, number))
-    report(number, step, own, validation=loss)
+    found = validate(params, number)
+    values = dict(found) if isinstance(found, Mapping) else {"validation": float(found)}
+    loss = values["validation"]
+    report(number, step, own, **values)
     if not np.isfinite(loss):
         return run._replace(failed=_with(run.failed, number, True))
     if not loss < run.losses[number]:

@@ -51,7 +51,8 @@ class MemberTraining(NamedTuple):
     state: TrainState  # training state before the first step
     inputs: Inputs
     finish: Callable[[PyTree], PyTree]  # parameters → result of the member, a nested dict of arrays
-    validate: Callable[[PyTree], float] | None = None  # parameters → loss; with it, `finish` gets the best parameters
+    # parameters → loss, or values with it as `validation`; with it, `finish` gets the best parameters
+    validate: Callable[[PyTree], float | Mapping[str, float]] | None = None
     average: bool = False  # `finish` gets the moving average at the last step instead: not with patience
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from medjax.diffusion import score_matching as sm
-from medjax.diffusion.denoiser import from_score
-from medjax.diffusion.sde import vp
+from medjax.diffusion.denoiser import Denoiser, from_score
+from medjax.diffusion.sde import ve, vp
 from medjax.errors import DataError
+from tests.diffusion.conftest import gaussian_denoiser
 
 CENTRES, WIDTH = jnp.asarray([-1.0, 0.5, 1.5]), 0.3
 
@@ -84,3 +85,42 @@ def test_condition_is_dropped_for_a_fraction_of_the_batch():
     whole = dropped.reshape(2000, -1)
     assert set(np.unique(whole.sum(axis=1))) == {0.0, 4.0}
     assert 0.07 < (whole[:, 0] == 0).mean() < 0.13
+
+
+def test_log_uniform_times_are_quantiles_of_the_noise_level():
+    """σ at a fraction f of the times is 0.03^(1 − f) · 4^f, of either diffusion."""
+    fraction = jnp.linspace(0, 1, 9)
+    for sde in (vp(), ve(0.01, 40.0)):
+        sigma = jax.vmap(sde.sigma)(sm.log_uniform_times(sde)(fraction))
+        np.testing.assert_allclose(sigma, 0.03 ** (1 - fraction) * 4.0**fraction, rtol=2e-3)
+    narrow = jax.vmap(vp().sigma)(sm.log_uniform_times(vp(), (0.5, 2.0))(fraction))
+    np.testing.assert_allclose(narrow[::4], [0.5, 1, 2], rtol=2e-3)
+
+
+def test_the_loss_draws_its_times_from_the_quantiles():
+    """At one time only, the loss is the one by hand at that time."""
+    sde, images, key = vp(), mixture(jax.random.key(1), 8), jax.random.key(5)
+    zero = Denoiser(lambda x, t: jnp.zeros_like(x), sde)
+    sigma = 0.5
+    times = sm.log_uniform_times(sde, (sigma, sigma))
+    expected = float(jnp.mean(images**2)) / sigma**2
+    np.testing.assert_allclose(sm.denoising_loss(key, zero, images, times=times), expected, rtol=5e-3)
+
+
+def test_denoising_errors_are_relative_to_the_gaussian_answer():
+    """1 of the exact denoiser of white Gaussian images; of 0, 1 + d² / σ²; of the noisy image, 1 + σ² / d²."""
+    sde, d, sigmas = vp(), 0.6, jnp.asarray([0.05, 0.3, 0.6, 3.0])
+    images = d * jax.random.normal(jax.random.key(3), (64, 16, 16))
+    exact, nothing, noisy = (
+        sm.denoising_errors(jax.random.key(4), denoiser, images, d, sigmas)
+        for denoiser in (
+            gaussian_denoiser(0.0, d, sde),
+            Denoiser(lambda x, t: jnp.zeros_like(x), sde),
+            Denoiser(lambda x, t: x / jax.vmap(sde.marginal)(t)[0][:, None, None], sde),
+        )
+    )
+    np.testing.assert_allclose(exact, 1, atol=0.04)
+    np.testing.assert_allclose(nothing, jnp.mean(images**2) * (1 / sigmas**2 + 1 / d**2), rtol=1e-3)
+    np.testing.assert_allclose(noisy, 1 + sigmas**2 / d**2, rtol=0.04)
+    known = noisy / (1 + sigmas**2 / d**2)
+    np.testing.assert_allclose(known, known[0], rtol=2e-3)  # the same noise at every level

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from medjax.models import layers
-from medjax.models.layers import CONVOLUTION, HE, TRANSPOSED, FanIn, group_norm, instance_norm, spatial_dropout
+from medjax.models.layers import (
+    CONVOLUTION,
+    HE,
+    TRANSPOSED,
+    FanIn,
+    group_norm,
+    instance_norm,
+    spatial_dropout,
+)
 from medjax.models.unet import unet
 
 KEY = jax.random.key(5)

@@ -12,9 +12,9 @@ from medjax.models.score_unet import ScoreUNet, fourier, score_unet
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("space", [(16,), (8, 16), (2, 4, 4)])
-def test_any_number_of_axes(space):
-    model = score_unet((8, 16), attention=(1,))
+@pytest.mark.parametrize(("space", "patch"), [((16,), 1), ((8, 16), 2), ((2, 4, 4), 1), ((4, 4, 4), 2)])
+def test_any_number_of_axes(space, patch):
+    model = score_unet((8, 16), attention=(1,), patch=patch)
     x = jax.random.normal(KEY, (2, *space, 1))
     params = model.init(KEY, x, jnp.zeros(2))
     assert model.apply(params, x, jnp.zeros(2)).shape == x.shape
@@ -67,3 +67,17 @@ def test_residual_cnn_starts_as_the_identity():
     model = residual_cnn(8, 3)
     x = jax.random.normal(KEY, (2, 8, 8, 1))
     np.testing.assert_array_equal(model.apply(model.init(KEY, x), x), x)
+
+
+def test_blocks_as_channels_keep_the_resolution_and_see_half_as_many_locations():
+    """Each of the four voxels of a block has an output of its own; the network within is one of half the sides."""
+    x, level, lies = jax.random.normal(KEY, (1, 8, 8, 1)), jnp.zeros(1), jax.nn.one_hot(jnp.asarray([2]), 3)
+    folded, plain = score_unet((8, 16), 1, (1,), patch=2), score_unet((8, 16), 1, (1,))
+    params = awake(jax.jit(folded.init)(KEY, x, level, lies))
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (params, jax.eval_shape(plain.init, KEY, x, level, lies))]
+    assert shapes[0]["stem"]["kernel"] == (3, 3, 4, 8) and shapes[1]["stem"]["kernel"] == (3, 3, 1, 8)
+    assert shapes[0]["head"]["kernel"] == (3, 3, 8, 4) and shapes[1]["head"]["kernel"] == (3, 3, 8, 1)
+    del shapes[0]["stem"], shapes[0]["head"], shapes[1]["stem"], shapes[1]["head"]
+    assert shapes[0] == shapes[1]
+    y = folded.apply(params, x, level, lies)[0, ..., 0]
+    assert y.shape == (8, 8) and len(np.unique(np.asarray(y).round(5))) == 64

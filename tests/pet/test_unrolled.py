@@ -28,6 +28,22 @@ def test_without_strength_it_is_osem():
     np.testing.assert_allclose(unrolled_em(parts, start.image, lambda x: 0 * x, 0.0, 6), expected, rtol=1e-5)
 
 
+def test_updates_share_an_output_of_the_network():
+    """Three of five updates at once, the last two: the anchor is of the image before them."""
+    parts, seen = stacked(), []
+    start = em.init(parts).image
+
+    def regularize(x):
+        seen.append(x)
+        return 0.5 * x + 1
+
+    made = unrolled_em(parts, start, regularize, 1.0, 5, 3)
+    first = unrolled_em(parts, start, lambda x: 0.5 * start + 1, 1.0, 3)
+    assert len(seen) == 2
+    np.testing.assert_allclose(seen[1], first, rtol=1e-5)
+    assert np.abs(made - first).max() > 1e-3
+
+
 def test_great_strength_gives_the_regulariser():
     parts = stacked()
     made = unrolled_em(parts, em.init(parts).image, lambda x: jnp.full_like(x, 2.0), 1e6, 3)

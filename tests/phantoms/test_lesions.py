@@ -5,7 +5,7 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.phantoms.brain import brain
-from medjax.phantoms.heads import deform, deformation, generator, white_matter_lesions
+from medjax.phantoms.heads import deform, deformation, generator, smooth_images, white_matter_lesions
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,15 @@ def test_lesions_lie_in_the_white_matter_of_the_deformed_slice(head):
     assert min(apart) > 22
     hot = spotted.activity[spotted.lesion_ids > 0].mean() / plain.activity[spotted.lesion_ids > 0].mean()
     assert hot == pytest.approx(3, rel=0.2)
+
+
+def test_a_head_smoothed_once_deforms_as_one_smoothed_each_time(head):
+    change, grid = deformation(5), ((3.0, 3.0, 4.0), (70, 80, 1))
+    each = deform(head, change, *grid)
+    once = deform(smooth_images(head, grid[0]), change, *grid, smooth=False)
+    for name in ("activity", "t1", "mu", "gray", "white"):
+        np.testing.assert_array_equal(getattr(once, name), getattr(each, name))
+    assert (once.brain_mask != each.brain_mask).mean() < 0.01  # masks are not smoothed
 
 
 def test_a_volume_is_refused(head):

@@ -1,4 +1,4 @@
-"""The warm-up and the cosine, written down."""
+"""The schedules, written down."""
 
 import chex
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from medjax.training.schedules import warmup_cosine
+from medjax.training.schedules import warmup_cosine, warmup_stable_decay
 
 
 @pytest.mark.parametrize(("steps", "end"), [(100, 0.0), (60, 0.2)])
@@ -34,3 +34,21 @@ def test_a_traced_rate_is_vmapped_and_compiles_once(end: float):
     for given in (rates, 2 * rates):
         optaxs = [optax.warmup_cosine_decay_schedule(0.0, rate, 3, 60, end * rate)(n) for rate in np.asarray(given)]
         np.testing.assert_allclose(schedules(given), optaxs, rtol=1e-5, atol=1e-8)
+
+
+def test_warmup_stable_decay_is_written_down():
+    """A fiftieth up, flat, the last quarter down to 0, and 0 after the end."""
+    n = np.arange(220)
+    expected = np.interp(n, [0, 4, 150, 200], [0, 0.3, 0.3, 0])
+    np.testing.assert_allclose(jax.vmap(warmup_stable_decay(0.3, 200))(n), expected, rtol=1e-5, atol=1e-7)
+    tenth = np.interp(n, [0, 4, 180, 200], [0, 0.3, 0.3, 0])
+    np.testing.assert_allclose(jax.vmap(warmup_stable_decay(0.3, 200, 0.1))(n), tenth, rtol=1e-5, atol=1e-7)
+    assert [float(warmup_stable_decay(1.0, 1)(k)) for k in range(3)] == [0, 0, 0]
+    assert float(warmup_stable_decay(1.0, 4)(1)) == 1
+
+
+def test_its_traced_rates_are_vmapped():
+    rates, n = jnp.array([0.003, 0.1]), jnp.arange(60)
+    found = jax.jit(jax.vmap(lambda rate: jax.vmap(warmup_stable_decay(rate, 60))(n)))(rates)
+    unit = np.asarray(jax.vmap(warmup_stable_decay(1.0, 60))(n))
+    np.testing.assert_allclose(found, np.outer(rates, unit), rtol=1e-6)

@@ -68,6 +68,19 @@ def test_each_member_stops_where_it_would_alone_and_keeps_its_best(strategy):
     assert not done.diverged.any()
 
 
+def test_values_beside_the_validation_loss_are_reported():
+    rows = []
+
+    def named(params, number):
+        return {"validation": validate(params, number), "validation/first": float(params["x"][0])}
+
+    done = fitted(validate=named, report=lambda i, step, infos, **values: rows.append((i, values)))
+    plain = fitted(validate=validate)
+    np.testing.assert_array_equal(done.losses, plain.losses)
+    assert len(rows) == 60 and all(values.keys() == {"validation", "validation/first"} for _, values in rows)
+    assert min(values["validation"] for i, values in rows if i == 1) == done.losses[1]
+
+
 def test_without_validation_it_is_the_last_parameters():
     rows = []
     done = fitted(report=lambda i, step, infos: rows.append((i, step, infos.loss.shape)))
