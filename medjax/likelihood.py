@@ -6,10 +6,15 @@ follows from these, and the free functions below use them where they exist:
     update(likelihood, image)                        a step that increases the likelihood (for counts: EM)
     precondition(likelihood, image, direction)       a direction scaled such that a step of 1 does not overshoot
     proximal(likelihood, image, anchor, weight)      a step on log-likelihood − ½ Σ weight (x − anchor)²
+    linear_operator(likelihood, image)               A and Aᵀ of the expected data A x + b
+
+A likelihood that has `residual(expected)`, data − expected, and `precision(expected)`, the inverse variance of each
+datum, also has a Gaussian approximation (`require_gaussian`): a data step can then be solved (`diffusion.data_step`).
 
 `medjax.pet.acquisition.Acquisition` is the Poisson likelihood of counts; `Gaussian` is for denoising, inpainting, CT.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -21,6 +26,7 @@ from jaxtyping import Array, Float, PyTree, Scalar
 from medjax.errors import ConfigError
 
 REQUIRED_METHODS = ("expected", "deviance", "gradient")
+GAUSSIAN_METHODS = ("residual", "precision")
 LINE_SEARCH_STEPS = 40  # halvings at worst
 
 
@@ -54,6 +60,36 @@ def require(likelihood: Any, use: str) -> None:
         raise ConfigError(
             f"{use} needs a likelihood that is a pytree; {name} is not: jax.tree_util.register_dataclass makes it one"
         )
+
+
+def require_gaussian(likelihood: Any, use: str) -> None:
+    """Check that an object is a likelihood with a Gaussian approximation: `residual` and `precision`.
+
+    Raises:
+        ConfigError: it lacks a method, or is not a pytree; the message names the `use`.
+    """
+    require(likelihood, use)
+    if missing := [method for method in GAUSSIAN_METHODS if not callable(getattr(likelihood, method, None))]:
+        raise ConfigError(
+            f"{use} needs a likelihood with residual(expected), the data less expected data, and precision(expected), "
+            f"the inverse variance of each datum; {type(likelihood).__name__} has no {missing[0]}"
+        )
+
+
+def linear_operator(likelihood: Likelihood, image: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Linear operator of the expected data A x + b: the functions x → A x and y → Aᵀ y.
+
+    The likelihood's own methods `forward(image)` and `adjoint(data)`; or A x = expected(x) − expected(0), which costs
+    one more projection, and the derivative of `expected`. `image` gives shape and type only.
+    """
+    if inspect.ismethod(own := getattr(likelihood, "forward", None)):
+        forward = own
+    else:  # a field of that name, as of `Gaussian`, has other arguments
+        constant = likelihood.expected(jnp.zeros_like(image))
+        forward = lambda x: likelihood.expected(x) - constant  # noqa: E731
+    if inspect.ismethod(own := getattr(likelihood, "adjoint", None)):
+        return forward, own
+    return forward, lambda data: jax.vjp(likelihood.expected, image)[1](data)[0]
 
 
 def update(likelihood: Likelihood, image: Array, expected: Array | None = None) -> Array:
@@ -170,6 +206,14 @@ class Gaussian:
         """Gradient Aᵀ(data − A x) / noise²."""
         expected = self.expected(image) if expected is None else expected
         return self.adjoint(self.operator, self.data - expected) / self.noise**2
+
+    def residual(self, expected: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Residual data − expected."""
+        return self.data - expected
+
+    def precision(self, expected: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Inverse variance 1 / noise² of each datum."""
+        return jnp.ones_like(expected) / self.noise**2
 
     def precondition(self, image: Float[Array, "..."], direction: Float[Array, "..."]) -> Float[Array, "..."]:
         """Preconditioned direction noise² / curvature · direction: a gradient step of that length never overshoots."""

@@ -5,7 +5,7 @@
     dps           x ← x − w / D · ∂ D / ∂ x(t), D the deviance of the denoised image; differentiates the network
     dds           a few preconditioned ascent steps on log-likelihood − ½ λ ‖z − z₀‖² from the denoised image z₀
     dds_delta     the same by damped plain gradient steps, |x| inside the likelihood, a penalty along z
-    (likelihood schedule: `likelihood_schedule.py`)
+    (solved data step: `dds_cg.py`; likelihood schedule: `likelihood_schedule.py`)
 
 A guided denoiser is (x, t, index) → Estimate(x0, noise, shift), Info, of one image x at the scalar time t in the
 sampler's step number `index`. It is a pytree, so it can be an argument of jit and be vmapped over what it holds.

@@ -168,7 +168,7 @@ def _guided(
     start = (z0, q0, z0, q0, likelihood.deviance(q0), jnp.zeros((), jnp.int32))
     z, q, z_, q_, deviance, updates = jax.lax.while_loop(above, body, start)
     reached = (updates > 0) & (deviance <= target)
-    fraction = jnp.where(reached, _search(likelihood, q_, q, target), 1.0)
+    fraction = jnp.where(reached, search_target(likelihood, q_, q, target), 1.0)
     image = z_ + fraction * (z - z_)
     info = Info(likelihood.deviance(q_ + fraction * (q - q_)), target, updates, 1.0 + 2.0 * updates, reached)
     return prior._replace(x0=image / scale), info
@@ -180,7 +180,7 @@ def _update(likelihood: Likelihood, z: Array, z0: Array, expected: Array, proxim
     return proximal(likelihood, z, z0, proximal_weight, expected)
 
 
-def _search(likelihood: Likelihood, before: Array, after: Array, target: Scalar) -> Scalar:
+def search_target(likelihood: Likelihood, before: Array, after: Array, target: Scalar) -> Scalar:
     """The α in [0, 1] at which before + α (after − before) has the target's deviance.
 
     Newton's method from α = 0: the deviance is convex and above the target there, so it comes from that side and never

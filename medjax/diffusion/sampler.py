@@ -27,7 +27,7 @@ from medjax.diffusion.denoiser import as_pytree
 from medjax.diffusion.guidance import Estimate, GuidedDenoiser
 from medjax.diffusion.sde import Sde, coefficients, sample_prior, score_from_x0, time_of_sigma
 from medjax.errors import ConfigError
-from medjax.iterate import Algorithm, static_partial
+from medjax.iterate import Algorithm
 
 Solver = Callable[[GuidedDenoiser, Sde, PRNGKeyArray, Array, Scalar, Scalar, Array], tuple[Array, Estimate, Any]]
 Corrector = Callable[[PRNGKeyArray, Array, Scalar, Int[Array, ""]], Array]
@@ -88,6 +88,28 @@ def _karras_times(sde: Sde, steps: int, rho: Any, t_max: Any, t_min: Any) -> Arr
     return times.at[0].set(t_max).at[-1].set(t_min)
 
 
+def geometric_times(
+    sde: Sde, steps: int, sigma_max: float | Scalar = 0.8, sigma_min: float | Scalar = 0.1
+) -> Float[Array, " point"]:
+    """Times at which σ = ν / γ falls by one factor a step: `steps` + 1 from `sigma_max` to `sigma_min`, both traced.
+
+    Levels beyond the diffusion's own end at its first or last time.
+
+    Raises:
+        ConfigError: fewer than one step, or levels, where they are numbers, out of order.
+    """
+    known = isinstance(sigma_max, float | int) and isinstance(sigma_min, float | int)
+    if steps < 1 or (known and not sigma_max > sigma_min > 0):
+        raise ConfigError(f"times: {steps} steps from σ {sigma_max} to {sigma_min}; expected σ_max > σ_min > 0")
+    return _geometric_times(sde, steps, sigma_max, sigma_min)
+
+
+@partial(jax.jit, static_argnames="steps", inline=True)
+def _geometric_times(sde: Sde, steps: int, sigma_max: Any, sigma_min: Any) -> Array:
+    sigmas = sigma_max * (sigma_min / sigma_max) ** jnp.linspace(0, 1, steps + 1)
+    return jax.vmap(lambda sigma: time_of_sigma(sde, sigma))(sigmas)
+
+
 def _check_times(steps: int, t_max: float, t_min: float) -> None:
     if steps < 1 or not 1 >= t_max > t_min > 0:
         raise ConfigError(f"times: {steps} steps from {t_max:g} to {t_min:g}; expected 1 ≥ t_max > t_min > 0")
@@ -108,9 +130,9 @@ def sampler(
     Args:
         guided_denoiser: guided denoiser, from `guidance`.
         sde: the diffusion of the denoiser.
-        times: decreasing, as `uniform_times` or `karras_times` give them.
+        times: decreasing, as `uniform_times`, `karras_times` and `geometric_times` give them.
         solver: `euler_maruyama` by default.
-        corrector: such as `langevin`, for a predictor–corrector sampler; None: none.
+        corrector: such as `langevin.langevin`, for a predictor–corrector sampler; None: none.
     """
     solver = as_pytree(euler_maruyama if solver is None else solver)
     corrector = None if corrector is None else as_pytree(corrector)
@@ -270,30 +292,3 @@ def heun(
     if hasattr(info, "projector_calls"):
         info = info._replace(projector_calls=first_info.projector_calls + info.projector_calls)
     return sample + (first.shift + second.shift) / 2, second, info
-
-
-def langevin(guided_denoiser: GuidedDenoiser, sde: Sde, snr: float | Scalar = 0.16, steps: int = 1) -> Corrector:
-    """Langevin corrector: `steps` of x + ε s + √(2 ε) z with ε = 2 (snr √n / ‖s‖)², n voxels.
-
-    Source: Song et al., ICLR 2021, algorithm 5, with ‖z‖ replaced by its expectation.
-    """
-    return Partial(static_partial(_langevin, steps), as_pytree(guided_denoiser), sde, snr)
-
-
-def _langevin(
-    steps: int,
-    guided_denoiser: GuidedDenoiser,
-    sde: Sde,
-    snr: Any,
-    key: PRNGKeyArray,
-    x: Array,
-    t: Scalar,
-    index: Array,
-) -> Array:
-    def correct(number: Any, x: Array) -> Array:
-        score = score_from_x0(sde, x, guided_denoiser(x, t, index)[0].x0, t)
-        size = 2 * snr**2 * x.size / jnp.maximum(jnp.sum(score**2), jnp.finfo(x.dtype).tiny)
-        z = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
-        return x + size * score + jnp.sqrt(2 * size) * z
-
-    return jax.lax.fori_loop(0, steps, correct, x)

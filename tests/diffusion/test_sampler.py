@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medjax import iterate
-from medjax.diffusion import guidance, sampler
+from medjax.diffusion import guidance, langevin, sampler
 from medjax.diffusion.denoiser import from_score
 from medjax.diffusion.sde import sample_prior, ve, vp
 from medjax.errors import ConfigError, DataError
@@ -32,7 +32,7 @@ def exact(sde):
 def drawn(sde, solver, steps, corrector_snr=None, number=20_000):
     """Many samples, from the exact marginal at the first time."""
     guided = exact(sde)
-    corrector = None if corrector_snr is None else sampler.langevin(guided, sde, corrector_snr)
+    corrector = None if corrector_snr is None else langevin.langevin(guided, sde, corrector_snr)
     key = jax.random.key(0)
     clean = jax.random.multivariate_normal(key, jnp.asarray(MEAN), jnp.asarray(COVARIANCE), (number,))
     algorithm = sampler.sampler(guided, sde, sampler.uniform_times(steps, 1.0, 1e-3), solver, corrector)
@@ -137,7 +137,7 @@ def test_draws_are_those_of_the_key():
 
 def test_all_drivers_agree_and_resume():
     sde, times = vp(), sampler.uniform_times(7)
-    algorithm = sampler.sampler(exact(sde), sde, times, sampler.ddim(0.5), sampler.langevin(exact(sde), sde))
+    algorithm = sampler.sampler(exact(sde), sde, times, sampler.ddim(0.5), langevin.langevin(exact(sde), sde))
     start = algorithm.init(jax.random.key(3), (5, 2))
     scanned, info = iterate.scan(algorithm, start, 7)
     assert int(scanned.step) == 7 and info.projector_calls.shape == (7,)
