@@ -239,7 +239,8 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
     ("message", "options"),
     [
         (
-            "--method oesm; expected one of osem, mlem, map-em, dds, likelihood-schedule; did you mean 'osem'",
+            "--method oesm; expected one of osem, mlem, map-em, split-gibbs, dds-cg, dds, likelihood-schedule; "
+            "did you mean 'osem'",
             ["--method", "oesm"],
         ),
         ("scanner 'mmx' is not known; expected one of", ["--scanner", "mmx"]),
@@ -247,7 +248,10 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
         ("--subsets 0; expected 1 or more", ["--subsets", "0"]),
         ("--iterations 0; expected 1 or more", ["--iterations", "0"]),
         ("--subsets 3 makes it OSEM", ["--method", "mlem", "--subsets", "3"]),
-        ("--mr goes with --method map-em and dds and likelihood-schedule, not with osem", ["--mr", "t1.nii.gz"]),
+        (
+            "--mr goes with --method map-em, split-gibbs, dds-cg, dds or likelihood-schedule, not with osem",
+            ["--mr", "t1.nii.gz"],
+        ),
         ("--beta goes with --method map-em, not with mlem", ["--method", "mlem", "--beta", "3"]),
         ("--beta -1; expected 0 or more", ["--method", "map-em", "--beta", "-1"]),
         ("--psf-mm nan; expected 0 or more", ["--psf-mm", "nan"]),

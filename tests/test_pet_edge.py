@@ -189,8 +189,8 @@ def test_likelihood_schedule_takes_its_target_from_the_iteration_that_is_asked_f
     first = em.init(acquisition).image
     counts = acquisition.counts * (1 + jnp.arange(24.0)[:, None, None] % 3)
     noisy = acquire(acquisition.system, counts, 1.0, 1.0, acquisition.psf)
-    arguments = (noisy, as_denoiser(Same()), first, jnp.asarray(230), 2, 230)
-    guided = pet_sample._prepare("likelihood-schedule", *arguments)[1]
+    problem = pet_sample._problem(noisy, as_denoiser(Same()), first)
+    guided = pet_sample._guided("likelihood-schedule", problem, jnp.asarray(230), 2, 230)
     state = first
     update = jax.jit(noisy.update)
     for _ in range(230):

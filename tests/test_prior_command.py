@@ -42,9 +42,12 @@ def error_of(folder):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize(("method", "most"), [("likelihood-schedule", 0.4), ("dds", 0.45)])
+@pytest.mark.parametrize(
+    ("method", "most"), [("likelihood-schedule", 0.4), ("dds", 0.45), ("dds-cg", 0.3), ("split-gibbs", 0.3)]
+)
 def test_reconstruct_samples_the_shipped_prior(method, most, scan, tmp_path):
-    files = ("--method", method, "--iterations", "4" if method == "dds" else "40", "--steps", "8", "--samples", "2")
+    iterations, steps = {"likelihood-schedule": ("40", "8"), "dds": ("4", "8")}.get(method, ("2", "4"))
+    files = ("--method", method, "--iterations", iterations, "--steps", steps, "--samples", "2")
     said = done("reconstruct", scan / "counts.npz", *files, "-o", scan / "image.nii.gz")
     assert "2 samples" in said.stdout
     assert error_of(scan) < most
@@ -85,7 +88,7 @@ def test_a_denoiser_of_ones_own_takes_the_priors_place(scan):
     assert error("dds", 1, 0) < 0.15 and error("dds", 2, 1) < 0.2
     assert pet_sample._one._cache_size() == before + 1
     assert error("dds", 1, 0, Sure(1.0)) > 0.3
-    with pytest.raises(ConfigError, match="go with dds and likelihood-schedule"):
+    with pytest.raises(ConfigError, match="go with split-gibbs, dds-cg, dds or likelihood-schedule"):
         error("osem", 1, 0)
     with pytest.raises(ConfigError, match="--network goes with the file of a prior"):
         error("dds", 1, 0, network=denoiser)
@@ -100,7 +103,7 @@ def test_a_denoiser_of_ones_own_takes_the_priors_place(scan):
     [
         ("the prior has 2.5 mm", ["--method", "dds", "--voxel-mm", "5"]),
         ("expected 8 or more", ["--method", "dds", "--perpendicular"]),
-        ("go with dds and likelihood-schedule", ["--method", "osem", "--samples", "3"]),
+        ("go with split-gibbs, dds-cg, dds or likelihood-schedule", ["--method", "osem", "--samples", "3"]),
         ("uses all data in every update", ["--method", "dds", "--subsets", "7"]),
         ("--samples 0; expected 1 or more", ["--method", "dds", "--samples", "0"]),
         ("absent.npz", ["--method", "dds", "--prior", "absent.npz"]),
@@ -121,7 +124,7 @@ def images(folder, number=3):
     return sorted(folder.glob("subject_*.nii.gz"))
 
 
-SMALL = ((8,), 1, ())  # widths, blocks, levels that attend
+SMALL = ((8,), 1, (), 1)  # widths, blocks, levels that attend, patch
 TRAIN = ("--size", "16", "--voxel-mm", "4", "--batch", "2", "--rate", "0.001")
 
 
@@ -132,13 +135,15 @@ def small_network(monkeypatch):
 
 
 def test_train_prior_on_images_of_ones_own(tmp_path, small_network):
-    said = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "7")
+    train = (*TRAIN, "--steps", "7", "--tracer", "amyloid")
+    said = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *train)
     assert "prior.npz" in said.stdout
-    prior = load_prior(tmp_path / "prior" / "prior.npz")
-    assert prior.settings.size == 16 and prior.settings.voxel_mm == 4
+    settings = load_prior(tmp_path / "prior" / "prior.npz").settings
+    assert settings.size == 16 and settings.voxel_mm == 4
+    assert settings.tracers == ("amyloid",) and settings.kind == ""
     (line,) = (tmp_path / "prior" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 7
-    again = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *TRAIN, "--steps", "7")
+    again = done("train-prior", "-o", tmp_path / "prior", *images(tmp_path), *train)
     assert "continuing after step 7" in again.stdout
 
 
@@ -147,7 +152,8 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
     files, settings = images(tmp_path), PriorSettings(*SMALL, 16, 4.0)
 
     def train(folder):
-        return pet_prior.train(tmp_path / folder, files, 0, settings, 7, 2, 1e-3, 0, every=1).file.read_bytes()
+        trained = pet_prior.train(tmp_path / folder, files, 0, settings=settings, steps=7, batch=2, every=1)
+        return trained.file.read_bytes()
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -180,7 +186,8 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
 
 def test_a_training_that_diverges_says_what_to_try(tmp_path):
     with pytest.raises(DataError, match=r"the .* is not finite by step \d; try a smaller learning rate"):
-        pet_prior.train(tmp_path / "p", images(tmp_path), 0, PriorSettings(*SMALL, 16, 4.0), 7, 2, 1e30, 0, every=1)
+        settings = PriorSettings(*SMALL, 16, 4.0)
+        pet_prior.train(tmp_path / "p", images(tmp_path), settings=settings, steps=7, batch=2, rate=1e30, every=1)
 
 
 def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path, small_network):
@@ -204,6 +211,10 @@ def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path, small_
         ("expected either NIfTI images or --phantoms N", []),
         ("expected either NIfTI images or --phantoms N", ["subject_0.nii.gz", "--phantoms", "3"]),
         ("need a multiple of 8", ["subject_0.nii.gz", "--size", "30"]),
+        ("--kind osm; expected noise_free, osem, without_lesions", ["--phantoms", "3", "--kind", "osm"]),
+        ("--kind osem goes with --phantoms", ["subject_0.nii.gz", "--kind", "osem"]),
+        ("--tracer goes with your own images", ["--phantoms", "3", "--tracer", "fdg"]),
+        ("prior noise_fre: no such name", ["subject_0.nii.gz", "--start", "noise_fre"]),
         ("no voxel is above 0", ["empty.nii.gz", "--size", "24"]),
         ("absent.nii.gz", ["absent.nii.gz"]),
     ],

@@ -165,7 +165,7 @@ def test_a_penalty_of_ones_own_in_map_em(here):
         ("--prior mine.py:three: denoiser: int; expected a callable", ["--method", "dds", "--prior", "mine.py:three"]),
         ("--network goes with the file of a prior",
          ["--method", "dds", "--prior", "mine.py:prior", "--network", "mine.py:net"]),
-        ("--prior, --network, .* go with dds and likelihood-schedule", ["--prior", "mine.py:prior"]),
+        ("--prior, --network, .* go with split-gibbs, dds-cg, dds or ", ["--prior", "mine.py:prior"]),
     ],
 )  # fmt: skip
 def test_parts_that_cannot_be_used(here, message, options):

@@ -193,7 +193,7 @@ def sweep(
 
     VALUES are a list or a range with both ends, for example
 
-    medjax sweep demo:tiny --over slices.steps=2,4 --over seed=0..7 --config.slices.samples=2
+    medjax sweep demo:tiny --over slices.dds_steps=2,4 --over seed=0..7 --config.slices.samples=2
 
     Every run has a work directory of its own; DIR/sweep.csv has its values and metrics in one row.
     """

@@ -46,7 +46,7 @@ def reconstruct_command(
     prior: options.PriorFile = None,
     network: options.PriorNetwork = None,
     samples: options.Samples = 1,
-    steps: options.SamplingSteps = defaults.PET_SAMPLING_STEPS,
+    steps: options.SamplingSteps = None,
     seed: options.SamplingSeed = 0,
     perpendicular: options.Perpendicular = False,
 ) -> None:
@@ -56,7 +56,7 @@ def reconstruct_command(
 
     medjax pet reconstruct scan.l --scanner mmr --sum-planes 4 --method map-em -o image.nii.gz
 
-    medjax pet reconstruct counts.npz --method likelihood-schedule --samples 8 -o image.nii.gz
+    medjax pet reconstruct counts.npz --method split-gibbs --samples 16 -o image.nii.gz
 
     List mode is rebinned to direct planes; its expected randoms, from smoothed delayeds, are the background. For OSEM
     of few counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
@@ -145,6 +145,7 @@ def train_prior_command(
     output: options.PriorDir,
     images: options.Images = None,
     phantoms: options.Phantoms = 0,
+    kind: options.PhantomKind = "noise_free",
     size: options.PriorSize = defaults.PRIOR_SIZE,
     voxel_mm: options.PriorVoxel = defaults.PRIOR_VOXEL_MM,
     steps: options.Steps = defaults.PRIOR_STEPS,
@@ -152,6 +153,7 @@ def train_prior_command(
     rate: options.Rate = defaults.PRIOR_RATE,
     seed: options.TrainSeed = 0,
     start: options.StartFrom = None,
+    tracer: options.Tracer = None,
     mr: options.PriorMr = None,
     network: options.TrainedNetwork = None,
 ) -> None:
@@ -159,7 +161,9 @@ def train_prior_command(
 
     medjax pet train-prior -o my_prior subject_*.nii.gz
 
-    medjax pet train-prior -o brain_prior --phantoms 160
+    medjax pet train-prior -o brain_prior --phantoms 240
+
+    medjax pet train-prior -o osem_prior --phantoms 60 --kind osem --steps 1500 --start noise_free
 
     Training slices are of all three orientations. After an interruption, the same command resumes.
     """
@@ -167,9 +171,10 @@ def train_prior_command(
         from medjax.diffusion.prior import PriorSettings
         from medjax.tools.pet_prior import train
 
-        settings = PriorSettings(size=size, voxel_mm=voxel_mm, mr_guided=mr is not None)
+        tracers = () if tracer is None else (tracer,)
+        settings = PriorSettings(size=size, voxel_mm=voxel_mm, mr_guided=mr is not None, tracers=tracers)
         parts = {"pretrained": start, "mr": mr, "network": _part(network, "--network")}
-        trained = train(output, images or [], phantoms, settings, steps, batch, rate, seed, **parts)
+        trained = train(output, images or [], phantoms, kind, settings, steps, batch, rate, seed, **parts)
         typer.echo(f"wrote {trained.file}")
 
 

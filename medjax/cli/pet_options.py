@@ -31,13 +31,18 @@ ImageFile = Annotated[
 Scanner = Annotated[
     str | None, typer.Option(help=f"{SCANNERS}; a counts file (.npz) names its own.", show_default=False)
 ]
-Method = Annotated[str, typer.Option(help="Reconstruction method: osem, mlem, map-em, dds or likelihood-schedule.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="Reconstruction method: osem, mlem, map-em; samplers split-gibbs, dds-cg, dds or likelihood-schedule."
+    ),
+]
 Iterations = Annotated[
     int | None,
     typer.Option(
         help="Number of iterations, each of all subsets. likelihood-schedule: of MLEM, whose likelihood is the target; "
-        "dds: updates in each reverse diffusion step.",
-        show_default="osem 3, more with fewer subsets, mlem 30, map-em 10, likelihood-schedule 20, dds 4",
+        "dds: updates in each reverse diffusion step; split-gibbs, dds-cg: conjugate-gradient iterations in each step.",
+        show_default="osem 3 or more, mlem 30, map-em 10, likelihood-schedule 20, dds 4, dds-cg 2, split-gibbs 4",
     ),
 ]
 Subsets = Annotated[
@@ -151,7 +156,14 @@ Samples = Annotated[
     int,
     typer.Option(help="Number of posterior samples; their mean is the image, …_sd.nii.gz their standard deviation."),
 ]
-SamplingSteps = Annotated[int, typer.Option("--steps", help="Number of reverse diffusion steps of a sample.")]
+SamplingSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        help="Number of reverse diffusion steps of a sample; split-gibbs: in each draw from the prior.",
+        show_default="dds and likelihood-schedule 50, dds-cg 8, split-gibbs 6",
+    ),
+]
 SamplingSeed = Annotated[int, typer.Option("--seed", help="Random seed of the samples.")]
 Perpendicular = Annotated[
     bool,
@@ -228,16 +240,29 @@ PriorDir = Annotated[
     Path, typer.Option("-o", "--output", metavar="DIR", help="Work directory; the trained prior is its prior.npz.")
 ]
 Phantoms = Annotated[int, typer.Option(help="Number of random brain phantoms to train on, instead of images.")]
+PhantomKind = Annotated[
+    str,
+    typer.Option("--kind", help="Kind of phantoms: noise_free, osem (OSEM images at full counts) or without_lesions."),
+]
+Tracer = Annotated[
+    str | None,
+    typer.Option(help="Tracer of the images, such as fdg, which the prior remembers.", show_default=False),
+]
 PriorSize = Annotated[int, typer.Option("--size", help="Number of voxels of a training slice along each side.")]
 PriorVoxel = Annotated[float, typer.Option("--voxel-mm", help="Voxel size (mm) of the training slices.")]
 Steps = Annotated[int, typer.Option(help="Number of training steps.")]
 Batch = Annotated[int, typer.Option(help="Batch size: slices in a training step.")]
-Rate = Annotated[float, typer.Option(help="Peak learning rate, between warm-up and cosine decay to 0.")]
+Rate = Annotated[
+    float, typer.Option(help="Peak learning rate, after warm-up; it decays to 0 over the last quarter of the steps.")
+]
 TrainSeed = Annotated[int, typer.Option("--seed", help="Random seed of initial parameters, order of slices and noise.")]
 StartFrom = Annotated[
     Path | None,
     typer.Option(
-        "--start", metavar="PRIOR", help="Pretrained prior whose parameters training starts from.", show_default=False
+        "--start",
+        metavar="PRIOR",
+        help="Pretrained prior whose parameters training starts from: a file, or the name of a shipped one.",
+        show_default=False,
     ),
 ]
 PriorMr = Annotated[

@@ -128,7 +128,9 @@ def reconstruct(
         size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
     grid = _grid(scan, size, voxel_mm)
     prior = (
-        prepare_prior(settings.sampling, grid, mr_guided=settings.mr_guided) if settings.method in SAMPLERS else None
+        prepare_prior(settings.sampling, grid, mr_guided=settings.mr_guided, tracer=scan.tracer)
+        if settings.method in SAMPLERS
+        else None
     )
     affine = image_affine(grid, scan.center_mm)
     mu_image = None if mu is None else _resampled(mu, "μ-map", grid, affine, check_mu)

@@ -1,6 +1,6 @@
 """Settings of a PET reconstruction: its methods, their defaults, and which options go with which method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,10 @@ from medjax.errors import ConfigError
 from medjax.running.config import did_you_mean
 from medjax.running.part_identity import as_part
 from medjax.tools.checks import check_minimum, check_seed, pluralize
-from medjax.tools.pet_sample import SAMPLERS, SamplingOptions
+from medjax.tools.pet_sample import CG_ITERATION, SAMPLERS, SamplingOptions
 
-DEFAULTS = {  # method → (iterations, subsets)
-    "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "dds": (4, 1), "likelihood-schedule": (20, 1)
-}  # fmt: skip
+DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # method → (iterations, subsets)
+DEFAULTS |= {name: (sampler.iterations, 1) for name, sampler in SAMPLERS.items()}
 MIN_COUNTS = 100  # counts in a plane of a subset: with fewer, ordered subsets without a penalty are too noisy
 COUNTS_A_SUBSET = 500  # and from which on OSEM's image keeps the number of counts to 5 %
 BETA, MR_GUIDED_BETA, USER_BETA = 5.0, 30.0, 1.0  # β of the quadratic, the Bowsher and a user's own penalty
@@ -53,20 +52,23 @@ def complete_settings(settings: ReconstructionSettings) -> ReconstructionSetting
     if settings.penalty is not None and settings.mr_guided:
         raise ConfigError("--penalty replaces the MR-guided penalty of --mr; expected one of them")
     if settings.mr_guided and method not in ("map-em", *SAMPLERS):
-        raise ConfigError(f"--mr goes with --method map-em and {' and '.join(SAMPLERS)}, not with {method}")
+        raise ConfigError(f"--mr goes with --method {_either(('map-em', *SAMPLERS))}, not with {method}")
     if method == "mlem" and settings.subsets not in (None, 1):
         raise ConfigError(f"--subsets {settings.subsets} makes it OSEM; expected 1 for mlem, or --method osem")
     if method in SAMPLERS and settings.subsets not in (None, 1):
         raise ConfigError(f"--subsets {settings.subsets}; {method} uses all data in every update")
     if method not in SAMPLERS and settings.sampling != SamplingOptions():
         options = "--prior, --network, --samples, --steps, --seed and --perpendicular"
-        raise ConfigError(f"{options} go with {' and '.join(SAMPLERS)}")
+        raise ConfigError(f"{options} go with {_either(SAMPLERS)}")
     beta = USER_BETA if settings.penalty is not None else MR_GUIDED_BETA if settings.mr_guided else BETA
     usual: dict[str, Any] = dict(zip(("iterations", "subsets", "beta"), (*DEFAULTS[method], beta), strict=True))
     chosen = settings._replace(**{name: value for name, value in usual.items() if getattr(settings, name) is None})
     check_seed(settings.sampling.seed)
+    if method in SAMPLERS and settings.sampling.steps is None:
+        chosen = chosen._replace(sampling=settings.sampling._replace(steps=SAMPLERS[method].steps))
     for name in ("steps", "samples"):
-        check_minimum(f"--{name}", getattr(settings.sampling, name), 1)
+        if getattr(chosen.sampling, name) is not None:
+            check_minimum(f"--{name}", getattr(chosen.sampling, name), 1)
     for name, minimum in {"iterations": 1, "subsets": 1, "beta": 0, "psf_mm": 0, "post_filter_mm": 0}.items():
         check_minimum(f"--{name.replace('_', '-')}", getattr(chosen, name), minimum)
     return chosen if settings.penalty is None else chosen._replace(penalty=as_part(settings.penalty))
@@ -98,12 +100,19 @@ def settings_for_counts(
     return settings._replace(subsets=subsets, iterations=iterations)
 
 
+def _either(names: Iterable[str]) -> str:
+    """Names as a choice: a, b or c."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}"
+
+
 def title(settings: ReconstructionSettings) -> str:
     """Title of a reconstruction with these complete settings: method, iterations, subsets, β and filter."""
     name = settings.method.upper()
     if settings.method in SAMPLERS:
-        updates = pluralize(settings.iterations, SAMPLERS[settings.method]) + " of MLEM" * (settings.method != "dds")
-        return f"{name}, {updates}, {pluralize(settings.sampling.samples, 'sample')}"
+        samples, unit = pluralize(settings.sampling.samples, "sample"), SAMPLERS[settings.method].unit
+        updates = "" if unit == CG_ITERATION else f", {pluralize(settings.iterations, unit)}"
+        return f"{name}{updates}, {samples}"
     kind = "MR-guided, " * settings.mr_guided if settings.penalty is None else f"{settings.penalty.name}, "
     penalty = f", {kind}β = {settings.beta:g}" if settings.method == "map-em" else ""
     subsets = f" × {settings.subsets} subsets" if settings.subsets > 1 else ""

@@ -51,6 +51,7 @@ class ScannedObject:
     activity: Volume
     mu: Volume | None = None
     t1: Volume | None = None
+    tracer: str = ""  # of a phantom
 
 
 class CountSettings(NamedTuple):
@@ -197,6 +198,7 @@ def _scan(
         "background": background, "psf_mm": psf_mm, "seed": seed, "attenuation": scanned.mu is not None,
         "corrections": ["attenuation"] * (scanned.mu is not None),
     }  # fmt: skip
+    metadata |= {"tracer": scanned.tracer} if scanned.tracer else {}
     arrays = (np.asarray(drawn.counts), np.asarray(drawn.additive), np.broadcast_to(factors, drawn.counts.shape))
     truth = resample_to_grid(scanned.activity, grid, center)
     return Counts(*arrays, scanner.name, metadata, truth, image_affine(grid, center))
@@ -212,7 +214,7 @@ def _phantom(tracer: str, lesions: tuple[brain.Lesion, ...] = ()) -> ScannedObje
     head = brain.brain(1.0, tracer, lesions=lesions)
     activity, mu, t1 = (Volume(array, head.affine) for array in (head.activity, head.mu, head.t1))
     number = f" with {pluralize(len(lesions), 'lesion')}" if lesions else ""
-    return ScannedObject(f"{tracer} phantom{number}", activity, mu, t1)
+    return ScannedObject(f"{tracer} phantom{number}", activity, mu, t1, tracer)
 
 
 def _grids(
