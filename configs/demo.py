@@ -35,10 +35,9 @@ RULES = {
     "slices.size": interval(8, 512),
     "slices.voxel_mm": interval(0.5, 20),
     "slices.trues_per_mm3": POSITIVE,
-    "slices.steps": minimum(1),
+    "slices.dds_steps": minimum(1),
+    "slices.gibbs_steps": minimum(1),
     "slices.samples": minimum(2),
-    "slices.dds_updates": minimum(1),
-    "slices.schedule_iterations": minimum(1),
 }
 
 
@@ -65,10 +64,9 @@ def get_config(preset: str) -> ConfigDict:
                 "size": 96,
                 "voxel_mm": 2.5,
                 "trues_per_mm3": 10.0,
-                "steps": 4 if preset == "tiny" else 50,  # reverse diffusion steps
+                "dds_steps": 4 if preset == "tiny" else 8,  # reverse diffusion steps
+                "gibbs_steps": 2 if preset == "tiny" else 6,  # the same in each draw from the prior
                 "samples": 2 if preset == "tiny" else 8,  # posterior samples that are averaged
-                "dds_updates": 4,  # data-consistency updates of a step
-                "schedule_iterations": 20,  # MLEM iterate whose likelihood is the last target
             },
             "mr_map_em": {"subsets": 21, "iterations": 10, "beta": 60.0, "similar": 4},  # Bowsher neighbours,
         }

@@ -1,11 +1,21 @@
 """Settings that the two PET experiments share: scanner, counts, sampler, tuning and test scans."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
+from medjax.defaults import PRIORS
 from medjax.errors import ConfigError
-from medjax.running.config_rules import INPUT_PATH, POSITIVE, SEED, choice, distinct, elements, interval, minimum
+from medjax.running.config_rules import POSITIVE, SEED, Rule, choice, distinct, elements, interval, minimum
 
 SCANNERS = ("ring_2d", "mmr", "mct")
+SAMPLED = (
+    "naive", "dps", "dds", "dds_delta", "likelihood_schedule", "likelihood_schedule_cg", "dds_cg", "split_gibbs"
+)  # fmt: skip
+PRIOR = Rule(
+    f"the name of a prior ({', '.join(PRIORS)}), a file that exists, or ''",
+    lambda value: not value or value in PRIORS or Path(value).exists(),
+)
 RULES = {
     "seed": SEED,
     "scans_per_batch": minimum(1),
@@ -15,17 +25,19 @@ RULES = {
     "scan.trues_per_mm3": distinct(elements(POSITIVE)),
     "scan.background": interval(0, 0.99),
     "scan.lesions": minimum(1),
-    "sampling.prior": INPUT_PATH,
+    "sampling.prior": PRIOR,
     "sampling.steps": minimum(1),
     "sampling.t_max": interval(1e-3, 1),
     "sampling.t_min": interval(1e-5, 1),
     "sampling.eta": interval(0, 1),
+    "sampling.gibbs_rounds": minimum(1),
+    "sampling.gibbs_reverse_steps": minimum(1),
     "tuning.heads": minimum(1),
     "tuning.values_per_hyperparameter": minimum(0),
     "test.heads": minimum(1),
     "test.realizations": minimum(2),
     "test.samples": minimum(2),
-    "test.mean_of_samples": elements(choice("naive", "dps", "dds", "dds_delta", "likelihood_schedule"), 0),
+    "test.mean_of_samples": elements(choice(*SAMPLED), 0),
 }
 
 
@@ -39,8 +51,8 @@ def check(config: ConfigDict) -> None:
         raise ConfigError(f"sampling.t_min {config.sampling.t_min:g}; expected below t_max {config.sampling.t_max:g}")
 
 
-def base(preset: str, *, mean_of_samples: str) -> ConfigDict:
-    """Base config of the PET experiments, by preset. `mean_of_samples`: method also tested by the mean of its samples.
+def base(preset: str, *, mean_of_samples: tuple[str, ...]) -> ConfigDict:
+    """Base config of the PET experiments, by preset; `mean_of_samples`: methods also tested by means of samples.
 
     Raises:
         KeyError: no such preset.
@@ -60,19 +72,20 @@ def base(preset: str, *, mean_of_samples: str) -> ConfigDict:
                 "lesions": 3,  # number of lesions in a head
             },
             "sampling": {
-                "prior": "",  # file of a score prior; "": medjax's brain prior
-                "steps": 2 if tiny else 100 if paper else 50,  # reverse diffusion steps
+                "prior": "",  # score prior, by name or file; "": medjax's brain prior
+                "steps": 2 if tiny else 100 if paper else 50,  # reverse diffusion steps of the published samplers
                 "t_max": 0.5,  # diffusion time at which sampling starts
                 "t_min": 1e-2,  # and ends
                 "eta": 1.0,  # DDIM's stochasticity
+                "gibbs_rounds": 2 if tiny else 6,  # steps of annealing of split Gibbs
+                "gibbs_reverse_steps": 2 if tiny else 6,  # evaluations of the prior in each of its denoising steps
             },
-            "training": {"heads": 0, "batch": 0, "unet_steps": 0, "unrolled_steps": 0},  # of supervised methods
             "tuning": {"heads": 1 if tiny else 3, "values_per_hyperparameter": 1 if tiny else 0},  # 0: all
             "test": {
-                "heads": 1 if tiny else 6 if paper else 2,  # number of held-out heads
-                "realizations": 2 if tiny else 20 if paper else 5,  # noise realisations of each
-                "samples": 2 if tiny else 4,  # samples that are averaged
-                "mean_of_samples": (mean_of_samples,),  # methods tested by the mean of samples too
+                "heads": 1 if tiny else 6,  # number of held-out heads
+                "realizations": 2 if tiny else 20 if paper else 2,  # noise realisations of each
+                "samples": 2 if tiny else 16,  # samples that are averaged
+                "mean_of_samples": mean_of_samples,  # methods tested by the mean of samples too
             },
         }
     )

@@ -6,23 +6,37 @@
 
 from ml_collections import ConfigDict
 
+from configs.pet_common import PRIOR, base, check
 from configs.pet_common import RULES as COMMON_RULES
-from configs.pet_common import base, check
-from medjax.running.config_rules import minimum
+from medjax.running.config_rules import Rule, minimum, subset
 
 __all__ = ["RULES", "check", "get_config"]
 
+METHODS = (
+    "osem", "map_em", "patch_map_em", "bsrem", "naive", "dps", "dds", "dds_delta", "dds_cg", "split_gibbs"
+)  # fmt: skip
 RULES = COMMON_RULES | {
+    "methods": subset(*METHODS),
     "noise.realizations": minimum(2),
-    "posterior.seeds": minimum(2),
-    **{f"training.{key}": minimum(0) for key in ("heads", "batch", "unet_steps", "unrolled_steps")},  # none is trained
+    "posterior.heads": minimum(1),
+    "posterior.draws": Rule("0, or 4 or more", lambda value: value == 0 or value >= 4),
+    "posterior.without_lesions": PRIOR,
 }
 
 
 def get_config(preset: str) -> ConfigDict:
     """Config of a preset: `base`, and the numbers of noise realisations and of posterior samples."""
     tiny = preset == "tiny"
-    config = base(preset, mean_of_samples="dds")
+    config = base(preset, mean_of_samples=("dds", "dds_delta", "dds_cg", "split_gibbs"))
+    config.methods = ("osem", "map_em", "dds", "dds_cg", "split_gibbs") if tiny else METHODS
     config.noise = ConfigDict({"realizations": 2 if tiny else 20})  # of the bias–deviation curves
-    config.posterior = ConfigDict({"seeds": 3 if tiny else 25})  # posterior samples of one scan
+    config.posterior = ConfigDict(
+        {
+            "heads": 1 if tiny else 6,  # held-out heads of the prior's family
+            "draws": 0 if tiny else 16,  # draws of each long chain, 4 or more; 0: no chains
+            "without_lesions": ""
+            if tiny
+            else "without_lesions",  # a prior that has seen none, by name or file; "": none
+        }
+    )
     return config

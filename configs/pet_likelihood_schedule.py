@@ -11,24 +11,33 @@ from ml_collections import ConfigDict
 
 from configs.pet_common import RULES as COMMON_RULES
 from configs.pet_common import base, check
-from medjax.running.config_rules import INPUT_PATH, POSITIVE, STRATEGY, elements, interval, minimum
+from medjax.running.config_rules import INPUT_PATH, POSITIVE, STRATEGY, elements, interval, minimum, subset
 
 __all__ = ["RULES", "check", "get_config"]
 
+METHODS = (
+    "osem", "map_em", "mr_map_em", "supervised", "unrolled", "dps", "dds", "dds_delta", "likelihood_schedule",
+    "likelihood_schedule_fit", "likelihood_schedule_cg", "dds_cg", "split_gibbs",
+)  # fmt: skip
 RULES = COMMON_RULES | {
-    "training.heads": minimum(1),
+    "methods": subset(*METHODS),
+    "training.slices": minimum(1),
+    "training.validation_slices": minimum(1),
+    "training.realizations": minimum(1),
     "training.batch": minimum(1),
     "training.unet.widths": elements(minimum(1)),
     "training.unet.attention": elements(minimum(0), 0),
-    "training.unet_steps": minimum(1),
-    "training.unrolled_steps": minimum(1),
+    "training.unet.patch": minimum(1),
+    "training.unet.steps": minimum(1),
+    "training.unrolled.widths": elements(minimum(1)),
+    "training.unrolled.steps": minimum(1),
     "training.rate": POSITIVE,
     "population.strategy": STRATEGY,
     "population.width": minimum(0),
     "volume.planes": interval(3, 127),
     "volume.head": minimum(0),
     "volume.trues_per_mm3": POSITIVE,
-    "volume.iterations": POSITIVE,
+    "volume.modes": subset("transverse", "alternated", "averaged"),
     "other_brain": INPUT_PATH,
 }
 
@@ -36,20 +45,33 @@ RULES = COMMON_RULES | {
 def get_config(preset: str) -> ConfigDict:
     """Config of a preset: `base`, with supervised methods to train, a volume and another brain."""
     tiny, paper = preset == "tiny", preset == "paper"
-    config = base(preset, mean_of_samples="likelihood_schedule")
+    config = base(preset, mean_of_samples=("likelihood_schedule_cg", "split_gibbs"))
+    tried = ("osem", "map_em", "supervised", "unrolled", "dds", "likelihood_schedule_cg", "split_gibbs")
+    config.methods = tried if tiny else METHODS
     config.training = ConfigDict(
         {
-            "heads": 2 if tiny else 400 if paper else 48,  # number of training heads
+            "slices": 2 if tiny else 4000 if paper else 400,  # to learn from
+            "validation_slices": 2 if tiny else 24,
+            "realizations": 1 if tiny else 2,  # of noise, of a training slice at each count level
             "batch": 2 if tiny else 8,
-            "unet": {"widths": (8, 16) if tiny else (16, 32, 64), "attention": () if tiny else (2,)},  # behind OSEM
-            "unet_steps": 2 if tiny else 20000 if paper else 800,  # training steps
-            "unrolled_steps": 2 if tiny else 5000 if paper else 200,
-            "rate": 2e-3,  # Adam's peak learning rate
+            "rate": 1e-3,  # Adam's peak learning rate
+            "unet": {  # behind MLEM and OSEM
+                "widths": (8, 16) if tiny else (64, 96, 128),
+                "attention": (),
+                "patch": 2,  # voxels along each side of a block that becomes channels
+                "steps": 2 if tiny else 20000 if paper else 1000,  # of training
+            },
+            "unrolled": {"widths": (8, 16) if tiny else (32, 64, 96), "steps": 2 if tiny else 10000 if paper else 600},
         }
     )
     config.population = ConfigDict({"strategy": "", "width": 0})  # of networks trained together; the backend's default
     config.volume = ConfigDict(
-        {"planes": 9 if tiny else 63, "head": 0, "trues_per_mm3": 10.0, "iterations": 4.0 if tiny else 20.0}
+        {
+            "planes": 9 if tiny else 63,
+            "head": 0,
+            "trues_per_mm3": 10.0,
+            "modes": ("alternated",) if tiny else ("transverse", "alternated", "averaged"),  # orientations of slices
+        }
     )
     config.other_brain = ""  # folder of another brain; "": none
     return config

@@ -4,8 +4,8 @@ The MNI brain is given FDG-like activity and three lesions: one that only the PE
 one that both show. Counts are simulated on a 1 mm grid through finer rays than any reconstruction uses, thinned to a
 low level with half of the prompts background, and reconstructed at 2 mm on the mMR's own ring. The question that any
 use of MR must answer is in the table: how much noise does it remove, what is lost where PET and MR disagree? Then a
-few slices, where a score prior of other heads takes the place of the MR: DDS, and likelihood-scheduled sampling with
-the standard deviation of its samples.
+few slices, where a score prior of other heads takes the place of the MR: one sample of DDS with a solved data step, and
+the mean of samples of the posterior by split Gibbs, with their standard deviation.
 """
 
 import time
@@ -44,7 +44,7 @@ from medjax.report.html import Figure, Report, Section, Table
 from medjax.running.experiment import Result, run_module
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, record_timings, save_figure, stage
-from medjax.tools.pet_sample import SamplingOptions, sample
+from medjax.tools.pet_sample import SAMPLERS, SamplingOptions, sample
 
 LESIONS = {
     "pet_only": Lesion((-27.0, -22.0, 28.0), 7.0, "pet", contrast=3.0),
@@ -56,8 +56,8 @@ NAMES = {
     "osem_filtered": "OSEM, filtered",
     "map_em": "MAP-EM, quadratic",
     "mr_map_em": "MAP-EM, MR-guided",
-    "dds": "DDS",
-    "likelihood-schedule": "likelihood schedule",
+    "dds-cg": "DDS, solved step",
+    "split-gibbs": "split Gibbs, mean",
 }
 COLUMNS = {
     "NRMSE": "nrmse",
@@ -164,9 +164,9 @@ def reconstruct_slices(config: ConfigDict, work: WorkDir, prior: Any) -> tuple[d
         o = config[name]
         compute = partial(reconstruct, scan, NAMES[name], o.subsets, o.iterations, pairs, o.beta)
         images[name] = stage(work, f"slices_{name}", compute)["image"]
-    dds, scheduled = (SamplingOptions(None, s.steps, samples, config.seed) for samples in (1, s.samples))
-    for name, updates, how in (("dds", s.dds_updates, dds), ("likelihood-schedule", s.schedule_iterations, scheduled)):
-        compute = partial(sample, name, scan.acquisition, denoiser, first, updates, how)
+    for name, steps, samples in (("dds-cg", s.dds_steps, 1), ("split-gibbs", s.gibbs_steps, s.samples)):
+        options, iterations = SamplingOptions(None, steps, samples, config.seed), SAMPLERS[name].iterations
+        compute = partial(sample, name, scan.acquisition, denoiser, first, iterations, options)
         images[name], sd = stage(work, f"slices_{name}", compute, like=(first, first))
     metrics = {f"slices_nrmse/{name.replace('-', '_')}": scan.error(image) for name, image in images.items()}
     shown = {"Truth": scan.subject.activity} | {NAMES[name]: image for name, image in images.items()}
@@ -174,7 +174,7 @@ def reconstruct_slices(config: ConfigDict, work: WorkDir, prior: Any) -> tuple[d
     drawn = montage(
         shown | {"standard deviation": sd}, scan.subject.affine, other_scales=scales, note=f"Simulated, {note}"
     )
-    caption = f"Likelihood schedule: mean of {s.samples} samples, and their standard deviation."
+    caption = f"Split Gibbs: mean of {s.samples} samples of the posterior, and their standard deviation."
     return metrics, Figure(save_figure(work, "slices", drawn), caption)
 
 
@@ -224,7 +224,7 @@ def report(
         Section("Images", orientation, [Figure(save_figure(work, "images", views), lesions)]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),
         Section("Convergence", "", [Figure(save_figure(work, "progress", drawn), stopped)]),
-        Section("A few slices with a prior", "The prior learnt from other head shapes, without lesions.", [slices]),
+        Section("A few slices with a prior", "The prior learnt from other heads, half of them with lesions.", [slices]),
     ]
     summary = [
         f"Simulated FDG scan of the MNI152 brain on the {config.scan.scanner} ring: {scan.trues / 1e6:.1f} million "

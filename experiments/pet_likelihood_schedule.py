@@ -1,10 +1,11 @@
 """Can the balance between prior and data be set without tuning step sizes? Likelihood-scheduled sampling (paper 8).
 
-A 2-D score prior of FDG-like brain slices meets low-count scans of heads it has never seen, with lesions it has never
-seen. Every reverse step has the likelihood of an MLEM iterate as its target; the number of iterations is the one
-hyper-parameter. Against it stand conventional reconstructions, supervised networks and other samplers, each
-tuned on validation scans for each count level. Then: how sensitive is the error to it, does one value serve all levels,
-what happens with another tracer and another brain, and what three orientations of planes do for a volume.
+A 2-D score prior of brain slices meets low-count scans of heads it has never seen. Every reverse step has the
+likelihood of an MLEM iterate as its target; the number of iterations is the one hyper-parameter. It stands as
+published, by EM updates, and with each step solved in one Krylov space. Against it stand conventional reconstructions
+and supervised networks, other published samplers, each tuned on validation scans for each count level, and split
+Gibbs sampling, which is not tuned. Then: what half and twice a hyper-parameter does, what happens with another tracer
+and another brain, and what three orientations of planes do for a volume.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 from experiments.pet import comparison, samplers, scans, subjects, summary, supervised
 from experiments.pet.comparison import TEST_SEED, Study, StudyInputs
 from experiments.pet.methods import Reconstructor, title
-from medjax.diffusion.prior import MODES
+from experiments.pet.scans import Subject
 from medjax.errors import MedjaxError
 from medjax.metrics.image import nrmse, roughness
 from medjax.models.model import Network
@@ -31,20 +32,13 @@ from medjax.running.experiment import Result, results_or_errors, run_module, sin
 from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir, save_figure, stage
 
-METHODS = (
-    "osem", "map_em", "mr_map_em", "supervised", "unrolled", "dps", "dds", "dds_delta", "likelihood_schedule",
-    "likelihood_schedule_fit",
-)  # fmt: skip
 OUT_OF_DISTRIBUTION_METHODS = (
-    "osem",
-    "map_em",
-    "supervised",
-    "unrolled",
-    "dds",
-    "likelihood_schedule",
-)  # on another tracer and another brain
+    "osem", "map_em", "supervised", "unrolled", "dds", "likelihood_schedule", "likelihood_schedule_cg", "split_gibbs",
+)  # fmt: skip
 OUT_OF_DISTRIBUTION_MEASURES = ("nrmse", "ssim", "lesion_contrast")
-EQUAL_ERROR_METHODS = ("dds", "likelihood_schedule")  # whose projector calls at equal error are compared
+SCHEDULES = ("likelihood_schedule", "likelihood_schedule_cg")  # published and solved
+CURVES_NOTE = "NRMSE on held-out scans during training; the best parameters are kept."
+COMPARED_COSTS = (*SCHEDULES, "dds_cg")  # methods whose error and projector calls are compared with those of DDS
 VOLUME_CENTER_MM = 10.0  # z of the volume's middle
 TRACED = ("seed", "training.rate")  # config keys in which members of a population may differ
 
@@ -52,8 +46,9 @@ TRACED = ("seed", "training.rate")  # config keys in which members of a populati
 def run(config: ConfigDict, work: WorkDir, *, denoiser: Any = None, network: Network | None = None) -> Result:
     """Train, tune, reconstruct and compare the methods; then the schedule, other tracers and brains, and a volume.
 
-    `denoiser` takes the prior's place (see `study_inputs`), `network` that of the U-Net behind OSEM: a Model with
-    apply(params, image, level), the log10 of the trues per mm³ as level, or a function of the image's side.
+    `denoiser` takes the prior's place (see `study_inputs`), `network` that of the U-Net behind MLEM and OSEM: a Model
+    with apply(params, images, level), images (batch, x, y, 2) → (batch, x, y, 1), the log10 of the trues per mm³ as
+    level, or a function of the image's side.
     """
     return single_result(population([config], [work], denoiser=denoiser, network=network))
 
@@ -62,75 +57,102 @@ def population(
     configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, denoiser: Any = None, network: Network | None = None
 ) -> list[Result | MedjaxError]:
     """Train the supervised networks of all members together, then run each member's study with its own."""
-    unet = score_unet(tuple(configs[0].training.unet.widths), 1, tuple(configs[0].training.unet.attention))
-    model = network_part(unet if network is None else network, configs[0].grid.size, "--part network").value
     t, p, inputs = configs[0].training, configs[0].population, comparison.study_inputs(configs, works, denoiser)
-    setup, osem, batch = inputs[0].setup, inputs[0].reconstructors["osem"], inputs[0].batch
-    data = [one.scans("training", lambda: subjects.training_subjects(setup, t.heads), 1) for one in inputs]
-    train = partial(
-        supervised.train, inputs=inputs, scans=data, rates=[config.training.rate for config in configs], batch=t.batch,
-        strategy=p.strategy or None, width=p.width or None,
+    setup, side, batch = inputs[0].setup, configs[0].grid.size, inputs[0].batch
+    unet = score_unet(tuple(t.unet.widths), 1, tuple(t.unet.attention), patch=t.unet.patch)
+    small = score_unet(tuple(t.unrolled.widths), 1, (), patch=t.unet.patch)
+    model = network_part(unet if network is None else network, side, "--part network").value
+    methods = [supervised.unet_behind_osem(model, side), supervised.unrolled_em_network(setup, small)]
+
+    def heads() -> tuple[list[Subject], list[Subject]]:
+        validation = subjects.training_subjects(setup, t.validation_slices, subjects.FIRST_VALIDATION_SEED)
+        return subjects.training_subjects(setup, t.slices), validation
+
+    data = supervised.training_set(setup, heads, inputs[0].levels, t.realizations, batch)
+    unets, unrolled = supervised.train(
+        methods, inputs, data, [config.training.rate for config in configs], (t.unet.steps, t.unrolled.steps), t.batch,
+        p.strategy or None, p.width or None,
     )  # fmt: skip
-    unet = supervised.unet_behind_osem(setup, osem, batch, model)
-    unets = train(unet, steps=t.unet_steps)
-    unrolled = train(supervised.unrolled_em_network(setup, osem, batch), steps=t.unrolled_steps)
     return results_or_errors(_study, configs, inputs, unets, unrolled)
 
 
 def _study(config: ConfigDict, inputs: StudyInputs, unet: Reconstructor, unrolled: Reconstructor) -> Result:
     lesions, test, v = config.scan.lesions, config.test, config.volume
-    study = comparison.run_study(config, inputs, METHODS, {"supervised": unet, "unrolled": unrolled})
+    study = comparison.run_study(config, inputs, config.methods, {"supervised": unet, "unrolled": unrolled})
     steps, step_figures = _steps(study)
     target_error = {
-        f"target_error/likelihood_schedule/{level:g}": steps[f"{level:g}"]["error"] for level in inputs.levels
+        f"target_error/{name}/{level:g}": own[f"{level:g}"]["error"]
+        for name, own in steps.items()
+        for level in inputs.levels
     }
     other, tables = _out_of_distribution(study, lesions, config.other_brain)
-    stack, images, stack_table = _volume(study, v.planes, v.head, v.trues_per_mm3, v.iterations)
+    stack, images, stack_table = _volume(study, v.planes, v.head, v.trues_per_mm3, v.modes)
     sections = [
-        Section("The schedule", "Target deviance of each reverse step, and the EM updates to reach it.", step_figures),
+        Section("The schedule", "Target deviance of each reverse step.", step_figures),
+        Section("Supervised networks", CURVES_NOTE, _learning_curves(inputs)),
         *(Section(name, "", table=one) for name, one in tables.items()),
         Section("A volume", "", [images], stack_table),
     ]
-    learnt = "The prior and the supervised networks learnt from deformations of the same head without lesions."
-    metrics, heading = _equal_error(study) | target_error | other | stack, "Likelihood-scheduled sampling"
+    learnt = (
+        "The prior and the supervised networks learnt from deformations of the same head, of both tracers, half of "
+        "them with lesions."
+    )
+    metrics, heading = _costs(study) | target_error | other | stack, "Likelihood-scheduled sampling"
     return summary.summarize(study, heading, learnt, metrics, sections, test.heads, lesions, test.realizations)
 
 
-def _equal_error(study: Study) -> dict[str, float]:
-    """Projector calls with which each sampler is as good as the better-tuned of the two is bad, on validation scans."""
-    target = np.max([study.tunings[name].errors.min(axis=0) for name in EQUAL_ERROR_METHODS], axis=0) * 1.001
-    return {
-        f"projector_calls_at_equal_nrmse/{name}/{level:g}": float(calls)
-        for name in EQUAL_ERROR_METHODS
-        for level, calls in zip(study.tunings[name].groups, study.tunings[name].cost_to_reach(target), strict=True)
-    }
+def _learning_curves(inputs: StudyInputs) -> list[Figure]:
+    """NRMSE on validation scans against training steps of each supervised network."""
+    figures = []
+    for name, method in {"unet": "supervised", "unrolled": "unrolled"}.items():
+        found = supervised.learning_curve(inputs.work, name)
+        series = {f"{level:g} trues/mm³": found[f"validation/{level:g}"] for level in inputs.levels}
+        drawn = curves(found["step"], series, "training step", "NRMSE on validation scans", title=title(method))
+        figures.append(Figure(save_figure(inputs.work, f"learning_curve_{name}", drawn), f"{title(method)}."))
+    return figures
 
 
-def _steps(study: Study) -> tuple[dict[str, Any], list[Figure]]:
-    """Deviance, target and updates of every step of one sampling a level."""
+def _costs(study: Study) -> dict[str, float]:
+    """Error and projector calls of one sample on the test scans, relative to those of DDS."""
+    out: dict[str, float] = {}
+    found = summary.study_metrics(study)
+    for name in (one for one in COMPARED_COSTS if one in study.methods and "dds" in study.methods):
+        for level in study.inputs.levels:
+            for measure in ("nrmse", "projector_calls"):
+                own, dds = (found[f"{measure}/{method}/{level:g}"] for method in (name, "dds"))
+                out[f"{measure}_relative_to_dds/{name}/{level:g}"] = own / dds
+    return out
+
+
+def _steps(study: Study) -> tuple[dict[str, dict[str, Any]], list[Figure]]:
+    """Deviance, target and updates of every step of one sampling a level, by the published and the solved step."""
     inputs, setup = study.inputs, study.inputs.setup
-    run = jax.jit(lambda key, case, n: samplers.schedule_steps(key, scans.scan_of(setup, case), n, inputs.prior))
+    found, figures = dict[str, dict[str, Any]](), list[Figure]()
+    for name in (one for one in SCHEDULES if one in study.methods):
 
-    def make() -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for level, hyperparameters in study.tunings["likelihood_schedule"].best.items():
-            case = jax.tree.map(jnp.asarray, study.cases.at_level(level).select(0))
-            info = run(jax.random.key(inputs.seed), case, jnp.asarray(hyperparameters["iterations"]))
-            span = info.target[0] - info.target[-1]
-            missed = jnp.where(info.reached_target, jnp.abs(info.deviance - info.target), 0).max() / span
-            out[f"{level:g}"] = info._asdict() | {"error": missed}
-        return out
+        @jax.jit
+        def run(key: Any, case: scans.Scans, value: Any, name: str = name) -> Any:
+            return samplers.schedule_steps(name, key, scans.scan_of(setup, case), value, inputs.prior)
 
-    steps = stage(inputs.work, "steps", make)
-    level, one = next(iter(steps.items()))
-    x = np.arange(1, len(one["target"]) + 1)
-    deviances = {"target": one["target"], "reached": one["deviance"]}
-    targets = curves(x, deviances, "reverse step", "Poisson deviance", title=f"Targets at {level} trues/mm³")
-    counts = {f"{name} trues/mm³": values["updates"] for name, values in steps.items()}
-    updates = curves(x, counts, "reverse step", "EM updates", title="EM updates a step")
-    note = "A denoised image that fits better than its target is left unchanged."
-    figures = {"targets": (targets, note), "updates": (updates, "")}
-    return steps, [Figure(save_figure(inputs.work, name, drawn), caption) for name, (drawn, caption) in figures.items()]
+        def make(name: str = name, run: Any = run) -> dict[str, Any]:
+            out: dict[str, Any] = {}
+            for level, hyperparameters in study.hyperparameters(name).items():
+                case = jax.tree.map(jnp.asarray, study.cases.at_level(level).select(0))
+                [value] = hyperparameters.values()
+                info = run(jax.random.key(inputs.seed), case, jnp.asarray(value))
+                span = info.target[0] - info.target[-1]
+                missed = jnp.where(info.reached_target, jnp.abs(info.deviance - info.target), 0).max() / span
+                out[f"{level:g}"] = info._asdict() | {"error": missed}
+            return out
+
+        found[name] = stage(inputs.work, f"steps_{name}", make)
+        level, one = next(iter(found[name].items()))
+        x = np.arange(1, len(one["target"]) + 1)
+        deviances = {"target": one["target"], "reached": one["deviance"]}
+        drawn = curves(x, deviances, "reverse step", "Poisson deviance", title=f"{title(name)}, {level} trues/mm³")
+        note = "A denoised image that fits better than its target is left unchanged."
+        figures.append(Figure(save_figure(inputs.work, f"targets_{name}", drawn), note))
+    return found, figures
 
 
 def _out_of_distribution(study: Study, lesions: int, folder: str) -> tuple[dict[str, float], dict[str, Table]]:
@@ -145,8 +167,8 @@ def _out_of_distribution(study: Study, lesions: int, folder: str) -> tuple[dict[
     for name, heads in sets.items():
         cases = inputs.scans(name, heads, 2)
         rows: list[list[Any]] = []
-        for method in OUT_OF_DISTRIBUTION_METHODS:
-            run, best = study.methods[method].run, study.tunings[method].best
+        for method in (one for one in OUT_OF_DISTRIBUTION_METHODS if one in study.methods):
+            run, best = study.methods[method].run, study.hyperparameters(method)
             values = scans.evaluate(inputs.reconstruct(f"{name}_{method}", run, cases, best).image, cases)
             means = {measure: summary.by_level(values[measure], cases) for measure in OUT_OF_DISTRIBUTION_MEASURES}
             for measure, levels in means.items():
@@ -158,7 +180,7 @@ def _out_of_distribution(study: Study, lesions: int, folder: str) -> tuple[dict[
 
 
 def _volume(
-    study: Study, planes: int, head: int, level: float, iterations: float
+    study: Study, planes: int, head: int, level: float, modes: Sequence[str]
 ) -> tuple[dict[str, float], Figure, Table]:
     """One volume by transverse slices, and by slices in three orientations in turn or on average."""
     inputs, seed = study.inputs, study.inputs.seed
@@ -168,8 +190,8 @@ def _volume(
     mask, truth = subject.truth.brain_mask, np.maximum(subject.truth.activity, 0)
     metrics: dict[str, float] = {}
     shown, rows = {"Truth": truth}, list[list[Any]]()
-    for mode in MODES:
-        run = jax.jit(partial(samplers.sample_volume, prior=inputs.prior, mode=mode, iterations=iterations))
+    for mode in modes:
+        run = jax.jit(partial(samplers.sample_volume, prior=inputs.prior, mode=mode))
         done = stage(inputs.work, f"volume_{mode}", lambda run=run: run(jax.random.key(seed), acquisition)._asdict())
         rough = [roughness(done["image"], axis, mask) / roughness(truth, axis, mask) for axis in (2, 0)]
         values = (nrmse(done["image"], truth, mask), *rough, done["projector_calls"])
@@ -178,7 +200,7 @@ def _volume(
         rows.append([mode, *(round(float(value), 3) for value in values)])
         shown[mode] = done["image"]
     figure = montage(shown, subject.truth.affine, note=f"Simulated, {level:g} trues/mm³")
-    note = "Likelihood-scheduled sampling of one volume; roughness in units of the truth's: 1 is ideal."
+    note = "DDS with a solved step, of one volume; roughness in units of the truth's: 1 is ideal."
     header = ["slices", "NRMSE", "roughness between transverse slices", "roughness within", "projector calls"]
     return metrics, Figure(save_figure(inputs.work, "volume", figure), note), Table(header, rows, note)
 

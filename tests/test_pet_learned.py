@@ -1,4 +1,7 @@
-"""The PET experiments' supervised networks: members of a population are those trained alone; a user's takes part."""
+"""The PET experiments' supervised networks: members of a population are those trained alone; a user's takes part.
+
+Scans that they learn from have the noise of their number; heads of the family are those of their seed.
+"""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +16,17 @@ from configs.pet_likelihood_schedule import get_config
 from experiments.pet import supervised
 from experiments.pet.comparison import study_inputs
 from experiments.pet.scans import simulate
-from experiments.pet.subjects import other_brain_subjects
+from experiments.pet.subjects import (
+    HELD_OUT_SEED,
+    SLICES_PER_HEAD,
+    family_subjects,
+    other_brain_subjects,
+    training_subjects,
+)
+from experiments.pet.training_scans import draw_scans
 from medjax.diffusion.sde import vp
+from medjax.errors import ConfigError
+from medjax.metrics.image import nrmse
 from medjax.models.model import Model
 from medjax.models.residual import residual_cnn
 from medjax.running.workdir import WorkDir, open_workdir
@@ -39,12 +51,13 @@ def config(seed: int):
     return c
 
 
-def init(key, image, level):
-    return SMALL.init(key, image), jnp.zeros(())  # any pytree is good enough
+def init(key, images, level):
+    return SMALL.init(key, images[..., :1]), jnp.zeros(())  # any pytree is good enough
 
 
-def apply(params, image, level, key=None):
-    return SMALL.apply(params[0], image) - image + params[1] * level.reshape(-1, 1, 1, 1)
+def apply(params, images, level, key=None):
+    mlem = images[..., :1]
+    return SMALL.apply(params[0], mlem) - mlem + params[1] * level.reshape(-1, 1, 1, 1)
 
 
 def test_count_levels_are_those_of_the_scans():
@@ -70,32 +83,81 @@ def shared():
 
 
 @pytest.fixture(scope="module")
-def learner(shared):
-    return supervised.unet_behind_osem(shared.setup, shared.reconstructors["osem"], 2, Model(init, apply))
+def learner():
+    return supervised.unet_behind_osem(Model(init, apply), SIDE)
 
 
-def trained(shared, learner, heads, path, seeds, rates):
-    """Images that the network of each member makes of that member's first scans, and the scans."""
+@pytest.fixture(scope="module")
+def data(shared, folder):
+    """Two slices of the ball, to learn from and to validate on."""
+    heads = other_brain_subjects(shared.setup, folder)
+    return supervised.training_set(shared.setup, lambda: (heads, heads), shared.levels, 2, 2)
+
+
+def trained(shared, learner, data, path, seeds, rates):
+    """Reconstruction by the network of each member, and the learning curve of the first."""
     with ExitStack() as held:
         works = [held.enter_context(open_workdir(path / str(k), {"seed": seed})) for k, seed in enumerate(seeds)]
         members = [shared._replace(work=work, seed=seed) for work, seed in zip(works, seeds, strict=True)]
-        scans = [simulate(shared.setup, heads, shared.levels, 1, seed) for seed in seeds]
-        runs = supervised.train(learner, members, scans, rates, 6, batch=2, strategy="vmap")
-    return [run(jax.random.key(0), own, {}).image for run, own in zip(runs, scans, strict=True)], scans
+        [runs] = supervised.train([learner], members, data, rates, [6], batch=2, strategy="vmap")
+        return runs, supervised.learning_curve(works[0], "unet")
 
 
-def test_a_population_is_its_members_alone(shared, learner, folder, tmp_path):
-    heads = other_brain_subjects(shared.setup, folder)
-    together, scans = trained(shared, learner, heads, tmp_path / "together", SEEDS, RATES)
+def test_a_population_is_its_members_alone(shared, learner, data, tmp_path):
+    cases = draw_scans(7, data.scans()[0], shared.levels, [0, 1])
+    runs, _ = trained(shared, learner, data, tmp_path / "together", SEEDS, RATES)
+    together = [run(jax.random.key(0), cases, {}).image for run in runs]
     for member in (0, 2):
         own = slice(member, member + 1)
-        [alone], _ = trained(shared, learner, heads, tmp_path / f"alone{member}", SEEDS[own], RATES[own])
+        [run], curve = trained(shared, learner, data, tmp_path / f"alone{member}", SEEDS[own], RATES[own])
+        alone = run(jax.random.key(0), cases, {}).image
         scale = np.abs(alone).max()
         np.testing.assert_allclose(together[member] / scale, alone / scale, atol=1e-3)
-        start = supervised.osem_images(shared.reconstructors["osem"], scans[member])
-        assert np.abs(alone - start).max() > 5e-3 * scale  # it learnt something
+        assert np.abs(alone - data.start(cases)[..., :1]).max() > 5e-3 * scale  # it learnt something
+        validated = draw_scans(SEEDS[member], data.scans()[1], shared.levels, [0, 1])
+        images = run(jax.random.key(0), validated, {}).image
+        errors = [nrmse(image, *pair) for image, *pair in zip(images, validated.truth, validated.mask, strict=True)]
+        assert curve["step"].tolist() == [6]
+        np.testing.assert_allclose(curve["validation"], np.mean(errors), rtol=1e-5)
+        np.testing.assert_array_equal(curve["validation/10"], curve["validation"])  # the only count level
     assert not np.allclose(together[0], together[1])  # another seed
     assert not np.allclose(together[1], together[2])  # another learning rate
+
+
+def test_a_network_of_two_channels_is_refused():
+    with pytest.raises(ConfigError, match=r"gives \(1, 24, 24, 2\) for .* \(1, 24, 24, 2\); expected \(1, 24, 24, 1\)"):
+        supervised.unet_behind_osem(Model(init, lambda params, images, level, key=None: images), SIDE)
+
+
+def test_a_scan_has_the_noise_of_its_number(data):
+    """Slices innermost, then levels, then realisations; all of a scan is in proportion to its level."""
+    clean, levels = data.scans()[0], (2.0, 50.0)
+    scans = draw_scans(3, clean, levels, range(8))
+    np.testing.assert_array_equal(scans.level, [2, 2, 50, 50] * 2)
+    for number in (1, 6):
+        again = draw_scans(3, clean, levels, [number])
+        for array, whole in zip(again, scans, strict=True):
+            np.testing.assert_array_equal(array[0], whole[number])
+        np.testing.assert_array_equal(again.truth[0], clean.truth[number % 2])
+    assert (scans.counts[0] != scans.counts[4]).any()  # another realisation
+    assert (draw_scans(4, clean, levels, [0]).counts[0] != scans.counts[0]).any()  # another seed
+    expected = draw_scans(3, clean, levels, range(8), noise=False).counts
+    deviations = (scans.counts - expected)[expected > 0] / np.sqrt(expected[expected > 0])
+    assert abs(deviations.mean()) < 0.02 and abs(deviations.var() - 1) < 0.03  # Poisson
+    for name in ("multiplicative", "additive", "sensitivity"):
+        known = getattr(scans, name)
+        np.testing.assert_allclose(known[2], 25 * known[0], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_heads_of_the_family_are_those_of_their_seed(shared):
+    pytest.importorskip("nilearn")
+    several = training_subjects(shared.setup, SLICES_PER_HEAD + 1, HELD_OUT_SEED)
+    [held_out] = family_subjects(shared.setup, 1, 1)
+    np.testing.assert_array_equal(several[-1].trues, held_out.trues)
+    assert (several[0].trues != several[1].trues).any()  # another height
+    assert held_out.truth.brain_mask.any()
+    assert all(np.isfinite(one.trues).all() and one.trues.sum() > 0 for one in several)
 
 
 def test_scans_of_another_brain(shared, folder):

@@ -8,17 +8,17 @@ Every stage is kept in the work directory, so that an interrupted run resumes.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.pet.methods import MEAN_SUFFIX, METHODS, Method, Reconstructor, average_samples, methods
+from experiments.pet.methods import DEFAULTS, MEAN_SUFFIX, METHODS, Method, Reconstructor, methods, samplings
 from experiments.pet.samplers import SlicePrior
-from experiments.pet.scans import Reconstruction, Scans, ScanSetup, Subject, measures, setup, simulate
+from experiments.pet.scans import Draws, Reconstruction, Scans, ScanSetup, Subject, measures, setup, simulate
 from experiments.pet.subjects import held_out_subjects
+from medjax.diffusion import split_gibbs as gibbs
 from medjax.diffusion.denoiser import as_denoiser
 from medjax.diffusion.prior import slice_denoiser
 from medjax.diffusion.prior_file import load_prior
@@ -40,6 +40,7 @@ class StudyInputs(NamedTuple):
     setup: ScanSetup
     prior: SlicePrior
     reconstructors: dict[str, Reconstructor]  # reconstructors of the methods that are not supervised
+    samplings: dict[str, Callable[..., Draws]]  # of those that sample, several samples of every case
     batch: int  # cases reconstructed at once
 
     def scans(self, name: str, subjects: Callable[[], Sequence[Subject]], realizations: int) -> Scans:
@@ -54,12 +55,19 @@ class StudyInputs(NamedTuple):
         self, name: str, run: Reconstructor, cases: Scans, hyperparameters: Mapping[float, Mapping[str, float]]
     ) -> Reconstruction:
         """Image and projector calls of every case with the hyper-parameters of its count level, kept as a stage."""
+        return Reconstruction(**self._stage(name, run, cases, hyperparameters))
+
+    def draw(self, name: str, method: str, cases: Scans, hyperparameters: Mapping[float, Mapping[str, float]]) -> Draws:
+        """Samples of every case by a method, with the hyper-parameters of its count level, kept as a stage."""
+        return Draws(**self._stage(name, self.samplings[method], cases, hyperparameters))
+
+    def _stage(self, name: str, run: Callable[..., Any], cases: Scans, hyperparameters: Mapping) -> dict[str, Any]:
         key, levels = jax.random.key(self.seed + 1), cases.level.tolist()
         own = {
             hyperparameter: np.array([hyperparameters[level][hyperparameter] for level in levels])
             for hyperparameter in next(iter(hyperparameters.values()))
         }
-        return Reconstruction(**stage(self.work, name, lambda: run(key, cases, own)._asdict()))
+        return stage(self.work, name, lambda: run(key, cases, own)._asdict())
 
 
 class Study(NamedTuple):
@@ -68,9 +76,16 @@ class Study(NamedTuple):
     inputs: StudyInputs
     methods: dict[str, Method]
     tunings: dict[str, Tuning]
-    tuning_cases: int
+    validation: Scans
     cases: Scans
     results: dict[str, Reconstruction]  # also by means of samples
+    draws: dict[str, Draws]  # of the methods that are tested by several samples
+    realizations: int  # noise realisations of each test head
+
+    def hyperparameters(self, name: str) -> dict[float, dict[str, float]]:
+        """Hyper-parameters of a method at each count level: its default, or those that tuning found."""
+        default = self.methods[name].default
+        return dict.fromkeys(self.inputs.levels, default) if default else self.tunings[name].best
 
 
 def study_inputs(configs: Sequence[ConfigDict], works: Sequence[WorkDir], denoiser: Any = None) -> list[StudyInputs]:
@@ -82,21 +97,37 @@ def study_inputs(configs: Sequence[ConfigDict], works: Sequence[WorkDir], denois
     Raises:
         ConfigError: the prior has other voxels than the slices, or the denoiser is not one.
     """
-    scan, grid, s, size = configs[0].scan, configs[0].grid, configs[0].sampling, configs[0].scans_per_batch
-    if denoiser is None:
-        denoisers, multiple = _prior(Path(s.prior) if s.prior else None, grid.size, grid.voxel_mm)
-    else:
-        denoisers, multiple = (as_denoiser(denoiser),) * 3, 1
-    prior = SlicePrior(denoisers, multiple, SamplerSettings(s.steps, s.t_max, s.t_min, s.eta))
+    config = configs[0]
+    scan, grid = config.scan, config.grid
     plane = setup(preset(scan.scanner), grid.size, grid.voxel_mm, scan.background)
     levels = tuple(float(np.float32(level)) for level in scan.trues_per_mm3)  # as scans keep them, and what is tuned
-    shared = (levels, plane, prior, methods(plane, prior, size), size)
+    prior = _prior(config, config.sampling.prior) if denoiser is None else ((as_denoiser(denoiser),) * 3, 1)
+    shared = (levels, plane, *_with_prior(config, plane, prior), config.scans_per_batch)
     return [StudyInputs(work, config.seed, *shared) for config, work in zip(configs, works, strict=True)]
 
 
-def _prior(file: Path | None, size: int, voxel_mm: float) -> tuple[tuple[Any, Any, Any], int]:
+def with_prior(config: ConfigDict, inputs: StudyInputs, prior: str) -> StudyInputs:
+    """The same study with another prior, by its name or file.
+
+    Raises:
+        ConfigError: the prior has other voxels than the slices.
+    """
+    slice_prior, reconstructors, drawing = _with_prior(config, inputs.setup, _prior(config, prior))
+    return inputs._replace(prior=slice_prior, reconstructors=reconstructors, samplings=drawing)
+
+
+def _with_prior(config: ConfigDict, plane: ScanSetup, prior: tuple[tuple[Any, Any, Any], int]) -> tuple[Any, Any, Any]:
+    """The prior with the settings of its samplers, the methods that are not supervised, and those that sample."""
+    s, size = config.sampling, config.scans_per_batch
+    chains = gibbs.DEFAULTS._replace(rounds=s.gibbs_rounds, reverse_steps=s.gibbs_reverse_steps)
+    slice_prior = SlicePrior(*prior, SamplerSettings(s.steps, s.t_max, s.t_min, s.eta), chains)
+    drawing = samplings(plane, slice_prior, size, config.test.samples)
+    return slice_prior, methods(plane, slice_prior, size, drawing), drawing
+
+
+def _prior(config: ConfigDict, source: str) -> tuple[tuple[Any, Any, Any], int]:
     """Denoisers of slices perpendicular to each axis, and what the sides of slices must be multiples of."""
-    prior = load_prior(file)
+    prior, size, voxel_mm = load_prior(source or None), config.grid.size, config.grid.voxel_mm
     multiple, own = prior.settings.multiple, prior.settings.voxel_mm
     if abs(own - voxel_mm) > 0.3 * voxel_mm or size % multiple:
         raise ConfigError(
@@ -109,20 +140,29 @@ def _prior(file: Path | None, size: int, voxel_mm: float) -> tuple[tuple[Any, An
 def run_study(
     config: ConfigDict, inputs: StudyInputs, names: Sequence[str], supervised: Mapping[str, Reconstructor] | None = None
 ) -> Study:
-    """Tune the methods of these `names`, then reconstruct the test scans with the best setting for each count level."""
+    """Tune the methods of these `names`, then reconstruct the test scans with the best setting for each count level.
+
+    Methods of `config.test.mean_of_samples` draw several samples of each test scan: the first one stands for a single
+    sample, and their mean is a result of its own.
+    """
     tuning, test = config.tuning, config.test
     heads = partial(held_out_subjects, inputs.setup, lesions=config.scan.lesions)
     validation = inputs.scans("validation", partial(heads, VALIDATION_SEED, tuning.heads), 1)
     cases = inputs.scans("test", partial(heads, TEST_SEED, test.heads), test.realizations)
     runs = inputs.reconstructors | dict(supervised or {})
-    chosen = {
-        name: Method(name, runs[name], thin_grid(METHODS[name][1], tuning.values_per_hyperparameter)) for name in names
-    }
+    values = tuning.values_per_hyperparameter
+    chosen = {name: Method(name, runs[name], thin_grid(METHODS[name][1], values), DEFAULTS.get(name)) for name in names}
     tuned = {name: tune(inputs, method, validation) for name, method in chosen.items()}
-    jobs = {name: (name, method.run) for name, method in chosen.items()}
-    jobs |= {name + MEAN_SUFFIX: (name, average_samples(runs[name], test.samples)) for name in test.mean_of_samples}
-    results = {name: inputs.reconstruct(f"test_{name}", run, cases, tuned[of].best) for name, (of, run) in jobs.items()}
-    return Study(inputs, chosen, tuned, validation.number, cases, results)
+    study = Study(inputs, chosen, tuned, validation, cases, {}, {}, test.realizations)
+    for name, method in chosen.items():
+        best = study.hyperparameters(name)
+        if name in test.mean_of_samples:
+            study.draws[name] = inputs.draw(f"samples_{name}", name, cases, best)
+            study.results[name] = study.draws[name].of_one()
+        else:
+            study.results[name] = inputs.reconstruct(f"test_{name}", method.run, cases, best)
+    study.results.update({name + MEAN_SUFFIX: drawn.mean() for name, drawn in study.draws.items()})
+    return study
 
 
 def tune(inputs: StudyInputs, method: Method, cases: Scans) -> Tuning:

@@ -2,7 +2,8 @@
 
     reconstruct(key, scan, **hyperparameters) → Reconstruction(image, projector_calls)          of one scan, traced
 
-Hyper-parameters are traced, one value a case, so that tuning is one compilation.
+Hyper-parameters are traced, one value a case, so that tuning is one compilation. Methods with a `default` are not
+tuned: every count level has that value, and the grid shows what half and twice of it do.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from jaxtyping import Array, PyTree
 
 from experiments.pet import conventional, samplers
 from experiments.pet.samplers import SlicePrior
-from experiments.pet.scans import Reconstruction, Scans, ScanSetup, case_keys, scan_of
+from experiments.pet.scans import Draws, Reconstruction, Scans, ScanSetup, case_keys, scan_of
 from medjax.running.chunks import map_in_chunks
 
 # (key, cases, hyperparameters) → Reconstruction of all cases; hyper-parameters have one value a case
@@ -23,10 +24,11 @@ Reconstructor = Callable[..., Any]
 HyperparameterGrid = dict[str, tuple[float, ...]]
 
 MEAN_SUFFIX = "_mean"  # ends the name of a method whose samples are averaged
+AROUND = (0.5, 1.0, 2.0)  # multiples of a default
 BETAS = (2.0, 4.0, 8.0, 16.0, 32.0)
 WEIGHTS = (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0)
 # Each method's name in tables, and the values of its hyper-parameters to tune over, in factors of 2. The sensitivity to
-# the first one is reported.
+# the first one is reported. Those in DEFAULTS are not tuned.
 METHODS: dict[str, tuple[str, HyperparameterGrid]] = {
     "osem": ("OSEM", {"iterations": (1.0, 2.0, 4.0, 8.0), "filter_mm": (0.0, 3.0, 5.0, 7.0)}),
     "map_em": ("MAP-EM, quadratic", {"beta": (0.5, 1.0, *BETAS), "iterations": (4.0, 10.0), "filter_mm": (0.0, 4.0)}),
@@ -36,7 +38,7 @@ METHODS: dict[str, tuple[str, HyperparameterGrid]] = {
     ),
     "patch_map_em": ("MAP-EM, patches", {"beta": (*BETAS, 64.0, 128.0), "delta": (0.03, 0.1, 0.3)}),
     "bsrem": ("BSREM, RDP", {"beta": (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128), "filter_mm": (0.0, 4.0)}),
-    "supervised": ("U-Net behind OSEM", {}),
+    "supervised": ("U-Net behind MLEM and OSEM", {}),
     "unrolled": ("unrolled EM", {}),
     "naive": ("PET-Naive", {"weight": WEIGHTS}),
     "dps": ("PET-DPS", {"weight": WEIGHTS}),
@@ -44,7 +46,11 @@ METHODS: dict[str, tuple[str, HyperparameterGrid]] = {
     "dds_delta": ("PET-DDS-δ", {"delta": (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)}),
     "likelihood_schedule": ("likelihood schedule", {"iterations": (5.0, 10.0, 20.0, 40.0, 80.0)}),
     "likelihood_schedule_fit": ("likelihood schedule, discrepancy principle", {"multiple": (0.25, 0.5, 1.0, 2.0)}),
+    "likelihood_schedule_cg": ("likelihood schedule, solved step", {"multiple": AROUND}),
+    "dds_cg": ("DDS, solved step", {"variance": AROUND}),
+    "split_gibbs": ("split Gibbs", {"rho": AROUND}),
 }
+DEFAULTS = {"likelihood_schedule_cg": {"multiple": 1.0}, "dds_cg": {"variance": 1.0}, "split_gibbs": {"rho": 1.0}}
 
 
 class Method(NamedTuple):
@@ -53,6 +59,7 @@ class Method(NamedTuple):
     name: str
     run: Reconstructor
     grid: HyperparameterGrid
+    default: dict[str, float] | None = None  # hyper-parameters of a method that is not tuned
 
 
 def title(name: str) -> str:
@@ -60,13 +67,25 @@ def title(name: str) -> str:
     return f"{METHODS[name.removesuffix(MEAN_SUFFIX)][0]}{', mean of samples' if name.endswith(MEAN_SUFFIX) else ''}"
 
 
-def methods(setup: ScanSetup, prior: SlicePrior, size: int) -> dict[str, Reconstructor]:
-    """Every reconstruction method that is not supervised, by name; `size` cases at once."""
+def methods(
+    setup: ScanSetup, prior: SlicePrior, size: int, drawing: Mapping[str, Callable[..., Draws]]
+) -> dict[str, Reconstructor]:
+    """Every reconstruction method that is not supervised, by name; `size` cases at once.
+
+    That of split Gibbs is the mean of its samples, as `samplings` draws them.
+    """
     single = conventional.METHODS | samplers.methods(prior)
     out = {name: batch_cases(setup, one, size) for name, one in single.items()}
     discrepancy = batch_cases(setup, partial(samplers.discrepancy_iterations, prior=prior), size)
     out["likelihood_schedule_fit"] = partial(_discrepancy_schedule, discrepancy, out["likelihood_schedule"])
-    return out | {"dps": samplers.looped_dps(setup, prior, size)}
+    return out | {"dps": samplers.looped_dps(setup, prior, size), "split_gibbs": mean_of(drawing["split_gibbs"])}
+
+
+def samplings(setup: ScanSetup, prior: SlicePrior, size: int, samples: int) -> dict[str, Callable[..., Draws]]:
+    """Methods that draw so many `samples` of each case, by name."""
+    out = {name: draw_samples(batch_cases(setup, one, size), samples) for name, one in samplers.methods(prior).items()}
+    gibbs = batch_cases(setup, partial(samplers.split_gibbs, prior=prior, samples=samples), max(size // 2, 1))
+    return out | {"dps": draw_samples(samplers.looped_dps(setup, prior, size), samples), "split_gibbs": gibbs}
 
 
 def batch_cases(setup: ScanSetup, reconstruct: Callable[..., Any], size: int) -> Reconstructor:
@@ -86,16 +105,21 @@ def batch_cases(setup: ScanSetup, reconstruct: Callable[..., Any], size: int) ->
     return run
 
 
-def average_samples(run: Reconstructor, samples: int) -> Reconstructor:
-    """Reconstruction by the mean of several samples instead of a single one."""
+def draw_samples(run: Reconstructor, samples: int) -> Callable[..., Draws]:
+    """Several independent runs of a method on every case."""
 
-    def mean(key: Array, cases: Scans, hyperparameters: Mapping[str, Any]) -> Reconstruction:
+    def draw(key: Array, cases: Scans, hyperparameters: Mapping[str, Any]) -> Draws:
         own = {name: np.repeat(values, samples) for name, values in hyperparameters.items()}
         made = run(key, cases.repeat(samples), own)
-        images, projector_calls = (array.reshape(cases.number, samples, *array.shape[1:]) for array in made)
-        return Reconstruction(images.mean(axis=1), projector_calls.sum(axis=1))
+        images, calls = (array.reshape(cases.number, samples, *array.shape[1:]) for array in made)
+        return Draws(images, images.mean(axis=1), calls.sum(axis=1), calls.mean(axis=1))
 
-    return mean
+    return draw
+
+
+def mean_of(draw: Callable[..., Draws]) -> Reconstructor:
+    """Reconstruction by the mean of the samples that a method draws at once."""
+    return lambda key, cases, hyperparameters: draw(key, cases, hyperparameters).mean()
 
 
 def _discrepancy_schedule(

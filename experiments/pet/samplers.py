@@ -13,18 +13,20 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from experiments.pet.scans import Reconstruction, Scan, Scans, ScanSetup, case_keys, scan_of
+from experiments.pet.scans import Draws, Reconstruction, Scan, Scans, ScanSetup, case_keys, scan_of
 from medjax import iterate
-from medjax.diffusion import likelihood_schedule as schedule
 from medjax.diffusion import reconstruct, sampler
+from medjax.diffusion import split_gibbs as gibbs
 from medjax.diffusion.prior import volume_denoiser
 from medjax.diffusion.reconstruct import SamplerSettings
+from medjax.diffusion.split_gibbs import SplitGibbsSettings
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, expected_deviance
 from medjax.running.chunks import map_in_chunks
 
 MAX_ITERATIONS = 160  # iterations of MLEM, for the targets of a likelihood schedule
 MAX_DISCREPANCY_ITERATIONS = 80  # iterations of MLEM, for the discrepancy principle
+LONG_CHAINS = 4  # chains whose convergence is looked at
 MAX_UPDATES = 30  # EM updates in one step of the likelihood schedule
 
 
@@ -34,6 +36,7 @@ class SlicePrior(NamedTuple):
     denoisers: tuple[Any, Any, Any]  # the k-th of slices perpendicular to axis k of a volume
     multiple: int  # sides of slices must be multiples of this
     settings: SamplerSettings
+    gibbs: SplitGibbsSettings = gibbs.DEFAULTS  # of split Gibbs, whose numbers of chains and draws follow from samples
 
 
 def methods(prior: SlicePrior) -> dict[str, Callable[..., Reconstruction]]:
@@ -45,9 +48,30 @@ def methods(prior: SlicePrior) -> dict[str, Callable[..., Reconstruction]]:
             problem, proximal_weight, updates.astype(int), eta
         ),
         "dds_delta": lambda problem, delta: reconstruct.dds_delta(problem, delta, eta=eta),
+        "dds_cg": lambda problem, variance: reconstruct.dds_cg(problem, variance),
         "likelihood_schedule": partial(_scheduled, prior),
+        "likelihood_schedule_cg": _scheduled_cg,
     }
     return {name: partial(_sample, prior, method) for name, method in guided.items()}
+
+
+def split_gibbs(key: Array, scan: Scan, rho: Array, prior: SlicePrior, samples: int) -> Draws:
+    """Samples of one scan by split Gibbs, each the end of a chain of its own; the mean is of conditional means."""
+    settings = prior.gibbs._replace(chains=samples, draws=1)
+    made = gibbs.chains(key, _inverse_problem(scan.acquisition, prior), settings, rho)
+    one = made.projector_calls - (samples - 1) / samples * jnp.sum(made.info.projector_calls)
+    return Draws(made.images[:, 0], made.means.mean(axis=(0, 1)), made.projector_calls, one)
+
+
+def long_chains(setup: ScanSetup, prior: SlicePrior, draws: int) -> Callable[[Array, Scans], Array]:
+    """Function of a key and one case: images (chain, draw, *space) of four chains of so many draws."""
+    settings = prior.gibbs._replace(chains=LONG_CHAINS, draws=draws)
+
+    @jax.jit
+    def run(key: Array, case: Scans) -> Array:
+        return gibbs.chains(key, _inverse_problem(scan_of(setup, case).acquisition, prior), settings).images
+
+    return run
 
 
 def _sample(
@@ -69,6 +93,11 @@ def _scheduled(
     return reconstruct.likelihood_schedule(problem, iterations, s.steps, s.eta, MAX_ITERATIONS, MAX_UPDATES)
 
 
+def _scheduled_cg(problem: reconstruct.InverseProblem, multiple: Array | float) -> reconstruct.SamplingMethod:
+    """`multiple`: MLEM iterate of the last target, relative to the default for the counts."""
+    return reconstruct.likelihood_schedule_cg(problem, reconstruct.mlem_iterations(problem, multiple))
+
+
 def discrepancy_iterations(key: Array, scan: Scan, prior: SlicePrior) -> Array:
     """Iterate of MLEM that fits as well as the truth is expected to: Morozov's discrepancy principle."""
     problem = _inverse_problem(scan.acquisition, prior)
@@ -76,20 +105,18 @@ def discrepancy_iterations(key: Array, scan: Scan, prior: SlicePrior) -> Array:
     return reconstruct.discrepancy_iterations(problem, deviance, MAX_DISCREPANCY_ITERATIONS)
 
 
-def schedule_steps(key: Array, scan: Scan, iterations: Array, prior: SlicePrior) -> schedule.Info:
-    """Target and reached deviance, and EM updates, of each step of a likelihood-scheduled sampling."""
+def schedule_steps(name: str, key: Array, scan: Scan, value: Array, prior: SlicePrior) -> Any:
+    """Target and reached deviance of each step of a likelihood schedule, published or solved."""
     problem = _inverse_problem(scan.acquisition, prior)
-    return reconstruct.sample(key, problem, _scheduled(prior, problem, iterations), prior.settings).info
+    method = _scheduled_cg(problem, value) if name.endswith("_cg") else _scheduled(prior, problem, value)
+    return reconstruct.sample(key, problem, method, prior.settings).info
 
 
-def sample_volume(
-    key: Array, acquisition: Acquisition, prior: SlicePrior, mode: str, iterations: float
-) -> Reconstruction:
-    """A volume by likelihood-scheduled sampling, with the prior in one or three orientations (`prior.MODES`)."""
+def sample_volume(key: Array, acquisition: Acquisition, prior: SlicePrior, mode: str) -> Reconstruction:
+    """A volume by DDS with a solved step, with the prior in one or three orientations (`prior.MODES`)."""
     problem = _inverse_problem(acquisition, prior, mode)
-    made = reconstruct.sample(key, problem, _scheduled(prior, problem, iterations), prior.settings)
-    both = 2.0 * min(iterations, reconstruct.EARLY_UPDATES)  # MLEM's first iterates need be made only once
-    return Reconstruction(made.image, made.projector_calls - both)
+    made = reconstruct.sample(key, problem, reconstruct.dds_cg(problem), prior.settings)
+    return Reconstruction(made.image, made.projector_calls)
 
 
 def _inverse_problem(

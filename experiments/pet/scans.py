@@ -25,7 +25,7 @@ from medjax.pet.simulate import simulate_acquisition, with_margin
 from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain
 
-MEASURES = ("nrmse", "ssim", "lesion_contrast", "background_sd")
+MEASURES = ("nrmse", "nrmse_without_lesions", "ssim", "lesion_contrast", "background_sd")
 ACQUISITION_FIELDS = ("counts", "multiplicative", "additive", "sensitivity")
 RESOLUTION_MM = 4.5  # full width at half maximum
 FINE_MM = 1.0  # voxels in plane that counts are simulated on
@@ -121,6 +121,23 @@ class Reconstruction(NamedTuple):
     projector_calls: AnyArray  # forward and back-projections of the whole data
 
 
+class Draws(NamedTuple):
+    """Several samples of each case, and their cost in projector calls."""
+
+    images: AnyArray  # (case, sample, *space)
+    posterior_mean: AnyArray  # (case, *space), estimated from all samples
+    projector_calls: AnyArray  # of all samples of a case
+    calls_of_one: AnyArray  # of one sample alone
+
+    def of_one(self) -> Reconstruction:
+        """The first sample of each case."""
+        return Reconstruction(self.images[:, 0], self.calls_of_one)
+
+    def mean(self) -> Reconstruction:
+        """Estimate of the posterior mean of each case, from all of its samples."""
+        return Reconstruction(self.posterior_mean, self.projector_calls)
+
+
 def simulate(
     setup: ScanSetup, subjects: Sequence[Subject], levels: Sequence[float], realizations: int, seed: int
 ) -> Scans:
@@ -171,6 +188,7 @@ def measures(image: np.ndarray, case: Scans) -> dict[str, float]:
     white = image[case.white]
     return {
         "nrmse": float(nrmse(image, case.truth, case.mask)),
+        "nrmse_without_lesions": float(nrmse(image, case.truth, case.mask & ~case.lesions)),
         "ssim": float(ssim(image[..., 0], case.truth[..., 0], case.mask[..., 0])),
         "lesion_contrast": float(contrast_recovery(image, case.truth, case.lesions, case.ring)) if lesion else np.nan,
         "background_sd": float(white.std() / white.mean()) if white.size else np.nan,

@@ -1,4 +1,4 @@
-"""Subjects of the PET experiments: heads that the priors learn from, held-out heads with lesions, another brain."""
+"""Subjects of the PET experiments: heads of the family that networks learn, held-out heads, another brain."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,25 +6,31 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from experiments.pet.scans import FINE_MM, RESOLUTION_MM, ScanSetup, Subject
-from medjax.io.nifti import Volume, resample
 from medjax.pet.grid import Grid
-from medjax.pet.simulate import emission_volume_mm3, expected_trues, middle_planes
+from medjax.pet.simulate import emission_volume_mm3, expected_trues, middle_planes, system_of_rays
+from medjax.pet.system import System
 from medjax.phantoms.brain import Brain, brain
 from medjax.phantoms.freesurfer import read_head, resample_head
 from medjax.phantoms.heads import (
-    TRAINING_ACTIVITY_RANGES,
     Deformation,
     deform,
     deformation,
     generator,
+    smooth_images,
+    voxel_smoothing,
     white_matter_lesions,
 )
-from medjax.phantoms.mni import Tissues, mix, tissue_fractions
+from medjax.phantoms.mni import tissue_fractions
+from medjax.phantoms.uptake import random_head
 from medjax.running.progress import track
 
-HELD_OUT_SEED = 20_000  # the first seed of a head shape that is tested on; training ends below 10 000
+FIRST_VALIDATION_SEED = 10_000  # of the heads that networks in training are validated on; they learn from those below
+HELD_OUT_SEED = 20_000  # first seed of the heads that are tested on
+SLICES_PER_HEAD = 4  # of training
+FAMILY_HEIGHTS_MM = (-30.0, 60.0)  # lowest and highest slice of a head of the family, MNI
 OTHER_BRAIN_SLICES_MM = (10.0, 30.0)  # above the other brain's middle
 
 
@@ -52,17 +58,26 @@ def held_out_subjects(
     return subjects
 
 
-def training_subjects(setup: ScanSetup, number: int) -> list[Subject]:
-    """Slices of heads of the family that priors learn: shape and activities vary, no lesions; `number` below 10 000."""
-    (tissues, affine), head = tissue_fractions(), brain(FINE_MM)
-    low, high = (np.asarray(ends) for ends in TRAINING_ACTIVITY_RANGES)
-    subjects = []
-    for seed in track(number, "training heads"):
-        draw, change = generator(seed), deformation(seed)
-        activity = mix(tissues, Tissues(*draw.uniform(low, high).tolist())._asdict())
-        own = replace(head, activity=resample(Volume(activity, affine), head.t1.shape, head.affine).array)
-        subjects.append(_subject(setup, partial(_deformed, own, change, draw.uniform(0, 45))))
-    return subjects
+def training_subjects(setup: ScanSetup, number: int, first: int = 0) -> list[Subject]:
+    """Slices of random heads of `uptake.FAMILY`: both tracers, lesions hot and cold, shapes that vary in strength.
+
+    `SLICES_PER_HEAD` slices of each head, at random heights over the brain, since a head costs more than a slice.
+
+    Args:
+        setup: scanner and grid of their scans.
+        number: number of slices.
+        first: seed of the first head; below 10 000 for training, from there on for validation.
+    """
+    heads = -(-number // SLICES_PER_HEAD)
+    return _family_slices(setup, range(first, first + heads), SLICES_PER_HEAD)[:number]
+
+
+def family_subjects(setup: ScanSetup, first: int, number: int) -> list[Subject]:
+    """A slice of each of `number` held-out heads of `uptake.FAMILY`; the seed of the first is `HELD_OUT_SEED` + first.
+
+    Lesions are part of the activity and not labelled.
+    """
+    return _family_slices(setup, range(HELD_OUT_SEED + first, HELD_OUT_SEED + first + number), 1)
 
 
 def other_brain_subjects(setup: ScanSetup, folder: Path) -> list[Subject]:
@@ -79,15 +94,42 @@ def other_brain_subjects(setup: ScanSetup, folder: Path) -> list[Subject]:
     ]
 
 
-def _deformed(head: Brain, change: Deformation, z_mm: float, grid: Grid) -> Brain:
+def _family_slices(setup: ScanSetup, seeds: range, each: int) -> list[Subject]:
+    """`each` slices of the heads of these seeds, which are those that `uptake.random_activity` makes of them.
+
+    What heads share is smoothed once, before they are deformed.
+    """
+    tissues, affine = tissue_fractions()
+    middle = affine[:3, :3] @ ((np.array(tissues["gray"].shape) - 1) / 2) + affine[:3, 3]
+    plain = brain(FINE_MM, shape=tissues["gray"].shape, center_mm=tuple(middle.tolist()))
+    system = system_of_rays(setup.scanner, setup.fine_grid)
+    shared = {grid: smooth_images(plain, grid.voxel_mm) for grid in (setup.fine_grid, setup.grid)}
+    subjects = []
+    for seed in track(seeds, "heads of the family"):
+        draw = generator(seed)
+        activity, change = random_head(draw, tissues, affine)
+        own = {
+            grid: replace(head, activity=gaussian_filter(activity, voxel_smoothing(affine, grid.voxel_mm)))
+            for grid, head in shared.items()
+        }
+        for z in draw.uniform(*FAMILY_HEIGHTS_MM, each).tolist():
+            subjects.append(_subject(setup, partial(_deformed_smooth, own, change, z), system))
+    return subjects
+
+
+def _deformed_smooth(heads: dict[Grid, Brain], change: Deformation, z_mm: float, grid: Grid) -> Brain:
+    return _deformed(heads[grid], change, z_mm, grid, smooth=False)
+
+
+def _deformed(head: Brain, change: Deformation, z_mm: float, grid: Grid, smooth: bool = True) -> Brain:
     x, y, _ = change.center_mm.tolist()
-    return deform(head, change, grid.voxel_mm, grid.shape, (x, y, float(z_mm)))
+    return deform(head, change, grid.voxel_mm, grid.shape, (x, y, float(z_mm)), smooth)
 
 
-def _subject(setup: ScanSetup, on_grid: Callable[[Grid], Brain]) -> Subject:
-    """A subject from its images on the reconstruction's grid and on the simulation's."""
+def _subject(setup: ScanSetup, on_grid: Callable[[Grid], Brain], system: System | None = None) -> Subject:
+    """A subject from its images on the reconstruction's grid and on the simulation's, of which this is the system."""
     fine = on_grid(setup.fine_grid)
     activity, mu = np.maximum(fine.activity, 0), np.clip(fine.mu, 0, None)
-    trues = expected_trues(setup.scanner, activity, setup.fine_grid, mu, RESOLUTION_MM)
+    trues = expected_trues(setup.scanner, activity, setup.fine_grid, mu, RESOLUTION_MM, system=system)
     seen = activity[..., middle_planes(setup.fine_grid, setup.grid.shape[2])]
     return Subject(on_grid(setup.grid), np.asarray(trues), emission_volume_mm3(seen, setup.fine_grid))

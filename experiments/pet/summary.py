@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from experiments.pet.comparison import Study
-from experiments.pet.methods import title
+from experiments.pet.methods import MEAN_SUFFIX, title
 from experiments.pet.scans import Scans, evaluate
-from medjax.metrics.summary import cell, mean_sd
+from medjax.metrics.summary import cell, confidence_interval, mean_sd
 from medjax.report.figures import montage
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.running.experiment import Result
@@ -19,6 +19,10 @@ COLUMNS = {
     "nrmse": "NRMSE", "ssim": "SSIM", "lesion_contrast": "lesion contrast", "background_sd": "background SD",
     "projector_calls": "projector calls",
 }  # fmt: skip
+
+CONVENTIONAL = ("osem", "map_em", "mr_map_em", "patch_map_em", "bsrem", "supervised", "unrolled")  # compared with means
+PAIRED_NOTE = "NRMSE of the mean of the samples against others, paired over heads (realisations averaged)."
+TUNING_NOTE = "For each count level. Methods with a default are not tuned: their rows show what other values do."
 
 
 def summarize(
@@ -35,7 +39,8 @@ def summarize(
     shared = [
         Section("Images", "", [plot_images(study, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),
-        Section("Tuning", "For each count level.", table=tuning_table(tuned, study.tuning_cases, "NRMSE", "calls")),
+        Section("Means against conventional reconstructions", PAIRED_NOTE, table=paired_table(study)),
+        Section("Tuning", TUNING_NOTE, table=tuning_table(tuned, study.validation.number, "NRMSE", "calls")),
     ]
     data = (
         f"Simulated FDG-like scans on the {setup.scanner.name} ring, {setup.background:.0%} of the prompts background, "
@@ -43,6 +48,7 @@ def summarize(
         f"realisations; counts come from a 1 mm grid through finer rays, images have voxels of "
         f"{setup.grid.voxel_mm[0]:g} mm."
     )
+    found |= paired_metrics(study)
     return Result({**found, **metrics}, Report(heading, [data, remark], [*shared, *sections]), table)
 
 
@@ -67,12 +73,17 @@ def study_metrics(study: Study) -> dict[str, float]:
 
 def _tuning_metrics(study: Study, name: str) -> dict[str, float]:
     grid, tuned = study.methods[name].grid, study.tunings[name]
-    reconstructions = len(tuned.settings) * study.tuning_cases if grid else 0
+    reconstructions = len(tuned.settings) * study.validation.number if grid else 0
     out = {f"tuning_reconstructions/{name}": float(reconstructions)}
     if not grid:
         return out
     out[f"tuning_projector_calls/{name}"] = tuned.cost * reconstructions
-    shared, sensitivity = tuned.shared_loss(), tuned.sensitivity(next(iter(grid)))
+    first, default = next(iter(grid)), study.methods[name].default
+    if default:
+        changes = tuned.change_around(default, first)
+        pairs = zip(tuned.groups, changes, strict=True)
+        return out | {f"change_within_half_and_twice/{name}/{level:g}": float(one) for level, one in pairs}
+    shared, sensitivity = tuned.shared_loss(), tuned.sensitivity(first)
     for column, (level, hyperparameters) in enumerate(tuned.best.items()):
         out |= {
             f"hyperparameter_{hyperparameter}/{name}/{level:g}": value
@@ -81,6 +92,53 @@ def _tuning_metrics(study: Study, name: str) -> dict[str, float]:
         out[f"hyperparameter_sensitivity/{name}/{level:g}"] = float(sensitivity[column])
         out[f"shared_hyperparameter_loss/{name}/{level:g}"] = float(shared[column])
     return out
+
+
+def by_head(values: np.ndarray, cases: Scans, level: float, realizations: int) -> np.ndarray:
+    """Mean over the realisations of each head, at one count level."""
+    return values[cases.level == np.float32(level)].reshape(-1, realizations).mean(axis=1)
+
+
+def paired_metrics(study: Study) -> dict[str, float]:
+    """Metrics of the paired comparison of means of samples with other methods, over heads.
+
+    `nrmse_ratio/MEAN/OTHER/COUNTS` is the ratio of the mean errors, `nrmse_difference/…` the mean paired difference and
+    `nrmse_difference_low/…`, `…_high/…` its 95 % interval (t over heads); `…_of_sample/…` the ratio of a single sample.
+    """
+    out: dict[str, float] = {}
+    errors = {name: evaluate(done.image, study.cases)["nrmse"] for name, done in study.results.items()}
+    for name in study.draws:
+        mean = name + MEAN_SUFFIX
+        others = {other: values for other, values in errors.items() if other in CONVENTIONAL}
+        for level in study.inputs.levels:
+            own, one = (by_head(errors[key], study.cases, level, study.realizations) for key in (mean, name))
+            out[f"nrmse_ratio/{name}/{mean}/{level:g}"] = float(one.mean() / own.mean())
+            for other, values in others.items():
+                against = by_head(values, study.cases, level, study.realizations)
+                low, high = confidence_interval(own - against)
+                key = f"{mean}/{other}/{level:g}"
+                out |= {
+                    f"nrmse_ratio/{key}": float(own.mean() / against.mean()),
+                    f"nrmse_difference/{key}": float(np.mean(own - against)),
+                    f"nrmse_difference_low/{key}": low,
+                    f"nrmse_difference_high/{key}": high,
+                }
+    return out
+
+
+def paired_table(study: Study) -> Table:
+    """Table of the paired comparison: a row for each count level, mean of samples and other method."""
+    found, rows = paired_metrics(study), list[list[Any]]()
+    for level in study.inputs.levels:
+        for name in study.draws:
+            for other in study.results:
+                key = f"{name}{MEAN_SUFFIX}/{other}/{level:g}"
+                if f"nrmse_ratio/{key}" not in found:
+                    continue
+                ends = (found[f"nrmse_difference{end}/{key}"] for end in ("", "_low", "_high"))
+                row = [f"{level:g}", title(name + MEAN_SUFFIX), title(other), f"{found[f'nrmse_ratio/{key}']:.3f}"]
+                rows.append([*row, "{:+.4f} ({:+.4f} to {:+.4f})".format(*ends)])
+    return Table(["trues/mm³", "method", "against", "ratio of NRMSE", "paired difference (95 % interval)"], rows)
 
 
 def study_table(metrics: Mapping[str, float], names: Sequence[str], levels: Sequence[float]) -> Table:

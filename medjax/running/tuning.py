@@ -70,6 +70,18 @@ class Tuning(NamedTuple):
             rise.append(self.errors[same & near, group].max() / self.errors[row, group] - 1)
         return np.array(rise)
 
+    def change_around(self, setting: Mapping[str, float], name: str, factor: float | int = 2.0) -> PerGroup:
+        """Largest relative change of the error where `name` alone is up to `factor` times that of a `setting`.
+
+        For methods that are not tuned: `setting` is their default. Rounded as `sensitivity`.
+        """
+        column = list(self.names).index(name)
+        values = np.array([setting[str(one)] for one in self.names])
+        same = (np.delete(self.settings, column, 1) == np.delete(values, column)).all(axis=1)
+        ratio = np.abs(np.log(self.settings[:, column] / values[column]))
+        own = self.errors[same & (ratio < 1e-6)][0]
+        return np.abs(self.errors[same & (ratio < 1.05 * np.log(factor))] / own - 1).max(axis=0)
+
     def cost_to_reach(self, errors: PerGroup) -> PerGroup:
         """Minimum cost of a setting whose error is no larger than `errors` in each group; NaN where there is none."""
         costs = np.where(self.errors <= errors, self.costs, np.inf).min(axis=0)

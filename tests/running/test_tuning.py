@@ -95,3 +95,10 @@ def test_the_table_says_what_was_found(tuning):
         "A", "2.5: beta 2 iterations 5, 10: beta 16 iterations 5", "24 results, 270 calls", "beta: 100 %, 100 %",
         "50.0 %, 100.0 %",
     ]  # fmt: skip
+
+
+def test_change_around_a_default_is_the_largest_within_its_factor():
+    errors = {0.25: 3.0, 0.5: 1.1, 1.0: 1.0, 2.0: 0.96, 4.0: 2.0}
+    tuned = grid_search({"rho": tuple(errors)}, lambda rho: ([errors[rho], 2.0], [1.0, 1.0]), (2.5, 10.0))
+    np.testing.assert_allclose(tuned.change_around({"rho": 1.0}, "rho"), [0.1, 0.0])
+    np.testing.assert_allclose(tuned.change_around({"rho": 1.0}, "rho", 4.0), [2.0, 0.0])
