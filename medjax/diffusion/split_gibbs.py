@@ -93,7 +93,7 @@ def default_rho(equations: NormalEquations, sigma_data: Number = SIGMA_DATA) -> 
     return jnp.sqrt(RHO2_FACTOR * sigma_data / jnp.sqrt(jnp.maximum(curvature, floor)))
 
 
-def schedule(last: Number, settings: SplitGibbsSettings) -> Float[Array, " step"]:
+def annealing_schedule(last: Number, settings: SplitGibbsSettings) -> Float[Array, " step"]:
     """ρ of each step: geometric from 1.2 down to `last` in `rounds` steps, then as it is.
 
     Raises:
@@ -208,7 +208,7 @@ def chains(
         ConfigError: the likelihood has no Gaussian approximation; settings below 1.
     """
     equations = data_step.normal_equations(problem.likelihood, problem.early_image, problem.scale)
-    rhos = schedule(rho * default_rho(equations, sigma_data), settings)
+    rhos = annealing_schedule(rho * default_rho(equations, sigma_data), settings)
     algorithm = split_gibbs(problem.denoiser, equations, rhos, settings, sigma_data)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(settings.chains))
     burn_in = settings.rounds - 1

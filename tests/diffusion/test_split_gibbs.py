@@ -14,7 +14,7 @@ from medjax.diffusion.denoiser import from_score
 from medjax.diffusion.denoising_posterior import denoising_posterior, noise_levels
 from medjax.diffusion.reconstruct import InverseProblem, inverse_problem
 from medjax.diffusion.sde import vp
-from medjax.diffusion.split_gibbs import SplitGibbsSettings, chains, default_rho, schedule
+from medjax.diffusion.split_gibbs import SplitGibbsSettings, annealing_schedule, chains, default_rho
 from medjax.errors import ConfigError
 from medjax.likelihood import Gaussian
 
@@ -78,7 +78,7 @@ def test_conditional_means_have_the_same_mean_and_less_variance(draws):
 def test_a_chain_goes_on_where_it_stopped(problem):
     settings = SplitGibbsSettings(reverse_steps=2, rounds=2, draws=2)
     equations = data_step.normal_equations(problem.likelihood, problem.early_image)
-    chain = split_gibbs.split_gibbs(problem.denoiser, equations, schedule(0.2, settings), settings)
+    chain = split_gibbs.split_gibbs(problem.denoiser, equations, annealing_schedule(0.2, settings), settings)
     run = jax.jit(lambda state: iterate.step(chain, state)[0])
     state = first = run(chain.init(jax.random.key(0), problem.early_image))
     for _ in range(3):
@@ -167,11 +167,11 @@ def test_one_step_is_the_posterior_mean():
 
 def test_settings_below_one_are_refused():
     with pytest.raises(ConfigError, match="0 chains"):
-        schedule(0.3, SplitGibbsSettings(chains=0))
+        annealing_schedule(0.3, SplitGibbsSettings(chains=0))
     with pytest.raises(ConfigError, match="0 steps"):
         noise_levels(0.3, 0)
-    np.testing.assert_allclose(schedule(2.0, SplitGibbsSettings(rounds=3)), 2.0, rtol=1e-6)  # never rises
-    np.testing.assert_allclose(schedule(0.3, SplitGibbsSettings(rounds=1)), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(annealing_schedule(2.0, SplitGibbsSettings(rounds=3)), 2.0, rtol=1e-6)  # never rises
+    np.testing.assert_allclose(annealing_schedule(0.3, SplitGibbsSettings(rounds=1)), 0.3, rtol=1e-6)
     levels = np.asarray(noise_levels(0.6, 5))
     np.testing.assert_allclose(levels[[0, -1]], [0.6, 0.05], rtol=1e-5)
     assert (np.diff(np.log(levels)) < 0).all()
