@@ -20,7 +20,7 @@ from experiments.pet.scans import Draws, Reconstruction, Scans, ScanSetup, Subje
 from experiments.pet.subjects import held_out_subjects
 from medjax.diffusion import split_gibbs as gibbs
 from medjax.diffusion.denoiser import as_denoiser
-from medjax.diffusion.prior import slice_denoiser
+from medjax.diffusion.prior import MAX_VOXEL_DIFFERENCE, slice_denoiser
 from medjax.diffusion.prior_file import load_prior
 from medjax.diffusion.reconstruct import SamplerSettings
 from medjax.errors import ConfigError
@@ -129,7 +129,7 @@ def _prior(config: ConfigDict, source: str) -> tuple[tuple[Any, Any, Any], int]:
     """Denoisers of slices perpendicular to each axis, and what the sides of slices must be multiples of."""
     prior, size, voxel_mm = load_prior(source or None), config.grid.size, config.grid.voxel_mm
     multiple, own = prior.settings.multiple, prior.settings.voxel_mm
-    if abs(own - voxel_mm) > 0.3 * voxel_mm or size % multiple:
+    if abs(own - voxel_mm) > MAX_VOXEL_DIFFERENCE * own or size % multiple:
         raise ConfigError(
             f"grid: {size} voxels of {voxel_mm:g} mm; expected about {own:g} mm, as the prior has, and a multiple of "
             f"{multiple} voxels"

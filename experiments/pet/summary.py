@@ -33,13 +33,13 @@ def summarize(
 
     `heads`, `lesions` in each and `realizations` are those of the test scans; `remark` ends the report's summary.
     """
-    setup, levels, found = study.inputs.setup, study.inputs.levels, study_metrics(study)
+    setup, levels, found = study.inputs.setup, study.inputs.levels, study_metrics(study) | paired_metrics(study)
     table = study_table(found, tuple(study.results), levels)
     tuned = {title(name): tuning for name, tuning in study.tunings.items()}
     shared = [
         Section("Images", "", [plot_images(study, level) for level in levels]),
         Section("Figures of merit", "In the brain, against the truth.", table=table),
-        Section("Means against conventional reconstructions", PAIRED_NOTE, table=paired_table(study)),
+        Section("Means against conventional reconstructions", PAIRED_NOTE, table=paired_table(study, found)),
         Section("Tuning", TUNING_NOTE, table=tuning_table(tuned, study.validation.number, "NRMSE", "calls")),
     ]
     data = (
@@ -48,7 +48,6 @@ def summarize(
         f"realisations; counts come from a 1 mm grid through finer rays, images have voxels of "
         f"{setup.grid.voxel_mm[0]:g} mm."
     )
-    found |= paired_metrics(study)
     return Result({**found, **metrics}, Report(heading, [data, remark], [*shared, *sections]), table)
 
 
@@ -103,7 +102,8 @@ def paired_metrics(study: Study) -> dict[str, float]:
     """Metrics of the paired comparison of means of samples with other methods, over heads.
 
     `nrmse_ratio/MEAN/OTHER/COUNTS` is the ratio of the mean errors, `nrmse_difference/…` the mean paired difference and
-    `nrmse_difference_low/…`, `…_high/…` its 95 % interval (t over heads); `…_of_sample/…` the ratio of a single sample.
+    `nrmse_difference_low/…`, `…_high/…` its 95 % interval (t over heads); `nrmse_ratio/METHOD/MEAN/COUNTS` is the ratio
+    of a single sample's error to that of the mean.
     """
     out: dict[str, float] = {}
     errors = {name: evaluate(done.image, study.cases)["nrmse"] for name, done in study.results.items()}
@@ -126,17 +126,17 @@ def paired_metrics(study: Study) -> dict[str, float]:
     return out
 
 
-def paired_table(study: Study) -> Table:
-    """Table of the paired comparison: a row for each count level, mean of samples and other method."""
-    found, rows = paired_metrics(study), list[list[Any]]()
+def paired_table(study: Study, metrics: Mapping[str, float]) -> Table:
+    """Table of the `paired_metrics`: a row for each count level, mean of samples and other method."""
+    rows = list[list[Any]]()
     for level in study.inputs.levels:
         for name in study.draws:
             for other in study.results:
                 key = f"{name}{MEAN_SUFFIX}/{other}/{level:g}"
-                if f"nrmse_ratio/{key}" not in found:
+                if f"nrmse_ratio/{key}" not in metrics:
                     continue
-                ends = (found[f"nrmse_difference{end}/{key}"] for end in ("", "_low", "_high"))
-                row = [f"{level:g}", title(name + MEAN_SUFFIX), title(other), f"{found[f'nrmse_ratio/{key}']:.3f}"]
+                ends = (metrics[f"nrmse_difference{end}/{key}"] for end in ("", "_low", "_high"))
+                row = [f"{level:g}", title(name + MEAN_SUFFIX), title(other), f"{metrics[f'nrmse_ratio/{key}']:.3f}"]
                 rows.append([*row, "{:+.4f} ({:+.4f} to {:+.4f})".format(*ends)])
     return Table(["trues/mm³", "method", "against", "ratio of NRMSE", "paired difference (95 % interval)"], rows)
 
