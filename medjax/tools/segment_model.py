@@ -112,7 +112,9 @@ def folder_network(folder: Path, description: ModelDescription, source: NetworkS
 
 
 def _built_in(name: str, plan: Plan) -> dict[str, Any]:
-    return {"name": name, "settings": settings_of(name, {**asdict(plan), "classes": plan.outputs})}
+    values = {**asdict(plan), "classes": plan.outputs}
+    del values["patch"]  # of an image; the `patch` of a network is a block of voxels that becomes channels
+    return {"name": name, "settings": settings_of(name, values)}
 
 
 def _label(network: Mapping[str, Any]) -> str:
