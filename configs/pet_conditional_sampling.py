@@ -27,7 +27,7 @@ RULES = COMMON_RULES | {
 def get_config(preset: str) -> ConfigDict:
     """Config of a preset: `base`, and the numbers of noise realisations and of posterior samples."""
     tiny = preset == "tiny"
-    config = base(preset, mean_of_samples=("dds", "dds_delta", "dds_cg", "split_gibbs"))
+    config = base(preset, mean_of_samples=("dds_cg", "split_gibbs"))
     config.methods = ("osem", "map_em", "dds", "dds_cg", "split_gibbs") if tiny else METHODS
     config.noise = ConfigDict({"realizations": 2 if tiny else 20})  # of the bias–deviation curves
     config.posterior = ConfigDict(

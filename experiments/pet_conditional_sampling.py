@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from experiments.pet import comparison, samplers, subjects, summary, uncertainty
 from experiments.pet.comparison import TEST_SEED, Study, StudyInputs
 from experiments.pet.methods import title
+from experiments.pet.scans import Scans
 from experiments.pet.uncertainty import SampledSet
 from medjax.errors import MedjaxError
 from medjax.metrics.image import bias_and_standard_deviation
@@ -36,6 +37,7 @@ BIAS_METHODS = (
     "dds_cg",
 )  # bias against deviation, along the first hyper-parameter
 CALIBRATED_METHODS = ("dds_cg", "split_gibbs")  # methods whose coverage is looked at in and out of distribution
+PUBLISHED_METHODS = ("dds", "dds_delta")  # many times as slow: their coverage is looked at on one scan of each level
 COVERAGE_NOTE = (
     "The factor widens the samples about their mean; it is estimated on validation scans. `family`: held-out heads of "
     "the family that the prior learnt from. `lesions`: the test scans. `prior without`: a prior that has seen none."
@@ -121,6 +123,14 @@ def _posterior(study: Study, config: ConfigDict, denoiser: Any) -> tuple[dict[st
         outside = {name: other.draw(f"without_lesions_{name}", name, study.cases, best[name]) for name in certain}
         sets.append(SampledSet("lesions, prior without", study.cases, outside))
         sets.append(SampledSet("inside lesions, prior without", study.cases, outside, "lesions"))
+    if slow := [name for name in PUBLISHED_METHODS if name in study.methods and name not in study.draws]:
+        few, own = _one_of_each_level(study.cases), _one_of_each_level(study.validation)
+        sampled, known = (
+            {name: inputs.draw(f"{kind}_{name}", name, cases, study.hyperparameters(name)) for name in slow}
+            for kind, cases in (("samples", few), ("validation", own))
+        )
+        factors |= uncertainty.recalibration_factors(own, known, inputs.levels)
+        sets.append(SampledSet("lesions, one scan", few, sampled))
     metrics, table = uncertainty.coverage_of_sets(sets, factors)
     maps = uncertainty.uncertainty_maps(inputs.work, sets[1], lowest, setup.grid.voxel_mm)
     plots = [uncertainty.error_against_uncertainty(inputs.work, one, lowest) for one in sets[:2]]
@@ -133,6 +143,10 @@ def _posterior(study: Study, config: ConfigDict, denoiser: Any) -> tuple[dict[st
         metrics |= chains
         sections.append(Section("Convergence of chains", CHAINS_NOTE, table=chain_table))
     return metrics, sections
+
+
+def _one_of_each_level(cases: Scans) -> Scans:
+    return cases.select(np.unique(cases.level, return_index=True)[1])
 
 
 def _chains(study: Study, draws: int) -> tuple[dict[str, float], Table]:

@@ -112,9 +112,9 @@ def folder_network(folder: Path, description: ModelDescription, source: NetworkS
 
 
 def _built_in(name: str, plan: Plan) -> dict[str, Any]:
-    values = {**asdict(plan), "classes": plan.outputs}
-    del values["patch"]  # of an image; the `patch` of a network is a block of voxels that becomes channels
-    return {"name": name, "settings": settings_of(name, values)}
+    # the plan's patch is of an image, a network's a block of voxels that becomes channels
+    values = {key: value for key, value in asdict(plan).items() if key != "patch"}
+    return {"name": name, "settings": settings_of(name, {**values, "classes": plan.outputs})}
 
 
 def _label(network: Mapping[str, Any]) -> str:
