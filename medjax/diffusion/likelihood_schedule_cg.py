@@ -1,13 +1,13 @@
-"""Likelihood-scheduled sampling whose steps are solved: each meets its target deviance nearest to the denoised image.
+"""Likelihood-scheduled sampling whose steps are solved: each goes as near to its target deviance as its variance may.
 
     targets_cg(equations, early_image, iterations, steps)            → one deviance a step, from MLEM's path
     likelihood_schedule_cg(denoiser, equations, target_deviance)     → a guided denoiser, for `sampler`
 
 A step goes from the denoised image x̂ to argmin ½ ‖y − b − A x‖²_W + ½ ‖x − x̂‖² / v, with the v at which the deviance of
 the data is the step's target. One Krylov space (`krylov`) holds the solutions of all v and their expected data, so that
-v is found without a projection: a step of m directions costs 2 m + 1 projector calls. The
-targets too are of a Krylov space, that of EM linearised around the early image. `likelihood_schedule` is the published
-method, by EM updates.
+v is found without a projection: a step of m directions costs 2 m + 1 projector calls. v stays between half and twice
+what the noise level calls for, which decides more often than the target does (RESULTS.md). The targets too are of a
+Krylov space, that of EM linearised around the early image. `likelihood_schedule` is the published method.
 """
 
 from typing import Any, NamedTuple
