@@ -26,6 +26,7 @@ from medjax.likelihood import Likelihood, update
 
 EARLY_UPDATES = 8  # updates of EM, after which an image shows its intensity but little noise
 MAX_ITERATIONS = 200  # iterations of MLEM, whose deviances are the targets of a likelihood schedule
+SOLVED_STEPS, SIGMA_MAX, SIGMA_MIN = 8, 0.6, 0.15  # of the samplers whose data steps are solved, geometric
 ITERATIONS_AT_ONE_COUNT = 9.3  # MLEM iterations of a solved likelihood schedule at one count a voxel
 
 Number = float | Scalar
@@ -118,10 +119,10 @@ def dds(
 def dds_cg(
     problem: InverseProblem,
     variance_factor: Number = 1.0,
-    steps: int = 8,
+    steps: int = SOLVED_STEPS,
     iterations: int | Int[Array, ""] = 2,
-    sigma_max: Number = 0.6,
-    sigma_min: Number = 0.15,
+    sigma_max: Number = SIGMA_MAX,
+    sigma_min: Number = SIGMA_MIN,
     eta: Number = 1.0,
 ) -> SamplingMethod:
     """DDS with a data step that is solved, in few steps of geometric noise levels: the fast sampler.
@@ -182,10 +183,10 @@ def likelihood_schedule(
 def likelihood_schedule_cg(
     problem: InverseProblem,
     iterations: Number | None = None,
-    steps: int = 8,
+    steps: int = SOLVED_STEPS,
     dimension: int = schedule_cg.DIMENSION,
-    sigma_max: Number = 0.6,
-    sigma_min: Number = 0.15,
+    sigma_max: Number = SIGMA_MAX,
+    sigma_min: Number = SIGMA_MIN,
     eta: Number = 1.0,
 ) -> SamplingMethod:
     """Likelihood-scheduled sampling with solved steps, to end with the likelihood of MLEM's iterate `iterations`.

@@ -183,9 +183,8 @@ def _canvas(
         places.append((cell, figure.add_axes(box, facecolor="black")))
         if cell.named:
             x, y = lefts[cell.column] + 0.02, total[1] - tops[cell.row] + 0.07
-            size = min(
-                8.5, 72 * widths[cell.column] / (0.55 * max(len(cell.name), 1))
-            )  # a letter is 0.55 as wide as high
+            letters = max(len(cell.name), 1)  # each 0.55 as wide as high
+            size = min(8.5, 72 * widths[cell.column] / (0.55 * letters))
             figure.text(x / total[0], y / total[1], cell.name, color=TEXT_COLOR, family=FONT, size=size)
     if title:
         figure.text(EDGE / total[0], 1 - 0.33 / total[1], title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")

@@ -9,6 +9,7 @@ from medjax import iterate
 from medjax.diffusion import sampler
 from medjax.diffusion.denoiser import Denoiser, from_score
 from medjax.diffusion.sde import Sde, vp
+from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, acquire
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
@@ -49,6 +50,21 @@ def pet_scan(level: float = 30.0, background: float = 1.0, seed: int = 0) -> Acq
 @pytest.fixture(scope="module")
 def scan() -> Acquisition:
     return pet_scan()
+
+
+@pytest.fixture(scope="module")
+def early_image(scan) -> jax.Array:
+    """Eight updates of EM."""
+    image = em.init(scan).image
+    for _ in range(8):
+        image = scan.update(image)
+    return image
+
+
+@pytest.fixture(scope="module")
+def noisy_blob() -> jax.Array:
+    noise = np.random.default_rng(2).standard_normal(BLOB.shape)
+    return jnp.asarray(BLOB + 0.4 * noise, jnp.float32)
 
 
 @pytest.fixture(scope="module")

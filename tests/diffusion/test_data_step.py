@@ -10,7 +10,6 @@ import pytest
 from medjax.diffusion import data_step
 from medjax.errors import ConfigError
 from medjax.likelihood import Gaussian, linear_operator
-from medjax.pet import em
 
 from .conftest import BLOB
 
@@ -64,12 +63,8 @@ def dense(matrix, weights, data, anchor, variance, scale):
 
 
 @pytest.fixture(scope="module")
-def problem(scan):
-    image = em.init(scan).image
-    for _ in range(8):
-        image = scan.update(image)
-    noise = np.random.default_rng(2).standard_normal(BLOB.shape)
-    return data_step.normal_equations(scan, image, SCALE), jnp.asarray(BLOB + 0.4 * noise, jnp.float32)
+def problem(scan, early_image, noisy_blob):
+    return data_step.normal_equations(scan, early_image, SCALE), noisy_blob
 
 
 @jax.jit

@@ -8,21 +8,15 @@ import pytest
 from medjax.diffusion import data_step, krylov
 from medjax.errors import ConfigError
 from medjax.likelihood import Gaussian
-from medjax.pet import em
 
-from .conftest import BLOB
 from .test_data_step import affine
 
 SCALE = 30.0
 
 
 @pytest.fixture(scope="module")
-def problem(scan):
-    image = em.init(scan).image
-    for _ in range(8):
-        image = scan.update(image)
-    noise = np.random.default_rng(2).standard_normal(BLOB.shape)
-    return data_step.normal_equations(scan, image, SCALE), image, jnp.asarray(BLOB + 0.4 * noise, jnp.float32)
+def problem(scan, early_image, noisy_blob):
+    return data_step.normal_equations(scan, early_image, SCALE), early_image, noisy_blob
 
 
 @jax.jit

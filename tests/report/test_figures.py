@@ -93,6 +93,14 @@ def test_a_thin_stack_shows_its_axial_slices_and_wide_rows_are_broken():
     assert len(figure.axes) == 8 and len(set(lefts)) == 4
 
 
+def test_a_long_name_stays_over_its_picture():
+    image = np.ones((20, 30, 1), np.float32)
+    figure = montage({"likelihood schedule, solved step, mean of samples": image, "short": image}, RAS)
+    figure.canvas.draw()
+    first, second = (next(t for t in figure.texts if t.get_text().startswith(start)) for start in ("like", "short"))
+    assert first.get_window_extent().x1 < second.get_window_extent().x0
+
+
 def test_dark_margins_are_cut():
     image = np.zeros((100, 100, 60), np.float32)
     image[40:70, 30:70, 20:40] = 1
