@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "defaults", "one_program"},
     {"atomic"},
-    {"iterate", "likelihood", "penalty", "io"},
+    {"iterate", "likelihood", "penalty", "io", "interpolation"},
     {"models", "metrics", "report", "bowsher"},
     {"running"},
     {"training", "phantoms"},
@@ -36,10 +36,14 @@ OUTSIDE = {"experiments", "configs", "tests", "scripts"}
 HEAVY_OR_OPTIONAL = {"matplotlib", "orbax", "nilearn", "pydicom", "PIL", "skimage", "sklearn", "petsird"}
 
 # Networks are taken as Models below tools/; only what reads a file of weights makes its network again.
-NETWORK_MODULES = {"unet", "plain_unet", "score_unet", "residual", "resnet", "swin", "vgg", "classifier"}
-BUILDERS = {"unet", "plain_unet", "score_unet", "residual_cnn", "resnet", "swin", "vgg", "from_flax"}
+NETWORK_MODULES = {
+    "unet", "plain_unet", "score_unet", "registration_unet", "residual", "resnet", "swin", "vgg", "classifier"
+}  # fmt: skip
+BUILDERS = {
+    "unet", "plain_unet", "score_unet", "registration_unet", "residual_cnn", "resnet", "swin", "vgg", "from_flax"
+}  # fmt: skip
 BY_NAME = {"medjax.models.build", "medjax.models.networks.build", "models.build", "networks.build"}
-FILE_LOADERS = {"medjax/diffusion/prior_file.py"}
+FILE_LOADERS = {"medjax/diffusion/prior_file.py", "medjax/registration/network_file.py"}
 
 # What draws random numbers, and where a call has its shape.
 SHAPE_AT = {"jax.random.normal": 1, "jax.random.uniform": 1, "jax.random.truncated_normal": 3}

@@ -114,7 +114,7 @@ def load_nifti(path: Path) -> "Nifti1Image":
 def _read(path: Path, array_of: Callable[[Path, "Nifti1Image"], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     image = load_nifti(path)
     try:
-        return _nifti_affine(path, image), array_of(path, image)
+        return affine_of(path, image), array_of(path, image)
     except MedjaxError:
         raise
     except Exception as error:  # a damaged file can fail anywhere inside nibabel
@@ -248,7 +248,8 @@ def _box(width: float) -> np.ndarray:
     return inside / width
 
 
-def _nifti_affine(path: Path, image: "Nifti1Image") -> np.ndarray:
+def affine_of(path: Path, image: "Nifti1Image") -> Float[np.ndarray, "4 4"]:
+    """Affine of a NIfTI image, mm: its sform, else its qform; DataError where it has neither, or one of no use."""
     qform, qcode = image.header.get_qform(coded=True)
     sform, scode = image.header.get_sform(coded=True)
     if not qcode and not scode:

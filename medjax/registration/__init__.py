@@ -1,0 +1,1 @@
+"""Registration: grids and transforms in millimetres, warps in voxels, similarities, regularisers, optimisation."""
