@@ -1,4 +1,6 @@
-"""Weights for volumes from weights for images: kernels repeated along the third axis and divided by their number.
+"""Weights of a larger network from those of a smaller one: for volumes from images, for more input channels from fewer.
+
+For volumes, kernels are repeated along the third axis and divided by their number.
 
     volumes = resnet(2, depth=18)
     params = inflate(params_2d, like=jax.eval_shape(volumes.init, key, volume))
@@ -39,6 +41,26 @@ def inflate(params: PyTree, like: PyTree) -> PyTree:
     if jax.tree.structure(params) != jax.tree.structure(like):
         raise DataError("params: names of arrays are not those of `like`; expected the same network")
     return jax.tree_util.tree_map_with_path(_inflate, params, like)
+
+
+def add_inputs(kernel: Float[Array, "*taps few out"], inputs: int, blocks: int = 1) -> Float[Array, "*taps many out"]:
+    """Kernel for more input channels, the new ones behind the old and of weight 0: the response stays as it was.
+
+    Where the network takes blocks of voxels as channels (`score_layers.space_to_depth`), the channels of a voxel lie
+    side by side: each of the `blocks` voxels gets its new channels behind its own.
+
+    Raises:
+        ConfigError: fewer `inputs` than the kernel has, or numbers that are no multiples of `blocks`.
+    """
+    *taps, known, out = kernel.shape
+    if inputs < known or known % blocks or inputs % blocks:
+        raise ConfigError(
+            f"inputs: {inputs} from {known} in {blocks} blocks; expected no fewer, and multiples of those"
+        )
+    parted = kernel.reshape(*taps, blocks, known // blocks, out)
+    ends = [(0, 0)] * parted.ndim
+    ends[-2] = (0, (inputs - known) // blocks)
+    return jnp.pad(parted, ends).reshape(*taps, inputs, out)
 
 
 def _inflate(path: tuple[Any, ...], array: Array, like: Any) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 from medjax.errors import ConfigError
 from medjax.models.model import Model
 from medjax.models.plain_unet import plain_unet
+from medjax.models.registration_unet import registration_unet
 from medjax.models.residual import residual_cnn
 from medjax.models.resnet import resnet
 from medjax.models.score_unet import score_unet
@@ -23,6 +24,7 @@ NETWORKS: Mapping[str, Callable[..., Model]] = {
     "unet": unet,
     "plain_unet": plain_unet,
     "score_unet": score_unet,
+    "registration_unet": registration_unet,
     "residual_cnn": residual_cnn,
     "resnet": resnet,
     "swin": swin,

@@ -7,9 +7,10 @@ import pytest
 from scipy import ndimage
 
 from medjax.errors import ConfigError, DataError
-from medjax.models.inflate import inflate, inflate_kernel
+from medjax.models.inflate import add_inputs, inflate, inflate_kernel
 from medjax.models.layers import conv3d
 from medjax.models.resnet import resnet
+from medjax.models.score_layers import space_to_depth
 
 KEY = jax.random.key(0)
 
@@ -40,7 +41,22 @@ def test_a_resnet_for_images_becomes_one_for_volumes():
     np.testing.assert_array_equal(deep["head"]["kernel"], flat["head"]["kernel"])
 
 
+@pytest.mark.parametrize("block", [1, 2])
+def test_new_inputs_leave_the_response_as_it_was(block):
+    image, other, kernel = drawn(1, 8, 6, 2), 3 + drawn(1, 8, 6, 1), drawn(3, 3, 2 * block**2, 5)
+
+    def response(image, kernel):
+        x = space_to_depth(image, block)
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    more = add_inputs(kernel, 3 * block**2, block**2)
+    found = response(jnp.concatenate([image, other], axis=-1), more)
+    np.testing.assert_allclose(found, response(image, kernel), atol=1e-5)
+
+
 def test_what_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match="inputs: 6 from 4 in 4 blocks; expected no fewer, and multiples of those"):
+        add_inputs(jnp.ones((3, 3, 4, 1)), 6, 4)
     with pytest.raises(ConfigError, match="depth: 0; expected 1 or more"):
         inflate_kernel(jnp.ones((3, 3, 1, 1)), 0)
     like = {"conv": jax.ShapeDtypeStruct((3, 3, 3, 1, 4), jnp.float32)}

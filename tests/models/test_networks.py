@@ -41,7 +41,16 @@ PLAN = {
 def test_a_network_is_made_again_from_what_a_file_says(name, settings, model):
     again = build(name, json.loads(json.dumps(settings)))
     assert again == model and hash(again) == hash(model) and isinstance(again, Model)
-    assert set(NETWORKS) == {"unet", "plain_unet", "score_unet", "residual_cnn", "resnet", "swin", "vgg"}
+    assert set(NETWORKS) == {
+        "unet",
+        "plain_unet",
+        "score_unet",
+        "registration_unet",
+        "residual_cnn",
+        "resnet",
+        "swin",
+        "vgg",
+    }
 
 
 @pytest.mark.parametrize(
@@ -51,7 +60,8 @@ def test_a_network_is_made_again_from_what_a_file_says(name, settings, model):
         (
             "inception",
             {},
-            "network: 'inception'; expected one of unet, plain_unet, score_unet, residual_cnn, resnet, swin, vgg",
+            "network: 'inception'; expected one of unet, plain_unet, score_unet, registration_unet, residual_cnn, "
+            "resnet, swin, vgg",
         ),
         ("unet", {"classes": 2, "width": [8]}, r"network unet: no setting 'width'; did you mean widths\?"),
         ("unet", {"classes": 2, "norm": "group"}, "no setting 'norm'; expected one of classes, widths, deep, dropout"),
