@@ -32,3 +32,6 @@ PET_BACKGROUND = 0.5  # fraction of the prompts that is randoms and scatter
 PRIORS = ("noise_free", "osem", "without_lesions")  # names of those that come with medjax, the default one first
 PRIOR_SIZE, PRIOR_VOXEL_MM = 96, 2.5  # voxels along each side of a training slice
 PRIOR_STEPS, PRIOR_BATCH, PRIOR_RATE = 10_000, 8, 1e-3
+
+# medjax register
+REGISTER_KIND, REGISTER_ITERATIONS = "deformable", "100,60,50"

@@ -82,6 +82,20 @@ def write_example_data(folder: Path) -> None:
     write_nifti(folder / "t1.nii.gz", 1 + draw.random((16, 16, 4)), centered)
     (folder / "brief.py").write_text(PART)
     write_precision_data(folder, draw)
+    write_registration_data(folder)
+
+
+def write_registration_data(folder: Path) -> None:
+    """A pair of images of other grids with labels, and landmarks."""
+    for name, shape, voxel, shift in (("fixed", (16, 15, 14), 2.0, 0.0), ("moving", (14, 14, 15), 2.2, 2.0)):
+        affine = np.diag([voxel, voxel, voxel, 1.0])
+        affine[:3, 3] = -voxel * (np.array(shape) - 1) / 2
+        points = np.moveaxis(np.indices(shape), 0, -1) * voxel + affine[:3, 3] - shift
+        inside = 1 / (1 + np.exp(6 * (((points / [12, 9, 7]) ** 2).sum(-1) - 1)))
+        write_nifti(folder / f"{name}.nii.gz", (100 + 5 * points[..., 0]) * inside, affine)
+        write_nifti(folder / f"{name}_pet.nii.gz", inside, affine)
+        write_nifti(folder / f"{name}_labels.nii.gz", (inside > 0.5).astype(np.uint8), affine, np.uint8)
+    (folder / "landmarks.csv").write_text("name,x,y,z\nfront,0,8,0\n")
 
 
 def write_audit_data(folder: Path, draw: np.random.Generator) -> None:

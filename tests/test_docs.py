@@ -33,6 +33,7 @@ BRIEF = {  # options that make a training brief, where the page does not give th
         "--patch": "8,8,8", "--epochs": "1", "--iterations": "1", "--fold": "0", "--network": "brief.py:pointwise"
     },
     "segment predict": {"--network": "brief.py:pointwise"},
+    "register fixed.nii.gz": {"--iterations": "4", "--kind": "affine", "--similarity": "mse"},
     "precision scan.csv": {"--biomarkers": "LVEF_percent", "--resamples": "20"},
     "pet train-prior": {"--size": "16", "--steps": "2", "--batch": "2", "--network": "brief.py:levels"},
 }  # fmt: skip

@@ -19,6 +19,7 @@ TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its comma
     "labels": "Find label errors in segmentation masks.",
     "shortcuts": "Audit a network for shortcut learning.",
     "biomarkers": "Measure cardiac biomarkers of label maps.",
+    "register": "Register images; apply transforms to images and landmarks.",
     "precision": "Assess the precision of biomarkers from scan and rescan.",
 }
 
