@@ -5,7 +5,7 @@ drawn as shells of constant thickness; the tracer is simulated. The brain is rea
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import jax
@@ -151,6 +151,28 @@ def random_lesions(
         x, y, z = generator.choice(coordinates).tolist()
         lesions.append(Lesion((x, y, z), float(radius), kind, contrast, mr_contrast))
     return tuple(lesions)
+
+
+def add_lesions(phantom: Brain, lesions: Sequence[Lesion]) -> Brain:
+    """The phantom with lesions, drawn on its own voxels; centres are in mm of its affine. Ids follow those it has.
+
+    Raises:
+        DataError: a lesion of unknown kind, of an impossible radius or contrast, or centred outside the brain.
+    """
+    _check(next(iter(ACTIVITY)), 1, lesions)
+    images = {"activity": phantom.activity.copy(), "t1": phantom.t1.copy(), "brain": phantom.brain_mask.astype(float)}
+    first = int(phantom.lesion_ids.max(initial=0))
+    for number, lesion in enumerate(lesions, 1):
+        _add_lesion(images, phantom.affine, lesion, number)
+    ids = _lesion_ids(lesions, phantom.brain_mask.shape, phantom.affine)
+    kinds = np.array([0, *(KINDS[lesion.kind] for lesion in lesions)], np.int32)
+    return replace(
+        phantom,
+        activity=images["activity"],
+        t1=images["t1"],
+        lesions=np.where(ids > 0, kinds[ids], phantom.lesions),
+        lesion_ids=np.where(ids > 0, first + ids, phantom.lesion_ids),
+    )
 
 
 def _check(tracer: str, voxel_mm: Number | tuple[Number, Number, Number], lesions: Sequence[Lesion]) -> None:

@@ -77,7 +77,8 @@ def resample_head(
     return Brain(**moved, brain_mask=inside, head_mask=outside, lesions=none, lesion_ids=none, affine=affine)
 
 
-def _images(t1: Float[np.ndarray, "x y z"], labels: Int[np.ndarray, "x y z"], tracer: str) -> dict[str, np.ndarray]:
+def tissues_of_labels(labels: Int[np.ndarray, "x y z"]) -> dict[str, Float[np.ndarray, "x y z"]]:
+    """Tissues of FreeSurfer's labels, 0 or 1, by their names in `mni.Tissues`, with shells of skull and scalp."""
     from scipy import ndimage
 
     brain = labels > 0
@@ -87,6 +88,12 @@ def _images(t1: Float[np.ndarray, "x y z"], labels: Int[np.ndarray, "x y z"], tr
     skull, head = distance < SKULL, distance < SCALP
     tissues["skull"] = np.asarray(skull & ~brain, np.float32)
     tissues["scalp"] = np.asarray(head & ~skull, np.float32)
+    return tissues
+
+
+def _images(t1: Float[np.ndarray, "x y z"], labels: Int[np.ndarray, "x y z"], tracer: str) -> dict[str, np.ndarray]:
+    brain, tissues = labels > 0, tissues_of_labels(labels)
+    head = brain | (tissues["skull"] + tissues["scalp"] > 0)
     values = {name: value for name, value in ACTIVITY[tracer]._asdict().items() if name in tissues}
     return {
         "activity": mix(tissues, values),
