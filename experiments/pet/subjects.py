@@ -54,7 +54,7 @@ def held_out_subjects(
         if lesions:
             plain = _deformed(head, change, z, setup.grid)
             head = brain(FINE_MM, tracer, lesions=white_matter_lesions(draw, plain, change, head.affine, lesions))
-        subjects.append(_subject(setup, partial(_deformed, head, change, z)))
+        subjects.append(subject_of(setup, partial(_deformed, head, change, z)))
     return subjects
 
 
@@ -89,7 +89,7 @@ def other_brain_subjects(setup: ScanSetup, folder: Path) -> list[Subject]:
     head = read_head(folder)
     x, y, z = head.center_of_mass_mm
     return [
-        _subject(setup, lambda grid, up=up: resample_head(head, grid.voxel_mm, grid.shape, (x, y, z + up)))
+        subject_of(setup, lambda grid, up=up: resample_head(head, grid.voxel_mm, grid.shape, (x, y, z + up)))
         for up in OTHER_BRAIN_SLICES_MM
     ]
 
@@ -113,7 +113,7 @@ def _family_slices(setup: ScanSetup, seeds: range, each: int) -> list[Subject]:
             for grid, head in shared.items()
         }
         for z in draw.uniform(*FAMILY_HEIGHTS_MM, each).tolist():
-            subjects.append(_subject(setup, partial(_deformed_smooth, own, change, z), system))
+            subjects.append(subject_of(setup, partial(_deformed_smooth, own, change, z), system))
     return subjects
 
 
@@ -126,7 +126,7 @@ def _deformed(head: Brain, change: Deformation, z_mm: float, grid: Grid, smooth:
     return deform(head, change, grid.voxel_mm, grid.shape, (x, y, float(z_mm)), smooth)
 
 
-def _subject(setup: ScanSetup, on_grid: Callable[[Grid], Brain], system: System | None = None) -> Subject:
+def subject_of(setup: ScanSetup, on_grid: Callable[[Grid], Brain], system: System | None = None) -> Subject:
     """A subject from its images on the reconstruction's grid and on the simulation's, of which this is the system."""
     fine = on_grid(setup.fine_grid)
     activity, mu = np.maximum(fine.activity, 0), np.clip(fine.mu, 0, None)

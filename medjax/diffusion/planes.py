@@ -12,6 +12,7 @@ Source: alternation as in TPDM (Lee et al., ICCV 2023).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -85,7 +86,9 @@ class AlternatingDenoiser:
 
     def at_step(self, index: Int[Array, ""], x: Volumes, t: Times) -> Volumes:
         """Denoised volumes by denoiser `index` mod their number."""
-        return jax.lax.switch(index % len(self.denoisers), list(self.denoisers), x, t)
+        # by identity: `switch` hashes its branches, and a denoiser of traced parameters has no hash
+        branches = [partial(_denoise, one) for one in self.denoisers]
+        return jax.lax.switch(index % len(self.denoisers), branches, x, t)
 
     def __call__(self, x: Volumes, t: Times) -> Volumes:
         """Mean of the denoised volumes of all."""
@@ -102,6 +105,10 @@ def average(denoisers: Sequence[Any]) -> Denoiser:
     """Denoiser that averages: the mean of all denoised volumes, one network evaluation each."""
     chosen = tuple(as_denoiser(one) for one in denoisers)
     return Denoiser(Partial(_average, chosen), chosen[0].sde)
+
+
+def _denoise(denoiser: Any, x: Volumes, t: Times) -> Volumes:
+    return denoiser(x, t)
 
 
 def _average(denoisers: tuple[Any, ...], x: Volumes, t: Times) -> Volumes:

@@ -6,7 +6,7 @@ prior = Prior(state.ema_params, sigma_data, …)          the exponential moving
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from medjax.diffusion.score_matching import denoising_loss, drop_condition, edm_
 from medjax.diffusion.sde import vp
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
+from medjax.models.inflate import add_inputs
 from medjax.models.model import Network
 from medjax.training import state as training
 from medjax.training.schedules import warmup_stable_decay
@@ -29,7 +30,17 @@ from medjax.training.state import Info, TrainState
 EMA_DECAY, MAX_GRADIENT_NORM = 0.999, 1.0  # decay of the parameters' moving average; clipping of the gradient
 MIN_EMISSION_FRACTION = 0.02  # fraction of a training slice's voxels that emit
 SIGMAS = 0.03, 4.0  # noise levels of training, in units of the mean emission; log-uniform
-MAX_SHIFT = 3  # voxels, of random translation
+
+
+class Augmentation(NamedTuple):
+    """Random changes of training slices; traced. A prior of one subject is to know which side and place is which."""
+
+    mirror: bool | Scalar = True  # left and right, in every second coronal or transverse slice
+    shift: int | Scalar = 3  # largest translation, voxels
+
+
+AUGMENTATION = Augmentation()
+OF_ONE_ANATOMY = Augmentation(mirror=False, shift=0)  # for images of one anatomy
 
 
 def trainer(
@@ -39,6 +50,7 @@ def trainer(
     steps: int,
     rate: float | Scalar = 1e-3,
     decay: float | Scalar = EMA_DECAY,
+    augmentation: Augmentation = AUGMENTATION,
 ) -> Algorithm:
     """Training algorithm of a score prior: Adam, warm-up–stable–decay schedule, gradients clipped at norm 1.
 
@@ -55,8 +67,9 @@ def trainer(
         steps: training steps, for the schedule.
         rate: largest learning rate.
         decay: decay of the parameters' exponential moving average.
+        augmentation: whether slices are mirrored, and how far they are shifted.
     """
-    static, traced = (model, settings, steps), (sigma_data, rate, decay)
+    static, traced = (model, settings, steps), (sigma_data, rate, decay, augmentation)
     return Algorithm(*(Partial(static_partial(function, *static), *traced) for function in (_init, _step)))
 
 
@@ -85,16 +98,29 @@ def training_slices(
 
 
 def initial_params(
-    model: Network, key: PRNGKeyArray, example_inputs: tuple[Array, ...], pretrained: PyTree | None = None
+    model: Network,
+    key: PRNGKeyArray,
+    example_inputs: tuple[Array, ...],
+    pretrained: PyTree | None = None,
+    patch: int = 1,
 ) -> PyTree:
     """Initial parameters of the model: those of `pretrained` where it has them, else as the model initialises them.
 
-    Inputs that `pretrained` lacks, an MR image say, get weights of 0.
+    Inputs that `pretrained` lacks, an MR image say, get weights of 0: at first the network's output is that of the
+    pretrained one. `patch` is the network's number of voxels along each side of a block that becomes channels.
     """
-    return _merge(model.init(key, *example_inputs), pretrained or {})
+    return _merge(model.init(key, *example_inputs), pretrained or {}, patch**2)
 
 
-def _trainer(model: Network, settings: PriorSettings, steps: int, sigma_data: Any, rate: Any, decay: Any) -> Algorithm:
+def _trainer(
+    model: Network,
+    settings: PriorSettings,
+    steps: int,
+    sigma_data: Any,
+    rate: Any,
+    decay: Any,
+    augmentation: Augmentation,
+) -> Algorithm:
     optimizer = optax.chain(optax.clip_by_global_norm(MAX_GRADIENT_NORM), optax.adam(warmup_stable_decay(rate, steps)))
     sde = vp(settings.beta_min, settings.beta_max)
 
@@ -102,7 +128,7 @@ def _trainer(model: Network, settings: PriorSettings, steps: int, sigma_data: An
         dropping = jax.random.fold_in(key, 2)  # apart from the two that follow, which are fold_in(key, 0) and (key, 1)
         key, own = jax.random.split(key)
         slices, axes = batch
-        images = _augment(own, slices, axes)
+        images = _augment(own, slices, axes, augmentation)
         inputs = [jax.nn.one_hot(axes, 3)]
         if settings.mr_guided:
             inputs.append(drop_condition(dropping, images[..., 1:]))
@@ -123,25 +149,24 @@ def _step(*arguments: Any) -> tuple[TrainState, Info]:
     return _trainer(*settings).step(state, batch)
 
 
-def _augment(key: PRNGKeyArray, slices: Array, axes: Array) -> Array:
+def _augment(key: PRNGKeyArray, slices: Array, axes: Array, augmentation: Augmentation) -> Array:
     """Sagittal slices (axis 0) have no left and right to mirror."""
     flip, shift, scale = jax.random.split(key, 3)
-    chosen = jax.random.bernoulli(flip, 0.5, axes.shape) & (axes > 0)
+    chosen = augmentation.mirror & jax.random.bernoulli(flip, 0.5, axes.shape) & (axes > 0)
     mirrored = jnp.where(chosen[:, None, None, None], slices[:, ::-1], slices)
+    most = augmentation.shift
     shifted = jax.vmap(lambda one, by: jnp.roll(one, by, (0, 1)))(
-        mirrored, jax.random.randint(shift, (len(axes), 2), -MAX_SHIFT, MAX_SHIFT + 1)
+        mirrored, jax.random.randint(shift, (len(axes), 2), -most, most + 1)
     )
     factor = jax.random.uniform(scale, (len(axes), 1, 1, 1), minval=0.5, maxval=1.5)
     return jnp.concatenate([shifted[..., :1] * factor, shifted[..., 1:]], axis=-1)
 
 
-def _merge(params: PyTree, start: PyTree) -> PyTree:
+def _merge(params: PyTree, start: PyTree, blocks: int) -> PyTree:
     """`params`, with the leaves of `start` where it has them."""
-    if not isinstance(params, dict):
-        known = tuple(slice(side) for side in np.shape(start))
-        if isinstance(start, dict):
-            return params
-        merged = np.zeros(np.shape(params), params.dtype)
-        merged[known] = start
-        return jax.device_put(merged)
-    return {name: _merge(value, start.get(name, {})) for name, value in params.items()}
+    if isinstance(params, dict):
+        return {name: _merge(value, start.get(name, {}), blocks) for name, value in params.items()}
+    if isinstance(start, dict):
+        return params
+    start = jnp.asarray(start, params.dtype)
+    return start if start.shape == params.shape else add_inputs(start, params.shape[-2], blocks)

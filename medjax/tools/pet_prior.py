@@ -190,7 +190,8 @@ def _train(
     sigma_data = float(np.sqrt(np.mean([np.mean(one[..., 0].astype(np.float32) ** 2) for one in slices])))
     key, folder = jax.random.key(seed), work.checkpoints / "training"
     algorithm = trainer(model, settings, sigma_data, steps, rate)
-    params = initial_params(model, jax.random.fold_in(key, 1), example_inputs(settings), pretrained)
+    patch = settings.patch if part.name == BUILT_IN else 1
+    params = initial_params(model, jax.random.fold_in(key, 1), example_inputs(settings), pretrained, patch)
     state = algorithm.init(params, jax.random.fold_in(key, 2))
     if (kept := checkpoint.restore(folder, state)) is not None:
         state = kept[1]

@@ -73,3 +73,15 @@ def test_averaging_takes_the_mean():
     estimate, _ = guidance.prior_only(planes.average(denoisers()))(x, T[0], jnp.asarray(0))
     np.testing.assert_allclose(estimate.x0, 3.0)
     np.testing.assert_allclose(estimate.noise, (1 - 3 * gamma) / nu, rtol=1e-5)
+
+
+def test_denoisers_that_alternate_may_be_arguments_of_a_program():
+    """A prior that is traced, so that priors of one network share what is compiled."""
+    x, t = jax.random.normal(jax.random.key(0), (1, 2, 2, 2)), jnp.asarray([0.5])
+
+    @jax.jit
+    def second(scales, x):
+        each = [Denoiser(Partial(lambda scale, x, t: scale * x, scale), vp()) for scale in scales]
+        return planes.alternate(each).at_step(jnp.asarray(1), x, t)
+
+    np.testing.assert_allclose(second(jnp.asarray([2.0, 3.0]), x), 3 * x, rtol=1e-6)

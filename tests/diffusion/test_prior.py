@@ -149,6 +149,18 @@ def test_training_can_start_from_a_prior(trained):
     jax.tree.map(np.testing.assert_array_equal, state.params, prior.params)
 
 
+def test_an_mr_guided_prior_of_blocks_starts_as_the_prior_that_it_starts_from():
+    """Blocks of voxels interleave the channels of PET and MR."""
+    settings = SMALL._replace(patch=2)
+    guided, model, draw = settings._replace(mr_guided=True), default_network(settings), np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *example_inputs(settings))
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * draw.standard_normal(leaf.shape), jnp.float32), shapes)
+    more = initial_params(model, jax.random.key(1), example_inputs(guided), params, settings.patch)
+    x, mr = jnp.asarray(draw.standard_normal((2, 2, 16, 16)), jnp.float32)
+    expected = slice_denoiser(prior_of(params, 0.7, settings))(x, HALF)
+    np.testing.assert_allclose(slice_denoiser(prior_of(more, 0.7, guided))(x, HALF, mr), expected, atol=1e-5)
+
+
 def test_an_mr_guided_prior_starts_from_another_and_learns_what_the_mr_tells(trained):
     """Blocks that lie anywhere, and an MR that shows where: at much noise only the MR can tell."""
     plain, _ = trained

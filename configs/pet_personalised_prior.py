@@ -1,0 +1,122 @@
+"""Personalised pseudo-PET prior against unguided, MR-guided and Bowsher reconstruction of volumes (paper 7).
+
+`medjax run pet_personalised_prior:small`: 31 planes, 12 people, three targets; RESULTS.md has the time on two cores.
+`tiny`: for tests. `paper`: more planes, realisations and steps, for an accelerator; it has not been run yet.
+
+`--config.cohort.anatomies='("subject_1", "ch2bet.nii.gz")'` adds real anatomies beside MNI152's: folders with t1.nii.gz
+and labels.nii.gz (FreeSurfer's numbers), or skull-stripped T1s.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs.pet_common import PRIOR, SCANNERS
+from medjax.errors import ConfigError
+from medjax.running.config_rules import POSITIVE, SEED, Rule, choice, distinct, elements, interval, minimum, subset
+
+__all__ = ["RULES", "check", "get_config"]
+
+METHODS = ("osem", "map_em", "bowsher", "unguided", "mr_channel", "personalised")
+EXISTING = Rule("a file or folder that exists", lambda value: Path(value).exists())
+RULES = {
+    "seed": SEED,
+    "methods": subset(*METHODS),
+    "grid.size": interval(8, 512),
+    "grid.voxel_mm": interval(0.5, 20),
+    "grid.planes": interval(7, 127),
+    "scan.scanner": choice(*SCANNERS),
+    "scan.trues_per_mm3": distinct(elements(POSITIVE)),
+    "scan.background": interval(0, 0.99),
+    "cohort.subjects": minimum(1),
+    "cohort.trues_per_mm3": POSITIVE,
+    "cohort.anatomies": elements(EXISTING, 0),
+    "cohort.anatomy_mm": interval(0.5, 8),
+    "cohort.tracer": choice("fdg", "dpa714"),
+    "cohort.strength": interval(0, 3),
+    "registration.factors": elements(minimum(1)),
+    "registration.iterations": elements(minimum(0)),
+    "pseudo.number": minimum(2),
+    "pseudo.size": minimum(1),
+    "pseudo.concentration": POSITIVE,
+    "training.prior": PRIOR,
+    "training.widths": elements(minimum(1), 0),
+    "training.steps": minimum(1),
+    "training.rate": POSITIVE,
+    "training.batch": minimum(1),
+    "sampling.samples": minimum(1),
+    "sampling.mode": choice("transverse", "alternated", "averaged"),
+    "tuning.values_per_hyperparameter": minimum(0),
+    "test.targets": minimum(1),
+    "test.lesions": minimum(1),
+    "test.realizations": minimum(1),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Check that planes can be direct ones and that every level of the registration has its iterations.
+
+    Raises:
+        ConfigError: planes are even, or levels and iterations differ in number.
+    """
+    if config.grid.planes % 2 == 0:
+        raise ConfigError(f"grid.planes {config.grid.planes}; expected an odd number")
+    if len(config.registration.factors) != len(config.registration.iterations):
+        raise ConfigError("registration.iterations: expected as many as registration.factors")
+
+
+def get_config(preset: str) -> ConfigDict:
+    """Config of a preset: tiny, small or paper.
+
+    Raises:
+        KeyError: no such preset.
+    """
+    tiny, paper = preset == "tiny", preset == "paper"
+    if preset not in ("tiny", "small", "paper"):
+        raise KeyError(preset)
+    return ConfigDict(
+        {
+            "seed": 0,  # random seed of subjects, noise, training and samples
+            "methods": tuple(name for name in METHODS if name != "map_em") if tiny else METHODS,
+            "grid": {
+                "size": 40 if tiny else 80,  # voxels along x and y
+                "voxel_mm": 6.0 if tiny else 3.0,
+                "planes": 9 if tiny else 63 if paper else 31,
+            },
+            "scan": {
+                "scanner": "mmr",
+                "trues_per_mm3": (10.0,) if tiny else (1.0, 2.5, 10.0),
+                "background": 0.5,  # fraction of the prompts (randoms + scatter)
+            },
+            "cohort": {
+                "subjects": 2 if tiny else 12,
+                "trues_per_mm3": 250.0,  # of their scans
+                "anatomies": (),  # files or folders of real anatomies besides MNI152
+                "anatomy_mm": 3.0 if tiny else 1.5,  # voxels that heads are made on
+                "tracer": "fdg",
+                "strength": 1.0,  # of the deformations
+            },
+            "registration": {
+                "factors": (4, 2) if tiny else (4, 2, 1),
+                "iterations": (2, 2) if tiny else (100, 60, 50),
+            },
+            "pseudo": {
+                "number": 2 if tiny else 24,  # pseudo-PETs of a target
+                "size": 4,  # people in a subset
+                "concentration": 1.0,  # of the Dirichlet weights
+            },
+            "training": {
+                "prior": "osem",  # prior that all start from, by name or file
+                "widths": (8, 16) if tiny else (),  # of an untrained network in its place; (): none
+                "steps": 2 if tiny else 2000 if paper else 300,  # of fine-tuning
+                "rate": 3e-4,  # Adam's peak learning rate
+                "batch": 2 if tiny else 8,  # slices in a step
+            },
+            "sampling": {  # mode: orientations of planes, in turn; of one the program is compiled sooner
+                "samples": 1 if tiny else 2,
+                "mode": "transverse" if tiny else "alternated",
+            },
+            "tuning": {"values_per_hyperparameter": 1 if tiny else 0},  # 0: all
+            "test": {"targets": 1 if tiny else 3, "lesions": 2 if tiny else 3, "realizations": 2 if tiny else 5},
+        }
+    )

@@ -1,0 +1,155 @@
+"""Reconstructions of target subjects by conventional methods and by sampling with priors of volumes (paper 7).
+
+Scans are simulated when they are reconstructed, from a key of target, count level and realisation, so that every method
+sees the same counts and none is kept.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from experiments.pet.conventional import METHODS as CONVENTIONAL
+from experiments.pet.scans import ACQUISITION_FIELDS, Scan, ScanSetup, simulate_scan
+from experiments.pet.targets import MEASURES, Target, measure
+from medjax.bowsher import bowsher
+from medjax.diffusion import reconstruct
+from medjax.diffusion.prior import Prior, denoiser
+from medjax.diffusion.reconstruct import SamplerSettings
+from medjax.diffusion.score_matching import normalize_intensity
+from medjax.penalty import neighbors
+from medjax.pet import em
+from medjax.pet.acquisition import Acquisition
+from medjax.running.progress import track
+from medjax.running.tuning import Tuning, grid_search, thin_grid
+from medjax.running.workdir import WorkDir, stage
+
+TITLES = {
+    "osem": "OSEM",
+    "map_em": "MAP-EM",
+    "bowsher": "MAP-EM, Bowsher",
+    "unguided": "score prior",
+    "mr_channel": "score prior, MR channel",
+    "personalised": "personalised prior",
+}
+PRIORS = ("unguided", "mr_channel", "personalised")
+ITERATIONS = (10.0,)  # of MAP-EM with 7 subsets
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "osem": {"iterations": (1.0, 2.0, 4.0), "filter_mm": (0.0, 4.0, 7.0)},
+    "map_em": {"beta": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), "iterations": ITERATIONS, "filter_mm": (0.0,)},
+    "bowsher": {"beta": (2.0, 4.0, 8.0, 16.0, 32.0, 64.0), "iterations": ITERATIONS, "filter_mm": (0.0,)},
+}
+Run = Callable[..., Any]  # (key, acquisition, target) → image
+
+
+class Cases(NamedTuple):
+    """Scans of the targets: every level, so many noise realisations."""
+
+    setup: ScanSetup
+    levels: tuple[float, ...]  # trues per mm³
+    realizations: int
+    seed: int
+
+    def scan(self, target: Target, number: int, level: float, realization: int) -> tuple[Array, Acquisition]:
+        """Key and scan of one case; another target, level or realisation has another key."""
+        case = (number, 1 + self.levels.index(level), realization)
+        key = jax.random.key(self.seed)
+        for part in case:
+            key = jax.random.fold_in(key, part)
+        return jax.random.fold_in(key, 1), simulate_scan(key, self.setup, target.subject, level)
+
+
+def conventional_program(setup: ScanSetup) -> Callable[..., Array]:
+    """One program a method: (name, Bowsher weights, key, acquisition, hyperparameters) → image.
+
+    The system model, which subsets are taken of, is the setup's and not traced.
+    """
+
+    @partial(jax.jit, static_argnums=0)
+    def run(name: str, weights: Any, key: Array, known: dict[str, Any], own: dict[str, Any]) -> Array:
+        scan = Scan(replace(setup.template, **known), setup.grid, weights)
+        return CONVENTIONAL[name](key, scan, **{one: jnp.asarray(v, jnp.float32) for one, v in own.items()}).image
+
+    return run
+
+
+def conventional(setup: ScanSetup, program: Callable[..., Array], name: str, target: Target) -> Run:
+    """A conventional method on the scans of a target: run(key, acquisition, **hyperparameters) → image."""
+    weights = None
+    if name == "bowsher":
+        pairs = neighbors(setup.grid.shape, setup.grid.voxel_mm)
+        weights = bowsher(pairs, jnp.asarray(target.subject.truth.t1), 4).weights
+
+    def run(key: Array, acquisition: Acquisition, own: Mapping[str, float]) -> Array:
+        known = {one: getattr(acquisition, one) for one in ACQUISITION_FIELDS}
+        return program("mr_map_em" if name == "bowsher" else name, weights, key, known, dict(own))
+
+    return run
+
+
+def sampling_method(prior: Prior, target: Target, samples: int, mode: str = "alternated") -> Run:
+    """Mean of samples by DDS with solved steps, of planes in three orientations: run(key, acquisition) → image."""
+    guide = normalize_intensity(jnp.asarray(target.mr, jnp.float32)) if prior.settings.mr_guided else None
+
+    def run(key: Array, acquisition: Acquisition) -> np.ndarray:
+        keys = [jax.random.fold_in(key, k) for k in range(samples)]
+        return np.mean([np.asarray(_sample(mode, prior, guide, one, acquisition)) for one in keys], axis=0)
+
+    return run
+
+
+def tune(work: WorkDir, cases: Cases, program: Callable[..., Array], name: str, target: Target, values: int) -> Tuning:
+    """Hyper-parameters of least NRMSE for each count level, on one scan of a validation subject; kept as a stage."""
+    run = conventional(cases.setup, program, name, target)
+
+    def make() -> dict[str, np.ndarray]:
+        scans = [cases.scan(target, 10_000, level, 0) for level in cases.levels]
+
+        def evaluate(**own: float) -> tuple[list[float], list[float]]:
+            errors = [measure(np.asarray(run(*scan, own)), target)["nrmse"] for scan in scans]
+            return errors, [2 * own["iterations"]] * len(scans)
+
+        return grid_search(thin_grid(GRIDS[name], values), evaluate, cases.levels, f"tuning {TITLES[name]}")._asdict()
+
+    return Tuning(**stage(work, f"tuned_{name}", make))
+
+
+def evaluate(
+    work: WorkDir, cases: Cases, name: str, number: int, target: Target, runs: Mapping[float, Run]
+) -> dict[str, np.ndarray]:
+    """Measures (level, realisation) of a method's images of one target, and the first image of each level.
+
+    `runs` has the method for each count level. Kept as a stage.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        rows, first = list[list[dict[str, float]]](), list[np.ndarray]()
+        for level in track(list(cases.levels), f"{TITLES[name]}, target {number + 1}"):
+            images = [np.asarray(runs[level](*cases.scan(target, number, level, r))) for r in range(cases.realizations)]
+            rows.append([measure(image, target) for image in images])
+            first.append(images[0].astype(np.float32))
+        found = {key: np.array([[one[key] for one in row] for row in rows]) for key in MEASURES}
+        return {**found, "images": np.stack(first)}
+
+    return stage(work, f"test_{name}_{number}", make)
+
+
+def with_hyperparameters(run: Run, best: Mapping[float, Mapping[str, float]]) -> dict[float, Run]:
+    """The method for each count level, with the hyper-parameters of that level."""
+    return {level: partial(_with, run, dict(own)) for level, own in best.items()}
+
+
+def _with(run: Run, own: dict[str, float], key: Array, acquisition: Acquisition) -> Any:
+    return run(key, acquisition, own)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sample(mode: str, prior: Prior, guide: Any, key: Array, acquisition: Acquisition) -> Array:
+    start = em.init(acquisition).image
+    problem = reconstruct.inverse_problem(acquisition, denoiser(prior, mode, guide), start, acquisition.sensitivity)
+    return reconstruct.sample(key, problem, reconstruct.dds_cg(problem), SamplerSettings()).image
