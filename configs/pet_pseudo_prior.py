@@ -85,7 +85,7 @@ def get_config(preset: str) -> ConfigDict:
             "registration": {
                 "factors": (1,) if tiny else (4, 2, 1),  # of the levels' resolutions
                 "iterations": (5,) if tiny else (100, 60, 50),
-                "by_pet": 1 if tiny else 4,  # people who are registered by PET too, of each tracer
+                "by_pet": 0 if tiny else 4,  # people who are registered by PET too, of each tracer
             },
             "pseudo": {"sizes": (1, 2) if tiny else (1, 4, 8, 12), "images": 4 if tiny else 2400 if paper else 40},
             "training": {

@@ -196,7 +196,7 @@ def _register(
         displacement = iterate.scan(level, level.init(displacement), number)[0].displacement
         previous = factor
     if previous != 1:
-        displacement = resize_displacement(displacement, fixed.shape, previous)
+        displacement = resize_displacement(displacement, fixed.shape, float(previous))
     return Deformation(displacement, invert(displacement, inverse_iterations))
 
 
