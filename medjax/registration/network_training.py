@@ -51,7 +51,7 @@ class Augmentation(NamedTuple):
     noise: float = 0.02  # largest standard deviation, relative to the bright part
 
 
-AUGMENTATION, UNCHANGED = Augmentation(), Augmentation(0, 0, 0, 0, 0, 0, 0)
+AUGMENTATION, UNCHANGED = Augmentation(), Augmentation(*[0.0] * 7)
 
 
 def trainer(
