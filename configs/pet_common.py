@@ -1,4 +1,4 @@
-"""Settings that the two PET experiments share: scanner, counts, sampler, tuning and test scans."""
+"""Settings that PET experiments share: scanner, counts, sampler, tuning, test scans, cohorts."""
 
 from pathlib import Path
 
@@ -16,11 +16,23 @@ PRIOR = Rule(
     f"the name of a prior ({', '.join(PRIORS)}), a file that exists, or ''",
     lambda value: not value or value in PRIORS or Path(value).exists(),
 )
-RULES = {
-    "seed": SEED,
+GRID_RULES = {"seed": SEED, "grid.size": interval(8, 512), "grid.voxel_mm": interval(0.5, 20)}
+COHORT_RULES = GRID_RULES | {  # of experiments with a multi-subject cohort
+    "grid.planes": Rule("an odd number, 3 to 127", lambda value: value % 2 == 1 and 3 <= value <= 127),
+    "cohort.anatomies": elements(Rule("a file or folder that exists", lambda value: Path(value).exists()), 0),
+    "cohort.anatomy_mm": interval(1, 4),
+    "cohort.strength": interval(0, 2),
+    "cohort.trues_per_mm3": POSITIVE,
+    "registration.factors": elements(minimum(1)),
+    "registration.iterations": elements(minimum(0)),
+    "training.prior": PRIOR,
+    "training.widths": elements(minimum(1), 0),
+    "training.steps": minimum(1),
+    "training.batch": minimum(1),
+    "training.rate": POSITIVE,
+}
+RULES = GRID_RULES | {
     "scans_per_batch": minimum(1),
-    "grid.size": interval(8, 512),
-    "grid.voxel_mm": interval(0.5, 20),
     "scan.scanner": choice(*SCANNERS),
     "scan.trues_per_mm3": distinct(elements(POSITIVE)),
     "scan.background": interval(0, 0.99),
@@ -49,6 +61,19 @@ def check(config: ConfigDict) -> None:
     """
     if not config.sampling.t_min < config.sampling.t_max:
         raise ConfigError(f"sampling.t_min {config.sampling.t_min:g}; expected below t_max {config.sampling.t_max:g}")
+
+
+def check_registration(config: ConfigDict) -> None:
+    """Check that every level of the registration has its iterations.
+
+    Raises:
+        ConfigError: levels and iterations differ in number.
+    """
+    levels, iterations = len(config.registration.factors), len(config.registration.iterations)
+    if levels != iterations:
+        raise ConfigError(
+            f"registration.factors {levels}, registration.iterations {iterations}; expected as many of both"
+        )
 
 
 def base(preset: str, *, mean_of_samples: tuple[str, ...]) -> ConfigDict:

@@ -1,49 +1,31 @@
 """Personalised pseudo-PET prior against unguided, MR-guided and Bowsher reconstruction of volumes (paper 7).
 
-`medjax run pet_personalised_prior:small`: 31 planes, 12 people, three targets; RESULTS.md has the time on two cores.
+`medjax run pet_personalised_prior:small`: 31 planes, 12 people, three targets; not timed on two cores yet.
 `tiny`: for tests. `paper`: more planes, realisations and steps, for an accelerator; it has not been run yet.
 
 `--config.cohort.anatomies='("subject_1", "ch2bet.nii.gz")'` adds real anatomies beside MNI152's: folders with t1.nii.gz
 and labels.nii.gz (FreeSurfer's numbers), or skull-stripped T1s.
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
-from configs.pet_common import PRIOR, SCANNERS
-from medjax.errors import ConfigError
-from medjax.running.config_rules import POSITIVE, SEED, Rule, choice, distinct, elements, interval, minimum, subset
+from configs.pet_common import COHORT_RULES, SCANNERS
+from configs.pet_common import check_registration as check
+from medjax.running.config_rules import POSITIVE, choice, distinct, elements, interval, minimum, subset
 
 __all__ = ["RULES", "check", "get_config"]
 
 METHODS = ("osem", "map_em", "bowsher", "unguided", "mr_channel", "personalised")
-EXISTING = Rule("a file or folder that exists", lambda value: Path(value).exists())
-RULES = {
-    "seed": SEED,
+RULES = COHORT_RULES | {
     "methods": subset(*METHODS),
-    "grid.size": interval(8, 512),
-    "grid.voxel_mm": interval(0.5, 20),
-    "grid.planes": interval(7, 127),
     "scan.scanner": choice(*SCANNERS),
     "scan.trues_per_mm3": distinct(elements(POSITIVE)),
     "scan.background": interval(0, 0.99),
     "cohort.subjects": minimum(1),
-    "cohort.trues_per_mm3": POSITIVE,
-    "cohort.anatomies": elements(EXISTING, 0),
-    "cohort.anatomy_mm": interval(0.5, 8),
     "cohort.tracer": choice("fdg", "dpa714"),
-    "cohort.strength": interval(0, 3),
-    "registration.factors": elements(minimum(1)),
-    "registration.iterations": elements(minimum(0)),
     "pseudo.number": minimum(2),
     "pseudo.size": minimum(1),
     "pseudo.concentration": POSITIVE,
-    "training.prior": PRIOR,
-    "training.widths": elements(minimum(1), 0),
-    "training.steps": minimum(1),
-    "training.rate": POSITIVE,
-    "training.batch": minimum(1),
     "sampling.samples": minimum(1),
     "sampling.mode": choice("transverse", "alternated", "averaged"),
     "tuning.values_per_hyperparameter": minimum(0),
@@ -51,18 +33,6 @@ RULES = {
     "test.lesions": minimum(1),
     "test.realizations": minimum(1),
 }
-
-
-def check(config: ConfigDict) -> None:
-    """Check that planes can be direct ones and that every level of the registration has its iterations.
-
-    Raises:
-        ConfigError: planes are even, or levels and iterations differ in number.
-    """
-    if config.grid.planes % 2 == 0:
-        raise ConfigError(f"grid.planes {config.grid.planes}; expected an odd number")
-    if len(config.registration.factors) != len(config.registration.iterations):
-        raise ConfigError("registration.iterations: expected as many as registration.factors")
 
 
 def get_config(preset: str) -> ConfigDict:

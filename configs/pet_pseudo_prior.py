@@ -1,40 +1,23 @@
 """Priors from averages of registered PETs of other people, against priors from their PETs as they are (paper 9).
 
-`medjax run pet_pseudo_prior:small`: 12 people, three targets, 2.5 mm, direct planes; about 90 minutes on two cores.
+`medjax run pet_pseudo_prior:small`: 12 people, three targets, 2.5 mm, direct planes; not timed on two cores yet.
 `tiny`: for tests. `paper`: every plane of the volume, more training and realisations, for an accelerator; not run yet.
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
-from configs.pet_common import PRIOR, SCANNERS
+from configs.pet_common import COHORT_RULES, SCANNERS, check_registration
 from medjax.errors import ConfigError
-from medjax.running.config_rules import POSITIVE, SEED, Rule, choice, distinct, elements, interval, minimum
+from medjax.running.config_rules import POSITIVE, choice, distinct, elements, interval, minimum
 
-RULES = {
-    "seed": SEED,
+RULES = COHORT_RULES | {
     "scans_per_batch": minimum(1),
-    "grid.size": interval(8, 512),
-    "grid.voxel_mm": interval(0.5, 20),
-    "grid.planes": Rule("an odd number, 3 to 127", lambda value: value % 2 == 1 and 3 <= value <= 127),
     "cohort.people": minimum(1),
     "cohort.targets": minimum(1),
-    "cohort.anatomies": elements(Rule("a file or folder that exists", lambda value: Path(value).exists()), 0),
-    "cohort.anatomy_mm": interval(1, 4),
-    "cohort.strength": interval(0, 2),
     "cohort.scanner": choice(*SCANNERS),
-    "cohort.trues_per_mm3": POSITIVE,
-    "registration.factors": elements(minimum(1)),
-    "registration.iterations": elements(minimum(0)),
     "registration.by_pet": interval(0, 1000),
     "pseudo.sizes": distinct(elements(minimum(1))),
     "pseudo.images": minimum(2),
-    "training.prior": PRIOR,
-    "training.widths": elements(minimum(1), 0),
-    "training.steps": minimum(1),
-    "training.batch": minimum(1),
-    "training.rate": POSITIVE,
     "test.scanners": elements(choice(*SCANNERS)),
     "test.trues_per_mm3": elements(POSITIVE),
     "test.background": interval(0, 0.99),
@@ -53,8 +36,7 @@ def check(config: ConfigDict) -> None:
     """
     if max(config.pseudo.sizes) > config.cohort.people:
         raise ConfigError(f"pseudo.sizes {config.pseudo.sizes}; the cohort has {config.cohort.people} people")
-    if len(config.registration.factors) != len(config.registration.iterations):
-        raise ConfigError("registration.factors and registration.iterations; expected as many of both")
+    check_registration(config)
     if len(config.test.scanners) != len(config.test.trues_per_mm3):
         raise ConfigError("test.scanners and test.trues_per_mm3; expected as many of both")
 

@@ -18,7 +18,7 @@ from experiments.pet import personalised_report as report
 from experiments.pet import scans, volume_priors
 from experiments.pet.cohort_registration import Fields, Registrar, default_registrar
 from experiments.pet.multi_subject import People, heads_of, read_anatomies, scan_people
-from experiments.pet.personalised import PRIORS, TITLES, Cases
+from experiments.pet.personalised import PRIORS, TITLES, ScanDesign
 from experiments.pet.pseudo_priors import first_prior
 from experiments.pet.targets import Lesions, Target, make_target
 from experiments.pet.volume_priors import FineTuning, Pseudo
@@ -41,12 +41,12 @@ def run(config: ConfigDict, work: WorkDir, *, registrar: Registrar | None = None
     plane = scans.setup(preset(scan.scanner), config.grid.size, config.grid.voxel_mm, scan.background)
     setup = scans.volume_setup(plane, config.grid.planes)
     levels = tuple(float(np.float32(level)) for level in scan.trues_per_mm3)
-    cases = Cases(setup, levels, test.realizations, config.seed)
+    design = ScanDesign(setup, levels, test.realizations, config.seed)
     cohort, targets, validation = _people(config, work, setup)
     priors, fields = _priors(config, work, cohort, targets, setup, registrar)
     program = methods.conventional_program(setup)
     tunings = {
-        name: methods.tune(work, cases, program, name, validation, config.tuning.values_per_hyperparameter)
+        name: methods.tune(work, design, program, name, validation, config.tuning.values_per_hyperparameter)
         for name in config.methods
         if name not in PRIORS
     }
@@ -61,8 +61,8 @@ def run(config: ConfigDict, work: WorkDir, *, registrar: Registrar | None = None
             else:
                 best = tunings[name].best
                 runs = methods.with_hyperparameters(methods.conventional(setup, program, name, target), best)
-            rows.append(methods.evaluate(work, cases, name, number, target, runs))
-    return _result(config, work, cases, targets, measured, fields, tunings)
+            rows.append(methods.evaluate(work, design, name, number, target, runs))
+    return _result(config, work, design, targets, measured, fields, tunings)
 
 
 def _people(config: ConfigDict, work: WorkDir, setup: scans.ScanSetup) -> tuple[People, list[Target], Target]:
@@ -110,15 +110,15 @@ def _priors(
 
 
 def _result(
-    config: ConfigDict, work: WorkDir, cases: Cases, targets: Sequence[Target], measured: report.MeasuredImages,
+    config: ConfigDict, work: WorkDir, design: ScanDesign, targets: Sequence[Target], measured: report.MeasuredImages,
     fields: Sequence[Fields], tunings: Mapping[str, Tuning],
 ) -> Result:  # fmt: skip
-    levels, names = cases.levels, list(measured)
+    levels, names = design.levels, list(measured)
     metrics = report.comparison_metrics(measured, levels) | _registration_metrics(fields)
     table = report.comparison_table(metrics, names, levels)
-    sections = [Section("Images", "The first target.", report.plot_images(work, measured, cases, targets[0]))]
-    sections.append(Section("Lesions", report.NOTE, report.plot_trade_off(work, measured, cases)))
-    figures = [report.plot_errors(work, metrics, names, cases)] if len(levels) > 1 else []
+    sections = [Section("Images", "The first target.", report.plot_images(work, measured, design, targets[0]))]
+    sections.append(Section("Lesions", report.NOTE, report.plot_trade_off(work, measured, design)))
+    figures = [report.plot_errors(work, metrics, names, design)] if len(levels) > 1 else []
     sections.append(Section("Figures of merit", "In the brain, against the truth.", figures, table))
     if "personalised" in measured and len(measured) > 1:
         metrics |= report.paired_metrics(measured, levels)

@@ -47,7 +47,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
 Run = Callable[..., Any]  # (key, acquisition, target) → image
 
 
-class Cases(NamedTuple):
+class ScanDesign(NamedTuple):
     """Scans of the targets: every level, so many noise realisations."""
 
     setup: ScanSetup
@@ -103,24 +103,26 @@ def sampling_method(prior: Prior, target: Target, samples: int, mode: str = "alt
     return run
 
 
-def tune(work: WorkDir, cases: Cases, program: Callable[..., Array], name: str, target: Target, values: int) -> Tuning:
+def tune(
+    work: WorkDir, design: ScanDesign, program: Callable[..., Array], name: str, target: Target, values: int
+) -> Tuning:
     """Hyper-parameters of least NRMSE for each count level, on one scan of a validation subject; kept as a stage."""
-    run = conventional(cases.setup, program, name, target)
+    run = conventional(design.setup, program, name, target)
 
     def make() -> dict[str, np.ndarray]:
-        scans = [cases.scan(target, 10_000, level, 0) for level in cases.levels]
+        scans = [design.scan(target, 10_000, level, 0) for level in design.levels]
 
         def evaluate(**own: float) -> tuple[list[float], list[float]]:
             errors = [measure(np.asarray(run(*scan, own)), target)["nrmse"] for scan in scans]
             return errors, [2 * own["iterations"]] * len(scans)
 
-        return grid_search(thin_grid(GRIDS[name], values), evaluate, cases.levels, f"tuning {TITLES[name]}")._asdict()
+        return grid_search(thin_grid(GRIDS[name], values), evaluate, design.levels, f"tuning {TITLES[name]}")._asdict()
 
     return Tuning(**stage(work, f"tuned_{name}", make))
 
 
 def evaluate(
-    work: WorkDir, cases: Cases, name: str, number: int, target: Target, runs: Mapping[float, Run]
+    work: WorkDir, design: ScanDesign, name: str, number: int, target: Target, runs: Mapping[float, Run]
 ) -> dict[str, np.ndarray]:
     """Measures (level, realisation) of a method's images of one target, and the first image of each level.
 
@@ -129,8 +131,10 @@ def evaluate(
 
     def make() -> dict[str, np.ndarray]:
         rows, first = list[list[dict[str, float]]](), list[np.ndarray]()
-        for level in track(list(cases.levels), f"{TITLES[name]}, target {number + 1}"):
-            images = [np.asarray(runs[level](*cases.scan(target, number, level, r))) for r in range(cases.realizations)]
+        for level in track(list(design.levels), f"{TITLES[name]}, target {number + 1}"):
+            images = [
+                np.asarray(runs[level](*design.scan(target, number, level, r))) for r in range(design.realizations)
+            ]
             rows.append([measure(image, target) for image in images])
             first.append(images[0].astype(np.float32))
         found = {key: np.array([[one[key] for one in row] for row in rows]) for key in MEASURES}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pet.personalised import PRIORS, TITLES, Cases
+from experiments.pet.personalised import PRIORS, TITLES, ScanDesign
 from experiments.pet.targets import MEASURES, Target
 from medjax.metrics.summary import cell, confidence_interval
 from medjax.report.figures import curves, montage
@@ -84,10 +84,10 @@ def paired_table(metrics: Mapping[str, float], methods: Sequence[str], levels: S
     return Table(["trues/mm³", "against", *COLUMNS.values()], rows, PAIRED_NOTE)
 
 
-def plot_trade_off(work: WorkDir, measured: MeasuredImages, cases: Cases) -> list[Figure]:
+def plot_trade_off(work: WorkDir, measured: MeasuredImages, design: ScanDesign) -> list[Figure]:
     """Figures of recovery of PET-unique lesions against leakage of MR-unique ones: a point for every scan."""
     figures = []
-    for k, level in enumerate(cases.levels):
+    for k, level in enumerate(design.levels):
         groups = dict[str, tuple[np.ndarray, np.ndarray]]()
         for name, targets in measured.items():
             leakage, recovery = (_values(targets, one)[:, k].ravel() for one in TRADED)
@@ -102,20 +102,20 @@ def plot_trade_off(work: WorkDir, measured: MeasuredImages, cases: Cases) -> lis
     return figures
 
 
-def plot_errors(work: WorkDir, metrics: Mapping[str, float], methods: Sequence[str], cases: Cases) -> Figure:
+def plot_errors(work: WorkDir, metrics: Mapping[str, float], methods: Sequence[str], design: ScanDesign) -> Figure:
     """Figure of the NRMSE of every method against counts."""
-    series = {TITLES[name]: np.array([metrics[f"nrmse/{name}/{one:g}"] for one in cases.levels]) for name in methods}
-    drawn = curves(np.asarray(cases.levels), series, "trues per mm³", "NRMSE in the brain")
+    series = {TITLES[name]: np.array([metrics[f"nrmse/{name}/{one:g}"] for one in design.levels]) for name in methods}
+    drawn = curves(np.asarray(design.levels), series, "trues per mm³", "NRMSE in the brain")
     return Figure(save_figure(work, "nrmse", drawn), "Mean over targets and realisations.")
 
 
-def plot_images(work: WorkDir, measured: MeasuredImages, cases: Cases, target: Target) -> list[Figure]:
+def plot_images(work: WorkDir, measured: MeasuredImages, design: ScanDesign, target: Target) -> list[Figure]:
     """Figures of the first scan of the first target at each count level, where PET alone shows a lesion."""
-    grid, truth = cases.setup.grid, target.subject.truth
+    grid, truth = design.setup.grid, target.subject.truth
     voxels = np.argwhere(target.lesions("pet"))
     affine, figures = np.diag([*grid.voxel_mm, 1.0]), list[Figure]()
     middle = np.median(voxels, axis=0) if len(voxels) else (np.array(grid.shape) - 1) / 2
-    for k, level in enumerate(cases.levels):
+    for k, level in enumerate(design.levels):
         shown = {"Truth": np.maximum(truth.activity, 0)}
         shown |= {TITLES[name]: targets[0]["images"][k] for name, targets in measured.items()}
         at_mm = (middle * np.asarray(grid.voxel_mm)).tolist()

@@ -1,7 +1,7 @@
 """Grid of an image in the world: its shape, and the affine from voxel indices to RAS+ mm, as nibabel has it."""
 
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,19 +84,11 @@ def inverse(matrix: Matrix) -> Matrix:
     return jnp.linalg.inv(matrix) if isinstance(matrix, jax.Array) else np.linalg.inv(np.asarray(matrix, float))
 
 
-@overload
-def apply_matrix(matrix: Matrix, points: Float[Array, "dim *points"]) -> Float[Array, "dim *points"]: ...
-@overload
-def apply_matrix(matrix: Matrix, points: Float[np.ndarray, "dim *points"]) -> Any: ...
 def apply_matrix(matrix: Matrix, points: Any) -> Any:
     """Points of an affine, component first: A x + t."""
     return apply_linear(matrix, points) + matrix[:-1, -1].reshape(-1, *[1] * (points.ndim - 1))
 
 
-@overload
-def apply_linear(matrix: Matrix, vectors: Float[Array, "dim *points"]) -> Float[Array, "dim *points"]: ...
-@overload
-def apply_linear(matrix: Matrix, vectors: Float[np.ndarray, "dim *points"]) -> Any: ...
 def apply_linear(matrix: Matrix, vectors: Any) -> Any:
     """Vectors (differences of points) of an affine, component first: A x; on the host where both are NumPy's."""
     if isinstance(matrix, jax.Array) or isinstance(vectors, jax.Array):
