@@ -25,18 +25,18 @@ SHAPE = (20, 22, 6)
 
 
 def scaled_images(key, *inputs):
-    return {"w": jnp.zeros(len(inputs))}
+    return {"w": jnp.zeros((len(inputs), 1))}  # a kernel: a row an input
 
 
 def apply(params, y, level, orientation, *mr, key=None):
-    return params["w"][0] * y + (params["w"][-1] * mr[0] if mr else 0)
+    return params["w"][0, 0] * y + (params["w"][-1, 0] * mr[0] if mr else 0)
 
 
 @pytest.fixture(scope="module")
 def prior():
-    settings = PriorSettings(widths=(4,), patch=2, size=20)
+    settings = PriorSettings(widths=(4,), patch=1, size=20)
     model = Model(scaled_images, apply)
-    return Prior({"w": jnp.zeros(3)}, 0.8, vp(0.1, 10.0), model, settings)
+    return Prior({"w": jnp.zeros((3, 1))}, 0.8, vp(0.1, 10.0), model, settings)
 
 
 def people(number: int, noise: float, seed: int = 0) -> People:
@@ -80,7 +80,7 @@ def test_fine_tuning_lowers_the_loss_and_is_kept(prior, tmp_path):
         again = fine_tune(prior, never, 40, 0.05, 0, work, "tuned", batch=4, one_anatomy=True)
         guided = fine_tune(prior, images, 2, 0.05, 0, work, "guided", images, batch=4)
     np.testing.assert_array_equal(tuned.params["w"], again.params["w"])
-    assert guided.settings.mr_guided and guided.params["w"].shape == (4,)
+    assert guided.settings.mr_guided and guided.params["w"].shape == (4, 1)
     slices = jnp.ones((1, 20, 24))
     assert slice_denoiser(guided)(slices, jnp.full(1, 0.3), slices).shape == slices.shape
 

@@ -163,10 +163,21 @@ def _augment(key: PRNGKeyArray, slices: Array, axes: Array, augmentation: Augmen
 
 
 def _merge(params: PyTree, start: PyTree, blocks: int) -> PyTree:
-    """`params`, with the leaves of `start` where it has them."""
+    """`params`, with the leaves of `start` where it has them; kernels may have more input channels than there.
+
+    Raises:
+        DataError: another axis than that of the input channels differs.
+    """
     if isinstance(params, dict):
         return {name: _merge(value, start.get(name, {}), blocks) for name, value in params.items()}
     if isinstance(start, dict):
         return params
     start = jnp.asarray(start, params.dtype)
-    return start if start.shape == params.shape else add_inputs(start, params.shape[-2], blocks)
+    if start.shape == params.shape:
+        return start
+    if start.ndim < 2 or (*start.shape[:-2], start.shape[-1]) != (*params.shape[:-2], params.shape[-1]):
+        raise DataError(
+            f"prior to start from: an array of shape {start.shape}; expected {params.shape}, or fewer input channels, "
+            "the last axis but one"
+        )
+    return add_inputs(start, params.shape[-2], blocks)

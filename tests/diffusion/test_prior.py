@@ -149,6 +149,13 @@ def test_training_can_start_from_a_prior(trained):
     jax.tree.map(np.testing.assert_array_equal, state.params, prior.params)
 
 
+def test_a_prior_of_another_width_is_refused_as_a_start(trained):
+    prior, _ = trained
+    wider = default_network(SMALL._replace(widths=(12, 16)))
+    with pytest.raises(DataError, match="prior to start from: an array of shape .*fewer input channels"):
+        initial_params(wider, jax.random.key(0), example_inputs(SMALL), prior.params, SMALL.patch)
+
+
 def test_an_mr_guided_prior_of_blocks_starts_as_the_prior_that_it_starts_from():
     """Blocks of voxels interleave the channels of PET and MR."""
     settings = SMALL._replace(patch=2)
