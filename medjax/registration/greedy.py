@@ -81,7 +81,7 @@ def greedy(
     *,
     mask: Float[Array, "*space"] | None = None,
     max_step: Number = 0.5,
-    update_sigma: Number = 1.0,
+    update_sigma: Number = 1.5,
     field_sigma: Number = 0.5,
     radii: tuple[int, int] | None = None,
 ) -> iterate.Algorithm:
@@ -111,7 +111,7 @@ def register(
     factors: tuple[int, ...] = (4, 2, 1),
     iterations: tuple[int, ...] = (100, 60, 50),
     max_step: Number = 0.5,
-    update_sigma: float = 1.0,
+    update_sigma: float = 1.5,
     field_sigma: float = 0.5,
     start: Float[Array, "component *field"] | Float[np.ndarray, "component *field"] | None = None,
     mask: Float[Array, "*weights"] | Float[np.ndarray, "*weights"] | None = None,
