@@ -23,6 +23,7 @@ COHORT_RULES = GRID_RULES | {  # of experiments with a multi-subject cohort
     "cohort.anatomy_mm": interval(1, 4),
     "cohort.strength": interval(0, 2),
     "cohort.trues_per_mm3": POSITIVE,
+    "cohort.iterations": minimum(1),
     "registration.factors": elements(minimum(1)),
     "registration.iterations": elements(minimum(0)),
     "training.prior": PRIOR,

@@ -63,6 +63,7 @@ def get_config(preset: str) -> ConfigDict:
                 "strength": 1.0,  # of the random deformations
                 "scanner": "ring_2d" if tiny else "mmr",
                 "trues_per_mm3": 50.0,  # of the cohort's full-count scans
+                "iterations": 3,  # of OSEM with 14 subsets
             },
             "registration": {
                 "factors": (1,) if tiny else (4, 2, 1),  # of the levels' resolutions

@@ -5,7 +5,8 @@ and averages of them, pseudo-PETs in the target's anatomy, fine-tune a score pri
 low-count scans of volumes, by planes in three orientations, and stands against the same prior fine-tuned on PETs as
 they are, against one that is given the target's MR as a channel, and against MAP-EM with Bowsher's penalty; all priors
 start from one network and make equal steps. Targets have lesions that PET alone shows, which a prior must not remove,
-and lesions that MR alone shows, which it must not print into the PET.
+and lesions that MR alone shows, which it must not print into the PET: what it prints is measured against the image of
+the same counts by the same method that was told an MR without them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,11 @@ from ml_collections import ConfigDict
 from experiments.pet import personalised as methods
 from experiments.pet import personalised_report as report
 from experiments.pet import scans, volume_priors
-from experiments.pet.cohort_registration import Fields, Registrar, default_registrar
+from experiments.pet.cohort_registration import Fields, Registrar, default_registrar, register_cohort
 from experiments.pet.multi_subject import People, heads_of, read_anatomies, scan_people
-from experiments.pet.personalised import PRIORS, TITLES, ScanDesign
+from experiments.pet.personalised import PRIORS, TITLES, Method, ScanDesign, sampling
 from experiments.pet.pseudo_priors import first_prior
-from experiments.pet.targets import Lesions, Target, make_target
+from experiments.pet.targets import Lesions, Target, as_people, make_target
 from experiments.pet.volume_priors import FineTuning, Pseudo
 from medjax.diffusion.prior import Prior
 from medjax.pet.scanner import preset
@@ -42,35 +43,32 @@ def run(config: ConfigDict, work: WorkDir, *, registrar: Registrar | None = None
     setup = scans.volume_setup(plane, config.grid.planes)
     levels = tuple(float(np.float32(level)) for level in scan.trues_per_mm3)
     design = ScanDesign(setup, levels, test.realizations, config.seed)
-    cohort, targets, validation = _people(config, work, setup)
-    priors, fields = _priors(config, work, cohort, targets, setup, registrar)
-    program = methods.conventional_program(setup)
+    cohort, subjects = _people(config, work, setup)
+    r = config.registration
+    register = default_registrar(r.factors, r.iterations) if registrar is None else registrar
+    known, fields = _methods(config, work, setup, cohort, subjects, register)
+    *targets, validation = subjects
+    names = report.method_order(known[-1])
     tunings = {
-        name: methods.tune(work, design, program, name, validation, config.tuning.values_per_hyperparameter)
-        for name in config.methods
-        if name not in PRIORS
+        name: methods.tune(work, design, name, known[-1][name], validation, config.tuning.values_per_hyperparameter)
+        for name in names
     }
-    measured = {name: list[Mapping[str, np.ndarray]]() for name in report.method_order(dict.fromkeys(config.methods))}
-    for number, target in enumerate(targets):
-        for name, rows in measured.items():
-            if name in PRIORS:
-                one = methods.sampling_method(
-                    priors[name][number], target, config.sampling.samples, config.sampling.mode
-                )
-                runs = dict.fromkeys(levels, one)
-            else:
-                best = tunings[name].best
-                runs = methods.with_hyperparameters(methods.conventional(setup, program, name, target), best)
-            rows.append(methods.evaluate(work, design, name, number, target, runs))
-    return _result(config, work, design, targets, measured, fields, tunings)
+    measured = {
+        name: [
+            methods.evaluate(work, design, name, number, target, known[number][name], tunings[name].best)
+            for number, target in enumerate(targets)
+        ]
+        for name in names
+    }
+    return _result(config, work, design, targets, measured, fields[:-1], tunings)
 
 
-def _people(config: ConfigDict, work: WorkDir, setup: scans.ScanSetup) -> tuple[People, list[Target], Target]:
-    """The cohort with its PET and MR, the targets, and the subject that conventional methods are tuned on."""
+def _people(config: ConfigDict, work: WorkDir, setup: scans.ScanSetup) -> tuple[People, list[Target]]:
+    """The cohort with its PET and MR, and the targets, of which methods are tuned on the last."""
     c, seed = config.cohort, config.seed
     anatomies = read_anatomies(c.anatomies, c.anatomy_mm)
     cohort = scan_people(
-        work, setup, anatomies, "cohort", range(c.subjects), c.trues_per_mm3, seed, c.tracer, c.strength
+        work, setup, anatomies, "cohort", range(c.subjects), c.trues_per_mm3, seed, c.tracer, c.strength, c.iterations
     )
     lesions = Lesions(config.test.lesions)
 
@@ -79,34 +77,60 @@ def _people(config: ConfigDict, work: WorkDir, setup: scans.ScanSetup) -> tuple[
         return make_target(work, name, setup, head, lesions, seed + number)
 
     targets = [target(f"target_{n}", TARGETS_FIRST + n) for n in range(config.test.targets)]
-    return cohort, targets, target("validation", VALIDATION)
+    return cohort, [*targets, target("validation", VALIDATION)]
 
 
-def _priors(
+def _methods(
     config: ConfigDict,
     work: WorkDir,
-    cohort: People,
-    targets: Sequence[Target],
     setup: scans.ScanSetup,
-    registrar: Registrar | None,
-) -> tuple[dict[str, list[Prior]], list[Fields]]:
-    """Priors of each kind for each target, all fine-tuned for equal steps from one network, and the fields."""
-    t, q, r = config.training, config.pseudo, config.registration
-    tuning = FineTuning(first_prior(config), t.steps, t.rate, t.batch, config.seed)
-    register = default_registrar(r.factors, r.iterations) if registrar is None else registrar
-    pseudo = Pseudo(q.number, q.size, q.concentration)
-    priors, fields = dict[str, list[Prior]](), list[Fields]()
-    if "unguided" in config.methods:
-        priors["unguided"] = [volume_priors.unguided_prior(work, cohort, tuning)] * len(targets)
-    if "mr_channel" in config.methods:
-        priors["mr_channel"] = [volume_priors.mr_channel_prior(work, cohort, tuning)] * len(targets)
-    if "personalised" in config.methods:
-        made = [
-            volume_priors.personalised_prior(work, cohort, targets, n, setup.grid, register, pseudo, tuning)
-            for n in range(len(targets))
-        ]
-        priors["personalised"], fields = [one for one, _ in made], [one for _, one in made]
-    return priors, fields
+    cohort: People,
+    subjects: Sequence[Target],
+    registrar: Registrar,
+) -> tuple[list[dict[str, Method]], list[Fields]]:
+    """Methods for each target, with priors fine-tuned for equal steps from one network, and the fields to each.
+
+    The personalised prior has a control too: the cohort registered to the control MR, and a network of its own. The
+    last target, on which methods are tuned, goes without.
+    """
+    t, q = config.training, config.pseudo
+    tuning, pseudo = (
+        FineTuning(first_prior(config), t.steps, t.rate, t.batch, config.seed),
+        Pseudo(q.number, q.size, q.concentration),
+    )
+    draws = config.sampling.samples, config.sampling.mode
+    program, every, found = methods.conventional_program(setup), list[dict[str, Method]](), list[Fields]()
+    shared = {
+        name: make(work, cohort, tuning)
+        for name, make in (
+            ("unguided", volume_priors.unguided_prior), ("mr_channel", volume_priors.mr_channel_prior)
+        )
+        if name in config.methods
+    }  # fmt: skip
+
+    def personal(n: int, name: str, control: bool) -> tuple[Prior, Fields]:
+        people = as_people(subjects, control)
+        fields = register_cohort(work, f"field_{name}", cohort, people, n, setup.grid, registrar)
+        own = (pseudo, tuning, config.seed + n)
+        return volume_priors.personalised_prior(work, name, cohort, fields, people.mask[n], *own), fields
+
+    for n, target in enumerate(subjects):
+        mrs = (target.mr, target.control_mr)
+        one = {
+            name: methods.conventional(setup, program, name, target) for name in config.methods if name not in PRIORS
+        }
+        if "unguided" in shared:
+            one["unguided"] = Method(sampling(shared["unguided"], None, *draws))
+        if "mr_channel" in shared:
+            one["mr_channel"] = Method(*(sampling(shared["mr_channel"], mr, *draws) for mr in mrs))
+        if "personalised" in config.methods:
+            prior, fields = personal(n, f"personalised_{n}", False)
+            control = None if target is subjects[-1] else personal(n, f"control_{n}", True)[0]
+            runs = [sampling(own, None, *draws) for own in (prior, control) if own is not None]
+            one["personalised"] = Method(*runs)
+            found.append(fields)
+        every.append(one)
+    return every, found
 
 
 def _result(
@@ -136,7 +160,7 @@ def _result(
     )
     about = (
         f"Priors start from one network and are fine-tuned for {config.training.steps} steps each; images are means of "
-        f"{config.sampling.samples} samples. Conventional methods are tuned for each count level, priors are not."
+        f"{config.sampling.samples} samples. Every method is tuned for each count level on a subject apart."
     )
     return Result(metrics, Report("Personalised pseudo-PET prior", [data, about], sections), table)
 

@@ -95,7 +95,9 @@ def carry(config: ConfigDict, work: WorkDir, registrar: Registrar) -> Carriage:
     targeted = range(FIRST_TARGET, FIRST_TARGET + number)
 
     def people(name: str, numbers: range, tracer: str) -> People:
-        return scan_people(work, volume, anatomies, name, numbers, c.trues_per_mm3, seed, tracer, c.strength)
+        return scan_people(
+            work, volume, anatomies, name, numbers, c.trues_per_mm3, seed, tracer, c.strength, c.iterations
+        )
 
     cohort, targets = people("person", range(c.people), "fdg"), people("target", targeted, "fdg")
     box = bounding_box_of(cohort.mask.any(axis=0) | targets.mask.any(axis=0))

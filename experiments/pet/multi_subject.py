@@ -26,7 +26,7 @@ from medjax.phantoms.multi_subject import SubjectHead, multi_subject, on_grid, t
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, stage
 
-SUBSETS, ITERATIONS = 14, 3  # of OSEM
+SUBSETS = 14  # of OSEM
 
 
 class People(NamedTuple):
@@ -71,10 +71,11 @@ def scan_people(
     seed: int,
     tracer: str,
     strength: float,
+    iterations: int,
 ) -> People:
     """Images of the subjects with these numbers on the setup's grid; each is kept as stage `name_NUMBER`.
 
-    `level` is in true coincidences per mm³ of emission volume.
+    `level` is in true coincidences per mm³ of emission volume, `iterations` of OSEM: more show more detail and noise.
     """
     system, rows = None, list[People]()
     for n in track(list(numbers), name):
@@ -86,7 +87,7 @@ def scan_people(
             scanned = subject_of(setup, partial(_on_grid, head, CENTER_MM[2]), system)
             truth = scanned.truth
             key = jax.random.fold_in(jax.random.key(seed), n)
-            pets = [_osem_image(jax.random.fold_in(key, k), setup, scanned, level) for k in range(2)]
+            pets = [_osem_image(jax.random.fold_in(key, k), setup, scanned, level, iterations) for k in range(2)]
             mask = truth.brain_mask
             images = (*pets, np.maximum(truth.activity, 0), truth.t1 * mask, tissue_labels(truth), mask)
             return People(*images)._asdict()
@@ -117,11 +118,13 @@ def _on_grid(head: SubjectHead, z_mm: float, grid: Grid) -> Brain:
     return on_grid(head, grid.voxel_mm, grid.shape, (CENTER_MM[0], CENTER_MM[1], float(z_mm)))
 
 
-def _osem_image(key: Array, setup: ScanSetup, scanned: Subject, level: float) -> Float[np.ndarray, "x y z"]:
+def _osem_image(
+    key: Array, setup: ScanSetup, scanned: Subject, level: float, iterations: int
+) -> Float[np.ndarray, "x y z"]:
     scan = simulate_scan(key, setup, scanned, level)
-    return np.asarray(_osem(ordered_subsets(scan, SUBSETS))) * scanned.truth.head_mask
+    return np.asarray(_osem(ordered_subsets(scan, SUBSETS), iterations)) * scanned.truth.head_mask
 
 
-@jax.jit
-def _osem(stacked: Acquisition) -> Array:
-    return iterate.repeat(em.osem(stacked), em.init(stacked), em.updates(stacked, ITERATIONS)).image
+@partial(jax.jit, static_argnums=1)
+def _osem(stacked: Acquisition, iterations: int) -> Array:
+    return iterate.repeat(em.osem(stacked), em.init(stacked), em.updates(stacked, iterations)).image

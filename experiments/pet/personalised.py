@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.pet.conventional import METHODS as CONVENTIONAL
-from experiments.pet.scans import ACQUISITION_FIELDS, Scan, ScanSetup, simulate_scan
-from experiments.pet.targets import MEASURES, Target, measure
+from experiments.pet.scans import ACQUISITION_FIELDS, Reconstruction, Scan, ScanSetup, simulate_scan
+from experiments.pet.targets import MEASURES, Target, leakage, measure
 from medjax.bowsher import bowsher
 from medjax.diffusion import reconstruct
 from medjax.diffusion.prior import Prior, denoiser
@@ -44,7 +44,15 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "map_em": {"beta": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), "iterations": ITERATIONS, "filter_mm": (0.0,)},
     "bowsher": {"beta": (2.0, 4.0, 8.0, 16.0, 32.0, 64.0), "iterations": ITERATIONS, "filter_mm": (0.0,)},
 }
-Run = Callable[..., Any]  # (key, acquisition, target) → image
+PRIOR_GRID = {"variance": (1.0, 4.0, 16.0)}  # factor on the variance of the denoised image's error: `dds_cg`
+Run = Callable[..., Reconstruction]  # (key, acquisition, hyperparameters)
+
+
+class Method(NamedTuple):
+    """A method on the scans of a target; if it is told of the MR, the same method told the control MR instead."""
+
+    run: Run
+    control: Run | None = None
 
 
 class ScanDesign(NamedTuple):
@@ -64,78 +72,91 @@ class ScanDesign(NamedTuple):
         return jax.random.fold_in(key, 1), simulate_scan(key, self.setup, target.subject, level)
 
 
-def conventional_program(setup: ScanSetup) -> Callable[..., Array]:
-    """One program a method: (name, Bowsher weights, key, acquisition, hyperparameters) → image.
+def conventional_program(setup: ScanSetup) -> Callable[..., Reconstruction]:
+    """One program a method: (name, Bowsher weights, key, acquisition, hyperparameters).
 
     The system model, which subsets are taken of, is the setup's and not traced.
     """
 
     @partial(jax.jit, static_argnums=0)
-    def run(name: str, weights: Any, key: Array, known: dict[str, Any], own: dict[str, Any]) -> Array:
+    def run(name: str, weights: Any, key: Array, known: dict[str, Any], own: dict[str, Any]) -> Reconstruction:
         scan = Scan(replace(setup.template, **known), setup.grid, weights)
-        return CONVENTIONAL[name](key, scan, **{one: jnp.asarray(v, jnp.float32) for one, v in own.items()}).image
+        return CONVENTIONAL[name](key, scan, **{one: jnp.asarray(v, jnp.float32) for one, v in own.items()})
 
     return run
 
 
-def conventional(setup: ScanSetup, program: Callable[..., Array], name: str, target: Target) -> Run:
-    """A conventional method on the scans of a target: run(key, acquisition, **hyperparameters) → image."""
-    weights = None
-    if name == "bowsher":
-        pairs = neighbors(setup.grid.shape, setup.grid.voxel_mm)
-        weights = bowsher(pairs, jnp.asarray(target.subject.truth.t1), 4).weights
+def conventional(setup: ScanSetup, program: Callable[..., Reconstruction], name: str, target: Target) -> Method:
+    """A conventional method on the scans of a target."""
 
-    def run(key: Array, acquisition: Acquisition, own: Mapping[str, float]) -> Array:
+    def told(weights: Any, key: Array, acquisition: Acquisition, own: Mapping[str, float]) -> Reconstruction:
         known = {one: getattr(acquisition, one) for one in ACQUISITION_FIELDS}
         return program("mr_map_em" if name == "bowsher" else name, weights, key, known, dict(own))
 
+    if name != "bowsher":
+        return Method(partial(told, None))
+    pairs = neighbors(setup.grid.shape, setup.grid.voxel_mm)
+    weights = (bowsher(pairs, jnp.asarray(mr), 4).weights for mr in (target.mr, target.control_mr))
+    return Method(*(partial(told, one) for one in weights))
+
+
+def sampling(prior: Prior, mr: Any, samples: int, mode: str = "alternated") -> Run:
+    """Mean of samples by DDS with solved steps; `mr`: of the target, heeded by priors that are MR-guided."""
+    guide = normalize_intensity(jnp.asarray(mr, jnp.float32)) if prior.settings.mr_guided else None
+
+    def run(key: Array, acquisition: Acquisition, own: Mapping[str, float]) -> Reconstruction:
+        variance = jnp.asarray(own["variance"], jnp.float32)
+        made = [_sample(mode, prior, guide, jax.random.fold_in(key, k), acquisition, variance) for k in range(samples)]
+        return Reconstruction(
+            np.mean([np.asarray(one.image) for one in made], axis=0), sum(float(one.projector_calls) for one in made)
+        )
+
     return run
 
 
-def sampling_method(prior: Prior, target: Target, samples: int, mode: str = "alternated") -> Run:
-    """Mean of samples by DDS with solved steps, of planes in three orientations: run(key, acquisition) → image."""
-    guide = normalize_intensity(jnp.asarray(target.mr, jnp.float32)) if prior.settings.mr_guided else None
-
-    def run(key: Array, acquisition: Acquisition) -> np.ndarray:
-        keys = [jax.random.fold_in(key, k) for k in range(samples)]
-        return np.mean([np.asarray(_sample(mode, prior, guide, one, acquisition)) for one in keys], axis=0)
-
-    return run
-
-
-def tune(
-    work: WorkDir, design: ScanDesign, program: Callable[..., Array], name: str, target: Target, values: int
-) -> Tuning:
+def tune(work: WorkDir, design: ScanDesign, name: str, method: Method, target: Target, values: int) -> Tuning:
     """Hyper-parameters of least NRMSE for each count level, on one scan of a validation subject; kept as a stage."""
-    run = conventional(design.setup, program, name, target)
 
     def make() -> dict[str, np.ndarray]:
         scans = [design.scan(target, 10_000, level, 0) for level in design.levels]
 
         def evaluate(**own: float) -> tuple[list[float], list[float]]:
-            errors = [measure(np.asarray(run(*scan, own)), target)["nrmse"] for scan in scans]
-            return errors, [2 * own["iterations"]] * len(scans)
+            made = [method.run(*scan, own) for scan in scans]
+            errors = [measure(np.asarray(one.image), target)["nrmse"] for one in made]
+            return errors, [float(one.projector_calls) for one in made]
 
-        return grid_search(thin_grid(GRIDS[name], values), evaluate, design.levels, f"tuning {TITLES[name]}")._asdict()
+        grid = thin_grid(GRIDS.get(name, PRIOR_GRID), values)
+        return grid_search(grid, evaluate, design.levels, f"tuning {TITLES[name]}")._asdict()
 
     return Tuning(**stage(work, f"tuned_{name}", make))
 
 
 def evaluate(
-    work: WorkDir, design: ScanDesign, name: str, number: int, target: Target, runs: Mapping[float, Run]
+    work: WorkDir,
+    design: ScanDesign,
+    name: str,
+    number: int,
+    target: Target,
+    method: Method,
+    best: Mapping[float, Mapping[str, float]],
 ) -> dict[str, np.ndarray]:
     """Measures (level, realisation) of a method's images of one target, and the first image of each level.
 
-    `runs` has the method for each count level. Kept as a stage.
+    `best` has the hyper-parameters for each count level. Kept as a stage.
     """
 
     def make() -> dict[str, np.ndarray]:
         rows, first = list[list[dict[str, float]]](), list[np.ndarray]()
         for level in track(list(design.levels), f"{TITLES[name]}, target {number + 1}"):
-            images = [
-                np.asarray(runs[level](*design.scan(target, number, level, r))) for r in range(design.realizations)
-            ]
-            rows.append([measure(image, target) for image in images])
+            scans = [design.scan(target, number, level, k) for k in range(design.realizations)]
+            images = [np.asarray(method.run(*scan, best[level]).image) for scan in scans]
+            controls = images
+            if method.control is not None:
+                controls = [np.asarray(method.control(*scan, best[level]).image) for scan in scans]
+            rows.append([
+                measure(image, target) | {"mr_lesion_leakage": leakage(image, control, target)}
+                for image, control in zip(images, controls, strict=True)
+            ])  # fmt: skip
             first.append(images[0].astype(np.float32))
         found = {key: np.array([[one[key] for one in row] for row in rows]) for key in MEASURES}
         return {**found, "images": np.stack(first)}
@@ -143,17 +164,10 @@ def evaluate(
     return stage(work, f"test_{name}_{number}", make)
 
 
-def with_hyperparameters(run: Run, best: Mapping[float, Mapping[str, float]]) -> dict[float, Run]:
-    """The method for each count level, with the hyper-parameters of that level."""
-    return {level: partial(_with, run, dict(own)) for level, own in best.items()}
-
-
-def _with(run: Run, own: dict[str, float], key: Array, acquisition: Acquisition) -> Any:
-    return run(key, acquisition, own)
-
-
 @partial(jax.jit, static_argnums=0)
-def _sample(mode: str, prior: Prior, guide: Any, key: Array, acquisition: Acquisition) -> Array:
+def _sample(
+    mode: str, prior: Prior, guide: Any, key: Array, acquisition: Acquisition, variance: Array
+) -> reconstruct.Sample:
     start = em.init(acquisition).image
     problem = reconstruct.inverse_problem(acquisition, denoiser(prior, mode, guide), start, acquisition.sensitivity)
-    return reconstruct.sample(key, problem, reconstruct.dds_cg(problem), SamplerSettings()).image
+    return reconstruct.sample(key, problem, reconstruct.dds_cg(problem, variance), SamplerSettings())

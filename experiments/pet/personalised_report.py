@@ -19,7 +19,8 @@ COLUMNS = {
 }  # fmt: skip
 NOTE = (
     "Mean over targets ± SD over realisations. Recovery: contrast recovery coefficient, 1 is perfect. Leakage: "
-    "contrast in PET where only the MR has lesions, in units of the contrast of the others, 0 is perfect."
+    "contrast in PET where only the MR has lesions, less that of an image made with an MR without them, in units of "
+    "the contrast of the others: 0 is perfect, and methods that are not told of the MR have 0."
 )
 TRADED = ("mr_lesion_leakage", "pet_lesion_recovery")  # against each other
 PAIRED_NOTE = "Personalised prior minus the other, paired over targets (realisations averaged); t interval."

@@ -1,23 +1,20 @@
-"""Four priors for one person's PET, fine-tuned for equal steps from one network (paper 7).
+"""Three priors for one person's PET, fine-tuned for equal steps from one network (paper 7).
 
 unguided_prior       on PET of other people, each in their own anatomy
 mr_channel_prior     on their PET and MR: the network sees the MR as a second channel, and the target's in its turn
 personalised_prior   on pseudo-PET: PET of other people carried to the target's anatomy by its MR, and averaged
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.pet.cohort_registration import Fields, Registrar, register_cohort
+from experiments.pet.cohort_registration import Fields
 from experiments.pet.fine_tuning import fine_tune
 from experiments.pet.multi_subject import People
-from experiments.pet.targets import Target, as_people
 from medjax.diffusion.prior import Prior
-from medjax.pet.grid import Grid
 from medjax.registration.pseudo_pet import carry, dirichlet_means, normalize_uptake, subset_means
 from medjax.running.workdir import WorkDir, stage
 
@@ -54,23 +51,21 @@ def mr_channel_prior(work: WorkDir, cohort: People, tuning: FineTuning) -> Prior
 
 def personalised_prior(
     work: WorkDir,
+    name: str,
     cohort: People,
-    targets: Sequence[Target],
-    number: int,
-    grid: Grid,
-    registrar: Registrar,
+    fields: Fields,
+    mask: np.ndarray,
     pseudo: Pseudo,
     tuning: FineTuning,
-) -> tuple[Prior, Fields]:
-    """Score prior of pseudo-PETs in the anatomy of one target, and the fields that carried them."""
-    fields = register_cohort(work, f"field_{number}", cohort, as_people(targets), number, grid, registrar)
-    mask = targets[number].subject.truth.brain_mask
+    seed: int,
+) -> Prior:
+    """Score prior of pseudo-PETs in the anatomy of one target, whose brain is the `mask`; stage `prior_NAME`."""
 
     def make() -> dict[str, Any]:
-        return {"images": pseudo_pets(jax.random.key(tuning.seed + number), cohort, fields, mask, pseudo)}
+        return {"images": pseudo_pets(jax.random.key(seed), cohort, fields, mask, pseudo)}
 
-    images = stage(work, f"pseudo_{number}", make)["images"]
-    return _tuned(work, f"prior_personalised_{number}", images, tuning, one_anatomy=True), fields
+    images = stage(work, f"pseudo_{name}", make)["images"]
+    return _tuned(work, f"prior_{name}", images, tuning, one_anatomy=True)
 
 
 def pseudo_pets(key: Any, cohort: People, fields: Fields, mask: np.ndarray, pseudo: Pseudo) -> np.ndarray:

@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 Numbers = Real[Array | np.ndarray, " point"] | Sequence[float | int]
 
 BACKGROUND_COLOR, TEXT_COLOR, MUTED_COLOR, LINE_COLOR = "#0d1014", "#eceef0", "#98a2ab", "#333b43"  # dark theme
-COLORS = ("#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae")
+COLORS = (
+    "#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae", "#e0695c", "#4fc3bb", "#b58b63"
+)  # fmt: skip
+DASHES = ("-", "--", ":")  # of the lines that take a colour for the first, second, third time
 FONT = "DejaVu Sans"  # comes with Matplotlib, so that every machine draws the same
 ENDS = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
 WIDTH, GAP, NAME, TITLE, BAR, EDGE = 2.4, 0.07, 0.27, 0.36, 0.62, 0.16  # inches
@@ -116,9 +119,10 @@ def curves(
         raise DataError(f"curves: lengths {[len(y) for y in series.values()]}; expected series of {len(x)}, that of x")
     figure = _figure(6.4, 3.7)
     axes = figure.add_axes((0.11, 0.15, 0.69, 0.72 if title else 0.8), facecolor=BACKGROUND_COLOR)
-    for (name, y), color in zip(series.items(), cycle(COLORS), strict=False):
+    marker, styles = "o" if len(x) < 12 else "", cycle((color, dash) for dash in DASHES for color in COLORS)
+    for (name, y), (color, dash) in zip(series.items(), styles, strict=False):
         values = np.asarray(y, float)
-        axes.plot(x, values, color=color, lw=1.8, solid_capstyle="round", marker="o" if len(x) < 12 else "", ms=3.5)
+        axes.plot(x, values, color=color, ls=dash, lw=1.8, solid_capstyle="round", marker=marker, ms=3.5)
         if sd and name in sd:
             half = np.asarray(sd[name], float)
             axes.fill_between(np.asarray(x, float), values - half, values + half, color=color, alpha=0.18, lw=0)

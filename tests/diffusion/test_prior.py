@@ -152,7 +152,7 @@ def test_training_can_start_from_a_prior(trained):
 def test_a_prior_of_another_width_is_refused_as_a_start(trained):
     prior, _ = trained
     wider = default_network(SMALL._replace(widths=(16, 16)))
-    with pytest.raises(DataError, match="prior to start from: an array of shape .*fewer input channels"):
+    with pytest.raises(DataError, match=r"prior to start from: an array of shape .*fewer input channels"):
         initial_params(wider, jax.random.key(0), example_inputs(SMALL), prior.params, SMALL.patch)
 
 
