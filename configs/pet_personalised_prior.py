@@ -75,16 +75,17 @@ def get_config(preset: str) -> ConfigDict:
                 "number": 2 if tiny else 24,  # pseudo-PETs of a target
                 "size": 4,  # people in a subset
                 "concentration": 1.0,  # of the Dirichlet weights
+                "template": preset != "paper",  # whether the network sees the mean pseudo-PET: for few steps
             },
             "training": {
                 "prior": "osem",  # prior that all start from, by name or file
                 "widths": (8, 16) if tiny else (),  # of an untrained network in its place; (): none
-                "steps": 2 if tiny else 2000 if paper else 600,  # of fine-tuning
+                "steps": 2 if tiny else 5000 if paper else 200,  # of fine-tuning
                 "rate": 1e-3,  # Adam's peak learning rate
                 "batch": 2 if tiny else 8,  # slices in a step
             },
             "sampling": {  # mode: orientations of planes, in turn; of one the program is compiled sooner
-                "samples": 1 if tiny else 2,
+                "samples": 4 if paper else 1,
                 "mode": "transverse" if tiny else "alternated",
             },
             "tuning": {"values_per_hyperparameter": 1 if tiny else 0},  # 0: all

@@ -19,11 +19,10 @@ from experiments.pet import personalised_report as report
 from experiments.pet import scans, volume_priors
 from experiments.pet.cohort_registration import Fields, Registrar, default_registrar, register_cohort
 from experiments.pet.multi_subject import People, heads_of, read_anatomies, scan_people
-from experiments.pet.personalised import PRIORS, TITLES, Method, ScanDesign, sampling
+from experiments.pet.personalised import PRIORS, TITLES, Method, Run, ScanDesign, sampling
 from experiments.pet.pseudo_priors import first_prior
 from experiments.pet.targets import Lesions, Target, as_people, make_target
 from experiments.pet.volume_priors import FineTuning, Pseudo
-from medjax.diffusion.prior import Prior
 from medjax.pet.scanner import preset
 from medjax.report.html import Report, Section
 from medjax.running.experiment import Result, run_module
@@ -96,7 +95,7 @@ def _methods(
     t, q = config.training, config.pseudo
     tuning, pseudo = (
         FineTuning(first_prior(config), t.steps, t.rate, t.batch, config.seed),
-        Pseudo(q.number, q.size, q.concentration),
+        Pseudo(q.number, q.size, q.concentration, q.template),
     )
     draws = config.sampling.samples, config.sampling.mode
     program, every, found = methods.conventional_program(setup), list[dict[str, Method]](), list[Fields]()
@@ -108,11 +107,12 @@ def _methods(
         if name in config.methods
     }  # fmt: skip
 
-    def personal(n: int, name: str, control: bool) -> tuple[Prior, Fields]:
+    def personal(n: int, name: str, control: bool) -> tuple[Run, Fields]:
         people = as_people(subjects, control)
         fields = register_cohort(work, f"field_{name}", cohort, people, n, setup.grid, registrar)
         own = (pseudo, tuning, config.seed + n)
-        return volume_priors.personalised_prior(work, name, cohort, fields, people.mask[n], *own), fields
+        prior, template = volume_priors.personalised_prior(work, name, cohort, fields, people.mask[n], *own)
+        return sampling(prior, template, *draws), fields
 
     for n, target in enumerate(subjects):
         mrs = (target.mr, target.control_mr)
@@ -124,10 +124,9 @@ def _methods(
         if "mr_channel" in shared:
             one["mr_channel"] = Method(*(sampling(shared["mr_channel"], mr, *draws) for mr in mrs))
         if "personalised" in config.methods:
-            prior, fields = personal(n, f"personalised_{n}", False)
+            own_run, fields = personal(n, f"personalised_{n}", False)
             control = None if target is subjects[-1] else personal(n, f"control_{n}", True)[0]
-            runs = [sampling(own, None, *draws) for own in (prior, control) if own is not None]
-            one["personalised"] = Method(*runs)
+            one["personalised"] = Method(own_run, control)
             found.append(fields)
         every.append(one)
     return every, found

@@ -44,7 +44,8 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "map_em": {"beta": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), "iterations": ITERATIONS, "filter_mm": (0.0,)},
     "bowsher": {"beta": (2.0, 4.0, 8.0, 16.0, 32.0, 64.0), "iterations": ITERATIONS, "filter_mm": (0.0,)},
 }
-PRIOR_GRID = {"variance": (1.0, 4.0, 16.0)}  # factor on the variance of the denoised image's error: `dds_cg`
+SIGMA_MAX = 2.0  # noise level at which sampling starts, relative to the mean emission
+PRIOR_GRID = {"variance": (1.0, 2.0, 4.0, 8.0)}  # factor on the variance of the denoised image's error: `dds_cg`
 Run = Callable[..., Reconstruction]  # (key, acquisition, hyperparameters)
 
 
@@ -100,9 +101,12 @@ def conventional(setup: ScanSetup, program: Callable[..., Reconstruction], name:
     return Method(*(partial(told, one) for one in weights))
 
 
-def sampling(prior: Prior, mr: Any, samples: int, mode: str = "alternated") -> Run:
-    """Mean of samples by DDS with solved steps; `mr`: of the target, heeded by priors that are MR-guided."""
-    guide = normalize_intensity(jnp.asarray(mr, jnp.float32)) if prior.settings.mr_guided else None
+def sampling(prior: Prior, channel: Any, samples: int, mode: str = "alternated") -> Run:
+    """Mean of samples by DDS with solved steps; `channel`: the target's image that the network sees, or None.
+
+    Sampling starts with much noise, where all of the early image but its coarsest features is left to the prior.
+    """
+    guide = None if channel is None else normalize_intensity(jnp.asarray(channel, jnp.float32))
 
     def run(key: Array, acquisition: Acquisition, own: Mapping[str, float]) -> Reconstruction:
         variance = jnp.asarray(own["variance"], jnp.float32)
@@ -170,4 +174,6 @@ def _sample(
 ) -> reconstruct.Sample:
     start = em.init(acquisition).image
     problem = reconstruct.inverse_problem(acquisition, denoiser(prior, mode, guide), start, acquisition.sensitivity)
-    return reconstruct.sample(key, problem, reconstruct.dds_cg(problem, variance), SamplerSettings())
+    return reconstruct.sample(
+        key, problem, reconstruct.dds_cg(problem, variance, sigma_max=SIGMA_MAX), SamplerSettings()
+    )

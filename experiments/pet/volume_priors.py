@@ -2,7 +2,8 @@
 
 unguided_prior       on PET of other people, each in their own anatomy
 mr_channel_prior     on their PET and MR: the network sees the MR as a second channel, and the target's in its turn
-personalised_prior   on pseudo-PET: PET of other people carried to the target's anatomy by its MR, and averaged
+personalised_prior   on pseudo-PET: PET of other people carried to the target's anatomy by its MR, and averaged; the
+                     network may see the mean of all as its second channel
 """
 
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ class Pseudo(NamedTuple):
     number: int
     size: int  # of the subsets
     concentration: float  # of the Dirichlet weights
+    template: bool = False  # whether the network sees the mean of all: it then learns the anatomy in few steps
 
 
 def unguided_prior(work: WorkDir, cohort: People, tuning: FineTuning) -> Prior:
@@ -58,14 +60,20 @@ def personalised_prior(
     pseudo: Pseudo,
     tuning: FineTuning,
     seed: int,
-) -> Prior:
-    """Score prior of pseudo-PETs in the anatomy of one target, whose brain is the `mask`; stage `prior_NAME`."""
+) -> tuple[Prior, Any]:
+    """Score prior of pseudo-PETs in the anatomy of one target, whose brain is the `mask`; stage `prior_NAME`.
+
+    Also their mean, a second channel of the network in place of an MR, or None where `pseudo.template` is false.
+    """
 
     def make() -> dict[str, Any]:
         return {"images": pseudo_pets(jax.random.key(seed), cohort, fields, mask, pseudo)}
 
     images = stage(work, f"pseudo_{name}", make)["images"]
-    return _tuned(work, f"prior_{name}", images, tuning, one_anatomy=True)
+    if not pseudo.template:
+        return _tuned(work, f"prior_{name}", images, tuning, one_anatomy=True), None
+    template = images.astype(np.float32).mean(axis=0)
+    return _tuned(work, f"prior_{name}", images, tuning, one_anatomy=True, mr=[template] * len(images)), template
 
 
 def pseudo_pets(key: Any, cohort: People, fields: Fields, mask: np.ndarray, pseudo: Pseudo) -> np.ndarray:

@@ -95,7 +95,8 @@ def register_affine(
         moving_grid: its grid; orientation, voxel size and shape may differ from the fixed one's.
         kind: "rigid" (3 parameters in 2-D, 6 in 3-D) or "affine" (6, 12).
         similarity: (warped, fixed, mask) -> loss; by default mutual information, for images of any two contrasts.
-        factors: of the levels, from coarse to fine.
+        factors: of the levels, from coarse to fine; images of fewer than 8 voxels a side fit one another in several
+            poses: leave such levels out.
         iterations: steps of each level.
         start: matrix to start from instead of the centres of mass.
         mask: weights ≥ 0 of the fixed image's voxels.
