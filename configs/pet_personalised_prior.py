@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.pet_common import COHORT_RULES, SCANNERS
 from configs.pet_common import check_registration as check
-from medjax.running.config_rules import POSITIVE, choice, distinct, elements, interval, minimum, subset
+from medjax.running.config_rules import POSITIVE, Rule, choice, distinct, elements, interval, minimum, subset
 
 __all__ = ["RULES", "check", "get_config"]
 
@@ -26,6 +26,7 @@ RULES = COHORT_RULES | {
     "pseudo.number": minimum(2),
     "pseudo.size": minimum(1),
     "pseudo.concentration": POSITIVE,
+    "pseudo.template": Rule("True or False", lambda value: isinstance(value, bool)),
     "sampling.samples": minimum(1),
     "sampling.mode": choice("transverse", "alternated", "averaged"),
     "tuning.values_per_hyperparameter": minimum(0),
