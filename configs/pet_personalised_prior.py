@@ -55,7 +55,7 @@ def get_config(preset: str) -> ConfigDict:
                 "planes": 9 if tiny else 63 if paper else 31,
             },
             "scan": {
-                "scanner": "mmr",
+                "scanner": "ring_2d" if tiny else "mmr",
                 "trues_per_mm3": (10.0,) if tiny else (1.0, 2.5, 10.0),
                 "background": 0.5,  # fraction of the prompts (randoms + scatter)
             },
