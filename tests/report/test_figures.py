@@ -148,6 +148,11 @@ def test_curves_of_other_lengths_are_refused(series):
         curves([1, 2, 3], series, "x", "y")
 
 
+def test_no_two_of_many_lines_look_alike():
+    axes = curves([1, 2], {f"{number}": [0, number] for number in range(25)}, "x", "y").axes[0]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 25
+
+
 def test_equal_figures_are_equal_bytes_and_nothing_global_changes(tmp_path):
     before = dict(matplotlib.rcParams)
     image = placed(RAS, (20, 20, 20))
