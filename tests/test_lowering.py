@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax.tree_util import Partial
@@ -40,6 +41,10 @@ from medjax.pet.projector import backproject, project
 from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, lors
 from medjax.pet.system import build_system
+from medjax.registration import grid as registration_grid
+from medjax.registration.greedy import register
+from medjax.registration.similarity import lncc, mean_squares, mind, mutual_information
+from medjax.registration.transforms import AffineTransform, resample, transform_world_points
 from medjax.segmentation import nnunet
 from medjax.training import augment_nnunet
 from medjax.training.augment import Augmentation, augment
@@ -152,6 +157,23 @@ def test_coordinates_of_an_augmented_image():
     text = lowered(partial(augment, settings=Augmentation()), KEY, floats(8, 8, 1), floats(8, 8, 2))
     count, imprecise = products(text)
     assert count > 0 and imprecise == []
+
+
+@pytest.mark.parametrize("similarity", [lncc(), mean_squares, mutual_information(), mind()])
+def test_registration_of_a_batch(similarity):
+    pairs = jax.vmap(partial(register, similarity=similarity, factors=(2, 1), iterations=(2, 2)))
+    assert products(lowered(pairs, floats(2, 8, 8, 8), floats(2, 8, 8, 8)))[1] == []
+
+
+def test_transforms_in_mm():
+    grid = registration_grid.Grid((8, 8, 8), np.diag([2.0, 2.0, 2.0, 1.0]))
+
+    def carried(matrix: jax.Array, image: jax.Array, points: jax.Array) -> Any:
+        chain = (AffineTransform(matrix),)
+        return resample(image, grid, grid, chain), transform_world_points(chain, points)
+
+    count, imprecise = products(lowered(carried, floats(4, 4), floats(8, 8, 8), floats(5, 3)))
+    assert count > 3 and imprecise == []
 
 
 # ── networks: that they lower ──
