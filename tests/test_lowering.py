@@ -43,7 +43,7 @@ from medjax.pet.scanner import Scanner, lors
 from medjax.pet.system import build_system
 from medjax.registration import grid as registration_grid
 from medjax.registration.greedy import register
-from medjax.registration.similarity import lncc, mean_squares, mind, mutual_information
+from medjax.registration.similarity import lncc, mutual_information
 from medjax.registration.transforms import AffineTransform, resample, transform_world_points
 from medjax.segmentation import nnunet
 from medjax.training import augment_nnunet
@@ -159,10 +159,10 @@ def test_coordinates_of_an_augmented_image():
     assert count > 0 and imprecise == []
 
 
-@pytest.mark.parametrize("similarity", [lncc(), mean_squares, mutual_information(), mind()])
+@pytest.mark.parametrize("similarity", [lncc(), mutual_information()])
 def test_registration_of_a_batch(similarity):
-    pairs = jax.vmap(partial(register, similarity=similarity, factors=(2, 1), iterations=(2, 2)))
-    assert products(lowered(pairs, floats(2, 8, 8, 8), floats(2, 8, 8, 8)))[1] == []
+    pairs = jax.vmap(partial(register, similarity=similarity, factors=(1,), iterations=(2,)))
+    assert products(lowered(pairs, floats(2, 8, 8), floats(2, 8, 8)))[1] == []
 
 
 def test_transforms_in_mm():
