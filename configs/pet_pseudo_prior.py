@@ -1,6 +1,6 @@
 """Priors from averages of registered PETs of other people, against priors from their PETs as they are (paper 9).
 
-`medjax run pet_pseudo_prior:small`: 12 people, three targets, 2.5 mm, direct planes; not timed on two cores yet.
+`medjax run pet_pseudo_prior:small`: 12 people, three targets, 2.5 mm, direct planes; two hours of processor time.
 `tiny`: for tests. `paper`: every plane of the volume, more training and realisations, for an accelerator; not run yet.
 """
 
