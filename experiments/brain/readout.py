@@ -18,7 +18,7 @@ from medjax.metrics.detection import auroc
 from medjax.metrics.summary import summarize_runs
 from medjax.shortcuts import fairness, group_metrics
 from medjax.shortcuts.group_bootstrap import Interval, bootstrap
-from medjax.shortcuts.group_metrics import Cases, cases
+from medjax.shortcuts.group_metrics import GroupedPredictions, cases
 from medjax.shortcuts.oscar_audit import Audit, audit_ranks
 from medjax.shortcuts.rank_profile import rank_profile, rank_regions
 from medjax.shortcuts.surrogates import centroid_distances
@@ -184,21 +184,21 @@ def _score(logits: Float[np.ndarray, "subject 2"]) -> Float[np.ndarray, " subjec
     return logits[:, 1].astype(float) - logits[:, 0]
 
 
-def _cases(label: np.ndarray, aligned: np.ndarray, several: Sequence[TrainedNetwork], site: str) -> Cases:
-    """Cases of all seeds, one after the other."""
+def _cases(label: np.ndarray, aligned: np.ndarray, several: Sequence[TrainedNetwork], site: str) -> GroupedPredictions:
+    """GroupedPredictions of all seeds, one after the other."""
     number = len(several)
     score = np.concatenate([_score(one.logits[site]) for one in several])
     return cases(np.tile(label, number), np.tile(aligned, number), score, threshold=0, attributes=2)
 
 
-def _mean_over_seeds(seeds: int, data: Cases, weights: Array) -> dict[str, Scalar]:
+def _mean_over_seeds(seeds: int, data: GroupedPredictions, weights: Array) -> dict[str, Scalar]:
     """Mean over networks of AUC and balanced accuracy of each group, of their gaps and of the worst group."""
     parts = jax.tree.map(lambda values: jnp.stack(jnp.split(values, seeds, axis=-1)), data)
     each = jax.vmap(_gaps)(parts, weights.reshape(seeds, -1))
     return jax.tree.map(partial(jnp.mean, axis=0), each)
 
 
-def _gaps(data: Cases, weights: Array) -> dict[str, Scalar]:
+def _gaps(data: GroupedPredictions, weights: Array) -> dict[str, Scalar]:
     auc, accuracy = group_metrics.auroc(data, weights), group_metrics.balanced_accuracy(data, weights)
     return {
         "auc_opposite": auc[0],

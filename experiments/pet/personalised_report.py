@@ -93,12 +93,8 @@ def plot_trade_off(work: WorkDir, measured: MeasuredImages, design: ScanDesign) 
         for name, targets in measured.items():
             leakage, recovery = (_values(targets, one)[:, k].ravel() for one in TRADED)
             groups[TITLES[name]] = leakage, recovery
-        centers = {name: (float(np.mean(x)), float(np.mean(y))) for name, (x, y) in groups.items()}
-        drawn = points(
-            groups, "leakage of MR-unique lesions", "recovery of PET-unique lesions", levels=(1.0,), labels=centers,
-            title=f"{level:g} trues/mm³",
-        )  # fmt: skip
-        note = f"Each point is a scan at {level:g} trues per mm³; names stand at the mean. Upper left is better."
+        drawn = points(groups, "leakage of MR-unique lesions", "recovery of PET-unique lesions", levels=(1.0,))
+        note = f"Each point is a scan at {level:g} trues per mm³. Upper left is better."
         figures.append(Figure(save_figure(work, f"trade_off_{level:g}", drawn), note))
     return figures
 

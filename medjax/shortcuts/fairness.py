@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from medjax.shortcuts import group_metrics
-from medjax.shortcuts.group_metrics import Cases, Weights
+from medjax.shortcuts.group_metrics import GroupedPredictions, Weights
 
 OVERALL = ("accuracy", "balanced_accuracy", "auroc", "tpr_at_tnr", "ece")  # also measured of all cases
 
@@ -33,12 +33,12 @@ def gap(values: Float[Array, " attribute"]) -> Scalar:
     return jnp.max(values) - jnp.min(values)
 
 
-def worst_group_accuracy(data: Cases, weights: Weights = None) -> Scalar:
+def worst_group_accuracy(data: GroupedPredictions, weights: Weights = None) -> Scalar:
     """Smallest accuracy over the groups of label and attribute."""
     return jnp.min(group_metrics.accuracy_by_label(data, weights))
 
 
-def adjusted_accuracy(data: Cases, weights: Weights = None) -> Scalar:
+def adjusted_accuracy(data: GroupedPredictions, weights: Weights = None) -> Scalar:
     """Mean accuracy of the groups of label and attribute, each of which counts the same.
 
     Not scikit-learn's `balanced_accuracy_score(adjusted=True)`, which rescales balanced accuracy to 0 at chance.
@@ -46,7 +46,7 @@ def adjusted_accuracy(data: Cases, weights: Weights = None) -> Scalar:
     return jnp.mean(group_metrics.accuracy_by_label(data, weights))
 
 
-def equal_opportunity_difference(data: Cases, weights: Weights = None) -> Scalar:
+def equal_opportunity_difference(data: GroupedPredictions, weights: Weights = None) -> Scalar:
     """Gap of the true-positive rates.
 
     Source: Hardt, Price & Srebro, NeurIPS 2016.
@@ -54,7 +54,7 @@ def equal_opportunity_difference(data: Cases, weights: Weights = None) -> Scalar
     return gap(group_metrics.true_positive_rate(data, weights))
 
 
-def equalized_odds_difference(data: Cases, weights: Weights = None) -> Scalar:
+def equalized_odds_difference(data: GroupedPredictions, weights: Weights = None) -> Scalar:
     """The larger one of the gaps of true-positive and false-positive rates, as in fairlearn.
 
     Source: Hardt, Price & Srebro, NeurIPS 2016.
@@ -63,12 +63,12 @@ def equalized_odds_difference(data: Cases, weights: Weights = None) -> Scalar:
     return jnp.max(jnp.max(rates, axis=1) - jnp.min(rates, axis=1))
 
 
-def demographic_parity_difference(data: Cases, weights: Weights = None) -> Scalar:
+def demographic_parity_difference(data: GroupedPredictions, weights: Weights = None) -> Scalar:
     """Gap of the fractions predicted positive. It is not 0 for a perfect classifier where prevalences differ."""
     return gap(group_metrics.selection_rate(data, weights))
 
 
-def metrics(data: Cases, weights: Weights = None, tnr: float = 0.9) -> Metrics:
+def metrics(data: GroupedPredictions, weights: Weights = None, tnr: float = 0.9) -> Metrics:
     """All metrics by name, of all cases, of each attribute group, and the gaps and worst values over the groups.
 
     `tnr` is the true-negative rate of `tpr_at_tnr`, at one threshold for all groups.
@@ -92,13 +92,15 @@ def metrics(data: Cases, weights: Weights = None, tnr: float = 0.9) -> Metrics:
     return Metrics({name: overall[name] for name in OVERALL}, groups, summary)
 
 
-def summary(data: Cases, weights: Weights = None, tnr: float = 0.9) -> dict[str, Scalar]:
+def summary(data: GroupedPredictions, weights: Weights = None, tnr: float = 0.9) -> dict[str, Scalar]:
     """The numbers of `metrics` that are one: those of all cases, and the gaps and worst values over the groups."""
     found = metrics(data, weights, tnr)
     return {**found.overall, **found.summary}
 
 
-def by_group(data: Cases, weights: Weights = None, tnr: float = 0.9) -> dict[str, Float[Array, " attribute"]]:
+def by_group(
+    data: GroupedPredictions, weights: Weights = None, tnr: float = 0.9
+) -> dict[str, Float[Array, " attribute"]]:
     """Metrics of each attribute group by name, and accuracies of each label: `accuracy_label_0`, `accuracy_label_1`."""
     rates = group_metrics.accuracy_by_label(data, weights)
     return {

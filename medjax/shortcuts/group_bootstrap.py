@@ -24,9 +24,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar, Shaped
 
 from medjax.errors import DataError
-from medjax.shortcuts.group_metrics import Cases
+from medjax.shortcuts.group_metrics import GroupedPredictions
 
-Metric = Callable[[Cases, Array], PyTree]
+Metric = Callable[[GroupedPredictions, Array], PyTree]
 CHUNK, CHUNK_WEIGHTS = 64, 2**22  # resamples in memory at once, and the largest number of their weights
 
 
@@ -42,8 +42,8 @@ class Interval(NamedTuple):
 def bootstrap(
     key: PRNGKeyArray,
     metric: Metric,
-    data: Cases,
-    baseline: Cases | None = None,
+    data: GroupedPredictions,
+    baseline: GroupedPredictions | None = None,
     *,
     subject: Shaped[Array | np.ndarray, " case"] | None = None,
     resamples: int = 1000,
@@ -86,8 +86,8 @@ def bootstrap(
 def _bootstrap(
     key: PRNGKeyArray,
     metric: Metric,
-    data: Cases,
-    baseline: Cases | None,
+    data: GroupedPredictions,
+    baseline: GroupedPredictions | None,
     number: Int[Array, " case"],
     subjects: int,
     resamples: int,
@@ -114,6 +114,6 @@ def _bootstrap(
     return jax.tree.map(Interval, *map(unravel, (estimate, low, high, jnp.mean(jnp.isnan(values), axis=0))))
 
 
-def _same_cases(data: Cases, baseline: Cases) -> bool:
+def _same_cases(data: GroupedPredictions, baseline: GroupedPredictions) -> bool:
     pairs = ((data.positive, baseline.positive), (data.member, baseline.member))
     return all(np.array_equal(one, other) for one, other in pairs)

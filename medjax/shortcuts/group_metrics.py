@@ -30,7 +30,7 @@ BINS = 15  # of the calibration error
 TOLERANCE = 1e-6  # of a rate, for rounding
 
 
-class Cases(NamedTuple):
+class GroupedPredictions(NamedTuple):
     """Labels and predictions of a classifier, and the cases of each attribute group; made by `cases`."""
 
     positive: Bool[Array, " case"]  # label 1
@@ -48,7 +48,7 @@ def cases(
     *,
     threshold: float | int = 0.5,
     attributes: int | None = None,
-) -> Cases:
+) -> GroupedPredictions:
     """Checked cases of a classifier.
 
     Args:
@@ -86,7 +86,7 @@ def cases(
     positives = arrays["predicted"] == 1 if "predicted" in arrays else values >= threshold
     with np.errstate(over="ignore"):  # beyond the dtype's range a score is infinite: only calibration takes its value
         rounded = jnp.asarray(values.astype(dtype))
-    return Cases(
+    return GroupedPredictions(
         jnp.asarray(arrays["label"] == 1),
         jnp.asarray(positives),
         rounded,
@@ -95,42 +95,42 @@ def cases(
     )
 
 
-def count(data: Cases, weights: Weights = None) -> Float[Array, "label attribute"]:
+def count(data: GroupedPredictions, weights: Weights = None) -> Float[Array, "label attribute"]:
     """Number (sum of weights) of cases of each label and attribute."""
     return jnp.matmul(_by_label(data).astype(data.score.dtype), _ones(data, weights), precision=HIGHEST)
 
 
-def accuracy_by_label(data: Cases, weights: Weights = None) -> Float[Array, "label attribute"]:
+def accuracy_by_label(data: GroupedPredictions, weights: Weights = None) -> Float[Array, "label attribute"]:
     """Accuracy of the cases of each label and attribute: true-negative rates, then true-positive ones."""
     return _mean(data.predicted == data.positive, _by_label(data), data, weights)
 
 
-def accuracy(data: Cases, weights: Weights = None) -> Float[Array, " attribute"]:
+def accuracy(data: GroupedPredictions, weights: Weights = None) -> Float[Array, " attribute"]:
     """Accuracy in each attribute group."""
     return _mean(data.predicted == data.positive, data.member, data, weights)
 
 
-def balanced_accuracy(data: Cases, weights: Weights = None) -> Float[Array, " attribute"]:
+def balanced_accuracy(data: GroupedPredictions, weights: Weights = None) -> Float[Array, " attribute"]:
     """Balanced accuracy in each attribute group: the mean of true-positive and true-negative rate."""
     return jnp.mean(accuracy_by_label(data, weights), axis=0)
 
 
-def true_positive_rate(data: Cases, weights: Weights = None) -> Float[Array, " attribute"]:
+def true_positive_rate(data: GroupedPredictions, weights: Weights = None) -> Float[Array, " attribute"]:
     """True-positive rate (sensitivity, recall) in each attribute group."""
     return accuracy_by_label(data, weights)[1]
 
 
-def false_positive_rate(data: Cases, weights: Weights = None) -> Float[Array, " attribute"]:
+def false_positive_rate(data: GroupedPredictions, weights: Weights = None) -> Float[Array, " attribute"]:
     """False-positive rate (1 − specificity) in each attribute group."""
     return 1 - accuracy_by_label(data, weights)[0]
 
 
-def selection_rate(data: Cases, weights: Weights = None) -> Float[Array, " attribute"]:
+def selection_rate(data: GroupedPredictions, weights: Weights = None) -> Float[Array, " attribute"]:
     """Fraction of each attribute group that is predicted positive."""
     return _mean(data.predicted, data.member, data, weights)
 
 
-def auroc(data: Cases, weights: Weights = None) -> Float[Array, " attribute"]:
+def auroc(data: GroupedPredictions, weights: Weights = None) -> Float[Array, " attribute"]:
     """Area under the ROC curve in each attribute group: P(a positive scores above a negative) + ½ P(they tie).
 
     Source: Hanley & McNeil, Radiology 143(1), 1982.
@@ -140,7 +140,9 @@ def auroc(data: Cases, weights: Weights = None) -> Float[Array, " attribute"]:
     return jnp.where(jnp.isnan(data.score).any(), jnp.nan, area)
 
 
-def calibration_error(data: Cases, weights: Weights = None, bins: int = BINS) -> Float[Array, " attribute"]:
+def calibration_error(
+    data: GroupedPredictions, weights: Weights = None, bins: int = BINS
+) -> Float[Array, " attribute"]:
     """Expected calibration error (ECE) of the positive class's probability in each attribute group.
 
     Σ_b n_b/n · |fraction of positives in bin b − mean score in bin b| over `bins` of equal width (k/bins, (k+1)/bins],
@@ -157,7 +159,7 @@ def calibration_error(data: Cases, weights: Weights = None, bins: int = BINS) ->
     return jnp.where(jnp.all((data.score >= 0) & (data.score <= 1)), error, jnp.nan)
 
 
-def tpr_at_tnr(data: Cases, weights: Weights = None, tnr: float = 0.9) -> Float[Array, " attribute"]:
+def tpr_at_tnr(data: GroupedPredictions, weights: Weights = None, tnr: float = 0.9) -> Float[Array, " attribute"]:
     """True-positive rate in each attribute group at one threshold for all: the lowest with this true-negative rate.
 
     The threshold is the lowest score s of a case such that flagging scores ≥ s leaves a fraction `tnr` or more of *all*
@@ -169,16 +171,16 @@ def tpr_at_tnr(data: Cases, weights: Weights = None, tnr: float = 0.9) -> Float[
     return jnp.where((negative.sum() > 0) & ~jnp.isnan(data.score).any(), rate, jnp.nan)
 
 
-def _ones(data: Cases, weights: Weights) -> Float[Array, " case"]:
+def _ones(data: GroupedPredictions, weights: Weights) -> Float[Array, " case"]:
     return jnp.ones_like(data.score) if weights is None else jnp.asarray(weights, data.score.dtype)
 
 
-def _by_label(data: Cases) -> Bool[Array, "label attribute case"]:
+def _by_label(data: GroupedPredictions) -> Bool[Array, "label attribute case"]:
     return jnp.stack([data.member & ~data.positive[None], data.member & data.positive[None]])
 
 
 def _mean(
-    hit: Bool[Array, " case"], among: Bool[Array, "*group case"], data: Cases, weights: Weights
+    hit: Bool[Array, " case"], among: Bool[Array, "*group case"], data: GroupedPredictions, weights: Weights
 ) -> Float[Array, "*group"]:
     """Weighted fraction of `hit` among the cases of each group; NaN where there is none."""
     w = _ones(data, weights)

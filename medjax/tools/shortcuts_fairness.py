@@ -16,7 +16,7 @@ from medjax.errors import ConfigError
 from medjax.iterate import static_partial
 from medjax.shortcuts import fairness, group_metrics
 from medjax.shortcuts.group_bootstrap import bootstrap
-from medjax.shortcuts.group_metrics import Cases, cases
+from medjax.shortcuts.group_metrics import GroupedPredictions, cases
 from medjax.tools.checks import as_paths, check_no_overwrite, check_output_folder, check_seed
 from medjax.tools.fairness_report import OUTPUTS, AttributeFairness, Fairness, write
 from medjax.tools.fairness_table import Columns, Predictions, read_baseline, read_predictions
@@ -125,7 +125,7 @@ def _threshold(
     return (None if own.prediction is not None else 0.5 if threshold is None else threshold), warnings
 
 
-def _cases(predictions: Predictions, attribute: str, threshold: float | None) -> Cases:
+def _cases(predictions: Predictions, attribute: str, threshold: float | None) -> GroupedPredictions:
     groups, index = predictions.attributes[attribute]
     return cases(
         predictions.label, index, predictions.score, predictions.prediction,
