@@ -185,7 +185,7 @@ def _score(logits: Float[np.ndarray, "subject 2"]) -> Float[np.ndarray, " subjec
 
 
 def _cases(label: np.ndarray, aligned: np.ndarray, several: Sequence[TrainedNetwork], site: str) -> GroupedPredictions:
-    """GroupedPredictions of all seeds, one after the other."""
+    """Labels and predictions of all seeds, one after the other."""
     number = len(several)
     score = np.concatenate([_score(one.logits[site]) for one in several])
     return cases(np.tile(label, number), np.tile(aligned, number), score, threshold=0, attributes=2)
