@@ -1,6 +1,6 @@
 """Personalised pseudo-PET prior against unguided, MR-guided and Bowsher reconstruction of volumes (paper 7).
 
-`medjax run pet_personalised_prior:small`: 31 planes, 12 people, three targets; two and a half hours of processor time.
+`medjax run pet_personalised_prior:small`: 31 planes, 12 people, three targets; about 100 minutes of processor time.
 `tiny`: for tests. `paper`: more planes, realisations and steps, for an accelerator; it has not been run yet.
 
 `--config.cohort.anatomies='("subject_1", "ch2bet.nii.gz")'` adds real anatomies beside MNI152's: folders with t1.nii.gz
