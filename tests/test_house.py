@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 # Floors, from the ground up. A room imports itself and lower floors; rooms of one floor do not know each other.
 FLOORS = [
     {"errors", "defaults", "one_program"},
-    {"atomic"},
+    {"atomic", "memory"},
     {"iterate", "likelihood", "penalty", "io", "interpolation"},
     {"models", "metrics", "report", "bowsher"},
     {"running"},
