@@ -100,7 +100,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_result(root, monkeypatch):
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda part, path: full() if path.suffix == ".npz" else replace(part, path))
     done = medjax_command("run", "toy:tiny", "--workdir=here")
-    assert (done.exit_code, done.stdout) == (2, "")
+    assert (done.exit_code, done.stdout) == (2, f"running experiments/toy.py and configs/toy.py of {root}\n")
     assert done.stderr == "medjax: No space left on device: here/checkpoints/sum.npz\n"
     left = {file.name for file in (root / "here").rglob("*") if file.is_file()}
     assert left == {".lock", "config.json", "environment.json", "timings.json"}

@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from medjax.errors import ConfigError, MedjaxError
 
 TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its command is used
+    "new": "Write a copy of an experiment, or a template, to change.",
     "pet": "Simulate and reconstruct PET, train score priors.",
     "ivim": "Fit intravoxel incoherent motion to diffusion MRI.",
     "segment": "Train segmentation networks, predict, measure label flips.",

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from medjax.errors import ConfigError
 from medjax.running.config_rules import check_rules
-from medjax.running.modules import load_module
+from medjax.running.modules import UserCodeError, load_module, running_user_code
 
 PRESETS = ("tiny", "small", "paper")
 Value = bool | int | float | str | tuple
@@ -28,18 +28,20 @@ def load_config(file: Path, preset: str, overrides: Sequence[str] = ()) -> Froze
     Raises:
         ConfigError: no such file, preset or key; a value of another type, or no number, string, boolean or tuple; or
             one that breaks a rule of the file (`config_rules`).
+        UserCodeError: running the file raised an error.
     """
     module = _module(file)
-    known = _presets(module)
+    known = _presets(module, file)
     if preset not in known:
         raise ConfigError(f"{file} has no preset '{preset}'; expected {', '.join(known)}{did_you_mean(preset, known)}")
-    config = module.get_config(preset)
+    config = _get_config(module, file, preset)
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"get_config('{preset}') in {file} returns {type(config).__name__}; expected a ConfigDict")
     config = ConfigDict(to_dict(config))
     _check_values(config, str(file))
     _override(config, overrides)
-    check_rules(config, flatten(config), module, str(file))
+    with running_user_code(file):
+        check_rules(config, flatten(config), module, str(file))
     return FrozenConfigDict(config)
 
 
@@ -48,8 +50,9 @@ def presets(file: Path) -> tuple[str, ...]:
 
     Raises:
         ConfigError: there is no such file, or it has no `get_config`.
+        UserCodeError: running the file raised an error.
     """
-    return _presets(_module(file))
+    return _presets(_module(file), file)
 
 
 def config_hash(config: Mapping | ConfigDict) -> str:
@@ -87,8 +90,22 @@ def _module(file: Path) -> ModuleType:
     return module
 
 
-def _presets(module: ModuleType) -> tuple[str, ...]:
-    return tuple(getattr(module, "PRESETS", PRESETS))
+def _presets(module: ModuleType, file: Path) -> tuple[str, ...]:
+    named = getattr(module, "PRESETS", PRESETS)
+    if not isinstance(named, tuple | list) or not all(isinstance(one, str) for one in named) or not named:
+        raise ConfigError(f"PRESETS in {file} is {named!r}; expected a tuple of names")
+    return tuple(named)
+
+
+def _get_config(module: ModuleType, file: Path, preset: str) -> Any:
+    try:
+        with running_user_code(file):
+            return module.get_config(preset)
+    except UserCodeError as error:
+        if isinstance(error.__cause__, KeyError) and error.__cause__.args == (preset,):
+            hint = f"{file} names its presets by PRESETS = (…)"
+            raise ConfigError(f"get_config in {file} has no preset '{preset}'; {hint}") from error
+        raise
 
 
 def _override(config: ConfigDict, overrides: Sequence[str]) -> None:

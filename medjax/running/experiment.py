@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from medjax.errors import MedjaxError, WorkdirError
 from medjax.report.html import Report, Table, write_report
 from medjax.report.terminal import print_table
-from medjax.running.checkout import experiment_file, find_root
+from medjax.running.checkout import announce_run, default_workdirs, experiment_file, find_root, in_installed_package
 from medjax.running.config import config_hash, flatten, load_config
 from medjax.running.modules import load_module
 from medjax.running.parts import Part, check_parts, load_parts
@@ -94,9 +94,9 @@ def run_experiment(
         name: name of the experiment.
         preset: tiny, small or paper.
         overrides: config values such as "model.width=32".
-        workdir: work directory; by default runs/NAME-PRESET-HASH in the checkout.
-        root: the checkout; by default the current directory.
-        config_file: config file; by default configs/NAME.py of the checkout.
+        workdir: work directory; by default runs/NAME-PRESET-HASH (`default_workdirs`).
+        root: folder of experiments/ and configs/; by default the current directory, or what came with medjax.
+        config_file: config file; by default configs/NAME.py beside experiments/.
         parts: parts such as "network=mine.py:net".
 
     Raises:
@@ -104,21 +104,26 @@ def run_experiment(
             infinite metric.
         OSError: the disk is full, or a file cannot be read or written.
     """
-    root = find_root(root)
+    given, root = root, find_root(root, name)
     file = experiment_file(root, name)
     config = load_config(config_file or root / "configs" / f"{name}.py", preset, overrides)
     loaded = load_parts(parts)
     content = run_identity(name, config, loaded)
-    path = workdir or root / "runs" / f"{name}-{preset}-{config_hash(content if parts else config)}"
-    module = load_module(file, f"experiments.{name}") if parts else None
-    if module is not None:  # before a directory is claimed
+    path = workdir or default_workdirs(root, given) / f"{name}-{preset}-{config_hash(content if parts else config)}"
+    module = None
+    if parts or not path.exists():  # before a directory is claimed
+        announce_run(root, name, config_file)
+        module = load_module(file, f"experiments.{name}")
         check_parts(module, loaded, name)
     with open_workdir(path, content) as work:
         if has_result(work):
             print(f"finished already: {relative_path(work.path)}/report.html")
             return path
+        if module is None:
+            announce_run(root, name, config_file)
+            module = load_module(file, f"experiments.{name}")
         run = RunSpec(work, config, run_command(name, preset, overrides, config_file, parts))
-        [result] = execute_runs(module or load_module(file, f"experiments.{name}"), [run], root, loaded)
+        [result] = execute_runs(module, [run], root, loaded)
         if isinstance(result, MedjaxError):
             raise result
         print_table(result.table or Table(("metric", "value"), [*result.metrics.items()]))
@@ -231,7 +236,10 @@ def _record_environment(work: WorkDir, root: Path) -> dict[str, Any]:
     """Write environment.json; a run continued elsewhere keeps under `earlier` what was different before."""
     from medjax.running.environment import describe_environment, environment_changes
 
-    before, now = read_json(work, "environment.json"), describe_environment(root)
+    before, now = (
+        read_json(work, "environment.json"),
+        describe_environment(None if in_installed_package(root) else root),
+    )
     changed = environment_changes(before, now)
     if changed:
         print(f"medjax: this run began with another {', '.join(changed)}; what it kept is used", file=sys.stderr)

@@ -31,13 +31,14 @@ from medjax.atomic import write_csv, write_text
 from medjax.errors import ConfigError, MedjaxError
 from medjax.report.html import Table
 from medjax.report.terminal import print_table
-from medjax.running.checkout import experiment_file, find_root
+from medjax.running.checkout import announce_run, default_workdirs, experiment_file, find_root
 from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, to_dict
 from medjax.running.experiment import RunSpec, execute_runs, has_result, relative_path, run_command, run_identity
 from medjax.running.lock import lock_folder
 from medjax.running.modules import load_module
 from medjax.running.parts import Part, check_parts, load_parts
 from medjax.running.progress import track
+from medjax.running.sweep_axes import parse_axes
 from medjax.running.workdir import WorkDir, open_workdir, read_json
 
 PRINTED_METRICS = 4  # metrics printed; the file has all
@@ -58,7 +59,7 @@ class Sweep(NamedTuple):
     experiment: str
     preset: str
     config_file: Path | None  # None: the experiment's own
-    root: Path  # checkout of the experiment
+    root: Path  # folder of experiments/ and configs/
     folder: Path  # folder of the sweep
     members: list[SweepMember]
     over: tuple[str, ...]  # as on the command line, like `overrides` and `part_references`
@@ -86,23 +87,22 @@ def plan_sweep(
         over: swept keys and values, such as "rate=0.1,0.2" and "seed=0..7".
         preset: tiny, small or paper.
         overrides: config values of all members, such as "model.width=32".
-        workdir: folder of the members; by default runs/NAME-PRESET-sweep-HASH in the checkout.
-        root: the checkout; by default the current directory.
-        config_file: config file; by default configs/NAME.py of the checkout.
+        workdir: folder of the members; by default runs/NAME-PRESET-sweep-HASH (`default_workdirs`).
+        root: folder of experiments/ and configs/; by default the current directory, or what came with medjax.
+        config_file: config file; by default configs/NAME.py beside experiments/.
         parts: parts such as "network=mine.py:net".
         max_concurrent: maximum number of members that run at once.
 
     Raises:
-        MedjaxError: no such experiment, preset, key or part, a value of another type, or nothing to sweep over.
+        MedjaxError: no such experiment, preset, key or part, a value of another type, or nothing to sweep over,
+            or more than `sweep_axes.MAX_MEMBERS` members.
     """
-    root = find_root(root)
+    given, root = root, find_root(root, name)
     experiment_file(root, name)
     file = config_file or root / "configs" / f"{name}.py"
     if max_concurrent is not None and max_concurrent < 1:
         raise ConfigError(f"--together {max_concurrent}; expected 1 or more members")
-    axes = [_axis(one) for one in over]
-    if not axes:
-        raise ConfigError("a sweep needs values to sweep over; write --over KEY=VALUE,VALUE or --over KEY=FIRST..LAST")
+    axes = parse_axes(over)
     keys = [key for key, _ in axes]
     members: dict[str, SweepMember] = {}
     for values in itertools.product(*(values for _, values in axes)):
@@ -113,7 +113,7 @@ def plan_sweep(
     loaded = load_parts(parts)
     base = {"over": tuple(keys), "config": to_dict(load_config(file, preset, overrides))}
     base |= {"parts": {keyword: part.identity for keyword, part in loaded.items()}} if loaded else {}
-    folder = workdir or root / "runs" / f"{name}-{preset}-sweep-{config_hash(base)}"
+    folder = workdir or default_workdirs(root, given) / f"{name}-{preset}-sweep-{config_hash(base)}"
     return Sweep(
         name, preset, config_file, root, folder, list(members.values()), tuple(over), tuple(overrides), tuple(parts),
         loaded, max_concurrent,
@@ -132,6 +132,7 @@ def run_sweep(sweep: Sweep, task: int | None = None) -> Path:
         MedjaxError: members failed (after all have run), the experiment's TRACED is wrong or it takes no such part, or
             there is no such task.
     """
+    announce_run(sweep.root, sweep.experiment, sweep.config_file)
     module = _module(sweep)
     groups = group_members(sweep.members, module, sweep.max_concurrent)
     if task is not None:
@@ -213,28 +214,6 @@ def _module(sweep: Sweep) -> ModuleType:
     if sweep.parts:
         check_parts(module, sweep.parts, sweep.experiment)
     return module
-
-
-def _axis(over: str) -> tuple[str, list[str]]:
-    """The key and the values of "KEY=a,b,c" or "KEY=0..7"; commas inside brackets belong to the value."""
-    key, equals, text = over.partition("=")
-    if not equals or not text:
-        raise ConfigError(f"--over {over} has no values; write --over {key}=VALUE,VALUE or --over {key}=FIRST..LAST")
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([") - (letter in ")]")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    values: list[str] = []
-    for part in parts:
-        ends = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", part)
-        found = [str(n) for n in range(int(ends[1]), int(ends[2]) + 1)] if ends else [part] if part else []
-        if not found:
-            raise ConfigError(f"--over {over} has an empty value; expected values, or FIRST..LAST with FIRST ≤ LAST")
-        values += found
-    return key, values
 
 
 def _member(keys: Sequence[str], overrides: tuple[str, ...], config: FrozenConfigDict) -> SweepMember:

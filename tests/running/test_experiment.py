@@ -18,7 +18,6 @@ import pytest
 from medjax.atomic import TEMPORARY_SUFFIX
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
 from medjax.report.html import Report
-from medjax.running.checkout import find_root, list_experiments
 from medjax.running.environment import describe_environment, environment_changes
 from medjax.running.experiment import Result, results_or_errors, run_experiment, single_result
 
@@ -293,35 +292,6 @@ def test_the_commit_and_whether_it_has_changes(root):
     assert now["commit"] != commit
 
 
-@pytest.mark.parametrize("inside", ["", "experiments"])
-def test_the_root_is_the_folder_or_its_experiments(root, monkeypatch, inside):
-    assert find_root(root / inside) == root
-    monkeypatch.chdir(root / inside)
-    assert find_root() == root
-
-
-def test_where_there_are_no_experiments_it_says_what_to_do(root, monkeypatch):
-    monkeypatch.chdir(root / "configs")
-    with pytest.raises(MedjaxError, match=r"no experiments in the current directory: .*pass --experiments DIR"):
-        find_root()
-    with pytest.raises(MedjaxError, match="no experiments in elsewhere"):
-        find_root(Path("elsewhere"))
-
-
-def test_the_list_has_the_papers_first_then_the_others(root):
-    papers = {"later": ("A later paper", "Somebody", "0000.00000"), "toy": ("A toy paper", "Anybody", "1111.11111")}
-    (root / "experiments" / "__init__.py").write_text(f"PAPERS = {papers!r}")
-    (root / "experiments" / "_helper.py").touch()
-    (root / "experiments" / "demo.py").write_text('"""A demo.\n\nMore."""\nraise SystemExit("it ran")')
-    (root / "configs" / "demo.py").write_text("1 / 0")
-    later, toy, demo = list_experiments(root)
-    assert later == ("later", "A later paper", "Somebody, arXiv 0000.00000", "planned", ())
-    assert toy == ("toy", "A toy paper", "Anybody, arXiv 1111.11111", "ready", ("tiny", "small", "paper"))
-    assert demo == ("demo", "A demo.", "", "broken config: ZeroDivisionError", ())
-    with pytest.raises(MedjaxError, match="'later' is planned, not written yet"):
-        run_experiment("later", "tiny", root=root)
-
-
 def test_unknown_names_are_one_line_with_the_nearest(root):
     with pytest.raises(MedjaxError, match=r"no experiment 'tooy'.*did you mean 'toy'\?"):
         run_experiment("tooy", "tiny", root=root)
@@ -329,10 +299,3 @@ def test_unknown_names_are_one_line_with_the_nearest(root):
         run_experiment("toy", "tinny", root=root)
     with pytest.raises(MedjaxError, match="no experiment"):
         run_experiment("../experiments/toy", "tiny", root=root)
-
-
-def test_the_ten_papers_are_listed():
-    listed = list_experiments(Path(__file__).parents[2])
-    assert len([line for line in listed if line.source]) == 10
-    assert listed[0].name == "echo_label_errors"
-    assert listed[9].source == "Webber et al., arXiv 2412.04319"
