@@ -23,7 +23,7 @@ from medjax.labels.checks import ImageLabels, Images
 from medjax.labels.detection import auroc_curves, detection
 from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.errors import CorruptedLabels
-from medjax.labels.population import TrainingRun
+from medjax.labels.members import TrainingRun
 from medjax.labels.refurbish import predict_proba
 from medjax.labels.scores import LabelScore
 from medjax.labels.strategies import Strategy, StrategyInputs, correction_quality
@@ -178,8 +178,10 @@ def _continued_runs(
         return state, TrainingRun(cell.seed, cell.images, correction.labels, cell.learning_rate, correction.weight)
 
     ends = population.continue_training(
-        [partial(member, k) for k in range(len(mine))], t.model, t.settings, strategy=t.strategy, width=t.width
-    )
+        [partial(member, k) for k in range(len(mine))], t.model, t.settings,
+        checkpoints=[cell.work.checkpoints / f"{name}_{cell.name}_training.npz" for cell, _, name in mine],
+        strategy=t.strategy, width=t.width,
+    )  # fmt: skip
     for k, end in track(ends, "runs from the end of early learning"):
         cell, _, name = mine[k]
         failed = isinstance(end, MedjaxError)

@@ -17,39 +17,25 @@ memory holds unless a width is given, and make a member's data when its group be
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from medjax.errors import ConfigError, DataError, MedjaxError
-from medjax.iterate import Algorithm, static_partial
-from medjax.labels import dynamics, scores
-from medjax.labels.audit import batches, probe_all
-from medjax.labels.checks import ImageLabels, Images, check_run
+from medjax.labels import scores
+from medjax.labels.audit import probe_all
+from medjax.labels.checks import check_run
 from medjax.labels.dynamics import TrainingSettings
+from medjax.labels.members import TrainingRun, build_members, parallel_groups, train_states
 from medjax.labels.scores import LabelScore
 from medjax.labels.tracking import Snapshot, init_or_resume, record_probe, snapshot
 from medjax.models.model import Network
-from medjax.running.arrays import from_numbered_leaves, load_arrays, save_arrays, to_numbered_leaves
-from medjax.training import population
+from medjax.running.arrays import from_numbered_leaves, save_arrays, to_numbered_leaves
+from medjax.running.workdir import load_kept
 from medjax.training.fit import CHECKPOINT_SECONDS
-from medjax.training.layout import member_groups
 from medjax.training.state import TrainState
-
-
-class TrainingRun(NamedTuple):
-    """Seed, data and learning rate of one member's training."""
-
-    seed: int
-    images: Images
-    labels: ImageLabels
-    learning_rate: float
-    weight: Float[np.ndarray, " image"] | None = None  # weight of each image in the loss; None: 1
 
 
 class Observation(NamedTuple):
@@ -97,7 +83,7 @@ def training_dynamics(
         if resumed:
             yield k, snapshot(run, settings)
     saved = [time.monotonic()] * len(runs)
-    for k, train in _train(
+    for k, train in train_states(
         runs, [run.train for run in tracked], model, settings, settings.probe_every, strategy, width
     ):
         if isinstance(train, DataError):
@@ -143,13 +129,13 @@ def observe(
         raise ConfigError(
             f"latest_judgement: step {settings.latest_judgement} of {settings.steps}; expected one of the steps"
         )
-    for part in _groups(factories, lambda one: one, model, settings, label_scores, strategy, width):
-        members, failed = _build(factories, part.tolist())
+    for part in parallel_groups(factories, lambda one: one, model, settings, label_scores, strategy, width):
+        members, failed = build_members(factories, part.tolist())
         yield from failed.items()
         numbers = list(members)
         folders = None if checkpoints is None else [checkpoints[k] for k in numbers]
         files = {k: checkpoints[k].with_name(f"{checkpoints[k].name}.npz") for k in numbers if checkpoints is not None}
-        recorded = {k: load_arrays(files[k]) if k in files and files[k].is_file() else {} for k in numbers}
+        recorded = {k: _kept_record(files.get(k), None if checkpoints is None else checkpoints[k]) for k in numbers}
         for number, snap in training_dynamics(
             list(members.values()), model, settings, label_scores, checkpoints=folders, seconds=seconds,
             strategy=strategy, width=width,
@@ -174,6 +160,8 @@ def continue_training(
     model: Network,
     settings: TrainingSettings,
     *,
+    checkpoints: Sequence[Path] | None = None,
+    seconds: float | int = CHECKPOINT_SECONDS,
     strategy: str | None = None,
     width: int | None = None,
 ) -> Iterator[tuple[int, TrainState | MedjaxError]]:
@@ -181,106 +169,45 @@ def continue_training(
 
     A member that cannot be made, or whose loss is not finite, gives the error instead. Factories are called when their
     group begins. Otherwise as `audit.continue_training`.
+
+    Args:
+        checkpoints: an npz file for each member alone, from which a later call goes on; removed when the next member is
+            asked for.
+        seconds: between two writings of it.
     """
-    for part in _groups(factories, lambda one: one[1], model, settings, {}, strategy, width):
-        made, failed = _build(factories, part.tolist())
+    for part in parallel_groups(factories, lambda one: one[1], model, settings, {}, strategy, width):
+        made, failed = build_members(factories, part.tolist())
         yield from failed.items()
-        numbers, states, members = list(made), [one for one, _ in made.values()], [one for _, one in made.values()]
+        numbers, members = list(made), [one for _, one in made.values()]
+        files = {k: checkpoints[k] for k in numbers} if checkpoints is not None else {}
+        states = [_kept_state(files.get(k), state) for k, (state, _) in made.items()]
         yield from ((k, state) for k, state in zip(numbers, states, strict=True) if int(state.step) >= settings.steps)
-        for number, end in _train(members, states, model, settings, settings.steps, strategy, width):
-            yield numbers[number], end
+        saved = dict.fromkeys(numbers, time.monotonic())
+        for number, state in train_states(members, states, model, settings, settings.probe_every, strategy, width):
+            k = numbers[number]
+            if isinstance(state, DataError) or int(state.step) >= settings.steps:
+                yield k, state
+                if k in files:
+                    files[k].unlink(missing_ok=True)
+            elif k in files and time.monotonic() - saved[k] >= seconds:
+                save_arrays(files[k], to_numbered_leaves(state))
+                saved[k] = time.monotonic()
 
 
-def bytes_per_member(
-    run: TrainingRun, model: Network, settings: TrainingSettings, label_scores: Mapping[str, LabelScore]
-) -> int:
-    """Device memory of a member in bytes: a step of its training, as far as the compiler says, and its score states."""
-    init = partial(scores.init, label_scores, len(run.images), run.labels.shape[1:])
-    tracked = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(init)))
-    state = population.stack([dynamics.algorithm(model, settings).init(jax.random.key(run.seed), run.images)])
-    weight = np.ones(len(run.images), np.float32)
-    batch = batches(run.seed, run.images, run.labels, weight, settings.batch)(0)
-    return tracked + (
-        population.bytes_per_member(_make(model, settings), jnp.array([run.learning_rate]), state, batch) or 0
-    )
+def _kept_record(file: Path | None, checkpoint: Path | None) -> dict[str, Any]:
+    """What was recorded of a member; where that is damaged, nothing, and its checkpoint is removed: it begins anew."""
+    if file is None or checkpoint is None or not file.is_file():
+        return {}
+    kept = load_kept(file)
+    if kept is None:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return kept or {}
 
 
-def _groups(
-    factories: Sequence[Callable[[], Any]],
-    member_of: Callable[[Any], TrainingRun],
-    model: Network,
-    settings: TrainingSettings,
-    label_scores: Mapping[str, LabelScore],
-    strategy: str | None,
-    width: int | None,
-) -> list[Int[np.ndarray, " member"]]:
-    """Members that train in parallel; on an accelerator as many as its memory holds, by the size of the first."""
-    size = None
-    if not width and jax.default_backend() != "cpu":
-        made, _ = _build(factories, range(min(1, len(factories))))
-        size = bytes_per_member(member_of(made[0]), model, settings, label_scores) if made else None
-    return member_groups(len(factories), strategy, width, size)
-
-
-def _make(model: Network, settings: TrainingSettings) -> population.Make:
-    return static_partial(_algorithm, model, settings._replace(learning_rate=0.0))
-
-
-def _train(
-    members: Sequence[TrainingRun],
-    states: Sequence[TrainState],
-    model: Network,
-    settings: TrainingSettings,
-    every: int,
-    strategy: str | None,
-    width: int | None,
-) -> Iterator[tuple[int, TrainState | DataError]]:
-    """Training states, with the number of their member, after each `every` steps and at its end, or once an error."""
-    if not members:
-        return
-    first = np.array([int(state.step) for state in states])
-    left = np.maximum(settings.steps - first, 0)
-    inputs = []
-    for one in members:
-        weight = np.ones(len(one.images), np.float32) if one.weight is None else one.weight
-        inputs.append(batches(one.seed, one.images, one.labels, weight, settings.batch))
-    make = _make(model, settings)
-    rates = jnp.array([one.learning_rate for one in members], jnp.float32)
-    reached, made = first.copy(), 0
-    for now, infos in population.loop(
-        make, rates, population.stack(states), left.tolist(), inputs=inputs, every=every, strategy=strategy, width=width
-    ):
-        made += len(infos.loss)
-        for k in np.flatnonzero(reached < first + np.minimum(made, left)).tolist():
-            train = population.member(now.members, k)
-            reached[k] = first[k] + min(made, left[k])
-            if int(train.step) == reached[k]:
-                yield k, train
-            else:
-                reached[k] = first[k] + left[k]  # no more of it
-                yield k, _not_finite(int(train.step))
-
-
-def _build(
-    factories: Sequence[Callable[[], Any]], part: Sequence[int]
-) -> tuple[dict[int, Any], dict[int, MedjaxError]]:
-    """Values of the factories of a group, and the errors of those that failed."""
-    made: dict[int, Any] = {}
-    failed: dict[int, MedjaxError] = {}
-    for k in part:
-        try:
-            made[k] = factories[k]()
-        except MedjaxError as error:
-            failed[k] = error
-    return made, failed
-
-
-def _algorithm(model: Network, settings: TrainingSettings, rate: Array) -> Algorithm:
-    return dynamics.algorithm(model, settings._replace(learning_rate=rate))
-
-
-def _not_finite(step: int) -> DataError:
-    return DataError(f"training: the loss or its gradient is not finite after step {step}; try a smaller learning rate")
+def _kept_state(file: Path | None, state: TrainState) -> TrainState:
+    """The training state in a file, or `state` where there is none, or it is damaged."""
+    kept = None if file is None else load_kept(file)
+    return state if kept is None else from_numbered_leaves(kept, state)
 
 
 def _record(recorded: dict[str, Any], snap: Snapshot, values: dict[str, np.ndarray], measurement: float) -> None:

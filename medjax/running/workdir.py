@@ -89,7 +89,7 @@ def stage(work: WorkDir, name: str, compute: Callable[[], PyTree], like: PyTree 
         WorkdirError: the kept result has another structure than `like`.
     """
     file = _claimed(work, name)
-    kept = _load(file, like)
+    kept = load_kept(file, like)
     return kept if kept is not None else _compute(work, name, file, compute, like)
 
 
@@ -112,7 +112,7 @@ def stages(
         RuntimeError: `compute` did not yield all of these stages.
     """
     files = [_claimed(work, name) for work, name in stage_names]
-    found = {number: tree for number, file in enumerate(files) if (tree := _load(file, like)) is not None}
+    found = {number: tree for number, file in enumerate(files) if (tree := load_kept(file, like)) is not None}
     missing = [number for number in range(len(stage_names)) if number not in found]
     start = time.perf_counter()
     for number, tree in compute(missing) if missing else ():
@@ -211,7 +211,12 @@ def _claim(work: WorkDir, config: Mapping | ConfigDict) -> None:
             )
 
 
-def _load(file: Path, like: PyTree | None) -> PyTree | None:
+def load_kept(file: Path, like: PyTree | None = None) -> PyTree | None:
+    """Tree of arrays that a run kept in an npz file; None if there is none, or, with a line on stderr, it is damaged.
+
+    Raises:
+        WorkdirError: it has another structure than `like`.
+    """
     from medjax.running.arrays import load_arrays
 
     try:

@@ -13,7 +13,7 @@ from medjax.errors import ConfigError, DataError, WorkdirError
 from medjax.labels import audit, population, scores
 from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.errors import corrupt
-from medjax.labels.population import TrainingRun
+from medjax.labels.members import TrainingRun, bytes_per_member, parallel_groups
 from medjax.models.model import Model
 from medjax.phantoms.echo import echo
 from tests.labels.two_layers import TWO_LAYERS, apply_two_layers
@@ -162,6 +162,49 @@ def test_members_go_on_each_from_its_own_step_compiled_once(members):
             close(found[k].params, wanted.params, 1e-5 if strategy == "loop" else 1e-3)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_continued_training_goes_on_where_it_was_stopped(members, tmp_path, damaged):
+    """It used to begin anew. What is kept and damaged is made again."""
+    one = members[0]
+    state = audit.training_dynamics(one.seed, TWO_LAYERS, one.images, one.labels, own(one), {})
+    start = jax.tree.map(jnp.array, next(found.state for found in state if int(found.state.step) == 4))
+    makers, files, steps = [lambda: (start, one)], [tmp_path / "one.npz"], list[int]()
+
+    def apply(params, images, *, key=None):
+        jax.debug.callback(lambda: steps.append(1))
+        return apply_two_layers(params, images, key=key)
+
+    continued = partial(population.continue_training, settings=SETTINGS, checkpoints=files, seconds=0, strategy="loop")
+    [(_, whole)] = population.continue_training(makers, TWO_LAYERS, SETTINGS, strategy="loop")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(population, "save_arrays", stopped := Stopped(population.save_arrays, 2))
+        list(continued(makers, TWO_LAYERS))
+    assert files[0].is_file() and stopped.calls == 2
+    if damaged:
+        files[0].write_bytes(files[0].read_bytes()[:-100])
+    again = continued(makers, Model(TWO_LAYERS.init, apply))
+    _, end = next(again)
+    assert files[0].is_file()  # until the next is asked for
+    assert not list(again)
+    assert not files[0].exists()
+    jax.effects_barrier()
+    assert len(steps) == (10 if damaged else 6)  # of the ten from step 4 to 14, kept at 8
+    close(jax.tree.leaves(end.params), jax.tree.leaves(whole.params), 0 if not damaged else 1e-6)
+
+
+class Stopped:
+    """A function that is interrupted at its n-th call."""
+
+    def __init__(self, function, n):
+        self.function, self.n, self.calls = function, n, 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        if self.calls == self.n:
+            raise KeyboardInterrupt
+        return self.function(*arguments)
+
+
 def test_labels_are_judged_within_the_training(members):
     late = SETTINGS._replace(latest_judgement=15)
     with pytest.raises(ConfigError, match="latest_judgement: step 15 of 14"):
@@ -186,12 +229,12 @@ def test_a_member_that_diverges_or_cannot_be_made_ends_alone(members, strategy):
 def test_as_many_side_by_side_as_memory_holds(members, monkeypatch):
     """The states of the scores count: VOG keeps maps of every image."""
     one = members[0]
-    without, with_maps = (population.bytes_per_member(one, TWO_LAYERS, SETTINGS, chosen) for chosen in ({}, SOME))
+    without, with_maps = (bytes_per_member(one, TWO_LAYERS, SETTINGS, chosen) for chosen in ({}, SOME))
     states = scores.init(SOME, len(one.images), one.labels.shape[1:])
     assert with_maps - without == sum(leaf.nbytes for leaf in jax.tree.leaves(states)) > 4 * one.images.nbytes
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 3 * with_maps})
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     makers = [lambda k=k: members[k] for k in range(4)]
-    found = population._groups(makers, lambda one: one, TWO_LAYERS, SETTINGS, SOME, None, None)
+    found = parallel_groups(makers, lambda one: one, TWO_LAYERS, SETTINGS, SOME, None, None)
     assert [part.tolist() for part in found] == [[0, 1], [2, 3]]  # two fit into four fifths of the memory of three
