@@ -3,13 +3,15 @@
 # typing.override needs Python 3.12
 # pyrefly: ignore-errors[missing-override-decorator]
 import importlib
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
+from medjax.cli import plain
 from medjax.errors import ConfigError, MedjaxError
 
 TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its command is used
@@ -25,7 +27,7 @@ TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its comma
 }
 
 
-class Commands(TyperGroup):
+class Commands(plain.Group):
     """The group of all commands: tools are imported when used, and errors that a user can correct are one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -33,12 +35,21 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in TOOLS and _tool_exists(cmd_name):  # enough for help and for suggestions
-            return TyperGroup(name=cmd_name, help=TOOLS[cmd_name])
+            return plain.Group(name=cmd_name, help=TOOLS[cmd_name])
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         return name, _load_tool(name) if name in TOOLS else command, rest
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            code = super().main(*arguments, **options | {"standalone_mode": False})
+        except plain.USAGE_ERROR as error:
+            help_asked = type(error).__name__ == "NoArgsIsHelpError"
+            typer.echo(error.format_message() if help_asked else f"medjax: {plain.usage_line(error)}", err=True)
+            sys.exit(2)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -48,7 +59,7 @@ class Commands(TyperGroup):
         except (MedjaxError, OSError) as error:
             if ctx.params.get("traceback"):
                 raise
-            typer.echo(f"medjax: {one_line(error)}", err=True)
+            typer.echo(f"{getattr(error, 'frames', '')}medjax: {one_line(error)}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             again = "; the same command continues" if ctx.invoked_subcommand in ("run", "sweep") else ""
@@ -56,7 +67,7 @@ class Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
-class WithOverrides(TyperCommand):
+class WithOverrides(plain.Command):
     """A command that also takes `--config.a.b=value`, any number of times, as `override`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -69,14 +80,28 @@ class WithOverrides(TyperCommand):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": plain.MAX_WIDTH},
     help="Trustworthy medical imaging in JAX: run the papers' experiments, or the tools on your own data.",
 )
 
+
+def _complete_experiment(incomplete: str) -> list[str]:
+    """Names of experiments that begin so, for the shell's completion."""
+    from medjax.running.checkout import find_experiments
+
+    return [entry.name for _, entry in find_experiments() if entry.name.startswith(incomplete)]
+
+
 Experiment = Annotated[
-    str, typer.Argument(metavar="NAME[:PRESET]", help="Name and preset of the experiment.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NAME[:PRESET]",
+        help="Name and preset of the experiment.",
+        show_default=False,
+        autocompletion=_complete_experiment,
+    ),
 ]
 ConfigFile = Annotated[
     str | None, typer.Option(metavar="FILE[:PRESET]", help="Config file and preset (default: configs/NAME.py).")
@@ -85,7 +110,9 @@ Overrides = Annotated[list[str] | None, typer.Option(hidden=True)]  # what WithO
 Experiments = Annotated[
     Path | None,
     typer.Option(
-        "--experiments", metavar="DIR", help="Folder that holds experiments/ and configs/ (default: the current one)."
+        "--experiments",
+        metavar="DIR",
+        help="Folder that holds experiments/ and configs/ (default: the current one, then what came with medjax).",
     ),
 ]
 
@@ -101,7 +128,9 @@ Parts = Annotated[
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line `arguments` (default: the process's); exits with 0, 2 (user error) or 130 (stopped)."""
-    app(arguments, prog_name="medjax")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's alarms: its errors are raised as well
+    sys.excepthook = plain.print_traceback
+    typer.main.get_command(app).main(arguments, prog_name="medjax")
 
 
 def one_line(error: Exception) -> str:
@@ -143,13 +172,15 @@ def run(
 ) -> None:
     """Run an experiment, or resume it after an interruption; a finished one is left as it is.
 
-    PRESET is tiny (seconds, needs no data), small (the default: minutes on two cores) or paper (the published scale).
+    PRESET is tiny (a smoke test of about a minute, without data), small (the default: 15 minutes to an hour on two
+    cores) or paper (the published scale, for an accelerator).
 
     Any value of the config can be changed by --config.KEY=VALUE, for example
 
     medjax run demo:small --config.seed=1 --config.scan.trues_per_mm3=10.0
 
-    NAME is experiments/NAME.py with configs/NAME.py in the current directory; copy and change both for your own.
+    NAME is experiments/NAME.py with configs/NAME.py of the current directory, or what came with medjax. `medjax new`
+    writes a copy of both to change.
     """
     from medjax.running.experiment import run_experiment
 
@@ -209,15 +240,17 @@ def sweep(
         run_sweep(plan, task)
 
 
-@app.command("experiments")
+@app.command("experiments", cls=plain.Command)
 def list_all(experiments: Experiments = None) -> None:
-    """List the experiments of the ten papers, and others of the folder, with their presets."""
+    """List the experiments of the ten papers, and others of the folder, with their presets; none of them is run."""
     from medjax.report.html import Table
     from medjax.report.terminal import print_table
-    from medjax.running.checkout import find_root, list_experiments
+    from medjax.running.checkout import find_experiments
 
-    listed = list_experiments(find_root(experiments))
-    rows = [(it.name, f"{it.title}\n{it.source}".strip(), " ".join((it.state, *it.presets))) for it in listed]
+    rows = [
+        (it.name, f"{it.title}\n{it.source}".strip(), " ".join((it.state, *it.presets)))
+        for _, it in find_experiments(experiments)
+    ]
     print_table(Table(("experiment", "title and paper", "state, presets"), rows))
 
 
@@ -235,4 +268,4 @@ def _tool_exists(name: str) -> bool:
 
 
 def _load_tool(name: str) -> Any:
-    return typer.main.get_command(importlib.import_module(f"medjax.cli.{name}").app)
+    return typer.main.get_command(plain.make_plain(importlib.import_module(f"medjax.cli.{name}").app))

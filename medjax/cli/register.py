@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from medjax import defaults
+from medjax.cli.plain import Group
 
 
-class WithDefault(TyperGroup):
+class WithDefault(Group):
     """A group whose command `images` is run where no command is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

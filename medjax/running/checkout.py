@@ -90,6 +90,21 @@ def experiment_file(root: Path, name: str) -> Path:
     raise MedjaxError(f"no experiment '{name}'; `medjax experiments` lists them{did_you_mean(name, known)}")
 
 
+def find_experiments(folder: Path | None = None) -> list[tuple[Path, ExperimentEntry]]:
+    """Experiments that `medjax run` finds, each with its root: of `folder`, or of the current one and then of medjax.
+
+    Raises:
+        MedjaxError: there are none.
+    """
+    root = find_root(folder)
+    found, bundled = [(root, entry) for entry in list_experiments(root)], bundled_root()
+    if folder is None and bundled is not None and bundled != root:
+        own, others = _names(root), _names(bundled)
+        found = [one for one in found if one[1].name in own or one[1].name not in others]
+        found += [(bundled, entry) for entry in list_experiments(bundled) if entry.name not in own]
+    return found
+
+
 def list_experiments(root: Path) -> list[ExperimentEntry]:
     """List the papers' experiments in the papers' order, then the others, without running any of their files."""
     papers = _papers(root)

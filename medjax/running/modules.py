@@ -55,6 +55,10 @@ def load_module(file: Path, name: str) -> ModuleType:
             and folder not in Path(getattr(module, "__file__", None) or "").resolve().parents
         ):
             del sys.modules[known]
+    if not (folder / "__init__.py").exists() and folder.name not in sys.modules:
+        package = ModuleType(folder.name)  # else a package of that name further down the path would be preferred
+        package.__path__ = [str(folder)]
+        sys.modules[folder.name] = package
     with running_user_code(file):
         return load_file(file, name)
 

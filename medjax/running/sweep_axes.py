@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from medjax.errors import ConfigError
 
 MAX_MEMBERS = 10_000  # a folder and a row for each
+MAX_DIGITS = 1000  # of a range
 
 
 def parse_axes(over: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -59,7 +60,9 @@ def _values(part: str) -> list[str]:
 
 
 def _ends(part: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"(-?\d{1,1000})\.\.(-?\d{1,1000})", part)
+    found = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", part)
+    if found and len(part) > MAX_DIGITS:
+        raise ConfigError(f"--over {_shorten(part)} has {len(part):,} digits; expected numbers of a few")
     return (int(found[1]), int(found[2])) if found else None
 
 
