@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Real
 
 from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, _dress, _figure
+from medjax.report.legends import draw_legend
+from medjax.report.text import enumerate_names, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,16 +40,17 @@ def plot_reliability(
     axes = figure.add_axes((0.15, 0.31, 0.81, 0.6 if title else 0.66), facecolor=BACKGROUND_COLOR)
     below = figure.add_axes((0.15, 0.1, 0.81, 0.16), facecolor=BACKGROUND_COLOR)
     _draw_diagonal(axes)
+    handles = dict[str, Any]()
     for (name, (x, y, count)), color in zip(diagrams.items(), cycle(COLORS), strict=False):
         some = count > 0
-        axes.plot(x[some], y[some], color=color, lw=1.6, marker="o", ms=3.5, label=name)
+        [handles[name]] = axes.plot(x[some], y[some], color=color, lw=1.6, marker="o", ms=3.5)
         below.plot(x[some], count[some] / count.sum(), color=color, lw=1.2, marker="o", ms=2.5)
-    _finish(figure, axes, "", ylabel, title)
+    _finish(figure, axes, handles, "", ylabel, title)
     axes.tick_params(labelbottom=False)
     below.set_xlim(0, 1)
     below.set_yscale("log")
     _dress(below, xlabel, "fraction")
-    return figure
+    return finish(figure, f"Reliability diagram, {ylabel} against {xlabel}: {enumerate_names(diagrams)}")
 
 
 def plot_coverage(curves: Series, *, title: str = "") -> "Figure":
@@ -66,12 +69,13 @@ def plot_coverage(curves: Series, *, title: str = "") -> "Figure":
     figure = _figure(4.2, 4.2)
     axes = figure.add_axes((0.15, 0.13, 0.81, 0.76 if title else 0.83), facecolor=BACKGROUND_COLOR)
     _draw_diagonal(axes)
+    handles = dict[str, Any]()
     for (name, (x, y, *band)), color in zip(curves.items(), cycle(COLORS), strict=False):
-        axes.plot(x, y, color=color, lw=1.6, marker="o", ms=3.0, label=name)
+        [handles[name]] = axes.plot(x, y, color=color, lw=1.6, marker="o", ms=3.0)
         if band:
             axes.fill_between(x, band[0], band[1], color=color, alpha=0.15, lw=0)
-    _finish(figure, axes, "nominal coverage", "empirical coverage", title)
-    return figure
+    _finish(figure, axes, handles, "nominal coverage", "empirical coverage", title)
+    return finish(figure, f"Empirical against nominal coverage: {enumerate_names(curves)}")
 
 
 def plot_risk_coverage(curves: Series, risk: str = "risk", *, title: str = "") -> "Figure":
@@ -88,12 +92,13 @@ def plot_risk_coverage(curves: Series, risk: str = "risk", *, title: str = "") -
     _check(curves, 2)
     figure = _figure(5.2, 3.7)
     axes = figure.add_axes((0.15, 0.15, 0.81, 0.72 if title else 0.8), facecolor=BACKGROUND_COLOR)
+    handles = dict[str, Any]()
     for (name, (x, y)), color in zip(curves.items(), cycle(COLORS), strict=False):
-        axes.plot(x, y, color=color, lw=1.6, marker="o" if len(x) < 12 else "", ms=3.5, label=name)
+        [handles[name]] = axes.plot(x, y, color=color, lw=1.6, marker="o" if len(x) < 12 else "", ms=3.5)
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    _finish(figure, axes, "coverage (fraction kept)", risk, title)
-    return figure
+    _finish(figure, axes, handles, "coverage (fraction kept)", risk, title)
+    return finish(figure, f"{risk} against coverage: {enumerate_names(curves)}")
 
 
 def _draw_diagonal(axes: "Axes") -> None:
@@ -102,9 +107,9 @@ def _draw_diagonal(axes: "Axes") -> None:
     axes.set_ylim(0, 1)
 
 
-def _finish(figure: "Figure", axes: "Axes", xlabel: str, ylabel: str, title: str) -> None:
+def _finish(figure: "Figure", axes: "Axes", handles: Mapping[str, Any], xlabel: str, ylabel: str, title: str) -> None:
     _dress(axes, xlabel, ylabel)
-    axes.legend(frameon=False, labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, loc="best")
+    draw_legend(axes, handles, loc="best")
     if title:
         figure.text(0.02, 0.94, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from medjax.report.figures import COLORS, ENDS, FONT, MUTED_COLOR, TEXT_COLOR, _figure
 from medjax.report.slices import VIEW_AXES, check_images, reorient_to_ras
+from medjax.report.text import enumerate_names, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,7 @@ def checkerboard(
                 figure.text((column + 0.02) / 5, 1 - 0.2 / total[1], title, **style)
     if note:
         figure.text(0.004, 0.08 / total[1], note, color=TEXT_COLOR, family=FONT, size=7)
-    return figure
+    return finish(figure, f"Slices ({enumerate_names(views)}) of {enumerate_names(titles)}")
 
 
 def _scale(image: np.ndarray) -> np.ndarray:

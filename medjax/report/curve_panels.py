@@ -1,12 +1,14 @@
 """Curves in small panels, one for each quantity, with the same abscissa and the same series."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, Numbers, _dress, _figure
+from medjax.report.legends import ROW, draw_legend, legend_columns, legend_height
+from medjax.report.text import enumerate_names, finish
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,9 +49,12 @@ def plot_curve_panels(
     if wrong := [len(y) for panel in panels.values() for y in panel.values() if len(y) != len(x)]:
         raise DataError(f"panels: a curve of {wrong[0]} values; expected {len(x)}, one for each x")
     rows, columns = -(-len(panels) // COLUMNS), min(COLUMNS, len(panels))
-    head, left = (0.55 if title else 0.19), 0.6
-    width, height = max(left + columns * PANEL_WIDTH + 0.1, 4.2), head + rows * PANEL_HEIGHT + 0.3
-    figure = _figure(width, height)
+    left = 0.6
+    width = max(left + columns * PANEL_WIDTH + 0.1, 4.2)
+    room = width - left
+    head = (0.37 if title else 0.01) + max(legend_height(names[0], room), ROW)
+    height = head + rows * PANEL_HEIGHT + 0.3
+    figure, handles = _figure(width, height), dict[str, Any]()
     for k, (quantity, panel) in enumerate(panels.items()):
         row, column = divmod(k, COLUMNS)
         corner = (left + column * PANEL_WIDTH) / width, (0.5 + (rows - 1 - row) * PANEL_HEIGHT) / height
@@ -57,7 +62,7 @@ def plot_curve_panels(
         axes = figure.add_axes((*corner, *size), facecolor=BACKGROUND_COLOR)
         for number, (name, y) in enumerate(panel.items()):
             color, values = COLORS[number % len(COLORS)], np.asarray(y, float)
-            axes.plot(x, values, color=color, lw=1.5, marker="o", ms=3.0, label=name)
+            [handles[name]] = axes.plot(x, values, color=color, lw=1.5, marker="o", ms=3.0)
             if sd and name in sd.get(quantity, {}):
                 half = np.asarray(sd[quantity][name], float)
                 axes.fill_between(np.asarray(x, float), values - half, values + half, color=color, alpha=0.18, lw=0)
@@ -67,11 +72,12 @@ def plot_curve_panels(
             axes.set_ylim(*limits)
         _dress(axes, xlabel if k + COLUMNS >= len(panels) else "", ylabel if column == 0 else "")
         axes.set_title(quantity, loc="left", color=TEXT_COLOR, family=FONT, size=8.5)
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="upper left", ncols=len(names[0]), frameon=False,
-        bbox_to_anchor=((left - 0.1) / width, 1 - (0.4 if title else 0.05) / height),
-        labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, borderaxespad=0,
-    )  # fmt: skip
+    corner = (left - 0.1) / width, 1 - (0.4 if title else 0.05) / height
+    draw_legend(
+        figure, handles, loc="upper left", ncols=legend_columns(handles, room), bbox_to_anchor=corner, borderaxespad=0
+    )
     if title:
         figure.text(0.12 / width, 1 - 0.3 / height, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
-    return figure
+    return finish(
+        figure, f"Curves of {ylabel} against {xlabel}, panels {enumerate_names(panels)}: {enumerate_names(names[0])}"
+    )

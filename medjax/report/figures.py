@@ -4,13 +4,14 @@ Equal input gives equal bytes. Images are in neurological convention, the patien
 """
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Bool, Float, Real
 
 from medjax.atomic import replacing
 from medjax.errors import DataError
@@ -25,9 +26,12 @@ from medjax.report.slices import (
     check_images,
     complete_scales,
     crop_windows,
+    fullest_slices,
     layout,
+    mask_windows,
     reorient_to_ras,
 )
+from medjax.report.text import FONT, enumerate_names, finish, wrap
 
 __all__ = ["MR", "PET", "Scale", "curves", "montage", "png", "write_png"]
 
@@ -42,9 +46,8 @@ COLORS = (
     "#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae", "#e0695c", "#4fc3bb", "#b58b63"
 )  # fmt: skip
 DASHES = ("-", "--", ":")  # of the lines that take a colour for the first, second, third time
-FONT = "DejaVu Sans"  # comes with Matplotlib, so that every machine draws the same
 ENDS = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
-WIDTH, GAP, NAME, TITLE, BAR, EDGE = 2.4, 0.07, 0.27, 0.36, 0.62, 0.16  # inches
+WIDTH, GAP, NAME, LINE, TITLE, BAR, EDGE = 2.4, 0.07, 0.27, 0.136, 0.36, 0.62, 0.16  # inches
 
 
 def montage(
@@ -54,20 +57,24 @@ def montage(
     scale: Scale = PET,
     other_scales: Mapping[str, Scale] | None = None,
     at_mm: Sequence[float] | None = None,
+    mask: Bool[np.ndarray, "x y z"] | None = None,
     columns: bool | None = None,
     title: str = "",
     note: str = "",
 ) -> "Figure":
     """Montage of axial, coronal and sagittal slices of images on one grid, with colour bars.
 
-    Slices are cropped to the foreground; left is left. Of a stack thinner than a sixth of its width: axial slices only.
+    Slices are cropped to the foreground, or to a mask; left is left. Of a stack thinner than a sixth of its width:
+    axial slices only.
 
     Args:
         images: images by name.
         affine: voxel index → RAS+ mm, of all images; slices are upright whatever way its axes point.
         scale: intensity scale of the images.
         other_scales: intensity scales of some images, by name, as of an MR image among PET ones.
-        at_mm: position (mm) at which the three slices meet; default: the first image's centre of mass.
+        at_mm: position (mm) at which the three slices meet; default: the first image's centre of mass; of a mask, where
+            slices have most of it.
+        mask: voxels of interest, to whose box the slices are cropped.
         columns: whether an image is a column and not a row; default: where there are more than two images.
         title: title of the figure.
         note: a line at the foot, such as the origin of the data.
@@ -78,15 +85,19 @@ def montage(
     arrays = check_images(images)
     upright, corner, voxel = reorient_to_ras(arrays, affine)
     scales = complete_scales(upright, scale, other_scales or {})
-    space = RasGrid(corner, voxel, crop_windows(upright, scales, voxel))
-    first = next(iter(upright.values()))
-    at = center_of_mass(first) if at_mm is None else (np.asarray(at_mm, float) - corner) / voxel
+    inside = None if mask is None else reorient_to_ras({"mask": mask}, affine)[0]["mask"]
+    windows = crop_windows(upright, scales, voxel) if inside is None else mask_windows(inside, voxel)
+    space, first = RasGrid(corner, voxel, windows), next(iter(upright.values()))
+    at = center_of_mass(first) if inside is None else fullest_slices(inside)
+    if at_mm is not None:
+        at = (np.asarray(at_mm, float) - corner) / voxel
     index = np.clip(np.rint(at), 0, np.subtract(first.shape, 1)).astype(int)
     figure, places = _canvas(layout(list(images), np.asarray(first.shape) * voxel, columns), space, title, note)
     for cell, axes in places:
         _draw_slice(axes, cell, upright[cell.name], scales[cell.name], space, index)
     draw_bars(figure, list(dict.fromkeys(scales.values())), 0.2 if note else 0.0)
-    return figure
+    views = enumerate_names(cell.view for cell, _ in places)
+    return finish(figure, f"Slices ({views}) of {enumerate_names(images) or 'an image'}")
 
 
 def curves(
@@ -134,13 +145,16 @@ def curves(
     _name_ends(axes, series)
     if title:
         figure.text(0.02, 0.93, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
-    return figure
+    return finish(figure, f"Curves of {ylabel} against {xlabel}: {enumerate_names(series)}")
 
 
 def png(figure: "Figure", dpi: int = 150) -> bytes:
-    """PNG file of a figure, as bytes; equal figures give equal bytes."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    """PNG file of a figure, as bytes, with its label as description; equal figures give equal bytes."""
+    file, description = io.BytesIO(), str(figure.get_label())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name's: it is a box in the picture
+        about = {"Software": None, "Description": description or None}
+        figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata=about)
     return file.getvalue()
 
 
@@ -171,10 +185,15 @@ def _canvas(
     sizes = [[space.size(axis) * inch for axis in VIEW_AXES[cell.view][:2]] for cell in cells]
     rows, columns = max(cell.row for cell in cells) + 1, max(cell.column for cell in cells) + 1
     widths, heights, heads = np.zeros(columns), np.zeros(rows), np.zeros(rows)
+    one_named = sum(cell.named for cell in cells if cell.row == 0) == 1  # the name has the whole row
+    names = dict[MontageCell, tuple[str, float]]()
     for cell, (width, height) in zip(cells, sizes, strict=True):
         widths[cell.column] = max(widths[cell.column], width)
         heights[cell.row] = max(heights[cell.row], height)
-        heads[cell.row] = max(heads[cell.row], NAME if cell.named and cell.name else 0.0)
+    for cell in (one for one in cells if one.named and one.name):
+        room = widths.sum() + GAP * (columns - 1) if one_named else widths[cell.column]
+        names[cell] = wrap(cell.name, room - 0.02, 8.5)
+        heads[cell.row] = max(heads[cell.row], NAME + LINE * names[cell][0].count("\n"))
     lefts = EDGE + np.cumsum(widths + GAP) - widths - GAP
     tops = EDGE + (TITLE if title else 0) + np.cumsum(heights + heads + GAP) - heights - GAP
     total = lefts[-1] + widths[-1] + EDGE, tops[-1] + heights[-1] + BAR + EDGE + (0.2 if note else 0)
@@ -185,11 +204,10 @@ def _canvas(
         bottom = total[1] - tops[cell.row] - (heights[cell.row] + height) / 2
         box = (left / total[0], bottom / total[1], width / total[0], height / total[1])
         places.append((cell, figure.add_axes(box, facecolor="black")))
-        if cell.named:
+        if cell in names:
             x, y = lefts[cell.column] + 0.02, total[1] - tops[cell.row] + 0.07
-            letters = max(len(cell.name), 1)  # each 0.55 as wide as high
-            size = min(8.5, 72 * widths[cell.column] / (0.55 * letters))
-            figure.text(x / total[0], y / total[1], cell.name, color=TEXT_COLOR, family=FONT, size=size)
+            name, size = names[cell]
+            figure.text(x / total[0], y / total[1], name, color=TEXT_COLOR, family=FONT, size=size, linespacing=1.15)
     if title:
         figure.text(EDGE / total[0], 1 - 0.33 / total[1], title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
     if note:
@@ -233,7 +251,8 @@ def draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
             label.set(family=FONT, horizontalalignment=side)
         for edge in bar.spines.values():
             edge.set(color=LINE_COLOR, linewidth=0.6)
-        bar.set_title(scale.unit, loc="left", color=TEXT_COLOR, family=FONT, size=7, pad=3)
+        unit, size = wrap(scale.unit, room + 0.1, 7.0, lines=1)  # that of the next bar begins behind it
+        bar.set_title(unit, loc="left", color=TEXT_COLOR, family=FONT, size=size, pad=3)
 
 
 def _dress(axes: "Axes", xlabel: str, ylabel: str) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Real
 from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, BAR, COLORS, EDGE, FONT, MUTED_COLOR, TEXT_COLOR, draw_bars
 from medjax.report.slices import Scale
+from medjax.report.text import enumerate_names, finish
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +64,8 @@ def gallery(
             axes.set_title(names[k], color=TEXT_COLOR, family=FONT, fontsize=6.5, pad=2)
     if note:
         figure.text(0.01, 0.08 / height, note, color=MUTED_COLOR, family=FONT, size=6.5)
-    return figure
+    outlined = "" if labels is None else " with the outlines of their labels"
+    return finish(figure, f"{len(images)} images{outlined}: {enumerate_names(names or [])}".removesuffix(": "))
 
 
 def image_rows(
@@ -98,4 +100,4 @@ def image_rows(
     draw_bars(figure, list(dict.fromkeys(scales[name] for name in rows)), 0.2 if note else 0.0)
     if note:
         figure.text(EDGE / width, 0.12 / height, note, color=MUTED_COLOR, family=FONT, size=6.5)
-    return figure
+    return finish(figure, f"Rows of {number} images: {enumerate_names(rows)}")

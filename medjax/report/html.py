@@ -1,24 +1,33 @@
-"""A report as one self-contained html file: figures inside it, no scripts, nothing fetched from elsewhere."""
+"""A report as one self-contained html file: figures inside it, no scripts, nothing fetched from elsewhere.
+
+A click on a figure shows it at full size, by a hidden checkbox before it. A summary at the foot opens on a click; what
+it opens stands behind it and not in it, so that print, where browsers keep a closed one closed, shows it all.
+"""
 
 import base64
+import html
+import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
 from medjax.atomic import write_text
 from medjax.errors import DataError
+from medjax.report.page_style import STYLE
+from medjax.report.text import printable
 
 Cell = str | int | float | Real | None  # NumPy's numbers are Real
 
 
 class Figure(NamedTuple):
-    """A figure of a report: a PNG and its caption."""
+    """A figure of a report: a PNG, its caption, and what it shows in words, for those who cannot see it."""
 
     path: Path  # a PNG
     caption: str = ""
+    alt: str = ""  # alternative text, another than the caption; default: the description that the PNG holds
 
 
 class Table(NamedTuple):
@@ -44,6 +53,7 @@ class Report(NamedTuple):
     title: str
     summary: Sequence[str] = ()  # paragraphs
     sections: Sequence[Section] = ()
+    notice: str = ""  # what must be known before any number is read, above all else
 
 
 def write_report(path: Path, report: Report, details: Mapping[str, str | Mapping[str, object]] | None = None) -> None:
@@ -58,9 +68,10 @@ def write_report(path: Path, report: Report, details: Mapping[str, str | Mapping
 
 def render(report: Report, details: Mapping[str, str | Mapping[str, object]]) -> str:
     """HTML page of a report; all text is escaped."""
-    title = escape(report.title)
-    summary = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in report.summary)
-    sections = "\n".join(_section(section) for section in report.sections)
+    title, numbers = _escape(report.title), count(1)
+    notice = f'<p class="notice">{_escape(report.notice)}</p>\n' if report.notice else ""
+    summary = "".join(f"<p>{_escape(paragraph)}</p>\n" for paragraph in report.summary)
+    sections = "\n".join(_section(section, numbers) for section in report.sections)
     foot = "\n".join(_detail(name, value) for name, value in details.items())
     return f"""<!doctype html>
 <html lang="en">
@@ -75,7 +86,7 @@ def render(report: Report, details: Mapping[str, str | Mapping[str, object]]) ->
 <main>
 <header>
 <h1>{title}</h1>
-{summary}</header>
+{notice}{summary}</header>
 {sections}
 </main>
 <footer>
@@ -100,23 +111,40 @@ def is_number(value: Cell) -> bool:
     return value is None or (isinstance(value, Real) and not isinstance(value, bool))
 
 
-def _section(section: Section) -> str:
-    paragraphs = "".join(f"<p>{escape(part.strip())}</p>\n" for part in section.text.split("\n\n") if part.strip())
+def _escape(text: str) -> str:
+    return html.escape(printable(text))
+
+
+def _section(section: Section, numbers: Iterator[int]) -> str:
+    paragraphs = "".join(f"<p>{_escape(part.strip())}</p>\n" for part in section.text.split("\n\n") if part.strip())
     table = _table(section.table) if section.table else ""
-    figures = "".join(_figure(figure) for figure in section.figures)
-    return f"<section>\n<h2>{escape(section.title)}</h2>\n{paragraphs}{table}{figures}</section>"
+    figures = "".join(_figure(figure, next(numbers)) for figure in section.figures)
+    return f"<section>\n<h2>{_escape(section.title)}</h2>\n{paragraphs}{table}{figures}</section>"
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Figure, number: int) -> str:
     try:
         content = Path(figure.path).read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"the report's figure {figure.path} does not exist; expected a PNG saved before") from error
-    if not content.startswith(b"\x89PNG"):
-        raise DataError(f"the report's figure {figure.path} is no PNG; expected one")
     data = base64.b64encode(content).decode()
-    caption = f"<figcaption>{escape(figure.caption)}</figcaption>" if figure.caption else ""
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(figure.caption)}">{caption}</figure>\n'
+    alt = _escape(figure.alt or _description(figure.path, content) or f"Figure {Path(figure.path).stem}")
+    caption = f"<figcaption>{_escape(figure.caption)}</figcaption>" if figure.caption else ""
+    return (
+        f'<figure><input type="checkbox" class="zoom" id="figure{number}" aria-label="Figure at full size">'
+        f'<label for="figure{number}"><img src="data:image/png;base64,{data}" alt="{alt}"></label>{caption}</figure>\n'
+    )
+
+
+def _description(path: Path, content: bytes) -> str:
+    """Description that a PNG holds, as those of this package do."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            return str(image.info.get("Description", ""))
+    except UnidentifiedImageError as error:
+        raise DataError(f"the report's figure {path} is no PNG; expected one") from error
 
 
 def _table(table: Table) -> str:
@@ -125,54 +153,19 @@ def _table(table: Table) -> str:
             raise DataError(f"a table row has {len(row)} cells; expected {len(table.header)}, as many as the header")
     numeric = [all(is_number(row[column]) for row in table.rows) for column in range(len(table.header))]
     rows = "".join(f"<tr>{_cells('td', map(format_cell, row), numeric)}</tr>\n" for row in table.rows)
-    caption = f"<caption>{escape(table.caption)}</caption>\n" if table.caption else ""
     head = f"<thead><tr>{_cells('th', table.header, numeric)}</tr></thead>"
-    return f'<div class="wide"><table>\n{caption}{head}\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+    wide = f'<div class="wide"><table>\n{head}\n<tbody>\n{rows}</tbody>\n</table></div>'
+    caption = f"<figcaption>{_escape(table.caption)}</figcaption>\n" if table.caption else ""  # is not scrolled
+    return f"<figure>{caption}{wide}</figure>\n"
 
 
 def _cells(tag: str, texts: Iterable[str], numeric: Sequence[bool]) -> str:
     kinds = [' class="number"' if number else "" for number in numeric]
-    return "".join(f"<{tag}{kind}>{escape(text)}</{tag}>" for text, kind in zip(texts, kinds, strict=True))
+    return "".join(f"<{tag}{kind}>{_escape(text)}</{tag}>" for text, kind in zip(texts, kinds, strict=True))
 
 
 def _detail(name: str, value: str | Mapping[str, object]) -> str:
     if isinstance(value, str):
-        return f"<p><b>{escape(name)}</b> <code>{escape(value)}</code></p>"
-    rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(item))}</dd>" for key, item in value.items())
-    return f"<details><summary>{escape(name)}</summary><dl>{rows}</dl></details>"
-
-
-STYLE = """
-:root { --ink: #1d2329; --quiet: #5b6570; --line: #dfe3e7; --page: #fff; --accent: #1f5f8b; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e3e6e8; --quiet: #98a2ab; --line: #343b42; --page: #15191d; --accent: #7fb6db; }
-}
-* { box-sizing: border-box; }
-html { font: 17px/1.6 Charter, "Bitstream Charter", "Iowan Old Style", Cambria, Georgia, serif; }
-body { margin: 0; padding: 3.5rem 1.25rem; background: var(--page); color: var(--ink); }
-main, footer { max-width: 46rem; margin: 0 auto; }
-h1, h2, th, caption, figcaption, footer { font-family: system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0 0 1.2rem; font-size: 1.9rem; line-height: 1.2; letter-spacing: -0.015em; }
-h2 { margin: 3rem 0 0.6rem; font-size: 1.2rem; line-height: 1.3; color: var(--accent); }
-p { margin: 0 0 0.9rem; hyphens: auto; }
-header { padding-bottom: 0.6rem; border-bottom: 1px solid var(--line); }
-.wide { margin: 1.4rem 0; overflow-x: auto; }
-table { border-collapse: collapse; min-width: 50%; font-size: 0.88rem; font-variant-numeric: tabular-nums lining-nums; }
-caption, figcaption { text-align: left; font-size: 0.8rem; line-height: 1.45; color: var(--quiet); }
-caption { padding-bottom: 0.5rem; }
-th, td { padding: 0.32rem 1.1rem 0.32rem 0; text-align: left; vertical-align: baseline; }
-th { font-size: 0.78rem; font-weight: 600; border-bottom: 1.5px solid var(--ink); }
-td { border-bottom: 1px solid var(--line); }
-.number { padding: 0.32rem 0 0.32rem 1.1rem; text-align: right; white-space: nowrap; }
-figure { margin: 1.6rem 0; }
-img { display: block; max-width: 100%; height: auto; padding: 0.5rem; background: #fff; border-radius: 4px; }
-figcaption { margin-top: 0.6rem; }
-footer { margin-top: 4rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-footer { font-size: 0.78rem; color: var(--quiet); }
-code, dl { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.74rem; }
-code { overflow-wrap: anywhere; }
-summary { cursor: pointer; font-weight: 600; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1.5rem; margin: 0.6rem 0 1rem; }
-dd { margin: 0; overflow-wrap: anywhere; }
-@media print { body { padding: 0; } section { break-inside: avoid-page; } }
-"""
+        return f"<p><b>{_escape(name)}</b> <code>{_escape(value)}</code></p>"
+    rows = "".join(f"<dt>{_escape(key)}</dt><dd>{_escape(str(item))}</dd>" for key, item in value.items())
+    return f"<details><summary>{_escape(name)}</summary></details><dl>{rows}</dl>"

@@ -8,6 +8,7 @@ import numpy as np
 
 from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, _dress, _figure
+from medjax.report.text import enumerate_names, finish, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ def plot_intervals(
     names = [list(panel) for panel in panels.values()]
     if not names or not names[0] or any(one != names[0] for one in names):
         raise DataError(f"panels: names {names}; expected at least one panel, all with the same names")
-    lines = names[0]
+    lines, marks = names[0], [*map(printable, names[0])]
     rows, columns = -(-len(panels) // COLUMNS), min(COLUMNS, len(panels))
     side, head, foot, step = 0.12 + 0.078 * max(map(len, lines)), 0.42 if title else 0.1, 0.08, 0.24
     panel_width, panel_height = 1.75, 0.62 + step * len(lines)
@@ -67,12 +68,12 @@ def plot_intervals(
         if reference is not None:
             axes.axvline(reference, color=MUTED_COLOR, lw=1.0, ls=(0, (4, 3)))
         axes.set_ylim(len(lines) - 0.5, -0.5)
-        axes.set_yticks(range(len(lines)), lines if column == 0 else [""] * len(lines), family=FONT, color=TEXT_COLOR)
+        axes.set_yticks(range(len(lines)), marks if column == 0 else [""] * len(lines), family=FONT, color=TEXT_COLOR)
         axes.locator_params(axis="x", nbins=4)
         axes.set_title(quantity, loc="left", color=TEXT_COLOR, family=FONT, size=8.5)
     if title:
         figure.text(0.1 / width, 1 - 0.27 / height, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
-    return figure
+    return finish(figure, f"Intervals of {enumerate_names(panels)}: {enumerate_names(lines)}")
 
 
 def _draw(axes: "Axes", panel: Mapping[str, Estimate], colors: Mapping[str, int]) -> None:

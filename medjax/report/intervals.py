@@ -8,6 +8,7 @@ from jaxtyping import Real
 
 from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, _dress, _figure
+from medjax.report.text import enumerate_names, finish, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ def intervals(
     axes.set_ylim(-0.6, len(names) - 0.4)
     _dress(axes, xlabel, "")
     axes.grid(visible=False, axis="y")
-    axes.set_yticks(rows, list(names))
+    axes.set_yticks(rows, [*map(printable, names)])
     for label in axes.get_yticklabels():
         label.set(color=TEXT_COLOR, family=FONT, size=8.5)
     for row, note in zip(rows, notes, strict=False):
@@ -62,4 +63,4 @@ def intervals(
         axes.text(1.03, y, note, transform=axes.transAxes, color=MUTED_COLOR, family=FONT, size=7.5, va="center")
     if title:
         figure.text(0.02, 1 - 0.3 / height, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
-    return figure
+    return finish(figure, f"Intervals of {xlabel}: {enumerate_names(names)}")

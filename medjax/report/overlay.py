@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Real
 from medjax.errors import DataError
 from medjax.report.figures import BAR, EDGE, ENDS, FONT, GAP, MUTED_COLOR, NAME, TEXT_COLOR, TITLE, _figure, draw_bars
 from medjax.report.slices import VIEW_AXES, Scale, reorient_to_ras
+from medjax.report.text import enumerate_names, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def overlay(
                 size=6.5,
             )
     draw_bars(figure, [Scale(unit, COLORMAP, -limit, limit)], 0.2 if note else 0.0)
-    return figure
+    return finish(figure, f"Maps of {unit or 'values'} in colour over a grey image: {enumerate_names(maps)}")
 
 
 def _flat(images: Mapping[str, np.ndarray]) -> _View:

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Real
 
 from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, _dress, _figure
+from medjax.report.legends import draw_legend, legend_columns, legend_height
+from medjax.report.text import enumerate_names, finish
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+LEFT, FOOT, WIDTH, HEIGHT = 0.78, 0.55, 4.2, 2.75  # inches: margins, and the axes
 
 
 class Curve(NamedTuple):
@@ -49,10 +52,13 @@ def points(
         DataError: no group, or x and y of different lengths.
     """
     _check_pairs(groups)
-    figure = _figure(5.2, 3.7)
-    axes = figure.add_axes((0.15, 0.15, 0.81, 0.7 if title else 0.77), facecolor=BACKGROUND_COLOR)
+    head = legend_height(groups, WIDTH) + (0.4 if title else 0.12)
+    figure, handles = _figure(5.2, FOOT + HEIGHT + head), dict[str, Any]()
+    width, height = figure.get_size_inches()
+    box = (LEFT / width, FOOT / height, WIDTH / width, HEIGHT / height)
+    axes = figure.add_axes(box, facecolor=BACKGROUND_COLOR)
     for (name, (x, y)), color in zip(groups.items(), cycle(COLORS), strict=False):
-        axes.plot(x, y, "o", color=color, ms=4.5, alpha=0.85, mew=0, label=name)
+        [handles[name]] = axes.plot(x, y, "o", color=color, ms=4.5, alpha=0.85, mew=0)
         if curves and name in curves:
             axes.plot(*curves[name], color=color, lw=1.6)
     for low, high in bands:
@@ -63,10 +69,13 @@ def points(
         axes.annotate(text, where, xytext=(4, 3), textcoords="offset points", color=TEXT_COLOR, family=FONT, size=6.5)
     _dress(axes, xlabel, ylabel)
     if len(groups) > 1:
-        _draw_legend(axes)
+        draw_legend(
+            axes, handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=legend_columns(groups, WIDTH),
+            borderaxespad=0.2, handletextpad=0.3, columnspacing=1.2,
+        )  # fmt: skip
     if title:
-        figure.text(0.02, 0.94, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
-    return figure
+        figure.text(0.02, 1 - 0.25 / height, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
+    return finish(figure, f"Points of {ylabel} against {xlabel}: {enumerate_names(groups)}")
 
 
 def plot_bland_altman(
@@ -102,7 +111,9 @@ def plot_bland_altman(
             f"{name}\n{level:.3g}".replace("-", "−"), (1.0, level), xycoords=axes.get_yaxis_transform(), xytext=(4, 0),
             textcoords="offset points", va="center", color=MUTED_COLOR, family=FONT, size=7, annotation_clip=False,
         )  # fmt: skip
-    return figure
+    return finish(
+        figure, f"Bland–Altman plot of {quantity}, {difference} against mean of both: {enumerate_names(readings)}"
+    )
 
 
 def plot_identity(
@@ -136,15 +147,7 @@ def plot_identity(
     ends = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
     axes.plot(ends, ends, color=MUTED_COLOR, lw=1.0, zorder=1)
     axes.set(xlim=ends, ylim=ends)
-    return figure
-
-
-def _draw_legend(axes: "Axes") -> None:
-    """Above the axes, so that it covers no data."""
-    axes.legend(
-        frameon=False, labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, loc="lower right",
-        bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.2, handletextpad=0.3, columnspacing=1.2,
-    )  # fmt: skip
+    return finish(figure, f"Points of {ylabel} against {xlabel} with the line of identity: {enumerate_names(readings)}")
 
 
 def _check_pairs(groups: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:

@@ -103,6 +103,25 @@ def crop_windows(
     return windows
 
 
+def mask_windows(mask: np.ndarray, voxel: np.ndarray) -> list[tuple[int, int]]:
+    """Crop to a mask: its box and a margin, a twelfth of the longest side and at least two voxels.
+
+    An empty mask leaves all.
+    """
+    if not mask.any():
+        return [(0, size) for size in mask.shape]
+    inside = np.argwhere(mask)
+    first, last = inside.min(axis=0), inside.max(axis=0) + 1
+    margins = np.maximum(np.ceil(((last - first) * voxel).max() / 12 / voxel), 2).astype(int)
+    starts, ends = np.maximum(first - margins, 0), np.minimum(last + margins, mask.shape)
+    return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def fullest_slices(mask: np.ndarray) -> np.ndarray:
+    """Index along each axis of the slice with the most voxels of a mask."""
+    return np.asarray([mask.sum(axis=tuple({0, 1, 2} - {axis})).argmax() for axis in range(3)])
+
+
 def _fraction(image: np.ndarray, scale: Scale) -> np.ndarray:
     """0 … 1 from the scale's dark end to the other; for a scale around zero, distance from zero."""
     high = 1.0 if scale.high is None else scale.high

@@ -8,6 +8,8 @@ from jaxtyping import Real
 
 from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, _dress, _figure
+from medjax.report.legends import draw_legend
+from medjax.report.text import finish, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,14 +69,14 @@ def plot_paired_violins(
     else:
         _dress(axes, "subject", quantity)
     marks = [f"{subjects[k]} ({middle[k]:.3g})" if centered else str(subjects[k]) for k in order]
-    axes.set_xticks(range(len(order)), marks, rotation=90, family=FONT, size=6.5)
+    axes.set_xticks(range(len(order)), [*map(printable, marks)], rotation=90, family=FONT, size=6.5)
     axes.set_xlim(-0.8, len(order) - 0.2)
     if centered:
         axes.axhline(0, color=MUTED_COLOR, lw=0.8)
     _draw_legend(axes, names, truth is not None)
     if title:
         figure.text(0.12 / width, 1 - 0.3 / height, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
-    return figure
+    return finish(figure, f"Distributions of {quantity} in {names[0]} and {names[1]}, of {len(order)} subjects")
 
 
 def _draw_half(axes: "Axes", samples: np.ndarray, at: int, side: int) -> None:
@@ -97,11 +99,8 @@ def _draw_legend(axes: "Axes", names: tuple[str, str], truth: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Patch | Line2D] = [Patch(color=COLORS[k], label=name) for k, name in enumerate(names)]
-    handles.append(Line2D([], [], color=TEXT_COLOR, lw=1.2, label="mean"))
+    handles: dict[str, Patch | Line2D] = {name: Patch(color=COLORS[k]) for k, name in enumerate(names)}
+    handles["mean"] = Line2D([], [], color=TEXT_COLOR, lw=1.2)
     if truth:
-        handles.append(Line2D([], [], color=TEXT_COLOR, marker="D", ms=3.0, mew=0, lw=0, label="truth"))
-    axes.legend(
-        handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles), frameon=False,
-        labelcolor=TEXT_COLOR, prop={"family": FONT, "size": 8}, borderaxespad=0.2,
-    )  # fmt: skip
+        handles["truth"] = Line2D([], [], color=TEXT_COLOR, marker="D", ms=3.0, mew=0, lw=0)
+    draw_legend(axes, handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles), borderaxespad=0.2)

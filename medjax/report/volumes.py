@@ -10,6 +10,7 @@ from medjax.atomic import replacing_together
 from medjax.io.nifti import write_nifti
 from medjax.report.figures import Scale, montage, png
 
+DEVIATION_COLORMAP = "viridis"  # another than that of images
 Image = Float[np.ndarray, "x y z"]
 
 
@@ -42,8 +43,10 @@ def write_volume(
         OSError: one cannot be written; all are then what they were.
     """
     files = volume_files(path, sd=sd is not None)
-    shown = {title: image} | ({} if sd is None else {"standard deviation": sd})
-    drawn = png(montage(shown, affine, scale=scale, note=note))
+    deviation = "standard deviation"  # far below the image, so on a scale of its own
+    shown = {title: image} | ({} if sd is None else {deviation: sd})
+    own = {deviation: Scale(f"{deviation} of {scale.unit}", DEVIATION_COLORMAP)}
+    drawn = png(montage(shown, affine, scale=scale, other_scales=own, note=note))
     with replacing_together(*files) as parts:
         write_nifti(parts[0], image, affine)
         parts[1].write_bytes(drawn)

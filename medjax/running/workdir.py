@@ -20,8 +20,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from medjax.atomic import remove_leftovers, replacing, write_text
+from medjax.atomic import remove_leftovers, write_text
 from medjax.errors import MedjaxError, WorkdirError
+from medjax.report.figures import write_png
 from medjax.running.config import flatten, to_dict
 from medjax.running.lock import lock_folder
 
@@ -177,8 +178,7 @@ def record_timings(work: WorkDir, timings: Mapping[str, float]) -> None:
 def save_figure(work: WorkDir, name: str, figure: Any) -> Path:
     """Save a Matplotlib figure as figures/NAME.png; equal figures give equal bytes. The caller closes it."""
     path = work.figures / f"{_plain_name(name)}.png"
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    write_png(path, figure)
     return path
 
 

@@ -162,7 +162,7 @@ def _write_files(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray],
         (name, scale._replace(high=float(np.quantile(named[name][usable], 0.98)) or 1.0))
         for name, scale in SCALES.items()
     )
-    write_png(output / "maps.png", montage(named, affine, scale=s0[1], other_scales=dict(rest), note=note))
+    write_png(output / "maps.png", montage(named, affine, scale=s0[1], other_scales=dict(rest), mask=usable, note=note))
     _write_regions(output / "regions.csv", found, inside)
     columns = (*found.voxels.frame_misfit, found.voxels.outliers.astype(float))
     frames = zip(found.bvalues.tolist(), *(values.tolist() for values in columns), strict=True)

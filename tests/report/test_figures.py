@@ -163,3 +163,17 @@ def test_equal_figures_are_equal_bytes_and_nothing_global_changes(tmp_path):
     assert dict(matplotlib.rcParams) == before
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_a_mask_fills_its_panels_and_no_slice_misses_it():
+    mask = np.zeros((40, 60, 30), bool)
+    mask[4:9, 30:44, 10:20] = mask[20:25, 30:44, 10:20] = True  # two lungs: nothing lies between them
+    image = np.where(mask, 1.0, 0.0).astype(np.float32)
+    shown = montage({"a": image}, RAS, mask=mask)
+    filled = [drawn(shown, axes).mean() for axes in shown.axes[:3]]
+    whole = [drawn(one, axes).mean() for one in [montage({"a": image}, RAS)] for axes in one.axes[:3]]
+    assert min(filled) > 60 and all(here > 1.3 * there for here, there in zip(filled, whole, strict=True))
+
+
+def test_an_empty_mask_shows_all():
+    assert len(montage({"a": np.ones((8, 8, 8), np.float32)}, RAS, mask=np.zeros((8, 8, 8), bool)).axes) == 4

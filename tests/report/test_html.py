@@ -1,6 +1,7 @@
 """The report: one file that needs nothing else, with every text escaped."""
 
 import base64
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,9 +14,10 @@ from matplotlib.figure import Figure as Drawing
 
 from medjax.errors import DataError
 from medjax.report.html import Figure, Report, Section, Table, format_cell, render, write_report
+from medjax.report.page_style import STYLE
 from medjax.report.terminal import print_table
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "input"}
 
 
 class Page(HTMLParser):
@@ -51,7 +53,7 @@ def png(tmp_path_factory) -> Path:
 
 def test_it_is_one_file_that_fetches_nothing_and_runs_nothing(png, tmp_path):
     section = Section(
-        "Curve", "See https://example.org/x for more.", [Figure(png, 'A "curve" <b>')], Table(["a"], [[1]])
+        "Curve", "See https://example.org/x for more.", [Figure(png, "Caption", 'A "curve" <b>')], Table(["a"], [[1]])
     )
     write_report(tmp_path / "report.html", Report("Title", ["Summary."], [section]), {"Command": "medjax run x"})
     html = (tmp_path / "report.html").read_text()
@@ -131,3 +133,57 @@ def test_the_terminal_shows_text_as_it_is_and_cuts_nothing(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "[bold]tag[/bold]" in out and "0.1235" in out
     assert out.split().count("long") == 20
+
+
+def test_a_figure_opens_at_full_size_by_a_click_without_a_script(png):
+    page = Page(
+        render(Report("T", (), [Section("S", "", [Figure(png), Figure(png)]), Section("R", "", [Figure(png)])]), {})
+    )
+    boxes = [attributes for tag, attributes in page.tags if tag == "input"]
+    labels = [attributes["for"] for tag, attributes in page.tags if tag == "label"]
+    assert [box["id"] for box in boxes] == labels and len({*labels}) == 3
+    assert {box["type"] for box in boxes} == {"checkbox"}
+    assert ".zoom:checked + label" in STYLE
+
+
+def test_a_caption_of_a_table_is_not_scrolled_with_it():
+    html = render(Report("T", (), [Section("S", table=Table(["a"], [[1]], "Caption"))]), {})
+    assert re.search(r"<figure><figcaption>Caption</figcaption>\s*<div class=\"wide\"><table>", html)
+
+
+def test_what_a_summary_opens_is_printed_whether_it_is_open_or_not():
+    html = render(Report("T"), {"Configuration": {"key": "value"}})
+    assert "<details><summary>Configuration</summary></details><dl><dt>key</dt>" in html  # not in it: never hidden
+    hidden = re.search(r"@media screen \{(.*?)\n\}", STYLE[STYLE.index(".zoom {") :], re.DOTALL)
+    assert hidden and "details:not([open]) + dl { display: none; }" in hidden[1]
+    assert STYLE.count("display: none") == 1
+
+
+def test_cells_keep_their_distance():
+    """A column of numbers ends where the next column of text begins: both have room on that side."""
+    assert "th, td { padding: 0.32rem 0.55rem;" in STYLE
+    [number] = re.findall(r"\.number \{(.*?)\}", STYLE)
+    assert "padding" not in number
+
+
+def test_a_notice_stands_above_all_else():
+    html = render(Report("T", ["Summary."], notice="Numbers <mean> nothing."), {})
+    assert html.index("<h1>") < html.index("Numbers &lt;mean&gt; nothing.") < html.index("Summary.")
+
+
+def test_an_alternative_text_is_said_by_the_figure_or_the_picture(tmp_path):
+    pictures = {}
+    for name, metadata in (("told", {"Description": "Curves of a"}), ("plain_picture", {})):
+        pictures[name] = tmp_path / f"{name}.png"
+        Drawing(figsize=(1, 1)).savefig(pictures[name], metadata=metadata)
+    figures = [Figure(pictures["told"], "C", "Own"), *(Figure(path, "C") for path in pictures.values())]
+    page = Page(render(Report("T", (), [Section("S", "", figures)]), {}))
+    alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert alts == ["Own", "Curves of a", "Figure plain_picture"]
+
+
+def test_bytes_that_are_no_text_are_written_as_escapes(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    section = Section(name, name, table=Table([name], [[name]], name))
+    write_report(tmp_path / "report.html", Report(name, [name], [section]), {"Command": name, name: {name: name}})
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("caf\\xe9.png") == 12

@@ -59,3 +59,16 @@ def test_an_identity_plot_has_the_intervals_of_both():
     np.testing.assert_allclose(upright.get_segments(), [[[1.0, 1.2], [1.0, 1.9]], [[2.0, 0.7], [2.0, 1.4]]])
     x, y = axes.lines[-1].get_data()
     assert tuple(x) == tuple(y) == axes.get_xlim() == axes.get_ylim()
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 9])
+def test_a_title_stands_above_a_legend_of_several_rows(number):
+    x = np.arange(3.0)
+    figure = points({f"reconstruction method {k}": (x, x + k) for k in range(number)}, "x", "y", title="A title")
+    figure.canvas.draw()
+    [title], axes = figure.texts, figure.axes[0]
+    assert title.get_window_extent().y1 <= figure.bbox.y1
+    if number > 1:
+        legend = axes.get_legend().get_window_extent()
+        assert axes.get_window_extent().y1 - 1 <= legend.y0 and legend.y1 < title.get_window_extent().y0
+        assert legend.x1 <= figure.bbox.x1

@@ -42,3 +42,22 @@ def test_a_standard_deviation_from_before_stays_and_is_told_of(tmp_path):
     with pytest.warns(UserWarning, match=r"a_sd\.nii\.gz: was there before, of another run than a\.nii; it stays"):
         files = write_volume(tmp_path / "a.nii", image, affine, PET, "image")
     assert sd.read_bytes() == b"the user's" and files == (tmp_path / "a.nii", tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("planes", [1, 12])
+def test_a_standard_deviation_has_a_scale_of_its_own_and_names_keep_apart(planes, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("medjax.report.volumes.png", lambda figure: figures.append(figure) or b"")
+    image = np.full((16, 18, planes), 100, np.float32)
+    name = "LIKELIHOOD-SCHEDULE, 20 MLEM iterations, 4 samples"
+    write_volume(tmp_path / "a.nii", image, np.diag([4.0, 4.0, 4.0, 1.0]), PET, name, image / 50)
+    [figure] = figures
+    bars = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in bars] == ["activity", "standard deviation of activity"]
+    assert [axes.get_xticklabels()[-1].get_text() for axes in bars] == ["100", "2"]
+    figure.canvas.draw()
+    names = [text.get_window_extent() for text in figure.texts]
+    assert " ".join(figure.texts[0].get_text().split()) == name
+    assert not any(one.overlaps(other) for k, one in enumerate(names) for other in names[:k])
+    titles = [axes._left_title.get_window_extent() for axes in bars]
+    assert not titles[0].overlaps(titles[1])
