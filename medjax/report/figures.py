@@ -251,7 +251,7 @@ def draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
             label.set(family=FONT, horizontalalignment=side)
         for edge in bar.spines.values():
             edge.set(color=LINE_COLOR, linewidth=0.6)
-        unit, size = wrap(scale.unit, room + 0.1, 7.0, lines=1)  # that of the next bar begins behind it
+        unit, size = wrap(scale.unit, room + 0.1, 7.0, max_rows=1)  # that of the next bar begins behind it
         bar.set_title(unit, loc="left", color=TEXT_COLOR, family=FONT, size=size, pad=3)
 
 

@@ -53,10 +53,10 @@ def enumerate_names(names: Iterable[str]) -> str:
     return ", ".join(once[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def wrap(text: str, width: float, size: float, lines: int = 3) -> tuple[str, float]:
+def wrap(text: str, width: float, size: float, max_rows: int = 3) -> tuple[str, float]:
     """Text in lines that are at most `width` inches wide, and its font size in points: `size`, or less if need be.
 
-    Words go to another line where there is room for it, up to that number of `lines`; then letters become smaller.
+    Words go to another line where there is room for it, up to that number of rows; then letters become smaller.
     """
     text, room = printable(text), 72 * width / size  # room in units of the font size
     if _width(text) <= room:
@@ -64,7 +64,7 @@ def wrap(text: str, width: float, size: float, lines: int = 3) -> tuple[str, flo
     foldings = list[tuple[float, list[str]]]()
     for letters in range(len(text), 0, -1):
         folded = textwrap.wrap(text, letters, break_long_words=False)
-        if len(folded) > lines:
+        if len(folded) > max_rows:
             break
         foldings.append((max(map(_width, folded), default=0.0), folded))
         if foldings[-1][0] <= room:
