@@ -35,3 +35,9 @@ PRIOR_STEPS, PRIOR_BATCH, PRIOR_RATE = 10_000, 8, 1e-3
 
 # medjax register
 REGISTER_KIND, REGISTER_ITERATIONS = "deformable", "100,60,50"
+
+# medjax labels simulate, ivim simulate, segment simulate: small data sets
+SIMULATED_LABELS, SIMULATED_WRONG, SIMULATED_ERROR = 64, 0.15, "random"  # images, fraction of wrong masks
+SIMULATED_SIZE = 48  # voxels along x and y
+SIMULATED_AGE, SIMULATED_SNR = 28.0, 20.0  # weeks
+SIMULATED_CASES, SIMULATED_TEST_CASES = 8, 2

@@ -1,5 +1,6 @@
-"""`medjax ivim`: perfusion and diffusion maps of diffusion MRI."""
+"""`medjax ivim`: perfusion and diffusion maps of diffusion MRI, and a scan to try them on."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -126,3 +127,30 @@ def fit_command(
         advice = "left out" if drop_outliers else "--drop-outliers leaves it out, --noise student counts it less"
         typer.echo(f"frame {frame} (b = {found.bvalues[frame]:g}) is an outlier: {advice}")
     typer.echo(f"maps, maps.png, regions.csv, frames.csv: {output}")
+
+
+@app.command("simulate")
+def simulate_command(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New folder of the scan.")],
+    size: Annotated[int, typer.Option(help="Number of voxels along x and y, of 144 mm.")] = defaults.SIMULATED_SIZE,
+    age: Annotated[float, typer.Option(help="Gestational age, weeks.")] = defaults.SIMULATED_AGE,
+    snr: Annotated[float, typer.Option(help="Signal-to-noise ratio of the lungs at b = 0.")] = defaults.SIMULATED_SNR,
+    seed: Annotated[int, typer.Option(help="Random seed of fetus, motion and noise.")] = 0,
+) -> None:
+    """Simulate fetal diffusion MRI of ten b-values, to try `medjax ivim fit` on.
+
+    medjax ivim simulate -o fetus
+
+    Writes dwi.nii.gz, dwi.bval, mask.nii.gz (lungs), regions.nii.gz (1 left lung, 2 right lung) and the true maps,
+    true_f, true_D and true_Dstar.
+    """
+    from medjax.tools.ivim_simulate import simulate
+
+    made = simulate(output, size=size, age=age, snr=snr, seed=seed)
+    shape = " × ".join(map(str, made.data.labels.shape))
+    typer.echo(
+        f"{shape} voxels, {len(made.data.bvalues)} b-values, {int((made.data.labels == 1).sum())} voxels of lung"
+    )
+    command = ["medjax", "ivim", "fit", made.scan, "--bvals", made.bvalues, "--mask", made.mask]
+    command += ["--labels", made.regions, "-o", f"{output}_maps"]
+    typer.echo(f"fit it with: {shlex.join(map(str, command))}")

@@ -1,5 +1,6 @@
-"""`medjax labels`: audit of segmentation labels for annotation errors."""
+"""`medjax labels`: audit of segmentation labels for annotation errors, and data to try it on."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -112,3 +113,31 @@ def audit_command(
             "if more than half of the labels are wrong in the same way the ranking is inverted: check ten images of "
             "each end (--trusted)"
         )
+
+
+@app.command("simulate")
+def simulate_command(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New folder of the data set.")],
+    number: Annotated[int, typer.Option(help="Number of images.")] = defaults.SIMULATED_LABELS,
+    wrong: Annotated[float, typer.Option(help="Fraction of the masks that are wrong.")] = defaults.SIMULATED_WRONG,
+    error: Annotated[
+        str,
+        typer.Option(help="Kind of label error: random, systematic, truncation, shift, omission or swap."),
+    ] = defaults.SIMULATED_ERROR,
+    size: Annotated[int, typer.Option(help="Image size, pixels along each side.")] = defaults.AUDIT_SIZE,
+    seed: Annotated[int, typer.Option(help="Random seed of images and errors.")] = 0,
+) -> None:
+    """Simulate echocardiograms with masks of which some are wrong, to try `medjax labels audit` on.
+
+    medjax labels simulate -o echo
+
+    Writes echo/images and echo/masks (PNG; 1 left ventricle, 2 its wall, 3 left atrium) and echo/truth.csv, which names
+    the wrong ones.
+    """
+    from medjax.tools.labels_simulate import simulate
+
+    made = simulate(output, number=number, wrong=wrong, error=error, size=size, seed=seed)
+    typer.echo(f"{len(made.names)} images, {sum(made.wrong)} masks of them wrong ({made.truth})")
+    small = [] if size % 8 == 0 and size == defaults.AUDIT_SIZE else ["--size", str(8 * max(size // 8, 2))]
+    command = ["medjax", "labels", "audit", made.images, made.masks, "-o", f"{output}_audit", *small]
+    typer.echo(f"audit them with: {shlex.join(map(str, command))}")

@@ -1,5 +1,6 @@
 """`medjax segment`: nnU-Net's training, prediction, evaluation; `flips` is another name of `medjax shortcuts flips`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -199,6 +200,27 @@ def predict_command(
     wrote = f"wrote {output}" if result.new else f"finished already in {output}"
     there = f" ({old} were there already)" if old and result.new else ""
     typer.echo(f"{len(result.cases)} cases by {result.networks} networks{kept}; {wrote}{there}")
+
+
+@app.command("simulate")
+def simulate_command(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DATASET", help="New data set folder.")],
+    number: Annotated[int, typer.Option(help="Number of training cases.")] = defaults.SIMULATED_CASES,
+    test: Annotated[int, typer.Option(help="Number of test cases.")] = defaults.SIMULATED_TEST_CASES,
+    size: Annotated[int, typer.Option(help="Number of voxels along x and y, of 144 mm.")] = defaults.SIMULATED_SIZE,
+    seed: Annotated[int, typer.Option(help="Random seed of fetuses and noise.")] = 0,
+) -> None:
+    """Simulate fetal MRI with labels of lungs, liver and heart in nnU-Net's layout, to try `medjax segment train` on.
+
+    medjax segment simulate -o Dataset001_Fetus
+    """
+    from medjax.tools.checks import pluralize
+    from medjax.tools.segment_simulate import simulate
+
+    made = simulate(output, number=number, test=test, size=size, seed=seed)
+    typer.echo(f"{pluralize(made.training, 'training case')}, {pluralize(made.test, 'test case')}")
+    small = ["--fold", "0", "--base-width", "8", "--memory-gb", "1", "--epochs", "10", "--iterations", "10"]
+    typer.echo(f"train on them with: {shlex.join(['medjax', 'segment', 'train', str(output), '-o', 'model', *small])}")
 
 
 app.command("evaluate")(evaluate_command)

@@ -1,0 +1,88 @@
+"""Simulated scan of `medjax ivim simulate`: fetal diffusion MRI with the true parameters of every voxel.
+
+made = simulate(Path("fetus"), snr=20.0)      fetus/dwi.nii.gz, dwi.bval, mask.nii.gz, regions.nii.gz, true_f.nii.gz, …
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from medjax import defaults
+from medjax.atomic import write_text
+from medjax.errors import ConfigError
+from medjax.io.nifti import write_nifti
+from medjax.phantoms.fetal import TEN_B, Fetal, fetal
+from medjax.phantoms.fetal_anatomy import LUNGS
+from medjax.tools.checks import as_paths, check_seed
+from medjax.tools.simulated_folder import check_interval, new_folder
+
+FIELD_MM = 144.0  # along x and y; slices of 5 mm
+
+
+class SimulatedScan(NamedTuple):
+    """Files of a simulated scan, and the scan with its truth."""
+
+    scan: Path
+    bvalues: Path
+    mask: Path  # of the lungs
+    regions: Path  # 1 left lung, 2 right lung
+    data: Fetal
+
+
+def simulate(
+    output: Path | str,
+    *,
+    size: int = defaults.SIMULATED_SIZE,
+    age: float = defaults.SIMULATED_AGE,
+    snr: float = defaults.SIMULATED_SNR,
+    seed: int = 0,
+) -> SimulatedScan:
+    """Simulated fetal scan of ten b-values with motion and Rician noise, a mask of the lungs, and true maps.
+
+    Args:
+        output: folder to write.
+        size: voxels along x and y, of 144 mm.
+        age: gestational age, weeks.
+        snr: mean signal of the lungs at b = 0 over the noise's standard deviation.
+        seed: random seed.
+
+    Raises:
+        ConfigError: a number out of range.
+        DataError: the folder is not empty.
+        OSError: it cannot be written.
+    """
+    (output,) = as_paths(output)
+    check_interval("--size", size, 24, 96)
+    check_interval("--age", age, 16, 42)
+    if not (math.isfinite(snr) and snr > 0):
+        raise ConfigError(f"--snr {snr:g}; expected a number above 0")
+    check_seed(seed)
+    spacing = (FIELD_MM / size, FIELD_MM / size, 5.0)
+    data = fetal(seed, age, bvalues=TEN_B, shape=(size, size, 20), spacing=spacing, snr=snr)
+    affine, lungs = np.diag([*spacing, 1.0]), data.labels == LUNGS
+    volumes = {
+        "mask": lungs.astype(np.uint8),
+        "regions": np.where(lungs, data.sides, 0).astype(np.uint8),
+        "true_f": data.parameters.f,
+        "true_D": data.parameters.d,
+        "true_Dstar": data.parameters.d_star,
+    }
+    with new_folder(output) as folder:
+        for name, volume in volumes.items():
+            write_nifti(folder / f"{name}.nii.gz", volume, affine, volume.dtype)
+        _write_series(folder / "dwi.nii.gz", np.moveaxis(data.signals, 0, -1), affine)
+        write_text(folder / "dwi.bval", " ".join(f"{b:g}" for b in data.bvalues) + "\n")
+    scan, mask, regions = (output / f"{name}.nii.gz" for name in ("dwi", "mask", "regions"))
+    return SimulatedScan(scan, output / "dwi.bval", mask, regions, data)
+
+
+def _write_series(path: Path, frames: np.ndarray, affine: np.ndarray) -> None:
+    import nibabel
+
+    image = nibabel.Nifti1Image(frames.astype(np.float32), affine)
+    image.set_qform(affine, code="scanner")
+    image.set_sform(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
