@@ -27,6 +27,13 @@ def available_memory() -> float:
     for limit, used in CGROUPS:
         with contextlib.suppress(OSError, ValueError):
             known.append(float(Path(limit).read_text()) - float(Path(used).read_text()))
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        import resource  # not on every system
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            known.append(float(limit - pages * os.sysconf("SC_PAGE_SIZE")))
     return max(min(known), 0.0)
 
 

@@ -21,7 +21,7 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from medjax.running.environment import enable_compilation_cache  # noqa: E402
+from medjax.running.compilation_cache import enable_compilation_cache  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)  # so that sharding is tested on any machine

@@ -145,6 +145,12 @@ def test_a_really_full_disk(root):
             "medjax: No such file or directory: scan.nii\n",
         ),
         ('medjax.errors.DataError("two\\nlines")', 2, "medjax: two lines\n"),
+        ("MemoryError", 2, "medjax: out of memory; use smaller images or batches, or fewer at a time\n"),
+        (
+            'RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")',
+            2,
+            "medjax: out of memory; use smaller images or batches, or fewer at a time\n",
+        ),
     ],
 )
 def test_what_an_experiment_raises(root, raised, code, message):

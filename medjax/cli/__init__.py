@@ -27,6 +27,9 @@ TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its comma
 }
 
 
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "can't start new thread")  # of JAX and Python
+
+
 class Commands(plain.Group):
     """The group of all commands: tools are imported when used, and errors that a user can correct are one line."""
 
@@ -60,6 +63,11 @@ class Commands(plain.Group):
             if ctx.params.get("traceback"):
                 raise
             typer.echo(f"{getattr(error, 'frames', '')}medjax: {one_line(error)}", err=True)
+            raise typer.Exit(2) from error
+        except (MemoryError, RuntimeError) as error:
+            if ctx.params.get("traceback") or not _lacks_memory(error):
+                raise
+            typer.echo("medjax: out of memory; use smaller images or batches, or fewer at a time", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             again = "; the same command continues" if ctx.invoked_subcommand in ("run", "sweep") else ""
@@ -138,6 +146,11 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory is exhausted, of this process or of a device of JAX."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def _version(wanted: bool) -> bool:

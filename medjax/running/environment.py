@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medjax.running.compilation_cache import enable_compilation_cache, heal_cache
+
 FLAGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "OMP_NUM_THREADS", "LIBTPU_INIT_ARGS")
 
 
@@ -55,7 +57,7 @@ def command_process() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"medjax: {message}", file=sys.stderr)
+        warnings.showwarning = heal_cache(lambda message, *_, **__: print(f"medjax: {message}", file=sys.stderr))
         yield
 
 
@@ -71,20 +73,6 @@ def keep_freed_memory() -> None:
         trim_threshold, top_pad, mmap_max = -1, -2, -4
         for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20)):
             mallopt(option, value)
-
-
-def enable_compilation_cache() -> None:
-    """Enable JAX's compilation cache on disk, unless JAX_COMPILATION_CACHE_DIR or jax.config sets one.
-
-    Small programs are kept too: a command has hundreds of them.
-    """
-    import jax
-
-    if jax.config.values["jax_compilation_cache_dir"]:
-        return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(Path(home) / "medjax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def peak_memory() -> dict[str, float]:

@@ -1,4 +1,10 @@
-"""Run the campaign and print its counts: `scripts/campaign [--seed N] [--match TEXT] [--limit N] [--out FILE.json]`."""
+"""The campaign: bad input, kills and faults over every command, with counts.
+
+scripts/campaign input      damaged files and absurd options
+scripts/campaign kills      commands and experiments that are killed and started again
+scripts/campaign faults     full disk, read-only folder, no home, damaged cache, little memory
+scripts/campaign            all of them
+"""
 
 import argparse
 import json
@@ -7,63 +13,117 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.campaign.bad_input import Case, Finding, attempt, cases, make_inputs
+from tests.campaign import bad_input, faults, kills
 from tests.campaign.commands import Server
+
+PARTS = ("input", "kills", "faults")
+FINE = ("", "valid")  # reasons of what is clean, or of input that may be valid
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the damages.")
-    parser.add_argument("--match", default="", help="Only cases whose title has this.")
-    parser.add_argument("--limit", type=int, help="Only so many cases.")
+    parser = argparse.ArgumentParser(prog="scripts/campaign", description=__doc__.partition("\n")[0])
+    parser.add_argument("part", nargs="*", default=PARTS, help=f"{', '.join(PARTS)} (default: all).")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of damages and kills.")
+    parser.add_argument("--match", default="", help="Only what has this in its title.")
+    parser.add_argument("--limit", type=int, help="Only so many.")
+    parser.add_argument("--kills", type=int, default=3, help="Kills of each command.")
     parser.add_argument("--processes", type=int, default=2, help="Commands at once.")
-    parser.add_argument("--inputs", type=Path, help="Folder of valid inputs to keep (made if absent).")
-    parser.add_argument("--out", type=Path, help="File for the findings, JSON lines.")
+    parser.add_argument("--inputs", type=Path, help="Folder of valid inputs, made if absent and kept.")
+    parser.add_argument("--out", type=Path, help="File of all findings, JSON lines.")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = given.inputs or Path(folder) / "inputs"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        inputs = given.inputs or folder / "inputs"
         if not inputs.exists():
-            with Server() as server:
-                make_inputs(inputs, server)
-        wanted = [case for case in cases(inputs, given.seed) if given.match in case.title][: given.limit]
-        findings = run(wanted, inputs, Path(folder), given.processes)
-    if given.out:
-        given.out.write_text("".join(json.dumps(one._asdict()) + "\n" for one in findings))
-    return report(findings)
+            with Server(cache_of(inputs)) as server:
+                bad_input.make_inputs(inputs, server)
+        failed = 0
+        for part in given.part:
+            found = attempt_all(jobs(part, inputs, given), folder / part, cache_of(inputs), given.processes)
+            if given.out:
+                with given.out.open("a") as file:
+                    file.writelines(json.dumps(one._asdict()) + "\n" for one in found)
+            failed += report(part, found)
+    return int(failed > 0)
 
 
-def run(wanted: list[Case], inputs: Path, folder: Path, processes: int) -> list[Finding]:
-    """All cases, several at once."""
-    waiting: queue.Queue[tuple[int, Case]] = queue.Queue()
+Job = tuple[str, Callable[[Server, Path], Any]]  # title, and what a server does in a folder
+
+
+def jobs(part: str, inputs: Path, given: argparse.Namespace) -> list[Job]:
+    """What a part of the campaign tries."""
+    if part == "input":
+        every = [
+            (case.title, lambda server, folder, case=case: bad_input.attempt(server, case, inputs, folder))
+            for case in bad_input.cases(inputs, given.seed)
+        ]
+    elif part == "kills":
+        every = [
+            (
+                text,
+                lambda server, folder, text=text: kills.survive(
+                    server, text.split(), inputs, folder, given.kills, given.seed
+                ),
+            )
+            for text in [*kills.TOOLS, *kills.experiments()]
+        ]
+    else:
+        every = [
+            (
+                f"{one.name}: {fault.name}",
+                lambda server, folder, one=one, fault=fault: faults.meet(
+                    server, fault, one, inputs, cache_of(inputs), folder
+                ),
+            )
+            for fault in faults.FAULTS
+            for one in faults.commands()
+        ]
+    return [job for job in every if given.match in job[0]][: given.limit]
+
+
+def cache_of(inputs: Path) -> Path:
+    """Folder of the campaign's compilation cache."""
+    return inputs.with_name(f"{inputs.name}_cache")
+
+
+def attempt_all(wanted: Sequence[Job], folder: Path, cache: Path, processes: int) -> list[Any]:
+    """What came of all jobs, several at once; a line is printed of what is not fine."""
+    folder.mkdir()
+    folder.chmod(0o755)
+    waiting: queue.Queue[tuple[int, Job]] = queue.Queue()
     for item in enumerate(wanted):
         waiting.put(item)
-    findings: dict[int, Finding] = {}
+    found: dict[int, Any] = {}
 
     def work() -> None:
-        with Server() as server:
+        with Server(cache) as server:
             while True:
                 try:
-                    number, case = waiting.get_nowait()
+                    number, (_, do) = waiting.get_nowait()
                 except queue.Empty:
                     return
-                findings[number] = found = attempt(server, case, inputs, folder / f"case_{number}")
-                if found.reason not in ("", "valid"):
-                    print(f"[{len(findings)}/{len(wanted)}] {found.title}: {found.reason}", flush=True)
+                found[number] = one = do(server, folder / f"case_{number}")
+                if one.reason not in FINE:
+                    print(f"[{len(found)}/{len(wanted)}] {one.title}: {one.reason}", flush=True)
 
     threads = [threading.Thread(target=work) for _ in range(processes)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return [findings[number] for number in sorted(findings)]
+    return [found[number] for number in sorted(found)]
 
 
-def report(findings: list[Finding]) -> int:
-    counts = Counter(one.reason.split(":")[0] or "clean" for one in findings)
-    print(f"{len(findings)} inputs: " + ", ".join(f"{number} {reason}" for reason, number in counts.most_common()))
-    return int(any(one.reason not in ("", "valid") for one in findings))
+def report(part: str, found: Sequence[Any]) -> int:
+    """Print the counts of a part; returns how many were not fine."""
+    counts = Counter(one.reason.split(":")[0] or "clean" for one in found)
+    print(f"{part}: {len(found)} tried; " + ", ".join(f"{number} {reason}" for reason, number in counts.most_common()))
+    return sum(one.reason not in FINE for one in found)
 
 
 if __name__ == "__main__":

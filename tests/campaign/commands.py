@@ -14,6 +14,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,6 @@ from typing import Any, NamedTuple, Self
 
 ROOT = Path(__file__).parents[2]
 SECONDS, BYTES = 20.0, 4 * 2**30  # what a command may take to refuse its input
-NOBODY = 65534  # user without rights
 
 
 class Outcome(NamedTuple):
@@ -62,7 +62,7 @@ class Limits(NamedTuple):
     file_bytes: int | None = None  # the largest file that it can write, as on a full disk
     address_bytes: int | None = None  # of its address space, as on a machine of little memory
     kill_after: float | None = None  # seconds until it is killed
-    unprivileged: bool = False  # as a user without rights, where this process may choose
+    unprivileged: bool = False  # bound by permissions, as the administrator is not
 
 
 REFUSAL = Limits()
@@ -71,8 +71,10 @@ REFUSAL = Limits()
 class Server:
     """A process that runs commands, one at a time."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        own = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(environment or {})}
+    def __init__(self, cache: Path | None = None) -> None:
+        """`cache`: folder of the compilation cache, so that faults harm no other."""
+        own = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        own |= {"XDG_CACHE_HOME": str(cache)} if cache else {}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.campaign.commands"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own, cwd=ROOT,
@@ -122,23 +124,33 @@ def _serve() -> None:
 
 
 def _forked(request: dict[str, Any], limits: Limits) -> Outcome:
-    files = [os.memfd_create(name) for name in ("out", "err")]
+    pipes = [os.pipe() for _ in ("out", "err")]
     start = time.monotonic()
     child = os.fork()
     if child == 0:
         try:
-            _become(request, limits, files)
+            _become(request, limits, [write for _, write in pipes])
         finally:
             os._exit(70)  # not reached: `_become` exits
+    texts: list[bytes] = [b"", b""]
+    readers = [threading.Thread(target=_drain, args=(texts, number, pipes[number][0])) for number in (0, 1)]
+    for (_, write), reader in zip(pipes, readers, strict=True):
+        os.close(write)
+        reader.start()
     status, usage = _watched(child, limits, start)
     seconds = time.monotonic() - start
-    texts = list[str]()
-    for file in files:
-        with os.fdopen(file, "rb") as content:
-            content.seek(0)
-            texts.append(content.read(100_000).decode(errors="replace"))
+    for reader in readers:
+        reader.join()
+    out, err = (text.decode(errors="replace") for text in texts)
     code = os.waitstatus_to_exitcode(status)
-    return Outcome(code, *texts, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Outcome(code, out, err, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def _drain(texts: list[bytes], number: int, pipe: int) -> None:
+    """Read a pipe to its end; of much the beginning is kept."""
+    with os.fdopen(pipe, "rb") as file:
+        while part := file.read1(2**16):
+            texts[number] = (texts[number] + part)[:200_000]
 
 
 def _watched(child: int, limits: Limits, start: float) -> tuple[int, resource.struct_rusage]:
@@ -168,22 +180,34 @@ def _become(request: dict[str, Any], limits: Limits, files: list[int]) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in zip((null, *files), (0, 1, 2), strict=True):
         os.dup2(source, target)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     os.chdir(request["folder"])
     for name, value in request["environment"].items():
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+    encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, encoding=encoding)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, encoding=encoding, errors="backslashreplace")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
     if limits.address_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (limits.address_bytes, limits.address_bytes))
-    if limits.unprivileged and os.getuid() == 0:
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+    if limits.unprivileged:
+        _obey_permissions()
     _run_as_process(request["arguments"])
+
+
+def _obey_permissions() -> None:
+    """Give up the administrator's capability to write what nobody may write (Linux)."""
+    import ctypes
+
+    libc, header, data = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, data)
+    for number in (0, 1):  # effective and permitted: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+        data[number] &= ~0b1110
+    libc.capset(header, data)
 
 
 def _run_as_process(arguments: list[str]) -> None:
