@@ -37,6 +37,7 @@ from medjax.running.cells import cell_name
 from medjax.running.experiment import Result, run_module, single_result
 from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir
+from medjax.tools.checks import pluralize
 
 LOSS, VOG = "dice_mean", "vog"  # scores whose flagged labels are dropped or refurbished
 STRATEGIES = {
@@ -163,7 +164,8 @@ def summarize(
     d = config.data
     summary = [
         f"{'CAMUS' if config.camus else 'Simulated echocardiograms'}: {d.train} training and {d.test} test images of "
-        f"{d.size}² pixels, {config.seeds} seeds; {study[0].hard.mean():.0%} of the training images have poor quality.",
+        f"{d.size}² pixels, {pluralize(config.seeds, 'seed')}; {study[0].hard.mean():.0%} of the training images have "
+        "poor quality.",
         f"`drop` and `refurbish_vog` take the images that VOG flags (Otsu's threshold), `refurbish_loss` those that "
         f"{LOSS} flags, at the end of early learning, when agreement with the labels rises slowly.",
         "`_trusted`: with the score turned round where ten checked labels of each end of its ranking say so.",

@@ -24,6 +24,7 @@ from medjax.running.experiment import Result, run_module, single_result
 from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
+from medjax.tools.checks import pluralize
 
 __all__ = ["TRACED", "population", "run"]
 
@@ -136,8 +137,8 @@ def summary(config: ConfigDict) -> list[str]:
     s = config.scenes
     return [
         f"{s.train} training images of {s.side}² pixels at each correlation, {s.test} test images, equally many of "
-        f"each class in each scene, {config.seeds} seeds of data and start. The parameters kept are, for every method, "
-        f"{SELECTION[config.training.selection]}.",
+        f"each class in each scene, {pluralize(config.seeds, 'seed')} of data and start. The parameters kept are, for "
+        f"every method, {SELECTION[config.training.selection]}.",
         "Published figures (COCO-CD and Waterbirds-Seg, ρ = 0.95, networks with ImageNet encoders: mean flip of images "
         "0.07 to 0.14, 30 to 47 % of it in the top decile of flip-risk) are of other data.",
     ]

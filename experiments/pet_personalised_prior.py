@@ -28,6 +28,7 @@ from medjax.report.html import Report, Section
 from medjax.running.experiment import Result, run_module
 from medjax.running.tuning import Tuning, tuning_table
 from medjax.running.workdir import WorkDir
+from medjax.tools.checks import pluralize
 
 TARGETS_FIRST, VALIDATION = 1000, 2000  # numbers of the first target and of the validation subject in the cohort
 
@@ -159,7 +160,8 @@ def _result(
     )
     about = (
         f"Priors start from one network and are fine-tuned for {config.training.steps} steps each; images are means of "
-        f"{config.sampling.samples} samples. Every method is tuned for each count level on a subject apart."
+        f"{pluralize(config.sampling.samples, 'sample')}. Every method is tuned for each count level on a subject "
+        "apart."
     )
     return Result(metrics, Report("Personalised pseudo-PET prior", [data, about], sections), table)
 

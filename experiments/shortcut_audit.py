@@ -31,6 +31,7 @@ from medjax.running.experiment import Result, results_or_errors, run_module, sin
 from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.oscar_verdict import rule
+from medjax.tools.checks import pluralize
 
 __all__ = ["TRACED", "population", "run"]
 
@@ -118,8 +119,8 @@ def summary(setup: Setup) -> list[str]:
     methods = ", ".join(METHODS[one] for one in c.attribution.methods)
     return [
         f"Data: {setup.source.name}. {c.train} training images, half of each class, and {c.holdout} hold-out images, "
-        f"equally many of each class and attribute, which all networks share. {c.seeds} seeds of data and start. "
-        f"Attribution: {methods}, for the class that the network predicts.",
+        f"equally many of each class and attribute, which all networks share. {pluralize(c.seeds, 'seed')} of data "
+        f"and start. Attribution: {methods}, for the class that the network predicts.",
         "The cue is planted: no claim is made about any real attribute of patients. Published figures are of other "
         "data (CelebA, CheXpert, ADNI), and are not compared.",
     ]

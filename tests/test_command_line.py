@@ -1,6 +1,7 @@
 """What every command shows: whole words at any width, no colours, completion, a user's own frames."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,25 @@ def test_alarms_of_xla_are_off_unless_the_user_sets_them():
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, env=environment | given, capture_output=True, text=True, check=False)
         assert done.stdout.splitlines()[-1] == expected
+
+
+def test_a_folder_as_counts_is_called_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scan.npz").mkdir()
+    for counts in (".", "scan.npz"):
+        done = medjax_command("pet", "reconstruct", counts, "-o", "image.nii.gz")
+        assert (done.exit_code, done.stderr[: len(counts) + 25]) == (2, f"medjax: {counts}: is a folder; e")
+
+
+def test_one_of_a_thing_is_in_the_singular():
+    """What reports and commands say of numbers that a user chooses."""
+    root = Path(__file__).parents[1]
+    files = [*(root / "experiments").rglob("*.py"), *(root / "medjax" / "cli").glob("*.py")]
+    plural = re.compile(r"\{[^{}]*\} (seeds|cohorts|cases|networks|points|lesions|structures|samples)\\b")
+    found = [
+        f"{file.name}: {line.strip()}"
+        for file in files
+        for line in file.read_text().splitlines()
+        if plural.search(line) and not re.search(r"Error\(|pluralize|expected|of \{[^{}]*\} samples|len\(", line)
+    ]
+    assert not found, found

@@ -16,6 +16,7 @@ from medjax.report.html import Figure, Table
 from medjax.report.points import plot_bland_altman
 from medjax.report.violins import plot_paired_violins
 from medjax.running.workdir import WorkDir, save_figure
+from medjax.tools.checks import pluralize
 from medjax.uncertainty.biomarkers import UNITS
 from medjax.uncertainty.sample_intervals import KINDS, OVERLAPS
 from medjax.uncertainty.sample_tests import min_p
@@ -198,8 +199,8 @@ def summary(config: FrozenConfigDict, weights: int) -> list[str]:
         else f"Training set {d.training}; cohorts {', '.join(d.cohorts)}."
     )
     return [
-        f"{source} {config.seeds} seeds of hearts, scans and networks; ensembles of {config.members} 2-D U-Nets of "
-        f"{weights} weights by nnU-Net's recipe, {t.epochs * t.iterations} steps of {t.batch} slices.",
+        f"{source} {pluralize(config.seeds, 'seed')} of hearts, scans and networks; ensembles of {config.members} "
+        f"2-D U-Nets of {weights} weights by nnU-Net's recipe, {t.epochs * t.iterations} steps of {t.batch} slices.",
         f"Intervals: {config.interval.kind}, {config.interval.level:g}; overlap: {config.interval.overlap}; "
         f"tests at {config.alpha:g}. Samples are draws of a model, no independent measurements: overlap, significance "
         "and coverage depend on their number N, so methods are compared at equal N.",

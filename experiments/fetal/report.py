@@ -16,6 +16,7 @@ from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.report.points import Curve, plot_bland_altman, points
 from medjax.running.workdir import WorkDir, save_figure
+from medjax.tools.checks import pluralize
 
 AGREEMENT = PairedAgreement._fields  # the last one: power of the t test for a tenth of the margin
 PLOTTED = {"f": "f", "d": "d mm²/s"}
@@ -43,9 +44,9 @@ def report(
         Section("Sensitivity to the outline", "", table=boundary_table(metrics, boundary_mm)),
     ]
     summary = [
-        f"Simulated fetal scans: networks of {len(cohorts)} cohorts read {len(first['age'])} other fetuses each. Dice "
-        f"{cell(metrics, 'dice/mean')} over cohorts; {metrics['identifiable']:.0%} of the lungs' voxels are "
-        "identifiable: f, D and D* to half their value or better.",
+        f"Simulated fetal scans: networks of {pluralize(len(cohorts), 'cohort')} read {len(first['age'])} other "
+        f"fetuses each. Dice {cell(metrics, 'dice/mean')} over cohorts; {metrics['identifiable']:.0%} of the lungs' "
+        "voxels are identifiable: f, D and D* to half their value or better.",
         "The published study is of patients, with a protocol that its abstract does not give: its Dice of 0.8214 is of "
         "different data.",
     ]

@@ -14,6 +14,7 @@ from medjax.report.html import Figure, Report, Section, Table
 from medjax.running.experiment import Result
 from medjax.running.tuning import tuning_table
 from medjax.running.workdir import save_figure
+from medjax.tools.checks import pluralize
 
 COLUMNS = {
     "nrmse": "NRMSE", "ssim": "SSIM", "lesion_contrast": "lesion contrast", "background_sd": "background SD",
@@ -44,9 +45,9 @@ def summarize(
     ]
     data = (
         f"Simulated FDG-like scans on the {setup.scanner.name} ring, {setup.background:.0%} of the prompts background, "
-        f"{heads} held-out deformations of the MNI152 head with {lesions} lesions each, {realizations} noise "
-        f"realisations; counts come from a 1 mm grid through finer rays, images have voxels of "
-        f"{setup.grid.voxel_mm[0]:g} mm."
+        f"{pluralize(heads, 'held-out deformation')} of the MNI152 head with {pluralize(lesions, 'lesion')} each, "
+        f"{pluralize(realizations, 'noise realisation')}; counts come from a 1 mm grid through finer rays, images "
+        f"have voxels of {setup.grid.voxel_mm[0]:g} mm."
     )
     return Result({**found, **metrics}, Report(heading, [data, remark], [*shared, *sections]), table)
 

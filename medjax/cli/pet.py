@@ -98,7 +98,7 @@ def simulate_command(
     center: options.SimulatedCenter = None,
     psf_mm: options.ResolutionMm = defaults.PET_PSF_MM,
     size: options.TruthSize = defaults.PET_SIZE,
-    voxel_mm: options.VoxelMm = None,
+    voxel_mm: options.TruthVoxelMm = None,
     seed: options.Seed = 0,
     truth_dir: options.TruthDir = None,
 ) -> None:

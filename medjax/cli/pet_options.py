@@ -81,10 +81,18 @@ PostFilter = Annotated[float, typer.Option(help="FWHM (mm) of the Gaussian post-
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Number of voxels along x and y; the object must fit in.", show_default="as the truth in the file, or 128"
+        help="Number of voxels along x and y; the object must fit in.",
+        show_default="as the truth in the file, or 128; of samplers 96",
     ),
 ]
-VoxelMm = Annotated[float | None, typer.Option(help="Voxel size (mm) along x and y.", show_default="the scanner's")]
+VoxelMm = Annotated[
+    float | None,
+    typer.Option(
+        "--voxel-mm",
+        help="Voxel size (mm) along x and y.",
+        show_default="as the truth in the file, or the scanner's; of samplers 2.5",
+    ),
+]
 SumPlanes = Annotated[int, typer.Option(help="Number of neighbouring planes to sum into one, where counts are few.")]
 MaxRingDifference = Annotated[int, typer.Option(help="Largest ring difference of list-mode events, in rings.")]
 Additive = Annotated[
@@ -218,6 +226,10 @@ SimulatedCenter = Annotated[
     ),
 ]
 ResolutionMm = Annotated[float, typer.Option("--psf-mm", help="Resolution (FWHM, mm) of the scanner.")]
+TruthVoxelMm = Annotated[
+    float | None,
+    typer.Option("--voxel-mm", help="Voxel size (mm) of the truth along x and y.", show_default="the scanner's"),
+]
 TruthSize = Annotated[int, typer.Option("--size", help="Number of voxels of the truth along x and y.")]
 Seed = Annotated[int, typer.Option(help="Random seed of lesions and noise.")]
 TruthDir = Annotated[

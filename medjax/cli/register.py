@@ -161,8 +161,9 @@ def points_command(
     medjax register points landmarks.csv -t field.nii.gz -o landmarks_moving.csv
     """
     from medjax.running.environment import prepare_process
+    from medjax.tools.checks import pluralize
     from medjax.tools.register_apply import transform_points
 
     prepare_process()
     rows = transform_points(points, transform, output, invert=invert, lps=lps)
-    typer.echo(f"{len(rows)} points: {output}")
+    typer.echo(f"{pluralize(len(rows), 'point')}: {output}")

@@ -179,7 +179,7 @@ def predict_command(
     """
     from medjax.running.environment import command_process
     from medjax.running.parts import load_part
-    from medjax.tools.checks import parse_integers
+    from medjax.tools.checks import parse_integers, pluralize
     from medjax.tools.segment_predict import predict
 
     components = (
@@ -199,7 +199,9 @@ def predict_command(
     old = len(result.cases) - len(result.new)
     wrote = f"wrote {output}" if result.new else f"finished already in {output}"
     there = f" ({old} were there already)" if old and result.new else ""
-    typer.echo(f"{len(result.cases)} cases by {result.networks} networks{kept}; {wrote}{there}")
+    typer.echo(
+        f"{pluralize(len(result.cases), 'case')} by {pluralize(result.networks, 'network')}{kept}; {wrote}{there}"
+    )
 
 
 @app.command("simulate")

@@ -74,6 +74,7 @@ def evaluate_command(
     """
     from medjax.report.terminal import print_table
     from medjax.running.environment import command_process
+    from medjax.tools.checks import pluralize
     from medjax.tools.segment_evaluate import evaluate, tables
 
     file = predictions / "summary.json" if output is None else output
@@ -86,4 +87,4 @@ def evaluate_command(
     for one in tables(result):
         print_table(one)
         typer.echo()
-    typer.echo(f"{len(result.files)} cases; wrote {file}")
+    typer.echo(f"{pluralize(len(result.files), 'case')}; wrote {file}")

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from medjax.atomic import replacing
 from medjax.errors import DataError
+from medjax.io.files import check_file
 
 SINOGRAMS = ("counts", "additive", "multiplicative")
 OPTIONAL = {"truth": 3, "affine": 2}  # and their numbers of axes
@@ -65,8 +66,7 @@ def read_counts(path: str | Path) -> Counts:
         DataError: missing, no npz, entries missing, shapes that differ, or negative, NaN or infinite values.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a counts file (.npz)")
+    check_file(path, "a counts file (.npz)")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             entries = dict(archive)

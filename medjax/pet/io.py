@@ -55,6 +55,8 @@ def load_scan(
         DataError: the file cannot be used: see the readers; or its shape is not the scanner's, or it holds no counts.
     """
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; expected counts: a .npz, an Interfile header (.hs) or list mode (.l)")
     if scanner is not None:
         preset(scanner)
     kind, factors = _kind(path), factors or Factors()

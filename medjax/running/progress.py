@@ -1,10 +1,12 @@
-"""Progress bars with rate and remaining time on stderr, if it is a terminal, and messages on stdout."""
+"""Progress on stderr with rate and remaining time, bars on a terminal, else a line now and then; messages on stdout."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
+REPORT_SECONDS = 30.0
 
 
 @overload
@@ -20,13 +22,17 @@ def track(work: Iterable[T], description: str) -> Iterator[T]:
 
 
 def track(work: int | Iterable[T], description: str) -> Iterator[int] | Iterator[T]:
-    """Iterate over `work` (or `range(work)`) under a progress bar named `description`; bars may be nested."""
+    """Iterate over `work` (or `range(work)`) under a progress bar named `description`; bars may be nested.
+
+    Where stderr is no terminal, a line says how far it is, every `REPORT_SECONDS`.
+    """
     items: Iterable = range(work) if isinstance(work, int) else work
+    total = len(items) if isinstance(items, Sized) else None
     if not sys.stderr.isatty():
-        yield from items
+        yield from _lines(items, total, description)
         return
     with _bar() as progress:
-        task = progress.add_task(description, total=len(items) if isinstance(items, Sized) else None)
+        task = progress.add_task(description, total=total)
         for item in items:
             yield item
             progress.advance(task)
@@ -35,6 +41,29 @@ def track(work: int | Iterable[T], description: str) -> Iterator[int] | Iterator
 def say(text: str) -> None:
     """Print a message on stdout at once, during long work."""
     print(text, flush=True)
+
+
+def report_stage(name: str, seconds: float) -> None:
+    """Say on stderr that a stage that took long is finished, where it is no terminal."""
+    if seconds >= REPORT_SECONDS and not sys.stderr.isatty():
+        print(f"{name}: finished in {_duration(seconds)}", file=sys.stderr, flush=True)
+
+
+def _lines(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
+    start = last = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS:
+            last, left = now, "" if total is None else f", {_duration((total - number) * (now - start) / number)} left"
+            each = f"{(now - start) / number:.3g} s each"
+            of = "" if total is None else f" of {total}"
+            print(f"{description}: {number}{of}, {each}{left}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _bar() -> Any:

@@ -25,6 +25,7 @@ from medjax.errors import MedjaxError, WorkdirError
 from medjax.report.figures import write_png
 from medjax.running.config import flatten, to_dict
 from medjax.running.lock import lock_folder
+from medjax.running.progress import report_stage
 
 PyTree = Any  # jaxtyping's would import JAX, and a finished run needs none
 
@@ -252,7 +253,9 @@ def _keep(work: WorkDir, name: str, file: Path, tree: PyTree, like: PyTree | Non
     tree = jax.block_until_ready(tree)
     if like is None and not is_nested_dict(tree):
         raise TypeError(f"stage '{name}' gave {type(tree).__name__}; expected nested dicts of arrays, or pass like=")
-    record_timings(work, {f"{name}.seconds": round(time.perf_counter() - start, 3)})
+    seconds = time.perf_counter() - start
+    record_timings(work, {f"{name}.seconds": round(seconds, 3)})
+    report_stage(name, seconds)
     save_arrays(file, tree)
     return load_arrays(file, like)  # as a resumed run will see it
 

@@ -34,7 +34,7 @@ from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
-from medjax.tools.checks import as_paths, check_no_overwrite, check_seed
+from medjax.tools.checks import as_paths, check_no_overwrite, check_seed, pluralize
 
 MIN_IMAGES = 16
 REPORT_IMAGES = 24  # images shown of each end of the ranking
@@ -115,7 +115,7 @@ def audit(
         **({"network": part.identity} if network else {}), **({"scores": custom} if custom else {}),
     }  # fmt: skip
     with nullcontext() if output is None else open_workdir(output, config) as work:
-        say(f"{len(data.names)} images, {number - 1} structures{_empty(data.labels)}")
+        say(f"{len(data.names)} images, {pluralize(number - 1, 'structure')}{_empty(data.labels)}")
         compute = partial(_dynamics, data, number, epochs, seed, part.value, columns)
         found = compute(None) if work is None else _stage(work, compute, columns)
         values = found["scores"][ranking] if checked is None else _orient(found["scores"][ranking], *checked)
