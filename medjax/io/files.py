@@ -4,7 +4,9 @@ Everything that is read of a user goes through here, so that a pipe, a device, a
 one line and not a hang, a traceback or all of the memory.
 """
 
+import errno
 import json
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -17,6 +19,7 @@ from medjax.memory import check_memory
 
 MAX_TEXT = 256 * 2**20  # bytes of a text file: tables of millions of rows
 MAX_EXPANSION = 2**30  # bytes that an archive may declare beyond 100 times its own size
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # where a name leads to no file
 ENCODINGS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -29,12 +32,19 @@ def check_file(path: Path, expected: str) -> None:
     """
     try:
         mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in its name
+    except (OSError, ValueError) as error:  # ValueError: a null character in its name
+        if isinstance(error, OSError) and error.errno not in NOWHERE:
+            raise
         raise DataError(f"{path}: no such file; expected {expected}") from error
     if stat.S_ISDIR(mode):
         raise DataError(f"{path}: is a folder; expected {expected}")
     if not stat.S_ISREG(mode):
         raise DataError(f"{path}: is a pipe or a device; expected {expected}, a regular file")
+
+
+def real_path(path: Path) -> Path:
+    """Absolute path with links followed, also of a file that is not there; a loop of links stays as it is."""
+    return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError where links make a loop
 
 
 def read_bytes(path: Path, expected: str) -> bytes:

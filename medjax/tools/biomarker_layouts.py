@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medjax.datasets.short_axis import check_phases, parse_body, parse_frame
 from medjax.errors import DataError
+from medjax.io.files import real_path
 from medjax.io.tables import read_table
 from medjax.tools.biomarker_case import Case
 from medjax.uncertainty.volume_curve import Frames
@@ -51,7 +52,7 @@ def _acdc(patient: Path) -> Case:
 
 def _mnms_table(folder: Path) -> tuple[Path, dict[str, dict[str, str]]]:
     """The table of the data set, in the folder or one of the two above it."""
-    for parent in (folder, *folder.resolve().parents[:2]):
+    for parent in (folder, *real_path(folder).parents[:2]):
         for file in sorted(parent.glob("*.csv")):
             try:
                 rows = read_table(file, MNMS_COLUMNS)

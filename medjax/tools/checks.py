@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medjax.errors import ConfigError, DataError, MedjaxError, type_and_message
+from medjax.io.files import real_path
 from medjax.io.grids import MAX_POSITION_MM
 from medjax.io.nifti import Volume, read_nifti
 
@@ -142,8 +143,8 @@ def _identities(path: Path) -> list[Any]:
     try:
         status = path.stat()
     except OSError:
-        return [path.resolve()]
-    return [path.resolve(), (status.st_dev, status.st_ino)]
+        return [real_path(path)]
+    return [real_path(path), (status.st_dev, status.st_ino)]
 
 
 def check_volume(volume: Path | Volume, name: str, check: Callable[[Any], None] | None = None) -> tuple[Volume, str]:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from medjax import defaults
 from medjax.atomic import write_text
 from medjax.errors import DataError
+from medjax.io.files import real_path
 from medjax.io.grids import check_same_grid
 from medjax.io.label_images import list_files, read_labels
 from medjax.io.nifti import voxel_mm
@@ -138,7 +139,7 @@ def _pair(predictions: Path, references: Path, endings: tuple[str, ...], chill: 
     for folder in (predictions, references):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; expected one of label images")
-    if predictions.resolve() == references.resolve():
+    if real_path(predictions) == real_path(references):
         raise DataError(f"{predictions}: predictions and labels are one folder; expected two")
     predicted, true = list_files(predictions, endings), list_files(references, endings)
     if odd := [name for name in predicted if name not in true]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medjax.errors import ConfigError, DataError
+from medjax.io.files import real_path
 from medjax.io.label_images import ENDINGS
 from medjax.io.nnunet_labels import Structure, parse_labels
 
@@ -28,7 +29,7 @@ class Labels(NamedTuple):
 def find_description(references: Path, dataset: Path | None) -> Path | None:
     """dataset.json: the file, or that of the folder, that is given; else the one beside the references' folder."""
     if dataset is None:
-        there = references.resolve().parent / "dataset.json"
+        there = real_path(references).parent / "dataset.json"
         return there if there.is_file() else None
     return dataset / "dataset.json" if dataset.is_dir() else dataset
 

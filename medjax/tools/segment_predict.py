@@ -17,6 +17,7 @@ from medjax import __version__
 from medjax.atomic import replacing
 from medjax.errors import ConfigError, DataError
 from medjax.io.digest import content_digest
+from medjax.io.files import real_path
 from medjax.io.nifti import read_nifti
 from medjax.io.nnunet_labels import Structure, structure_text
 from medjax.io.nnunet_raw import CaseFiles, list_cases, read_scan, write_label_nifti
@@ -133,10 +134,10 @@ def _check_outputs(
     Raises:
         DataError: one would.
     """
-    if output.resolve() == images.resolve():
+    if real_path(output) == real_path(images):
         raise DataError(f"{output}: is the folder of the images; expected another one for the predictions")
-    folds = [path.resolve() for path in model.glob("fold_*")]
-    if any(output.resolve().is_relative_to(fold) for fold in folds):
+    folds = [real_path(path) for path in model.glob("fold_*")]
+    if any(real_path(output).is_relative_to(fold) for fold in folds):
         raise DataError(f"{output}: is in a fold of the model; expected another folder for the predictions")
     inputs = [path for one in cases for path in one.images]
     inputs += [model / name for name in ("plan.json", "dataset.json", "keep.json")]

@@ -24,17 +24,21 @@ PARTS = ("input", "kills", "faults")
 FINE = ("", "valid")  # reasons of what is clean, or of input that may be valid
 
 
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="scripts/campaign", description=__doc__.partition("\n")[0])
+    found.add_argument("part", nargs="*", default=PARTS, help=f"{', '.join(PARTS)} (default: all).")
+    found.add_argument("--seed", type=int, default=0, help="Seed of damages and kills.")
+    found.add_argument("--match", default="", help="Only what has this in its title.")
+    found.add_argument("--limit", type=int, help="Only so many.")
+    found.add_argument("--kills", type=int, default=3, help="Kills of each command.")
+    found.add_argument("--processes", type=int, default=2, help="Commands at once.")
+    found.add_argument("--inputs", type=Path, help="Folder of valid inputs, made if absent and kept.")
+    found.add_argument("--out", type=Path, help="File of all findings, JSON lines.")
+    return found
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/campaign", description=__doc__.partition("\n")[0])
-    parser.add_argument("part", nargs="*", default=PARTS, help=f"{', '.join(PARTS)} (default: all).")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of damages and kills.")
-    parser.add_argument("--match", default="", help="Only what has this in its title.")
-    parser.add_argument("--limit", type=int, help="Only so many.")
-    parser.add_argument("--kills", type=int, default=3, help="Kills of each command.")
-    parser.add_argument("--processes", type=int, default=2, help="Commands at once.")
-    parser.add_argument("--inputs", type=Path, help="Folder of valid inputs, made if absent and kept.")
-    parser.add_argument("--out", type=Path, help="File of all findings, JSON lines.")
-    given = parser.parse_args()
+    given = parser().parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -81,6 +85,13 @@ def jobs(part: str, inputs: Path, given: argparse.Namespace) -> list[Job]:
                 ),
             )
             for fault in faults.FAULTS
+            for one in faults.commands()
+        ]
+        every += [
+            (
+                f"{one.name}: two writers",
+                lambda server, folder, one=one: faults.write_twice(server, one, inputs, cache_of(inputs), folder),
+            )
             for one in faults.commands()
         ]
     return [job for job in every if given.match in job[0]][: given.limit]

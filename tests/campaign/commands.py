@@ -85,7 +85,7 @@ class Server:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None):
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
     def run(
         self,

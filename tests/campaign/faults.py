@@ -6,6 +6,7 @@ fails, it works as ever.
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -107,6 +108,32 @@ def meet(server: Server, fault: Fault, command: Command, inputs: Path, cache: Pa
                 path.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(folder.with_name(f"{folder.name}_cache"), ignore_errors=True)
+
+
+def write_twice(server: Server, command: Command, inputs: Path, cache: Path, folder: Path) -> Meeting:
+    """Two processes run one command in one folder at once: the second refuses, or both write the same whole files."""
+    shutil.copytree(inputs, folder, symlinks=True)
+    found: list[Outcome] = []
+    try:
+        with Server(cache) as other:
+            threads = [
+                threading.Thread(target=lambda one=one: found.append(one.run(command.arguments, folder, ROOMY)))
+                for one in (server, other)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        refused = [one for one in found if one.code]
+        parts = [name for name in snapshot(folder) if ".medjax-" in name]
+        reason = f"left behind: {parts[0]}" if parts else ""
+        if len(refused) == 2:
+            reason = f"both refuse: {refused[0].err[-200:]}"
+        elif refused and refused[0].reason:
+            reason = refused[0].reason
+        return Meeting(f"{command.name}: two writers", reason, max(one.seconds for one in found))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def judge(fault: Fault, outcome: Outcome, before: dict[str, str], after: dict[str, str]) -> str:
