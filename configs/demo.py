@@ -7,7 +7,7 @@
 from ml_collections import ConfigDict
 
 from configs.pet_common import SCANNERS
-from medjax.running.config_rules import POSITIVE, SEED, choice, elements, interval, minimum
+from medjax.running.config_rules import POSITIVE, SEED, choice, count, elements, interval, minimum
 
 RULES = {
     "seed": SEED,
@@ -20,24 +20,24 @@ RULES = {
     "scan.center_mm": elements(interval(-100, 100), 3, 3),
     "grid.size": interval(8, 512),
     "grid.voxel_mm": interval(0.5, 20),
-    "osem.subsets": minimum(1),
-    "osem.iterations": minimum(1),
+    "osem.subsets": count(1, 1000),
+    "osem.iterations": count(1, 1_000_000),
     "osem.beta": minimum(0),
     "osem.post_filter_mm": minimum(0),
-    "map_em.subsets": minimum(1),
-    "map_em.iterations": minimum(1),
+    "map_em.subsets": count(1, 1000),
+    "map_em.iterations": count(1, 1_000_000),
     "map_em.beta": minimum(0),
-    "mr_map_em.subsets": minimum(1),
-    "mr_map_em.iterations": minimum(1),
+    "mr_map_em.subsets": count(1, 1000),
+    "mr_map_em.iterations": count(1, 1_000_000),
     "mr_map_em.beta": minimum(0),
     "mr_map_em.similar": interval(1, 26),
-    "slices.planes": minimum(1),
+    "slices.planes": count(1, 1000),
     "slices.size": interval(8, 512),
     "slices.voxel_mm": interval(0.5, 20),
     "slices.trues_per_mm3": POSITIVE,
-    "slices.dds_steps": minimum(1),
-    "slices.gibbs_steps": minimum(1),
-    "slices.samples": minimum(2),
+    "slices.dds_steps": count(1, 1_000_000),
+    "slices.gibbs_steps": count(1, 1_000_000),
+    "slices.samples": count(2, 1000),
 }
 
 

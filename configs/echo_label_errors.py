@@ -13,10 +13,10 @@ from medjax.running.config_rules import (
     INPUT_PATH,
     POSITIVE,
     STRATEGY,
+    count,
     distinct,
     elements,
     interval,
-    minimum,
     subset,
 )  # fmt: skip
 
@@ -24,10 +24,10 @@ PRESETS = ("tiny", "small", "medium", "paper")
 KINDS = ("random", "systematic", "truncation", "shift", "omission", "swap")
 RULES = {
     "seed": interval(0, 2**29),  # others are made of it, which stay below 2³²
-    "seeds": minimum(1),
+    "seeds": count(1, 1000),
     "camus": INPUT_PATH,
-    "data.train": minimum(8),
-    "data.test": minimum(1),
+    "data.train": count(8, 100_000),
+    "data.test": count(1, 100_000),
     "data.size": interval(16, 1024),
     "data.hard": FRACTION,
     "errors.kinds": subset(*KINDS),
@@ -36,14 +36,14 @@ RULES = {
     "errors.strategy_fractions": distinct(elements(FRACTION, 0)),
     "errors.trusted_fractions": distinct(elements(FRACTION, 0)),
     **{f"errors.target_dice.{kind}": FRACTION for kind in KINDS},
-    "training.widths": elements(minimum(1)),
+    "training.widths": elements(count(1, 4096)),
     "training.rate": POSITIVE,
-    "training.batch": minimum(1),
-    "training.epochs": minimum(1),
-    "training.probe_every": minimum(1),
-    "training.latest_judgement": minimum(1),
+    "training.batch": count(1, 100_000),
+    "training.epochs": count(1, 1_000_000),
+    "training.probe_every": count(1, 1_000_000),
+    "training.latest_judgement": count(1, 1_000_000),
     "population.strategy": STRATEGY,
-    "population.width": minimum(0),
+    "population.width": count(0, 4096),
 }
 
 

@@ -7,15 +7,15 @@ scans, for an accelerator; it has not been run.
 
 from ml_collections import ConfigDict
 
-from medjax.running.config_rules import FRACTION, POSITIVE, distinct, elements, interval, minimum
+from medjax.running.config_rules import FRACTION, POSITIVE, count, distinct, elements, interval, minimum
 
 PRESETS = ("tiny", "small", "paper")
 RULES = {
     "seed": interval(0, 2**29),  # others are made of it, which stay below 2³²
-    "seeds": minimum(1),
-    "data.train": minimum(2),
-    "data.test": minimum(6),
-    "data.shape": elements(minimum(8), 3, 3),
+    "seeds": count(1, 1000),
+    "data.train": count(2, 100_000),
+    "data.test": count(6, 100_000),
+    "data.shape": elements(count(8, 1024), 3, 3),
     "data.spacing": elements(POSITIVE, 3, 3),
     "data.ages": elements(interval(16, 42), 2, 2),
     "data.bvalues": distinct(elements(minimum(0), 4)),
@@ -24,14 +24,14 @@ RULES = {
     "motion.rigid_mm": minimum(0),
     "motion.smooth_mm": minimum(0),
     "motion.corrupted": FRACTION,
-    "training.base_width": minimum(1),
+    "training.base_width": count(1, 4096),
     "training.memory_gb": POSITIVE,
-    "training.patch": elements(minimum(4), 0, 3),
+    "training.patch": elements(count(4, 1024), 0, 3),
     "training.folds": interval(1, 5),
-    "training.epochs": minimum(1),
-    "training.iterations": minimum(1),
+    "training.epochs": count(1, 1_000_000),
+    "training.iterations": count(1, 1_000_000),
     "training.rate": POSITIVE,
-    "training.save_every": minimum(1),
+    "training.save_every": count(1, 1_000_000),
     **{f"margin.{parameter}": POSITIVE for parameter in ("f", "d", "d_star", "f_d_star")},
     "knot": interval(16, 42),
     "boundary_mm": distinct(elements(interval(-50, 50), 0)),

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from medjax.defaults import PRIORS
 from medjax.errors import ConfigError
-from medjax.running.config_rules import POSITIVE, SEED, Rule, choice, distinct, elements, interval, minimum
+from medjax.running.config_rules import POSITIVE, SEED, Rule, choice, count, distinct, elements, interval
 
 SCANNERS = ("ring_2d", "mmr", "mct")
 SAMPLED = (
@@ -23,33 +23,33 @@ COHORT_RULES = GRID_RULES | {  # of experiments with a multi-subject cohort
     "cohort.anatomy_mm": interval(1, 4),
     "cohort.strength": interval(0, 2),
     "cohort.trues_per_mm3": POSITIVE,
-    "cohort.iterations": minimum(1),
-    "registration.factors": elements(minimum(1)),
-    "registration.iterations": elements(minimum(0)),
+    "cohort.iterations": count(1, 1_000_000),
+    "registration.factors": elements(count(1, 1000)),
+    "registration.iterations": elements(count(0, 1_000_000)),
     "training.prior": PRIOR,
-    "training.widths": elements(minimum(1), 0),
-    "training.steps": minimum(1),
-    "training.batch": minimum(1),
+    "training.widths": elements(count(1, 4096), 0),
+    "training.steps": count(1, 1_000_000),
+    "training.batch": count(1, 100_000),
     "training.rate": POSITIVE,
 }
 RULES = GRID_RULES | {
-    "scans_per_batch": minimum(1),
+    "scans_per_batch": count(1, 100_000),
     "scan.scanner": choice(*SCANNERS),
     "scan.trues_per_mm3": distinct(elements(POSITIVE)),
     "scan.background": interval(0, 0.99),
-    "scan.lesions": minimum(1),
+    "scan.lesions": count(1, 1000),
     "sampling.prior": PRIOR,
-    "sampling.steps": minimum(1),
+    "sampling.steps": count(1, 1_000_000),
     "sampling.t_max": interval(1e-3, 1),
     "sampling.t_min": interval(1e-5, 1),
     "sampling.eta": interval(0, 1),
-    "sampling.gibbs_rounds": minimum(1),
-    "sampling.gibbs_reverse_steps": minimum(1),
-    "tuning.heads": minimum(1),
-    "tuning.values_per_hyperparameter": minimum(0),
-    "test.heads": minimum(1),
-    "test.realizations": minimum(2),
-    "test.samples": minimum(2),
+    "sampling.gibbs_rounds": count(1, 1000),
+    "sampling.gibbs_reverse_steps": count(1, 1_000_000),
+    "tuning.heads": count(1, 1000),
+    "tuning.values_per_hyperparameter": count(0, 1000),
+    "test.heads": count(1, 1000),
+    "test.realizations": count(2, 1000),
+    "test.samples": count(2, 1000),
     "test.mean_of_samples": elements(choice(*SAMPLED), 0),
 }
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs.pet_common import PRIOR, base, check
 from configs.pet_common import RULES as COMMON_RULES
-from medjax.running.config_rules import Rule, minimum, subset
+from medjax.running.config_rules import Rule, count, subset
 
 __all__ = ["RULES", "check", "get_config"]
 
@@ -17,9 +17,9 @@ METHODS = (
 )  # fmt: skip
 RULES = COMMON_RULES | {
     "methods": subset(*METHODS),
-    "noise.realizations": minimum(2),
-    "posterior.heads": minimum(1),
-    "posterior.draws": Rule("0, or 4 or more", lambda value: value == 0 or value >= 4),
+    "noise.realizations": count(2, 1000),
+    "posterior.heads": count(1, 1000),
+    "posterior.draws": Rule("0, or 4 to 1,000", lambda value: value == 0 or 4 <= value <= 1000),
     "posterior.without_lesions": PRIOR,
 }
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.pet_common import RULES as COMMON_RULES
 from configs.pet_common import base, check
-from medjax.running.config_rules import INPUT_PATH, POSITIVE, STRATEGY, elements, interval, minimum, subset
+from medjax.running.config_rules import INPUT_PATH, POSITIVE, STRATEGY, count, elements, interval, subset
 
 __all__ = ["RULES", "check", "get_config"]
 
@@ -21,21 +21,21 @@ METHODS = (
 )  # fmt: skip
 RULES = COMMON_RULES | {
     "methods": subset(*METHODS),
-    "training.slices": minimum(1),
-    "training.validation_slices": minimum(1),
-    "training.realizations": minimum(1),
-    "training.batch": minimum(1),
-    "training.unet.widths": elements(minimum(1)),
-    "training.unet.attention": elements(minimum(0), 0),
-    "training.unet.patch": minimum(1),
-    "training.unet.steps": minimum(1),
-    "training.unrolled.widths": elements(minimum(1)),
-    "training.unrolled.steps": minimum(1),
+    "training.slices": count(1, 100_000),
+    "training.validation_slices": count(1, 100_000),
+    "training.realizations": count(1, 1000),
+    "training.batch": count(1, 100_000),
+    "training.unet.widths": elements(count(1, 4096)),
+    "training.unet.attention": elements(count(0, 1000), 0),
+    "training.unet.patch": count(1, 1024),
+    "training.unet.steps": count(1, 1_000_000),
+    "training.unrolled.widths": elements(count(1, 4096)),
+    "training.unrolled.steps": count(1, 1_000_000),
     "training.rate": POSITIVE,
     "population.strategy": STRATEGY,
-    "population.width": minimum(0),
+    "population.width": count(0, 4096),
     "volume.planes": interval(3, 127),
-    "volume.head": minimum(0),
+    "volume.head": count(0, 1000),
     "volume.trues_per_mm3": POSITIVE,
     "volume.modes": subset("transverse", "alternated", "averaged"),
     "other_brain": INPUT_PATH,

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.pet_common import COHORT_RULES, SCANNERS
 from configs.pet_common import check_registration as check
-from medjax.running.config_rules import POSITIVE, Rule, choice, distinct, elements, interval, minimum, subset
+from medjax.running.config_rules import POSITIVE, Rule, choice, count, distinct, elements, interval, subset
 
 __all__ = ["RULES", "check", "get_config"]
 
@@ -21,18 +21,18 @@ RULES = COHORT_RULES | {
     "scan.scanner": choice(*SCANNERS),
     "scan.trues_per_mm3": distinct(elements(POSITIVE)),
     "scan.background": interval(0, 0.99),
-    "cohort.subjects": minimum(1),
+    "cohort.subjects": count(1, 100_000),
     "cohort.tracer": choice("fdg", "dpa714"),
-    "pseudo.number": minimum(2),
-    "pseudo.size": minimum(1),
+    "pseudo.number": count(2, 100_000),
+    "pseudo.size": count(1, 1024),
     "pseudo.concentration": POSITIVE,
     "pseudo.template": Rule("True or False", lambda value: isinstance(value, bool)),
-    "sampling.samples": minimum(1),
+    "sampling.samples": count(1, 1000),
     "sampling.mode": choice("transverse", "alternated", "averaged"),
-    "tuning.values_per_hyperparameter": minimum(0),
-    "test.targets": minimum(1),
-    "test.lesions": minimum(1),
-    "test.realizations": minimum(1),
+    "tuning.values_per_hyperparameter": count(0, 1000),
+    "test.targets": count(1, 100_000),
+    "test.lesions": count(1, 1000),
+    "test.realizations": count(1, 1000),
 }
 
 

@@ -8,23 +8,23 @@ from ml_collections import ConfigDict
 
 from configs.pet_common import COHORT_RULES, SCANNERS, check_registration
 from medjax.errors import ConfigError
-from medjax.running.config_rules import POSITIVE, choice, distinct, elements, interval, minimum
+from medjax.running.config_rules import POSITIVE, choice, count, distinct, elements, interval
 
 RULES = COHORT_RULES | {
-    "scans_per_batch": minimum(1),
-    "cohort.people": minimum(1),
-    "cohort.targets": minimum(1),
+    "scans_per_batch": count(1, 100_000),
+    "cohort.people": count(1, 100_000),
+    "cohort.targets": count(1, 100_000),
     "cohort.scanner": choice(*SCANNERS),
     "registration.by_pet": interval(0, 1000),
-    "pseudo.sizes": distinct(elements(minimum(1))),
-    "pseudo.images": minimum(2),
+    "pseudo.sizes": distinct(elements(count(1, 1000))),
+    "pseudo.images": count(2, 100_000),
     "test.scanners": elements(choice(*SCANNERS)),
     "test.trues_per_mm3": elements(POSITIVE),
     "test.background": interval(0, 0.99),
-    "test.planes": minimum(1),
-    "test.realizations": minimum(2),
-    "test.samples": minimum(1),
-    "test.values_per_hyperparameter": minimum(0),
+    "test.planes": count(1, 1000),
+    "test.realizations": count(2, 1000),
+    "test.samples": count(1, 1000),
+    "test.values_per_hyperparameter": count(0, 1000),
 }
 
 

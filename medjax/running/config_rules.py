@@ -2,7 +2,7 @@
 
     RULES = {
         "seed": SEED,
-        "seeds": minimum(1),
+        "seeds": count(1, 1000),
         "training.rate": POSITIVE,
         "methods": subset("erm", "group_dro"),
         "data.ages": elements(interval(20.0, 40.0), 2, 2),
@@ -32,6 +32,11 @@ class Rule(NamedTuple):
 def minimum(low: int | float) -> Rule:
     """Rule: a number not below `low`."""
     return Rule(f"{low:g} or more", lambda value: value >= low)
+
+
+def count(low: int, high: int) -> Rule:
+    """Rule: a number of things, from `low` to `high`, beyond which no run would end or fit into memory."""
+    return Rule(f"{low} to {high:,}", lambda value: low <= value <= high)
 
 
 def interval(low: int | float, high: int | float) -> Rule:

@@ -50,15 +50,18 @@ def report_stage(name: str, seconds: float) -> None:
 
 
 def _lines(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
-    start = last = time.monotonic()
+    """Items, and lines on stderr; the rate is that of all but the first, which may have been compiled."""
+    last, second = time.monotonic(), 0.0
     for number, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
+        second = now if number == 1 else second
         if now - last >= REPORT_SECONDS:
-            last, left = now, "" if total is None else f", {_duration((total - number) * (now - start) / number)} left"
-            each = f"{(now - start) / number:.3g} s each"
-            of = "" if total is None else f" of {total}"
-            print(f"{description}: {number}{of}, {each}{left}", file=sys.stderr, flush=True)
+            last, of = now, "" if total is None else f" of {total}"
+            each = (now - second) / (number - 1) if number > 1 else None
+            rate = "" if each is None else f", {each:.3g} s each"
+            left = "" if each is None or total is None else f", {_duration((total - number) * each)} left"
+            print(f"{description}: {number}{of}{rate}{left}", file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:
