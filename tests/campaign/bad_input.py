@@ -81,8 +81,9 @@ def file_cases(inputs: Path, seed: int) -> Iterator[Case]:
             for kind in damages_of(inputs / target):
                 name = f"{command.name} {target} {kind.name} {seed}"
                 own = zlib.crc32(name.encode())
-                if not kind.harmless or np.random.default_rng(own).random() < HARMLESS_SHARE:
-                    yield Case(command, target, kind.name, command.arguments, own, kind.harmless)
+                harmless = kind.harmless or command.tolerant
+                if not harmless or command.tolerant or np.random.default_rng(own).random() < HARMLESS_SHARE:
+                    yield Case(command, target, kind.name, command.arguments, own, harmless)
 
 
 def option_cases() -> Iterator[Case]:
@@ -105,8 +106,8 @@ def options(words: Sequence[str]) -> list[Any]:
     from medjax.cli import _load_tool, app
 
     found = typer.main.get_command(app)
-    for number, word in enumerate(words):
-        found = _load_tool(word) if number == 0 else found.commands[word]
+    for word in words:
+        found = found.commands[word] if word in found.commands else _load_tool(word)
     while hasattr(found, "commands") and len(found.commands) == 1:
         (found,) = found.commands.values()
     return [one for one in found.params if one.opts[0].startswith("-") and not one.is_flag and "-h" not in one.opts]

@@ -60,7 +60,7 @@ def cache_is_a_file(folder: Path, cache: Path) -> dict[str, str | None]:
 
 NO_HOME: dict[str, str | None] = {"HOME": None, "XDG_CACHE_HOME": None, "TMPDIR": "/nonexistent/tmp"}
 FAULTS = [
-    Fault("full disk", ROOMY._replace(file_bytes=300), own_cache),
+    Fault("full disk", ROOMY._replace(file_bytes=60), own_cache),
     Fault("read-only folder", ROOMY._replace(unprivileged=True), prepare=read_only),
     Fault("no home, no folder for temporary files", environment=lambda folder, cache: NO_HOME, works=True),
     Fault(

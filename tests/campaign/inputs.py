@@ -33,18 +33,22 @@ classifier = Model(init, apply)
 """
 
 
+SINGLE = ("biomarkers", "precision", "run", "sweep", "experiments", "new")  # commands of one word
+
+
 class Command(NamedTuple):
     """A valid command and its input files and folders, each a part of an argument."""
 
     name: str
     arguments: tuple[str, ...]
-    inputs: tuple[str, ...]  # files and folders among the arguments
+    inputs: tuple[str, ...]  # files and folders that it reads
+    tolerant: bool = False  # it may go on from what is left of a damaged input
 
 
-def command(text: str, inputs: str) -> Command:
+def command(text: str, inputs: str = "", tolerant: bool = False) -> Command:
     words = tuple(text.split())
-    name = " ".join(words[: 1 if words[0] in ("biomarkers", "precision") else 2])
-    return Command(name, words, tuple(inputs.split()))
+    name = " ".join(words[: 1 if words[0] in SINGLE else 2])
+    return Command(name, words, tuple(inputs.split()), tolerant)
 
 
 PET = "pet reconstruct {} --iterations 1 --subsets 1 --size 24 --voxel-mm 9 -o image.nii.gz"
@@ -119,8 +123,23 @@ COMMANDS = [
         "moving_pet.nii.gz fixed.nii.gz affine.txt field.nii.gz",
     ),
     command("register points landmarks.csv -t affine.txt -o moved.csv", "landmarks.csv affine.txt"),
+    command(
+        "run mine:tiny --workdir work",
+        "work work/config.json work/environment.json work/timings.json work/metrics.json work/report.html "
+        "work/checkpoints work/checkpoints/level_10.npz",
+        tolerant=True,
+    ),
+    command("run mine:tiny --workdir new", "experiments/mine.py configs/mine.py configs experiments"),
+    command("sweep mine:tiny --over seed=0,1 --workdir swept", "configs/mine.py"),
+    command("experiments", "configs/mine.py experiments/mine.py configs", tolerant=True),
+    command("new other"),
+    command("ivim simulate -o new"),
+    command("labels simulate -o new"),
+    command("segment simulate -o new"),
 ]
 MADE = [  # once, of the valid inputs
+    "new mine",
+    "run mine:tiny --workdir work",
     "segment train Dataset004_Hippocampus -o trained_model --fold all --network brief.py:pointwise --patch 8,8,8 "
     "--epochs 1 --iterations 1",
     "biomarkers scan_maps.csv --labels acdc -o scan.csv",

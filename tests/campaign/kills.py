@@ -25,6 +25,8 @@ TOOLS = [
     "labels audit images masks --size 16 --epochs 8 --network brief.py:pointwise -o audited",
     "shortcuts audit --ts ts.npz --ba ba.npz --sa sa.npz --images images.npz --regions grid:7x7 -o audited",
     "shortcuts fairness test.csv --score p --attribute sex -o fairness",
+    "run mine:small --workdir again",
+    "sweep mine:tiny --over seed=0,1,2 --workdir swept",
     "precision scan.csv rescan.csv --truth truth.csv --resamples 200 -o precise",
     "register images fixed.nii.gz moving.nii.gz --iterations 3,3,3 --field field_2.nii.gz -o warped.nii.gz",
 ]
