@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from medjax import defaults
 from medjax.diffusion.prior import Prior, PriorSettings
@@ -20,7 +20,8 @@ from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError, type_and_message
 from medjax.models import build
 from medjax.models.model import Network
-from medjax.models.weights import fit_weights, load_weights, save_weights
+from medjax.models.saved_settings import LARGEST, Range, check_layers, parse_setting, read_settings, shown
+from medjax.models.weights import fit_weights, initial_shapes, load_weights, save_weights
 from medjax.running.config import did_you_mean
 from medjax.running.network_part import network_part
 from medjax.running.parts import Part
@@ -28,6 +29,17 @@ from medjax.running.parts import Part
 SHIPPED_PRIORS = defaults.PRIORS  # `weights/<name>.npz`
 BUILT_IN = "score_unet"  # the network of files that name none
 OLD_KEYS = {"guided": "mr_guided"}  # keys of settings in files of earlier versions
+RANGES: dict[str, Range] = {  # of settings, or of their elements
+    "widths": (1, LARGEST),
+    "blocks": (1, 64),
+    "attention": (0, 15),
+    "patch": (1, 16),
+    "size": (1, 4096),
+    "voxel_mm": (1e-3, 1e3),
+    "orientations": (0, 2),
+    "beta_min": (0, 1e3),
+    "beta_max": (1e-3, 1e3),
+}
 OLD_SETTINGS: dict[str, Any] = {"patch": 1}  # settings that earlier versions had no key for
 
 
@@ -46,7 +58,8 @@ def prior_network(network: Any, settings: PriorSettings) -> Part:
     """
     part, inputs = network_part(network, settings), example_inputs(settings)
     try:
-        output = jax.eval_shape(part.value.apply, _shapes(part.value, settings), *inputs)
+        shapes = jax.eval_shape(part.value.init, jax.random.key(0), *inputs)
+        output = jax.eval_shape(part.value.apply, shapes, *inputs)
     except Exception as error:  # whatever a user's network raises
         expected = f"a Model of {len(inputs)} inputs: slices, level, orientation{', MR' if settings.mr_guided else ''}"
         raise ConfigError(f"--network {part.name}: {type_and_message(error)}; expected {expected}") from error
@@ -88,8 +101,8 @@ def load_prior(prior: Path | str | None = None, model: Any = None) -> Prior:
     Raises:
         ConfigError: no prior has that name; or the file's network is not one of medjax and there is no `model`, or that
             is another one.
-        DataError: the file is not a prior, or holds weights of another network.
-        FileNotFoundError: there is no such file.
+        DataError: there is no such file, it is not a prior, its settings are out of range, or it holds weights of
+            another network.
     """
     name = SHIPPED_PRIORS[0] if prior is None else str(prior)
     path = Path(name)
@@ -107,33 +120,50 @@ def _built_in(settings: PriorSettings) -> Network:
 
 
 def _load(path: Path, model: Any) -> Prior:
-    no_prior = f"{path}: not a score prior; expected a file that `medjax pet train-prior` wrote"
     try:
         params, header = load_weights(path)
-        sigma_data = float(header.pop("sigma_data") if "sigma_data" in header else header.pop("spread"))
-        network, kept = header.pop("network", BUILT_IN), header.pop("sha256", "")
-        kept_settings: dict[str, Any] = {
-            OLD_KEYS.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in header.items()
-        }
-        settings = PriorSettings(**OLD_SETTINGS | kept_settings)
-        if not (math.isfinite(sigma_data) and sigma_data > 0):
-            raise DataError(f"sigma_data {sigma_data:g}; expected above 0")
-        known = _built_in(settings) if model is None and network == BUILT_IN else None
-        like = None if known is None else _shapes(known, settings)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{no_prior}: {error}" if isinstance(error, DataError) else no_prior) from error
-    if model is None and known is None:
+        sigma_data, settings = _settings(path, header, len(jax.tree.leaves(params)))
+    except DataError as error:
+        found = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: not a score prior that `medjax pet train-prior` wrote: {found}") from error
+    network, kept = header["network"], header["sha256"]
+    if model is None and network != BUILT_IN:
         how = "load_prior(path, model), or --network FILE.py:NAME"
         raise ConfigError(f"{path}: its network is {network!r}, not one of medjax; pass it: {how}")
-    chosen = known
-    if chosen is None:
+    if model is None:
+        chosen = _built_in(settings)
+    else:
         part = prior_network(model, settings)
         chosen, sha256 = part.value, part.sha256
         if len(sha256) == len(kept) and sha256 != kept:  # of one kind: digests of files, or of objects
             raise ConfigError(f"{path}: trained with {network} of SHA-256 {kept[:8]}…; this one has {sha256[:8]}…")
-    params = fit_weights(path, params, _shapes(chosen, settings) if like is None else like)
+    params = fit_weights(path, params, initial_shapes(path, chosen, lambda: example_inputs(settings)))
     return Prior(params, sigma_data, vp(settings.beta_min, settings.beta_max), chosen, settings)
 
 
-def _shapes(model: Network, settings: PriorSettings) -> PyTree:
-    return jax.eval_shape(model.init, jax.random.key(0), *example_inputs(settings))
+def _settings(path: Path, header: dict[str, Any], arrays: int) -> tuple[float, PriorSettings]:
+    """Width of the data and settings of a prior from its header, checked; its `network` and `sha256` stay in it.
+
+    Raises:
+        DataError: one is missing, unknown, of another type or out of range, or there are fewer arrays than layers.
+    """
+    own = {OLD_KEYS.get(key, key): value for key, value in header.items()}
+    named = {"network": BUILT_IN, "sha256": ""} | {key: own.pop(key) for key in ("network", "sha256") if key in own}
+    if odd := [key for key, value in named.items() if not isinstance(value, str)]:
+        raise DataError(f"{path}: {odd[0]} {shown(named[odd[0]])}; expected text")
+    header |= named
+    sigma_data = own.pop("sigma_data", own.pop("spread", None))
+    try:
+        sigma_data = parse_setting(sigma_data, float)
+    except ConfigError as error:
+        raise DataError(f"{path}: sigma_data {error}") from error
+    if not (math.isfinite(sigma_data) and sigma_data > 0):
+        raise DataError(f"{path}: sigma_data {sigma_data:g}; expected above 0")
+    settings = read_settings(str(path), PriorSettings, OLD_SETTINGS | own, RANGES)
+    if not settings.widths or not settings.orientations:
+        raise DataError(f"{path}: no widths or no orientations; expected one or more")
+    if settings.beta_max < settings.beta_min:
+        raise DataError(f"{path}: beta_max {settings.beta_max:g}; expected beta_min, {settings.beta_min:g}, or more")
+    if named["network"] == BUILT_IN:
+        check_layers(str(path), {key: getattr(settings, key) for key in ("widths", "blocks", "attention")}, arrays)
+    return sigma_data, settings

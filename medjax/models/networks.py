@@ -7,7 +7,7 @@ settings_of("unet", {"classes": 4, "patch": 64})          {"classes": 4, "widths
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from medjax.errors import ConfigError
 from medjax.models.model import Model
@@ -15,6 +15,7 @@ from medjax.models.plain_unet import plain_unet
 from medjax.models.registration_unet import registration_unet
 from medjax.models.residual import residual_cnn
 from medjax.models.resnet import resnet
+from medjax.models.saved_settings import LARGEST, parse_setting, shown
 from medjax.models.score_unet import score_unet
 from medjax.models.swin import swin
 from medjax.models.unet import unet
@@ -31,6 +32,8 @@ NETWORKS: Mapping[str, Callable[..., Model]] = {
     "vgg": vgg,
 }
 
+MOST = 64  # values of a list
+
 
 def build(name: str, settings: Mapping[str, Any]) -> Model:
     """Network `name` with these settings, as read from JSON: lists become tuples.
@@ -38,19 +41,20 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
     Settings are the arguments of the network's function, without those that are functions themselves (norm, act, …).
 
     Raises:
-        ConfigError: no such network or setting, one that is missing, of another type, or out of range.
+        ConfigError: no such network or setting, one that is missing, of another type, or out of range (whole numbers
+            up to `LARGEST`).
     """
     known = _settings_known(name)
     values = dict[str, Any]()
     for key, value in settings.items():
         if key not in known:
-            raise ConfigError(f"network {name}: no setting {key!r}; {_expected(key, known)}")
-        kind = known[key].annotation
-        values[key] = float(value) if kind is float and _is(value, int) else _hashable(value)
-        if not _is(values[key], kind):
-            raise ConfigError(f"network {name}: {key} {value!r}; expected {_type_name(kind)}")
+            raise ConfigError(f"network {name}: no setting {shown(key)}; {_expected(key, known)}")
+        try:
+            values[key] = parse_setting(value, known[key].annotation)
+        except ConfigError as error:
+            raise ConfigError(f"network {name}: {key} {error}") from error
         if limit := _limit(key, values[key]):
-            raise ConfigError(f"network {name}: {key} {value!r}; expected {limit}")
+            raise ConfigError(f"network {name}: {key} {shown(value)}; expected {limit}")
     missing = [key for key, one in known.items() if one.default is one.empty and key not in values]
     if missing:
         raise ConfigError(f"network {name}: no {', '.join(missing)}; expected a value")
@@ -74,31 +78,6 @@ def _settings_known(name: str) -> dict[str, inspect.Parameter]:
     return {key: one for key, one in parameters.items() if not callable(one.default) or one.default is one.empty}
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether the value, lists as tuples, is of the annotated type. True is not an integer here."""
-    if get_origin(kind) is None:
-        return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    kinds = _kinds(kind, len(value)) if isinstance(value, tuple) else None
-    return kinds is not None and len(kinds) == len(value) and all(map(_is, value, kinds))
-
-
-def _kinds(kind: Any, number: int) -> tuple[Any, ...]:
-    """Type of each element; `tuple[int, int, int]` fixes their number, `Sequence[int]` and `tuple[int, ...]` do not."""
-    kinds = get_args(kind)
-    return kinds if get_origin(kind) is tuple and kinds[-1] is not ... else kinds[:1] * number
-
-
-def _type_name(kind: Any) -> str:
-    if get_origin(kind) is None:
-        return kind.__name__
-    kinds = _kinds(kind, 1)
-    return f"a list of {f'{len(kinds)} ' if len(kinds) > 1 else ''}{_type_name(kinds[0])}"
-
-
 def _limit(key: str, value: Any) -> str | None:
     """Expected range of this setting, if its value is outside."""
     if key == "dropout":
@@ -106,9 +85,13 @@ def _limit(key: str, value: Any) -> str | None:
     if isinstance(value, tuple):
         if not value and key != "attention":
             return "one value or more"
+        if len(value) > MOST:
+            return f"{MOST} values at most"
         return next((limit for limit in (_limit(key, one) for one in value) if limit), None)
     lowest = 0 if key == "attention" else 1  # levels are counted from 0
-    return f"{lowest} or more" if isinstance(value, int) and not isinstance(value, bool) and value < lowest else None
+    if not isinstance(value, int) or isinstance(value, bool) or lowest <= value <= LARGEST:
+        return None
+    return f"{lowest} or more" if value < lowest else f"{LARGEST} or less"
 
 
 def _expected(name: str, known: Iterable[str]) -> str:

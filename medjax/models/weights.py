@@ -9,7 +9,7 @@ in these dicts may hold a `/`, and no array of the outermost may have one of the
 
 import io
 import json
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from medjax.atomic import replacing
-from medjax.errors import DataError
+from medjax.errors import DataError, type_and_message
+from medjax.io.files import parse_json, read_npz
+from medjax.models.model import Network
+from medjax.models.saved_settings import shown
 
 HEADER = "settings"
+MAX_DEPTH = 64  # dicts in dicts
 RESERVED_NAMES = (HEADER, "file", "allow_pickle")  # the last two are arguments of NumPy's `savez`
 
 
@@ -57,14 +61,17 @@ def load_weights(path: Path, like: PyTree = None) -> tuple[PyTree, dict[str, Any
     `like` is what `jax.eval_shape` gives of a model's init: names and shapes must be those, and types become those.
 
     Raises:
-        DataError: not such a file, or one of other arrays than `like`, or of values that are not finite.
-        FileNotFoundError: there is none.
+        DataError: there is none, not such a file, or one of other arrays than `like`, of other types than real numbers
+            of 8 bytes at most, or of values that are not finite.
     """
     header, arrays = _read(path)
     for name, array in arrays.items():
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+            found = f"weights {shown(name)} are {array.dtype}"
+            raise DataError(f"{path}: {found}; expected float32, or other real numbers of at most 8 bytes")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(f"{path}: weights {name} are not finite")
-    return (_nested(arrays) if like is None else _like(path, arrays, like)), header
+    return (_nested(path, arrays) if like is None else _like(path, arrays, like)), header
 
 
 def fit_weights(path: Path, params: PyTree, like: PyTree) -> PyTree:
@@ -74,6 +81,20 @@ def fit_weights(path: Path, params: PyTree, like: PyTree) -> PyTree:
         DataError: names or shapes are others.
     """
     return _like(path, _named(params), like)
+
+
+def initial_shapes(path: Path, model: Network, examples: Callable[[], tuple[Any, ...]]) -> PyTree:
+    """Shapes of a network's weights, for `like`, of a network made of a file's settings; nothing is computed.
+
+    `examples` makes the inputs of its `init`, as tracers: of any size without memory.
+
+    Raises:
+        DataError: the network cannot be made; it names `path`.
+    """
+    try:
+        return jax.eval_shape(lambda key: model.init(key, *examples()), jax.random.key(0))
+    except Exception as error:  # whatever a network raises
+        raise DataError(f"{path}: no network can be made of its settings ({type_and_message(error)})") from error
 
 
 def _like(path: Path, arrays: dict[str, Any], like: PyTree) -> PyTree:
@@ -98,18 +119,16 @@ def _check_names(path: Path, params: PyTree) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(archive[HEADER].tobytes())
-            arrays = {name: archive[name] for name in archive.files if name != HEADER}
-    except FileNotFoundError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: no weights; expected an npz of arrays with an entry `{HEADER}`") from error
-    if not isinstance(header, dict):
-        raise DataError(f"{path}: the header is no JSON object")
+    expected = f"weights: an npz of arrays with an entry `{HEADER}`"
+    arrays = read_npz(path, expected)
+    header = arrays.pop(HEADER, None)
+    if header is None or header.dtype != np.uint8 or header.ndim != 1:
+        raise DataError(f"{path}: no entry `{HEADER}` of bytes; expected {expected}")
+    settings = parse_json(header.tobytes(), f"{path}: {HEADER}", "a JSON object")
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: {HEADER} is a JSON {type(settings).__name__}; expected a JSON object")
     small = {name: array.dtype.kind == "f" and array.dtype.itemsize < 4 for name, array in arrays.items()}
-    return header, {name: array.astype(np.float32) if small[name] else array for name, array in arrays.items()}
+    return settings, {name: array.astype(np.float32) if small[name] else array for name, array in arrays.items()}
 
 
 def _check(path: Path, arrays: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -127,7 +146,9 @@ def _check(path: Path, arrays: dict[str, Any], expected: dict[str, Any]) -> None
         floating = jnp.issubdtype(one.dtype, jnp.floating)
         if floating != jnp.issubdtype(arrays[name].dtype, jnp.floating):
             raise DataError(f"{path}: weights {name} are {arrays[name].dtype}; expected {one.dtype}")
-        if floating and not np.isfinite(np.asarray(arrays[name], one.dtype)).all():
+        with np.errstate(over="ignore"):
+            finite = not floating or np.isfinite(np.asarray(arrays[name], one.dtype)).all()
+        if not finite:
             raise DataError(f"{path}: weights {name} are not finite as {one.dtype}")
 
 
@@ -136,12 +157,15 @@ def _named(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _nested(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *parents, last = name.split("/")
         branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[last] = jax.device_put(array)
+        for parent in parents[:MAX_DEPTH]:
+            branch = branch.setdefault(parent, {}) if isinstance(branch, dict) else branch
+        if len(parents) > MAX_DEPTH or not isinstance(branch, dict) or last in branch:
+            raise DataError(f"{path}: weights {shown(name)}; expected a path of names, none of it another array's")
+        with np.errstate(over="ignore"):
+            branch[last] = jax.device_put(array)
     return tree

@@ -6,7 +6,7 @@ predict(network.model, network.params, fixed, moving, multiple=network.settings.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,11 @@ from jaxtyping import PyTree
 from medjax.errors import ConfigError, DataError
 from medjax.models import build
 from medjax.models.model import Network
-from medjax.models.weights import fit_weights, load_weights, save_weights
+from medjax.models.saved_settings import LARGEST, Range, check_layers, read_settings
+from medjax.models.weights import fit_weights, initial_shapes, load_weights, save_weights
 
 BUILT_IN = "registration_unet"
+RANGES: dict[str, Range] = {"widths": (1, LARGEST), "axes": (1, 3), "voxel_mm": (1e-3, 1e3)}
 NO_NETWORK = "not a registration network; expected a file of scripts/train_registration.py"
 
 
@@ -66,20 +68,19 @@ def load(path: Path | str) -> TrainedNetwork:
     """Read a registration network from a file that `save` wrote.
 
     Raises:
-        DataError: the file is none of a registration network, or holds other weights than its settings say.
-        FileNotFoundError: there is no such file.
+        DataError: there is no such file, it is none of a registration network, its settings are out of range, or it
+            holds other weights than they say.
     """
     path = Path(path)
-    try:
-        params, header = load_weights(path)
-        if header.pop("network", None) != BUILT_IN:
-            raise DataError(f"{path}: {NO_NETWORK}")
-        kept: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in header.items()}
-        settings = NetworkSettings(**kept)
-        model = built_in(settings)
-        like = jax.eval_shape(model.init, jax.random.key(0), *example_inputs(settings))
-    except (KeyError, TypeError, ValueError) as error:
-        raise error if isinstance(error, DataError) else DataError(f"{path}: {NO_NETWORK}") from error
+    params, header = load_weights(path)
+    if header.pop("network", None) != BUILT_IN:
+        raise DataError(f"{path}: {NO_NETWORK}")
+    settings = read_settings(str(path), NetworkSettings, header, RANGES)
+    if not settings.widths:
+        raise DataError(f"{path}: no widths; {NO_NETWORK}")
+    check_layers(str(path), {"widths": settings.widths}, len(jax.tree.leaves(params)))
+    model = built_in(settings)
+    like = initial_shapes(path, model, lambda: example_inputs(settings))
     return TrainedNetwork(model, fit_weights(path, params, like), settings)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import PyTree
 from medjax.errors import ConfigError, DataError, type_and_message
 from medjax.models.model import Network
 from medjax.models.networks import NETWORKS, build, settings_of
+from medjax.models.saved_settings import check_layers, shown
 from medjax.models.weights import fit_weights, load_weights, save_weights
 from medjax.running.network_part import network_part
 
@@ -44,17 +45,23 @@ def load_classifier(path: Path, shape: tuple[int, ...], network: Any = None) -> 
 
     Raises:
         ConfigError: the file names no network that medjax knows, and none is passed.
-        DataError: it is no file of weights, they are another network's, or the network does not take such images.
-        FileNotFoundError: there is no such file.
+        DataError: there is none, it is no file of weights, its settings are out of range, the weights are another
+            network's, or the network does not take such images.
     """
     params, header = load_weights(path)
     name = header.get("network")
     if network is not None:
         model = network_part(network, header).value
-    elif name in NETWORKS and isinstance(header.get("settings"), dict):
-        model = build(name, header["settings"])
+    elif isinstance(name, str) and name in NETWORKS and isinstance(header.get("settings"), dict):
+        try:
+            model = build(name, header["settings"])
+        except ConfigError as error:
+            raise DataError(f"{path}: {error}") from error
+        check_layers(str(path), settings_of(name, header["settings"]), len(jax.tree.leaves(params)))
     else:
-        raise ConfigError(f"{path}: network {name!r}; expected one of {', '.join(NETWORKS)}, or --network FILE.py:NAME")
+        raise ConfigError(
+            f"{path}: network {shown(name)}; expected one of {', '.join(NETWORKS)}, or --network FILE.py:NAME"
+        )
     one = jax.ShapeDtypeStruct((1, *shape), np.float32)
     try:
         like = jax.eval_shape(model.init, jax.random.key(0), one)

@@ -64,7 +64,7 @@ def test_other_sides_and_files_are_refused(trained, tmp_path):
     (tmp_path / "no.npz").write_bytes(b"no prior")
     with pytest.raises(DataError, match="not a score prior"):
         load_prior(tmp_path / "no.npz")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataError, match="no such file"):
         load_prior(tmp_path / "absent.npz")
     save_prior(tmp_path / "p.npz", prior_of(prior.params, 0.7, SMALL._replace(widths=(8, 32))))
     with pytest.raises(DataError, match=r"shape .*; expected"):

@@ -12,7 +12,7 @@ from medjax.diffusion.prior import Prior, PriorSettings, check_fit
 from medjax.diffusion.prior_file import SHIPPED_PRIORS, load_prior
 from medjax.diffusion.prior_validation import SIGMAS, select_evenly, validation_errors
 from medjax.diffusion.sde import vp
-from medjax.errors import ConfigError
+from medjax.errors import ConfigError, DataError
 from medjax.models.model import Model
 
 FDG = PriorSettings(orientations=(2,), tracers=("fdg",))
@@ -36,7 +36,7 @@ def test_another_name_is_refused_with_the_nearest(tmp_path, monkeypatch):
     message = r"prior without_lesion: no such name; expected noise_free.*mean 'without_lesions'"
     with pytest.raises(ConfigError, match=message):
         load_prior("without_lesion")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataError, match="no such file"):
         load_prior("absent.npz")
 
 

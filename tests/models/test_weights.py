@@ -61,7 +61,7 @@ def test_values_that_are_not_finite_are_refused(value, tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     file = tmp_path / "w.npz"
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataError, match="no such file"):
         load_weights(file)
     for write in (
         lambda: file.write_bytes(b"no weights"),
@@ -70,7 +70,7 @@ def test_other_files_are_refused(tmp_path):
         lambda: np.savez(file, settings=np.frombuffer(b"{}", np.uint8), a=np.array([{}], object)),
     ):
         write()
-        with pytest.raises(DataError, match="no weights; expected an npz"):
+        with pytest.raises(DataError, match=r"expected weights: an npz|settings: not JSON"):
             load_weights(file)
 
 
@@ -95,12 +95,12 @@ def test_names_that_would_be_lost_are_refused(message, params, tmp_path):
     ("message", "array"),
     [
         ("stem/bias are int64; expected float32", np.ones(3, np.int64)),
-        ("stem/bias are complex128; expected float32", np.ones(3, complex)),
+        ("are complex128; expected float32, or other real numbers", np.ones(3, complex)),
         ("stem/bias are not finite as float32", np.full(3, 1e300)),
     ],
 )
 def test_arrays_that_are_no_weights_are_refused(message, array, tmp_path):
     bias = {"stem/kernel": np.ones((2, 3)), "count": np.arange(2), "stem/bias": array}
     np.savez(tmp_path / "w.npz", settings=np.frombuffer(b"{}", np.uint8), **bias)
-    with pytest.raises(DataError, match=message), np.errstate(over="ignore"):
+    with pytest.raises(DataError, match=message):
         load_weights(tmp_path / "w.npz", jax.eval_shape(lambda: PARAMS))

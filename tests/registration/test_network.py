@@ -145,6 +145,6 @@ def test_a_file_holds_a_network(tmp_path):
         save(tmp_path / "other.npz", TrainedNetwork(registration_unet((4,)), params, SMALL))
     save_weights(tmp_path / "p.npz", {"a": jnp.ones(3)}, {"network": "score_unet"})
     (tmp_path / "text.npz").write_text("no")
-    for name, message in {"p.npz": "not a registration network", "text.npz": "no weights"}.items():
+    for name, message in {"p.npz": "not a registration network", "text.npz": "cannot be read as npz"}.items():
         with pytest.raises(DataError, match=message):
             load(tmp_path / name)
