@@ -10,6 +10,7 @@ import errno
 import fcntl
 import io
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Generator, Iterable, Sequence
@@ -20,6 +21,8 @@ from typing import Any, BinaryIO
 from medjax.errors import MedjaxError
 
 TEMPORARY_SUFFIX = ".medjax-part"  # name ending of a file, or a folder of files, until it is complete
+FORMULA = ("=", "+", "-", "@", "\t", "\n")  # beginnings of what a spreadsheet takes for a formula
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # but tabs and line ends
 COMPLETE_SUFFIX = ".medjax-complete"  # name ending of a folder of complete files that are taking their places
 
 
@@ -94,10 +97,36 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file, whole or not at all. Raises OSError as `replacing` does."""
+    """Write a CSV file, whole or not at all; texts as `cell_text` has them. Raises OSError as `replacing` does."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_text(path, text.getvalue())
+    cells = ([cell_text(cell) if isinstance(cell, str) else cell for cell in row] for row in [header, *rows])
+    csv.writer(text, lineterminator="\n").writerows(cells)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode(errors="backslashreplace"))  # surrogates, of file names
+
+
+def cell_text(text: str) -> str:
+    """Text as a cell of a CSV: an apostrophe before what a spreadsheet takes for a formula, control characters escaped.
+
+    That is text that begins with one of `= + - @`, a tab or a line end and is no number. `text_of_cell` takes the
+    apostrophe off.
+    """
+    escaped = CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r", "\\x0d"))
+    bare = escaped.lstrip("'")
+    return f"'{escaped}" if bare.startswith(FORMULA) and not (bare == escaped and _is_number(bare)) else escaped
+
+
+def text_of_cell(cell: str) -> str:
+    """Text of a cell that `cell_text` made, without its apostrophe."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(FORMULA) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text == "-"  # no value
+    return True
 
 
 def remove_leftovers(folder: Path) -> None:

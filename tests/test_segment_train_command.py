@@ -19,7 +19,7 @@ from medjax.models.plain_unet import plain_unet
 from medjax.models.unet import unet
 from medjax.segmentation import nnunet
 from medjax.segmentation.nnunet_predict import predict_case
-from medjax.segmentation.plan import from_json, to_json
+from medjax.segmentation.plan_file import from_json, to_json
 from medjax.tools.segment_model import (
     ModelDescription,
     choose_network,
@@ -267,10 +267,10 @@ def test_a_damaged_model_is_one_line(copies):
     refused("fold_0/checkpoints/120 is damaged or holds other arrays", *train)
     refused("; delete its fold's folder to train the fold again", *train)
     (fold / "params.npz").write_bytes((fold / "params.npz").read_bytes()[:-50])
-    refused("fold_0/params.npz: damaged", *predict)
+    refused("fold_0/params.npz: cannot be read as npz", *predict)
     edited(model / "dataset.json", labels=None)
     refused("model/dataset.json: no labels of kind dict", *predict)
     (model / "dataset.json").write_text("{")
-    refused("model/dataset.json: cannot be read as JSON", *train)
+    refused("model/dataset.json: not JSON", *train)
     edited(model / "plan.json", patch=None)
     refused("model/plan.json: plan: ", *predict)

@@ -150,7 +150,7 @@ def splits(cell: Cell) -> Splits:
     config, rho = cell.config, cell.correlation
     if config.data.layout == "scenes":
         return draw_splits(jax.random.key(config.seed), rho, cell.seed, **config.scenes)
-    where = (config.data.folder.format(rho), config.data.annotations.format(rho))
+    where = [path.replace("{:g}", f"{rho:g}") for path in (config.data.folder, config.data.annotations)]
     return flip_manifests.load_splits(flip_manifests.read(config.data.layout, *where), config.scenes.side)
 
 

@@ -10,6 +10,7 @@
 
 import fnmatch
 import glob
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from medjax.datasets.image_list import CodedColumn, ImageList, Row, number, plai
 from medjax.errors import DataError
 from medjax.io.tables import is_missing
 
+COLUMN = re.compile(r"\{([^{}]*)\}")  # in a pattern of files
 Cells = Mapping[str, str]  # of a row, by column
 REASONS = (  # for which a row is left out
     "without a subject", "without a class", "of subjects that change", "outside the ages", "without a file",
@@ -138,11 +140,9 @@ def _files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _file_of(row: Cells, pattern: str, folder: Path, files: Mapping[str, Sequence[Path]]) -> Path | None:
-    values = {column: glob.escape(value) for column, value in row.items()}
-    try:
-        wanted = pattern.format_map(values)
-    except KeyError as error:
-        raise DataError(f"file '{pattern}': no column {error}; expected columns of the table in braces") from error
+    if unknown := [column for column in COLUMN.findall(pattern) if column not in row]:
+        raise DataError(f"file '{pattern}': no column '{unknown[0]}'; expected columns of the table in braces")
+    wanted = COLUMN.sub(lambda found: glob.escape(row[found[1]]), pattern)
     name = wanted.removeprefix("**/")
     if name == wanted or "/" in name:
         matching = sorted(folder.glob(wanted))

@@ -20,6 +20,7 @@ from medjax.memory import check_memory
 MAX_TEXT = 256 * 2**20  # bytes of a text file: tables of millions of rows
 MAX_EXPANSION = 2**30  # bytes that an archive may declare beyond 100 times its own size
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # where a name leads to no file
+MAX_NESTING = 100  # levels of JSON
 ENCODINGS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -109,11 +110,18 @@ def parse_json(text: str | bytes, name: str, expected: str) -> Any:
         DataError: it is not JSON, or nested too deep.
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise DataError(f"{name}: not JSON ({error}); expected {expected}") from error
     except RecursionError as error:
         raise DataError(f"{name}: JSON nested too deep; expected {expected}") from error
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(MAX_NESTING):  # who reads it may call itself at each level
+        inner = (value for one in level for value in (one.values() if isinstance(one, dict) else one))
+        level = [value for value in inner if isinstance(value, dict | list)]
+    if level:
+        raise DataError(f"{name}: JSON nested too deep; expected {expected}")
+    return content
 
 
 def read_npy(path: Path, expected: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from medjax.models.plain_unet import plain_unet
 from medjax.models.registration_unet import registration_unet
 from medjax.models.residual import residual_cnn
 from medjax.models.resnet import resnet
-from medjax.models.saved_settings import LARGEST, parse_setting, shown
+from medjax.models.saved_settings import LARGEST, layers, parse_setting, shown
 from medjax.models.score_unet import score_unet
 from medjax.models.swin import swin
 from medjax.models.unet import unet
@@ -33,6 +33,7 @@ NETWORKS: Mapping[str, Callable[..., Model]] = {
 }
 
 MOST = 64  # values of a list
+MAX_LAYERS = 512
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Model:
@@ -58,6 +59,8 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
     missing = [key for key, one in known.items() if one.default is one.empty and key not in values]
     if missing:
         raise ConfigError(f"network {name}: no {', '.join(missing)}; expected a value")
+    if (least := layers(values)) > MAX_LAYERS:
+        raise ConfigError(f"network {name}: {least:,} layers or more; expected {MAX_LAYERS} at most")
     return NETWORKS[name](**values)
 
 

@@ -3,21 +3,22 @@
 read_settings("p.npz", PriorSettings, {"widths": [8, 16]}, {"size": (1, 4096)})     PriorSettings(widths=(8, 16), …)
 """
 
+import inspect
 import math
 import reprlib
 from collections.abc import Mapping
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from medjax.errors import ConfigError, DataError
 
-MAX_DEPTH = 4  # lists in lists
 S = TypeVar("S")
 Range = tuple[int | float, int | float]  # least and greatest value
 LARGEST = 2**16  # of a whole number in a network's settings: channels, classes, layers, voxels
 
 
 def read_settings(name: str, kind: type[S], values: Mapping[str, Any], ranges: Mapping[str, Range]) -> S:
-    """Settings of the NamedTuple `kind`, by whose annotations values are checked; absent ones have its defaults.
+    """Settings of a NamedTuple or dataclass, by whose annotations values are checked; absent ones have its defaults.
 
     Args:
         name: where they come from, in messages.
@@ -27,18 +28,36 @@ def read_settings(name: str, kind: type[S], values: Mapping[str, Any], ranges: M
             `LARGEST`, and other floats are finite.
 
     Raises:
-        DataError: an unknown setting, or one of another type or out of range.
+        DataError: an unknown setting, one that is missing, or one of another type or out of range.
     """
-    kinds = {key: one for key, one in get_type_hints(kind).items() if key in getattr(kind, "_fields", ())}
+    known = inspect.signature(kind).parameters
+    kinds = {key: one for key, one in get_type_hints(kind).items() if key in known}
     if unknown := sorted(values.keys() - kinds.keys()):
         raise DataError(f"{name}: unknown setting {shown(unknown[0])}; expected {', '.join(kinds)}")
+    if missing := [key for key, one in known.items() if one.default is one.empty and key not in values]:
+        raise DataError(f"{name}: no {missing[0]}; expected {', '.join(missing)}")
     checked = dict[str, Any]()
     for key, value in values.items():
-        checked[key] = _checked(f"{name}: {key}", value, kinds[key])
-        low, high = ranges.get(key, (0, LARGEST) if _elements(checked[key], int) else (-math.inf, math.inf))
-        if not all(low <= one <= high and math.isfinite(one) for one in _numbers(checked[key])):
+        try:
+            checked[key] = parse_setting(value, kinds[key])
+        except ConfigError as error:
+            raise DataError(f"{name}: {key} {error}") from error
+        numbers = _numbers(checked[key])
+        whole = numbers and all(isinstance(number, int) for number in numbers)
+        low, high = ranges.get(key, (0, LARGEST) if whole else (-math.inf, math.inf))
+        if not all(low <= number <= high and math.isfinite(number) for number in numbers):
             raise DataError(f"{name}: {key} {shown(value)}; expected {_range(low, high)}")
     return kind(**checked)
+
+
+def layers(settings: Mapping[str, Any]) -> int:
+    """Number of layers with weights that a network of these settings has at least."""
+    levels = max((len(value) for value in settings.values() if isinstance(value, list | tuple)), default=1)
+    counts = [levels]
+    for key in ("blocks", "convolutions", "depth", "depths"):
+        value = settings.get(key, 1)
+        counts += [value * (1 if key == "depth" else levels)] if isinstance(value, int) else [sum(value)]
+    return max(counts)
 
 
 def check_layers(name: str, settings: Mapping[str, Any], arrays: int) -> None:
@@ -47,13 +66,8 @@ def check_layers(name: str, settings: Mapping[str, Any], arrays: int) -> None:
     Raises:
         DataError: it has: making it could take hours.
     """
-    levels = max((len(value) for value in settings.values() if isinstance(value, list | tuple)), default=1)
-    layers = [levels]
-    for key in ("blocks", "convolutions", "depth", "depths"):
-        value = settings.get(key, 1)
-        layers += [value * (1 if key == "depth" else levels)] if isinstance(value, int) else [sum(value)]
-    if max(layers) > arrays:
-        raise DataError(f"{name}: settings of a network of {max(layers):,} layers or more; it has {arrays:,} arrays")
+    if (least := layers(settings)) > arrays:
+        raise DataError(f"{name}: settings of a network of {least:,} layers or more; it has {arrays:,} arrays")
 
 
 def parse_setting(value: Any, kind: Any) -> Any:
@@ -62,13 +76,10 @@ def parse_setting(value: Any, kind: Any) -> Any:
     Raises:
         ConfigError: it is of another type; the message is only that, such as `8; expected a list of int`.
     """
-    expected = f"{shown(value)}; expected {type_name(kind)}"
-    if kind is float and _is(value, int) and abs(value) < 2**1000:
-        return float(value)
-    parsed = _hashable(value, MAX_DEPTH)
-    if parsed is None or not _is(parsed, kind):
-        raise ConfigError(expected)
-    return parsed
+    try:
+        return _parsed(value, kind)
+    except (TypeError, OverflowError) as error:
+        raise ConfigError(f"{shown(value)}; expected {type_name(kind)}") from error
 
 
 def shown(value: Any) -> str:
@@ -78,33 +89,29 @@ def shown(value: Any) -> str:
 
 def type_name(kind: Any) -> str:
     """Name of an annotated type in a message, such as `a list of 3 int`."""
+    if isinstance(kind, UnionType):
+        return " or ".join(map(type_name, get_args(kind)))
     if get_origin(kind) is None:
-        return kind.__name__
+        return "null" if kind is NoneType else kind.__name__
     kinds = _kinds(kind, 1)
     return f"a list of {f'{len(kinds)} ' if len(kinds) > 1 else ''}{type_name(kinds[0])}"
 
 
-def _checked(name: str, value: Any, kind: Any) -> Any:
-    try:
-        return parse_setting(value, kind)
-    except ConfigError as error:
-        raise DataError(f"{name} {error}") from error
-
-
-def _hashable(value: Any, depth: int) -> Any:
-    """Lists as tuples; None where they are nested deeper than `depth`."""
-    if not isinstance(value, list | tuple):
-        return value
-    elements = tuple(_hashable(one, depth - 1) for one in value) if depth else (None,)
-    return None if None in elements else elements
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether the value, lists as tuples, is of the annotated type. True is not an integer here."""
+def _parsed(value: Any, kind: Any) -> Any:
+    """Value as the annotated type. Raises TypeError where it is of another: True is not an integer here."""
+    if isinstance(kind, UnionType):
+        kind = NoneType if value is None else get_args(kind)[0]
     if get_origin(kind) is None:
-        return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    kinds = _kinds(kind, len(value)) if isinstance(value, tuple) else None
-    return kinds is not None and len(kinds) == len(value) and all(map(_is, value, kinds))
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if kind is float and number:
+            return float(value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError
+        return value
+    kinds = _kinds(kind, len(value)) if isinstance(value, list | tuple) else ()
+    if not isinstance(value, list | tuple) or len(kinds) != len(value):
+        raise TypeError
+    return tuple(map(_parsed, value, kinds))
 
 
 def _kinds(kind: Any, number: int) -> tuple[Any, ...]:
@@ -118,11 +125,6 @@ def _numbers(value: Any) -> list[int | float]:
     if isinstance(value, tuple):
         return [number for one in value for number in _numbers(one)]
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
-
-
-def _elements(value: Any, kind: type) -> bool:
-    numbers = _numbers(value)
-    return bool(numbers) and all(isinstance(number, kind) for number in numbers)
 
 
 def _range(low: int | float, high: int | float) -> str:

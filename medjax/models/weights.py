@@ -144,7 +144,7 @@ def _check(path: Path, arrays: dict[str, Any], expected: dict[str, Any]) -> None
         if arrays[name].shape != one.shape:
             raise DataError(f"{path}: weights {name} have shape {arrays[name].shape}; expected {one.shape}")
         floating = jnp.issubdtype(one.dtype, jnp.floating)
-        if floating != jnp.issubdtype(arrays[name].dtype, jnp.floating):
+        if floating != jnp.issubdtype(arrays[name].dtype, jnp.floating) or arrays[name].dtype.itemsize > 8:
             raise DataError(f"{path}: weights {name} are {arrays[name].dtype}; expected {one.dtype}")
         with np.errstate(over="ignore"):
             finite = not floating or np.isfinite(np.asarray(arrays[name], one.dtype)).all()

@@ -1,6 +1,7 @@
 """Trees of arrays in one npz file, without pickles: the format of stages."""
 
-import io
+import errno
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from medjax.atomic import replacing
-from medjax.errors import WorkdirError
+from medjax.errors import DataError, WorkdirError, type_and_message
+from medjax.io.files import read_npz
+
+MAX_DEPTH = 64  # dicts in dicts
 
 
 def save_arrays(path: Path, tree: PyTree) -> None:
@@ -36,13 +40,14 @@ def load_arrays(path: Path, like: PyTree | None = None) -> PyTree:
 
     Raises:
         FileNotFoundError: there is none.
-        zipfile.BadZipFile, ValueError, EOFError: the file is damaged.
+        DataError: the file is damaged.
         WorkdirError: its entries are not those of `like`.
     """
-    with zipfile.ZipFile(path) as archive:
-        arrays = dict(_read(archive, name) for name in archive.namelist())
+    if not os.path.lexists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    arrays = dict(_extended(path, name, array) for name, array in read_npz(path, "arrays that medjax wrote").items())
     if like is None:
-        return _nested(arrays)
+        return _nested(path, arrays)
     wanted = list(_named_leaves(like))
     if wanted != list(arrays):
         odd = sorted(set(wanted) ^ set(arrays))
@@ -96,18 +101,23 @@ def _named_leaves(tree: PyTree) -> dict[str, PyTree]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> tuple[str, np.ndarray]:
-    array = np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)  # read whole: checks the CRC
-    key, _, extension = name.removesuffix(".npy").partition("@")
-    return key, array.view(np.dtype(extension)) if extension else array
+def _extended(path: Path, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """Name and array, of the type that the name's end says, if any."""
+    key, _, extension = name.partition("@")
+    try:
+        return key, array.view(np.dtype(extension)) if extension else array
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: array {name!r}: {type_and_message(error)}; expected what medjax wrote") from error
 
 
-def _nested(arrays: dict[str, np.ndarray]) -> dict:
+def _nested(path: Path, arrays: dict[str, np.ndarray]) -> dict:
     tree: dict = {}
     for key, array in arrays.items():
         *parents, last = key.split("/")
         branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
+        for parent in parents[:MAX_DEPTH]:
+            branch = branch.setdefault(parent, {}) if isinstance(branch, dict) else branch
+        if len(parents) > MAX_DEPTH or not isinstance(branch, dict) or last in branch:
+            raise DataError(f"{path}: array {key[:99]!r}; expected a path of names, none of it another array's")
         branch[last] = array
     return tree

@@ -240,9 +240,12 @@ def _record_environment(work: WorkDir, root: Path) -> dict[str, Any]:
         read_json(work, "environment.json"),
         describe_environment(None if in_installed_package(root) else root),
     )
-    changed = environment_changes(before, now)
+    earlier, changed = before.get("earlier", []), environment_changes(before, now)
+    if not isinstance(earlier, list):
+        found = f"{work.path / 'environment.json'}: 'earlier' is a JSON {type(earlier).__name__}"
+        raise WorkdirError(f"{found}; expected a list, as medjax wrote it: delete the file")
     if changed:
         print(f"medjax: this run began with another {', '.join(changed)}; what it kept is used", file=sys.stderr)
-    now["earlier"] = [*before.get("earlier", []), *([changed] if changed else [])]
+    now["earlier"] = [*earlier, *([changed] if changed else [])]
     write_json(work, "environment.json", now)
     return now

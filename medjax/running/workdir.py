@@ -10,8 +10,6 @@ import re
 import shutil
 import sys
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +19,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from medjax.atomic import remove_leftovers, write_text
-from medjax.errors import MedjaxError, WorkdirError
+from medjax.errors import DataError, MedjaxError, WorkdirError, type_and_message
+from medjax.io import files
 from medjax.report.figures import write_png
 from medjax.running.config import flatten, to_dict
 from medjax.running.lock import lock_folder
@@ -138,16 +137,15 @@ def read_json(work: WorkDir, name: str) -> dict[str, Any]:
     """Read a JSON file of a work directory; empty if there is none.
 
     Raises:
-        WorkdirError: it is no JSON object.
+        WorkdirError: it is no JSON object, or no file.
     """
     path = work.path / name
+    if not os.path.lexists(path):
+        return {}
     try:
-        content = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise WorkdirError(f"{path} is no JSON object; expected one that medjax wrote: delete it")
-    return content
+        return files.read_json_object(path, "one that medjax wrote: delete it")
+    except DataError as error:
+        raise WorkdirError(str(error)) from error
 
 
 def append_jsonl(work: WorkDir, record: Mapping[str, Any], name: str = "metrics.jsonl") -> None:
@@ -164,11 +162,24 @@ def append_jsonl(work: WorkDir, record: Mapping[str, Any], name: str = "metrics.
 
 
 def filter_jsonl(work: WorkDir, wanted: Callable[[dict[str, Any]], bool], name: str = "metrics.jsonl") -> None:
-    """Drop records that are not `wanted` from a JSON-lines file: those written after the last checkpoint."""
+    """Drop records that are not `wanted` from a JSON-lines file: those written after the last checkpoint.
+
+    Raises:
+        WorkdirError: it holds something else than such records.
+    """
     path = work.path / name
-    if path.is_file():
-        lines = path.read_text().splitlines(keepends=True)
-        write_text(path, "".join(line for line in lines if wanted(json.loads(line))))
+    if not os.path.lexists(path):
+        return
+    expected = "records that medjax wrote: delete it, they are for looking at only"
+    try:
+        lines = files.read_text(path, expected).splitlines(keepends=True)
+        records = [files.parse_json(line, f"{path}: line {number}", expected) for number, line in enumerate(lines, 1)]
+        kept = [line for line, record in zip(lines, records, strict=True) if wanted(record)]
+    except DataError as error:
+        raise WorkdirError(str(error)) from error
+    except (KeyError, TypeError, AttributeError) as error:  # of `wanted`
+        raise WorkdirError(f"{path}: no such records ({type_and_message(error)}); expected {expected}") from error
+    write_text(path, "".join(kept))
 
 
 def record_timings(work: WorkDir, timings: Mapping[str, float]) -> None:
@@ -226,8 +237,9 @@ def load_kept(file: Path, like: PyTree | None = None) -> PyTree | None:
         return None
     except WorkdirError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        print(f"medjax: {file} is damaged ({error}); computing it again", file=sys.stderr)
+    except DataError as error:
+        reason = str(error).removeprefix(f"{file}: ").partition("; expected")[0]
+        print(f"medjax: {file} is damaged ({reason}); computing it again", file=sys.stderr)
         return None
 
 
@@ -267,7 +279,7 @@ def _plain_name(name: str) -> str:
 
 
 def _drop_half_line(path: Path) -> None:
-    content = path.read_bytes()
+    content = files.read_bytes(path, "records that medjax wrote: delete it")
     if content and not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
 

@@ -2,7 +2,7 @@
 
     cases = [Case(volume, labels, (1.0, 1.0, 3.0)), ...]
     p = plan(fingerprint(cases, classes=3), memory_gb=8.0)      the network, patch, batch and spacing that fit 8 GB
-    from_json(to_json(p)) == p
+    plan_file.from_json(plan_file.to_json(p)) == p
 
 Axes are (x, y, z) as nibabel gives them; nnU-Net itself transposes the axis of lowest resolution to the front. The
 configuration is 3d_fullres or 2d, whose patches are one voxel thick: volumes stay volumes, and each case keeps its own
@@ -11,11 +11,9 @@ slice distance. Memory budget and width are parameters, so that the same functio
 Source: Isensee et al., Nature Methods 18, 2021 (nnU-Net), supplementary note 2; nnU-Net v2's ExperimentPlanner.
 """
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from dataclasses import fields as fields_of
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -43,7 +41,6 @@ from medjax.segmentation.resample import (
 from medjax.segmentation.topology import flat_axis, to_sides
 
 MAX_DATASET_COVERAGE = 0.05  # largest fraction of all voxels in a batch
-FORMER_KEYS = {"greys": "intensities", "masked": "use_mask_for_norm"}  # former keys of plan.json
 FOREGROUND_SAMPLES = 10_000  # voxels of each case for the intensity statistics
 
 
@@ -240,31 +237,6 @@ def target_spacing(fingerprint: Fingerprint) -> Spacing:
         target[worst] = tenth if tenth >= coarse else coarse + 1e-5  # never finer than the other axes
     x, y, z = target.tolist()
     return x, y, z
-
-
-def to_json(plan: Plan) -> str:
-    """Plan as JSON text."""
-    return json.dumps(asdict(plan), indent=2) + "\n"
-
-
-def from_json(text: str) -> Plan:
-    """Plan from the JSON text of `to_json`; unknown entries are ignored.
-
-    Raises:
-        DataError: the text is not the JSON of a plan.
-    """
-    try:
-        known = {field.name for field in fields_of(Plan)}
-        content = {FORMER_KEYS.get(name, name): value for name, value in json.loads(text).items()}
-        fields = {name: _tuples(value) for name, value in content.items() if name in known}
-        intensities = tuple(IntensityProperties(*values) for values in fields.pop("intensities"))
-        return Plan(**fields, intensities=intensities)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"plan: {error}; expected the JSON of a plan") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _check(name: str, case: Case, classes: int, channels: int) -> None:

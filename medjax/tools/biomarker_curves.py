@@ -1,13 +1,13 @@
 """Volume–time curves of `medjax biomarkers`: a CSV of all cines, or a figure of one subject's."""
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from medjax.atomic import write_csv
 from medjax.errors import ConfigError
 from medjax.tools.biomarker_case import Case
 from medjax.tools.checks import check_output
@@ -49,15 +49,14 @@ def write_curves(path: Path, curves: Sequence[Curve]) -> None:
 
         write_png(path, _figure(curves))
         return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        for one in curves:
-            frames = one.frames
-            for k, values in enumerate(np.stack([getattr(one.volumes, name) for name in STRUCTURES], axis=1)):
-                phase = "" if frames is None else "ED" if k == frames.ed else "ES" if k == frames.es else ""
-                time = "" if math.isnan(one.frame_s) else f"{k * one.frame_s:.6g}"
-                writer.writerow([one.subject, one.sample, k, time, *(f"{value:.6g}" for value in values), phase])
+    rows = list[list[Any]]()
+    for one in curves:
+        frames = one.frames
+        for k, values in enumerate(np.stack([getattr(one.volumes, name) for name in STRUCTURES], axis=1)):
+            phase = "" if frames is None else "ED" if k == frames.ed else "ES" if k == frames.es else ""
+            time = "" if math.isnan(one.frame_s) else f"{k * one.frame_s:.6g}"
+            rows.append([one.subject, one.sample, k, time, *(f"{value:.6g}" for value in values), phase])
+    write_csv(path, HEADER, rows)
 
 
 def _figure(curves: Sequence[Curve]):

@@ -7,7 +7,6 @@ What was not segmented is NaN, never a number: a structure without a voxel, a fr
 a slice without a label, or without a ventricle, between such with it. `warnings` names the cases.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from medjax.atomic import replacing_together
+from medjax.atomic import replacing_together, write_csv
 from medjax.errors import ConfigError, DataError
 from medjax.tools.biomarker_case import Case
 from medjax.tools.biomarker_curves import Curve, check_curve_output, write_curves
@@ -207,10 +206,8 @@ def _assumptions(options: Options, source: str, frames: str, cases: Sequence[Cas
 def _write(path: Path, table: BiomarkerTable) -> None:
     ids = [table.subjects] if table.samples is None else [table.subjects, table.samples]
     numbers = [[f"{value:.6g}" for value in column] for column in table.values.values()]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*("subject", "sample")[: len(ids)], SPACING, *table.values])
-        writer.writerows(zip(*ids, table.spacing, *numbers, strict=True))
+    header = [*("subject", "sample")[: len(ids)], SPACING, *table.values]
+    write_csv(path, header, zip(*ids, table.spacing, *numbers, strict=True))
 
 
 def summary(table: BiomarkerTable) -> list[tuple[str, float, float, int]]:

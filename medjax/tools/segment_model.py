@@ -18,9 +18,8 @@ which has to be given again: no file that a folder names is run on its own accou
 """
 
 import json
+import math
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -34,19 +33,23 @@ from jaxtyping import PyTree
 from medjax import defaults
 from medjax.atomic import write_text
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
-from medjax.io.nnunet_labels import Structure, parse_labels, parse_structure
+from medjax.io.files import parse_json, read_json_object, read_text
+from medjax.io.nifti import SUFFIXES
+from medjax.io.nnunet_labels import Structure, parse_labels
+from medjax.memory import check_memory
 from medjax.models.model import Network, check_network
 from medjax.models.networks import build, settings_of
-from medjax.models.weights import fit_weights
-from medjax.running.arrays import load_arrays
+from medjax.models.saved_settings import check_layers, shown
+from medjax.models.weights import initial_shapes
 from medjax.running.lock import lock_folder
 from medjax.running.network_part import network_part
 from medjax.running.parts import Part
-from medjax.segmentation.plan import Plan, from_json
+from medjax.segmentation.plan import Plan
+from medjax.segmentation.plan_file import from_json
+from medjax.tools.segment_files import EXPECTED, fit_params, read_arrays, read_keep
 from medjax.tools.segment_splits import OF_SEED
 
 DATASET_KEYS = {"channel_names": list, "labels": dict, "file_ending": str, "settings": dict}  # needed for prediction
-DELETE_FOLD = "; delete its fold's folder to train the fold again"
 
 NetworkSource = str | Part | Network | Callable[[Plan], Network]  # name of a built-in network, or a user's network
 
@@ -194,19 +197,28 @@ def read_description(folder: Path) -> ModelDescription:
     Raises:
         DataError: a file is missing, cannot be read, or is incomplete.
     """
-    for name in ("plan.json", "dataset.json"):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder}/{name}: no such file; expected a folder that `medjax segment train` wrote")
+    text = read_text(folder / "plan.json", EXPECTED)
     with prefix_errors(folder / "plan.json"):
-        plan = from_json((folder / "plan.json").read_text(errors="replace"))
-    network = read_json(folder / "plan.json").get("network") or _built_in(defaults.SEGMENT_NETWORK, plan)
+        plan = from_json(text)
+    network = parse_json(text, str(folder / "plan.json"), EXPECTED).get("network")
+    network = network if network is not None else _built_in(defaults.SEGMENT_NETWORK, plan)
     if not isinstance(network, dict) or network.keys() not in ({"name", "settings"}, {"name", "sha256"}):
-        raise DataError(f"{folder}/plan.json: network {network}; expected its name, and settings or sha256")
-    dataset = read_json(folder / "dataset.json")
+        raise DataError(f"{folder}/plan.json: network {shown(network)}; expected its name, and settings or sha256")
+    if not all(isinstance(value, dict if key == "settings" else str) for key, value in network.items()):
+        raise DataError(f"{folder}/plan.json: network {shown(network)}; expected texts, and an object of settings")
+    dataset = read_json_object(folder / "dataset.json", EXPECTED)
     for key, kind in DATASET_KEYS.items():
         if not isinstance(dataset.get(key), kind):
             raise DataError(f"{folder}/dataset.json: no {key} of kind {kind.__name__}; expected what `train` wrote")
+    lists = [name for name in ("channel_names", "cases") if not _are_texts(dataset.get(name, []))]
+    if lists or dataset["file_ending"] not in SUFFIXES or len(dataset["channel_names"]) != len(plan.channels):
+        odd = (*lists, "file_ending" if dataset["file_ending"] not in SUFFIXES else "channel_names")[0]
+        raise DataError(f"{folder}/dataset.json: {odd} {shown(dataset[odd])}; expected what `train` wrote")
     return ModelDescription(plan, network, dataset)
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def load_model(
@@ -219,16 +231,20 @@ def load_model(
         DataError, WorkdirError: a file is missing or damaged, or another network is given.
     """
     description = read_description(folder)
+    plan, file = description.plan, folder / "plan.json"
     model = folder_network(folder, description, network)
-    image = jax.ShapeDtypeStruct((1, *description.plan.patch, len(description.plan.channels)), jnp.float32)
-    like = jax.eval_shape(model.init, jax.random.key(0), image)
-    file = "best.npz" if best else "params.npz"
-    params = [read_params(folder / name / file, like) for name in _trained_folds(folder, folds)]
-    keep = folder / "keep.json"
-    content = read_json(keep).items() if keep.is_file() else None
-    components = None if content is None else {parse_structure(kind): count for kind, count in content}
-    labels = parse_labels(folder / "dataset.json", description.dataset).structures
-    return TrainedModel(description.plan, model, params, labels, description.dataset["file_ending"], components)
+    labels = parse_labels(folder / "dataset.json", description.dataset)
+    if (labels.classes, labels.regions) != (plan.classes, plan.regions):
+        raise DataError(f"{folder}/dataset.json: {labels.classes} classes; expected {plan.classes}, as in plan.json")
+    check_memory(f"{file}: patches of {plan.patch} voxels", 4.0 * math.prod(plan.patch) * plan.widths[0])
+    files = [folder / name / ("best.npz" if best else "params.npz") for name in _trained_folds(folder, folds)]
+    arrays = [read_arrays(one) for one in files]
+    check_layers(str(file), description.network.get("settings", {}), min(len(jax.tree.leaves(one)) for one in arrays))
+    shape = (1, *plan.patch, len(plan.channels))
+    like = initial_shapes(file, model, lambda: (jnp.zeros(shape),))
+    params = [fit_params(fold, one, like) for fold, one in zip(files, arrays, strict=True)]
+    keep = read_keep(folder / "keep.json", labels)
+    return TrainedModel(plan, model, params, labels.structures, description.dataset["file_ending"], keep)
 
 
 def _trained_folds(folder: Path, folds: Sequence[int] | None) -> list[str]:
@@ -242,45 +258,6 @@ def _trained_folds(folder: Path, folds: Sequence[int] | None) -> list[str]:
     if not wanted:
         raise DataError(f"{folder}: no fold_0/params.npz, …; expected a model that was trained to the end")
     return wanted
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """JSON object of a file.
-
-    Raises:
-        DataError: the file is not a JSON object.
-    """
-    try:
-        return dict(json.loads(file.read_text(errors="replace")))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({error}); expected what `train` wrote") from error
-
-
-def read_arrays(file: Path, like: PyTree = None) -> PyTree:
-    """Arrays of a fold, as nested dicts or as `like`.
-
-    Raises:
-        WorkdirError: the file is damaged or holds another structure; the message tells what to do.
-    """
-    try:
-        return load_arrays(file, like)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        reason = str(error) if isinstance(error, WorkdirError) else f"{file}: damaged ({error})"
-        raise WorkdirError(f"{reason}{DELETE_FOLD}") from error
-
-
-def read_params(file: Path, like: PyTree) -> PyTree:
-    """Parameters of a fold as `like`, arrays or shapes: those of the network, and finite.
-
-    Raises:
-        WorkdirError: the file is damaged, or holds other arrays or values that are not finite; it tells what to do.
-    """
-    params = read_arrays(file, like)
-    try:
-        fitted = fit_weights(file, params, like)
-    except DataError as error:
-        raise WorkdirError(f"{error}{DELETE_FOLD}") from error
-    return fitted
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from medjax.atomic import remove_leftovers, replacing, replacing_together, write_text
+from medjax.errors import DataError
 from medjax.io.digest import file_digest
+from medjax.io.files import read_json_object
 from medjax.running.lock import lock_folder
 from medjax.running.progress import track
 
@@ -88,8 +90,8 @@ def _link(source: Path, target: Path) -> None:
 
 def _read_record(output: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((output / RECORD).read_text(errors="replace")))
-    except (FileNotFoundError, ValueError, TypeError):
+        return read_json_object(output / RECORD, "a record of predictions")
+    except DataError:
         return {}  # nothing is known about what is there: it is computed again
 
 

@@ -17,7 +17,7 @@ from medjax import __version__
 from medjax.atomic import replacing
 from medjax.errors import ConfigError, DataError
 from medjax.io.digest import content_digest
-from medjax.io.files import real_path
+from medjax.io.files import read_text, real_path
 from medjax.io.nifti import read_nifti
 from medjax.io.nnunet_labels import Structure, structure_text
 from medjax.io.nnunet_raw import CaseFiles, list_cases, read_scan, write_label_nifti
@@ -149,7 +149,7 @@ def _check_outputs(
 
 def _model_digest(folder: Path, trained: TrainedModel, options: Any) -> str:
     """What predictions depend on but for the image: version, plan, network, labels, parameters and options."""
-    plan = (folder / "plan.json").read_text(errors="replace")
+    plan = read_text(folder / "plan.json", "a plan")
     digest = hashlib.sha256(json.dumps([__version__, plan, trained.labels, options]).encode())
     for leaf in jax.tree.leaves(trained.params):
         digest.update(np.ascontiguousarray(leaf).tobytes())

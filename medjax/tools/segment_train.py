@@ -6,7 +6,6 @@
 Folds of one model can be trained in parallel, by processes of their own. `segment_model` describes the folder.
 """
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,7 +22,6 @@ from medjax.io.digest import content_digest
 from medjax.io.nifti import read_nifti
 from medjax.io.nnunet_labels import Structure, labels_content, structure_text
 from medjax.io.nnunet_raw import RawDataset, read_dataset, write_label_nifti
-from medjax.io.tables import read_table
 from medjax.models.model import Network
 from medjax.models.networks import settings_of
 from medjax.report.figures import curves
@@ -37,7 +35,16 @@ from medjax.segmentation.nnunet_predict import determine_postprocessing, foregro
 from medjax.segmentation.patches import PreparedCase, prepare
 from medjax.segmentation.plan import Plan
 from medjax.tools.checks import as_paths, check_no_overwrite
-from medjax.tools.segment_model import DELETE_FOLD, NetworkSource, plan_and_network, prefix_errors, read_arrays
+from medjax.tools.segment_files import (
+    DELETE_FOLD,
+    is_finished,
+    prediction_file,
+    read_dice,
+    read_older_labels,
+    read_progress,
+    validation_file,
+)
+from medjax.tools.segment_model import NetworkSource, plan_and_network, prefix_errors
 from medjax.tools.segment_planning import axes_text, mirror_setting, plan_dataset, read_training_case
 from medjax.tools.segment_splits import check_splits, choose_splits, cross_validation_text, write_splits
 
@@ -116,7 +123,7 @@ def train(
     own_plan, model = plan_and_network(output, description, network, make_plan)
     write_splits(output, chosen, data)
     say(_plan_line(own_plan))
-    pending = [number for number in wanted if not _is_finished(output, number, parts[number][1].tolist(), data)]
+    pending = [number for number in wanted if not is_finished(output, number, parts[number][1].tolist(), data)]
     for number in sorted(set(wanted) - set(pending)):
         say(f"fold {number}: finished already")
     prepared = [_prepare(data, k, own_plan) for k in track(len(data.training), "preparing")] if pending else []
@@ -124,8 +131,8 @@ def train(
         with open_workdir(output / f"fold_{number}", settings) as work:
             own_seed = seed * chosen.seeds + number  # no fold of another seed has this one
             _train_fold(work, model, data, prepared, parts[number], own_plan, number, {**training, "seed": own_seed})
-    finished = [number for number in range(len(parts)) if _is_finished(output, number, parts[number][1].tolist(), data)]
-    dice = {number: _read_dice(_validation(output, number)) for number in finished}
+    finished = [number for number in range(len(parts)) if is_finished(output, number, parts[number][1].tolist(), data)]
+    dice = {number: read_dice(validation_file(output, number)) for number in finished}
     keep = None
     if len(finished) == len(parts):
         keep = _postprocessing(output, data, own_plan, parts)
@@ -186,7 +193,7 @@ def _train_fold(
     rows: list[dict[str, Any]] = []
 
     def resume(step: int) -> None:
-        rows.extend(row for row in read_table(folder / "progress.csv", COLUMNS) if int(row["step"]) <= step)
+        rows.extend(read_progress(folder / "progress.csv", COLUMNS, step))
         say(f"fold {number}: continuing after epoch {len(rows)}")
 
     def report(fold: FoldState, values: dict[str, float | int]) -> None:
@@ -208,7 +215,7 @@ def _train_fold(
         predicted, true = _validate(folder, model, last.state.params, data, k, own_plan)
         metrics.append(case_overlap(predicted, true, data.naming.foreground.values(), own_plan.ignore))
         scores.append([data.training[k].name, *(float(one["Dice"]) for one in metrics[-1].values())])
-    files = [(_prediction(folder, data, k), data.training[k].labels) for k in validation.tolist()]
+    files = [(prediction_file(folder, data, k), data.training[k].labels) for k in validation.tolist()]
     write_text(folder / "validation" / "summary.json", summary_text(files, metrics))
     write_csv(folder / "validation.csv", ("case", *list(data.labels)[1:]), scores)
     mean = foreground_mean_dice(np.array([row[1:] for row in scores], float))
@@ -228,13 +235,6 @@ def _validate(
     return prediction.labels, case.labels
 
 
-def _prediction(fold: Path, data: RawDataset, number: int) -> Path:
-    """File of the prediction of a validation case; folds of older versions have an .npz."""
-    file = fold / "validation" / f"{data.training[number].name}{data.ending}"
-    older = file.with_name(f"{data.training[number].name}.npz")
-    return older if older.is_file() and not file.is_file() else file
-
-
 def _postprocessing(
     folder: Path, data: RawDataset, own_plan: Plan, parts: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> dict[Structure, int]:
@@ -245,8 +245,8 @@ def _postprocessing(
     predictions, references, files = list[np.ndarray](), list[np.ndarray](), list[tuple[Path, Path]]()
     for fold, (_, validation) in enumerate(parts):
         for number in validation.tolist():
-            file = _prediction(folder / f"fold_{fold}", data, number)
-            labels = read_arrays(file)["labels"] if file.suffix == ".npz" else read_nifti(file).array
+            file = prediction_file(folder / f"fold_{fold}", data, number)
+            labels = read_older_labels(file) if file.suffix == ".npz" else read_nifti(file).array
             predictions.append(labels.astype(np.int32))
             references.append(read_training_case(data, number)[0].labels)
             known = data.training[number].labels
@@ -261,28 +261,6 @@ def _postprocessing(
     content = {structure_text(kind): count for kind, count in chosen.items()}
     write_text(folder / "keep.json", json.dumps(content) + "\n")
     return chosen
-
-
-def _validation(folder: Path, fold: int) -> Path:
-    return folder / f"fold_{fold}" / "validation.csv"
-
-
-def _is_finished(folder: Path, fold: int, validation: Sequence[int], data: RawDataset) -> bool:
-    """Whether a fold has its parameters, and Dice and prediction of each of its validation cases."""
-    file, own = _validation(folder, fold), folder / f"fold_{fold}"
-    needed = [own / "params.npz", own / "best.npz", *(_prediction(own, data, number) for number in validation)]
-    if not (file.is_file() and all(path.is_file() and path.stat().st_size for path in needed)):
-        return False
-    with file.open(newline="", encoding="utf-8", errors="replace") as text:
-        header, *rows = [*csv.reader(text)] or [[]]
-    whole = all(len(row) == len(header) for row in rows)
-    names = [data.training[number].name for number in validation]
-    return whole and header == ["case", *list(data.labels)[1:]] and [row[0] for row in rows] == names
-
-
-def _read_dice(file: Path) -> dict[str, Float[np.ndarray, " structure"]]:
-    with file.open(newline="", encoding="utf-8") as text:
-        return {name: np.array(values, float) for name, *values in list(csv.reader(text))[1:]}
 
 
 def _plan_line(own_plan: Plan) -> str:

@@ -6,12 +6,18 @@
 A checkpoint is written under a temporary name and renamed when it is whole: a killed run finds its last whole one.
 """
 
+import gc
+import logging
+import sys
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import PyTree
 
-from medjax.errors import WorkdirError
+from medjax.errors import WorkdirError, type_and_message
 
 
 def save(folder: Path, step: int, tree: PyTree, keep: int = 2) -> None:
@@ -41,17 +47,37 @@ def restore(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
         return None
     import orbax.checkpoint as ocp
 
-    with _manager(folder, None) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
+    step = None
+    with _quiet():
         try:
-            return step, manager.restore(step, args=ocp.args.StandardRestore(like))
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise WorkdirError(
-                f"{folder}/{step} is damaged or holds other arrays than this code expects: {reason}"
-            ) from error
+            with _manager(folder, None) as manager:
+                step = manager.latest_step()
+                return None if step is None else (step, manager.restore(step, args=ocp.args.StandardRestore(like)))
+        except Exception as error:  # whatever orbax and its libraries raise
+            reason = " ".join(type_and_message(error).split())[:200]
+        gc.collect()  # what was left half done complains while it is not heard
+    raise WorkdirError(
+        f"{folder if step is None else folder / str(step)} is damaged or holds other arrays than this code expects: "
+        f"{reason}; delete it to go on from the checkpoint before, or from the start"
+    )
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Context in which orbax and its libraries print nothing beside an error that they raise."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [one.level for one in loggers], sys.unraisablehook
+    try:
+        for one in loggers:
+            one.setLevel(logging.CRITICAL + 1)
+        sys.unraisablehook = lambda _: None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.unraisablehook = hook
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
 
 
 def _manager(folder: Path, keep: int | None) -> Any:

@@ -67,7 +67,7 @@ def method(
 def describe(draw: Draw, n: int) -> str:
     """Description of n samples of a method, for a table: what they are and, of an ensemble, which training data."""
     text = getattr(draw, "description", None)
-    return f"{n} samples of {getattr(draw, '__name__', repr(draw))}" if text is None else text.format(n=n)
+    return f"{n} samples of {getattr(draw, '__name__', repr(draw))}" if text is None else text.replace("{n}", str(n))
 
 
 def stack_members(members: Sequence[PyTree]) -> PyTree:

@@ -13,7 +13,8 @@ from medjax.segmentation import nnunet
 from medjax.segmentation.components import keep_largest
 from medjax.segmentation.nnunet_predict import determine_postprocessing, predict_case
 from medjax.segmentation.patches import patches, prepare
-from medjax.segmentation.plan import fingerprint, from_json, plan, to_json
+from medjax.segmentation.plan import fingerprint, plan
+from medjax.segmentation.plan_file import from_json, to_json
 from medjax.segmentation.pseudo_dice import pseudo_dice
 from medjax.segmentation.regions import paint_regions
 from medjax.training.augment_nnunet import NO_AUGMENTATION

@@ -10,11 +10,10 @@ from medjax.segmentation.plan import (
     Case,
     Fingerprint,
     fingerprint,
-    from_json,
     plan,
     target_spacing,
-    to_json,
 )
+from medjax.segmentation.plan_file import from_json, to_json
 from medjax.segmentation.resample import IntensityProperties
 from medjax.segmentation.topology import feature_maps, flat_axis
 

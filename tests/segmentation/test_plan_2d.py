@@ -8,7 +8,8 @@ import pytest
 
 from medjax.errors import DataError
 from medjax.segmentation.patches import prepare
-from medjax.segmentation.plan import Case, Fingerprint, case_spacing, fingerprint, from_json, plan, to_json
+from medjax.segmentation.plan import Case, Fingerprint, case_spacing, fingerprint, plan
+from medjax.segmentation.plan_file import from_json, to_json
 from medjax.segmentation.resample import IntensityProperties
 from medjax.segmentation.sliding_window import tile_starts
 from medjax.training.augment_nnunet import augmentation_for_plan, source_patch
