@@ -20,7 +20,7 @@ from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError, DataError, type_and_message
 from medjax.models import build
 from medjax.models.model import Network
-from medjax.models.saved_settings import LARGEST, Range, check_layers, parse_setting, read_settings, shown
+from medjax.models.saved_settings import LARGEST, Range, check_layers, parse_setting, read_settings, short_repr
 from medjax.models.weights import fit_weights, initial_shapes, load_weights, save_weights
 from medjax.running.config import did_you_mean
 from medjax.running.network_part import network_part
@@ -150,7 +150,7 @@ def _settings(path: Path, header: dict[str, Any], arrays: int) -> tuple[float, P
     own = {OLD_KEYS.get(key, key): value for key, value in header.items()}
     named = {"network": BUILT_IN, "sha256": ""} | {key: own.pop(key) for key in ("network", "sha256") if key in own}
     if odd := [key for key, value in named.items() if not isinstance(value, str)]:
-        raise DataError(f"{path}: {odd[0]} {shown(named[odd[0]])}; expected text")
+        raise DataError(f"{path}: {odd[0]} {short_repr(named[odd[0]])}; expected text")
     header |= named
     sigma_data = own.pop("sigma_data", own.pop("spread", None))
     try:

@@ -15,7 +15,7 @@ from medjax.models.plain_unet import plain_unet
 from medjax.models.registration_unet import registration_unet
 from medjax.models.residual import residual_cnn
 from medjax.models.resnet import resnet
-from medjax.models.saved_settings import LARGEST, layers, parse_setting, shown
+from medjax.models.saved_settings import LARGEST, layers, parse_setting, short_repr
 from medjax.models.score_unet import score_unet
 from medjax.models.swin import swin
 from medjax.models.unet import unet
@@ -32,7 +32,7 @@ NETWORKS: Mapping[str, Callable[..., Model]] = {
     "vgg": vgg,
 }
 
-MOST = 64  # values of a list
+MAX_VALUES = 64  # values of a list
 MAX_LAYERS = 512
 
 
@@ -49,13 +49,13 @@ def build(name: str, settings: Mapping[str, Any]) -> Model:
     values = dict[str, Any]()
     for key, value in settings.items():
         if key not in known:
-            raise ConfigError(f"network {name}: no setting {shown(key)}; {_expected(key, known)}")
+            raise ConfigError(f"network {name}: no setting {short_repr(key)}; {_expected(key, known)}")
         try:
             values[key] = parse_setting(value, known[key].annotation)
         except ConfigError as error:
             raise ConfigError(f"network {name}: {key} {error}") from error
         if limit := _limit(key, values[key]):
-            raise ConfigError(f"network {name}: {key} {shown(value)}; expected {limit}")
+            raise ConfigError(f"network {name}: {key} {short_repr(value)}; expected {limit}")
     missing = [key for key, one in known.items() if one.default is one.empty and key not in values]
     if missing:
         raise ConfigError(f"network {name}: no {', '.join(missing)}; expected a value")
@@ -88,8 +88,8 @@ def _limit(key: str, value: Any) -> str | None:
     if isinstance(value, tuple):
         if not value and key != "attention":
             return "one value or more"
-        if len(value) > MOST:
-            return f"{MOST} values at most"
+        if len(value) > MAX_VALUES:
+            return f"{MAX_VALUES} values at most"
         return next((limit for limit in (_limit(key, one) for one in value) if limit), None)
     lowest = 0 if key == "attention" else 1  # levels are counted from 0
     if not isinstance(value, int) or isinstance(value, bool) or lowest <= value <= LARGEST:

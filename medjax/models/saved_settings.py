@@ -33,7 +33,7 @@ def read_settings(name: str, kind: type[S], values: Mapping[str, Any], ranges: M
     known = inspect.signature(kind).parameters
     kinds = {key: one for key, one in get_type_hints(kind).items() if key in known}
     if unknown := sorted(values.keys() - kinds.keys()):
-        raise DataError(f"{name}: unknown setting {shown(unknown[0])}; expected {', '.join(kinds)}")
+        raise DataError(f"{name}: unknown setting {short_repr(unknown[0])}; expected {', '.join(kinds)}")
     if missing := [key for key, one in known.items() if one.default is one.empty and key not in values]:
         raise DataError(f"{name}: no {missing[0]}; expected {', '.join(missing)}")
     checked = dict[str, Any]()
@@ -46,7 +46,7 @@ def read_settings(name: str, kind: type[S], values: Mapping[str, Any], ranges: M
         whole = numbers and all(isinstance(number, int) for number in numbers)
         low, high = ranges.get(key, (0, LARGEST) if whole else (-math.inf, math.inf))
         if not all(low <= number <= high and math.isfinite(number) for number in numbers):
-            raise DataError(f"{name}: {key} {shown(value)}; expected {_range(low, high)}")
+            raise DataError(f"{name}: {key} {short_repr(value)}; expected {_range(low, high)}")
     return kind(**checked)
 
 
@@ -79,10 +79,10 @@ def parse_setting(value: Any, kind: Any) -> Any:
     try:
         return _parsed(value, kind)
     except (TypeError, OverflowError) as error:
-        raise ConfigError(f"{shown(value)}; expected {type_name(kind)}") from error
+        raise ConfigError(f"{short_repr(value)}; expected {type_name(kind)}") from error
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Printed form of a value for a message of one line, a long one shortened."""
     return reprlib.repr(value)
 

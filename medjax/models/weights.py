@@ -22,7 +22,7 @@ from medjax.atomic import replacing
 from medjax.errors import DataError, type_and_message
 from medjax.io.files import parse_json, read_npz
 from medjax.models.model import Network
-from medjax.models.saved_settings import shown
+from medjax.models.saved_settings import short_repr
 
 HEADER = "settings"
 MAX_DEPTH = 64  # dicts in dicts
@@ -67,7 +67,7 @@ def load_weights(path: Path, like: PyTree = None) -> tuple[PyTree, dict[str, Any
     header, arrays = _read(path)
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-            found = f"weights {shown(name)} are {array.dtype}"
+            found = f"weights {short_repr(name)} are {array.dtype}"
             raise DataError(f"{path}: {found}; expected float32, or other real numbers of at most 8 bytes")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(f"{path}: weights {name} are not finite")
@@ -165,7 +165,7 @@ def _nested(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         for parent in parents[:MAX_DEPTH]:
             branch = branch.setdefault(parent, {}) if isinstance(branch, dict) else branch
         if len(parents) > MAX_DEPTH or not isinstance(branch, dict) or last in branch:
-            raise DataError(f"{path}: weights {shown(name)}; expected a path of names, none of it another array's")
+            raise DataError(f"{path}: weights {short_repr(name)}; expected a path of names, none of it another array's")
         with np.errstate(over="ignore"):
             branch[last] = jax.device_put(array)
     return tree

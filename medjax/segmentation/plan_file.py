@@ -10,7 +10,7 @@ from typing import Any
 
 from medjax.errors import DataError
 from medjax.io.files import parse_json
-from medjax.models.saved_settings import LARGEST, Range, read_settings, shown
+from medjax.models.saved_settings import LARGEST, Range, read_settings, short_repr
 from medjax.segmentation.plan import Plan
 from medjax.segmentation.regions import check_regions
 from medjax.segmentation.resample import IntensityProperties
@@ -73,7 +73,9 @@ def _intensities(values: Any) -> tuple[IntensityProperties, ...]:
     names = IntensityProperties._fields
     lists = isinstance(values, list) and all(isinstance(one, list) and len(one) == len(names) for one in values)
     if not lists:
-        raise DataError(f"plan: intensities {shown(values)}; expected a list of {', '.join(names)} for each channel")
+        raise DataError(
+            f"plan: intensities {short_repr(values)}; expected a list of {', '.join(names)} for each channel"
+        )
     return tuple(
         read_settings("plan: intensities", IntensityProperties, dict(zip(names, one, strict=True)), {})
         for one in values

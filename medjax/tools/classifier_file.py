@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 from medjax.errors import ConfigError, DataError, type_and_message
 from medjax.models.model import Network
 from medjax.models.networks import NETWORKS, build, settings_of
-from medjax.models.saved_settings import check_layers, shown
+from medjax.models.saved_settings import check_layers, short_repr
 from medjax.models.weights import fit_weights, load_weights, save_weights
 from medjax.running.network_part import network_part
 
@@ -60,7 +60,7 @@ def load_classifier(path: Path, shape: tuple[int, ...], network: Any = None) -> 
         check_layers(str(path), settings_of(name, header["settings"]), len(jax.tree.leaves(params)))
     else:
         raise ConfigError(
-            f"{path}: network {shown(name)}; expected one of {', '.join(NETWORKS)}, or --network FILE.py:NAME"
+            f"{path}: network {short_repr(name)}; expected one of {', '.join(NETWORKS)}, or --network FILE.py:NAME"
         )
     one = jax.ShapeDtypeStruct((1, *shape), np.float32)
     try:

@@ -16,7 +16,7 @@ from medjax.io.files import read_json_object
 from medjax.io.nnunet_labels import DatasetLabels, Structure, structure_text
 from medjax.io.nnunet_raw import RawDataset
 from medjax.io.tables import read_rows, read_table
-from medjax.models.saved_settings import shown
+from medjax.models.saved_settings import short_repr
 from medjax.models.weights import fit_weights
 from medjax.running.arrays import load_arrays
 
@@ -79,7 +79,7 @@ def read_keep(file: Path, labels: DatasetLabels) -> dict[Structure, int] | None:
     content = read_json_object(file, expected)
     for name, count in content.items():
         if name not in known or type(count) is not int or count < 1:
-            raise DataError(f"{file}: {shown(name)}: {shown(count)}; expected a class and a number from 1")
+            raise DataError(f"{file}: {short_repr(name)}: {short_repr(count)}; expected a class and a number from 1")
     return {known[name]: count for name, count in content.items()}
 
 
@@ -95,7 +95,7 @@ def validation_file(folder: Path, fold: int) -> Path:
     return folder / f"fold_{fold}" / "validation.csv"
 
 
-def is_finished(folder: Path, fold: int, validation: Sequence[int], data: RawDataset) -> bool:
+def has_results(folder: Path, fold: int, validation: Sequence[int], data: RawDataset) -> bool:
     """Whether a fold has its parameters, and Dice and prediction of each of its validation cases."""
     file, own = validation_file(folder, fold), folder / f"fold_{fold}"
     needed = [own / "params.npz", own / "best.npz", *(prediction_file(own, data, number) for number in validation)]

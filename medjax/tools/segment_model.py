@@ -39,7 +39,7 @@ from medjax.io.nnunet_labels import Structure, parse_labels
 from medjax.memory import check_memory
 from medjax.models.model import Network, check_network
 from medjax.models.networks import build, settings_of
-from medjax.models.saved_settings import check_layers, shown
+from medjax.models.saved_settings import check_layers, short_repr
 from medjax.models.weights import initial_shapes
 from medjax.running.lock import lock_folder
 from medjax.running.network_part import network_part
@@ -203,9 +203,9 @@ def read_description(folder: Path) -> ModelDescription:
     network = parse_json(text, str(folder / "plan.json"), EXPECTED).get("network")
     network = network if network is not None else _built_in(defaults.SEGMENT_NETWORK, plan)
     if not isinstance(network, dict) or network.keys() not in ({"name", "settings"}, {"name", "sha256"}):
-        raise DataError(f"{folder}/plan.json: network {shown(network)}; expected its name, and settings or sha256")
+        raise DataError(f"{folder}/plan.json: network {short_repr(network)}; expected its name, and settings or sha256")
     if not all(isinstance(value, dict if key == "settings" else str) for key, value in network.items()):
-        raise DataError(f"{folder}/plan.json: network {shown(network)}; expected texts, and an object of settings")
+        raise DataError(f"{folder}/plan.json: network {short_repr(network)}; expected texts, and an object of settings")
     dataset = read_json_object(folder / "dataset.json", EXPECTED)
     for key, kind in DATASET_KEYS.items():
         if not isinstance(dataset.get(key), kind):
@@ -213,7 +213,7 @@ def read_description(folder: Path) -> ModelDescription:
     lists = [name for name in ("channel_names", "cases") if not _are_texts(dataset.get(name, []))]
     if lists or dataset["file_ending"] not in SUFFIXES or len(dataset["channel_names"]) != len(plan.channels):
         odd = (*lists, "file_ending" if dataset["file_ending"] not in SUFFIXES else "channel_names")[0]
-        raise DataError(f"{folder}/dataset.json: {odd} {shown(dataset[odd])}; expected what `train` wrote")
+        raise DataError(f"{folder}/dataset.json: {odd} {short_repr(dataset[odd])}; expected what `train` wrote")
     return ModelDescription(plan, network, dataset)
 
 

@@ -37,7 +37,7 @@ from medjax.segmentation.plan import Plan
 from medjax.tools.checks import as_paths, check_no_overwrite
 from medjax.tools.segment_files import (
     DELETE_FOLD,
-    is_finished,
+    has_results,
     prediction_file,
     read_dice,
     read_older_labels,
@@ -123,7 +123,7 @@ def train(
     own_plan, model = plan_and_network(output, description, network, make_plan)
     write_splits(output, chosen, data)
     say(_plan_line(own_plan))
-    pending = [number for number in wanted if not is_finished(output, number, parts[number][1].tolist(), data)]
+    pending = [number for number in wanted if not has_results(output, number, parts[number][1].tolist(), data)]
     for number in sorted(set(wanted) - set(pending)):
         say(f"fold {number}: finished already")
     prepared = [_prepare(data, k, own_plan) for k in track(len(data.training), "preparing")] if pending else []
@@ -131,7 +131,7 @@ def train(
         with open_workdir(output / f"fold_{number}", settings) as work:
             own_seed = seed * chosen.seeds + number  # no fold of another seed has this one
             _train_fold(work, model, data, prepared, parts[number], own_plan, number, {**training, "seed": own_seed})
-    finished = [number for number in range(len(parts)) if is_finished(output, number, parts[number][1].tolist(), data)]
+    finished = [number for number in range(len(parts)) if has_results(output, number, parts[number][1].tolist(), data)]
     dice = {number: read_dice(validation_file(output, number)) for number in finished}
     keep = None
     if len(finished) == len(parts):
