@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def refused(message, *arguments):
 def test_files_hold_the_metrics_of_the_table():
     result = medjax_command("a.csv", *OPTIONS, "--compare", "b.csv", "-o", "out")
     assert result.exit_code == 0, result.output
+    typed = shlex.join(["medjax", "shortcuts", "fairness", "a.csv", *OPTIONS, "--compare", "b.csv", "-o", "out"])
+    assert f"<code>{typed}</code>" in Path("out/report.html").read_text()
     assert "80 cases of 40 subjects" in result.stdout and "minus b.csv" in result.stdout
     with Path("out/fairness.csv").open() as file:
         found = {(one["quantity"], one["attribute"], one["group"], one["metric"]): one for one in csv.DictReader(file)}

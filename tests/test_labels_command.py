@@ -1,6 +1,8 @@
 """`medjax labels audit` on small folders: what it writes, and one line for what cannot be audited."""
 
 import csv
+import re
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ SETTINGS = ("--size", "32", "--epochs", "60")
 
 
 def command(*arguments):
-    return CliRunner().invoke(app, ["labels", "audit", *map(str, arguments)])
+    return CliRunner().invoke(app, ["labels", "audit", *map(str, arguments)], prog_name="medjax")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,12 @@ def test_wrong_labels_lead_the_list(folders):
     rows = list(csv.DictReader((root / "out" / "ranked.csv").read_text().splitlines()))
     assert len(rows) == 20 and [row["flagged"] for row in rows] == ["1"] * 5 + ["0"] * 15
     assert sum(corrupted[int(row["name"][5:7])] for row in rows[:5]) >= 4
-    assert (root / "out" / "report.html").stat().st_size > 50_000
+    report = (root / "out" / "report.html").read_text()
+    assert len(report) > 50_000
+    typed = ["labels", "audit", f"{root / 'images'}", f"{root / 'masks'}", "-o", f"{root / 'out'}", *SETTINGS]
+    assert f"<code>{shlex.join(['medjax', *typed, '--threshold', '0.25'])}</code>" in report
+    [first] = re.findall(r"<td class=\"number\">1</td><td>case_\d\d.png</td><td>(.*?)</td>", report)
+    assert first == "flagged" and report.count("<td>flagged</td>") == 5
 
 
 def test_a_second_look_needs_no_training_and_trusted_labels_turn_the_list(folders):

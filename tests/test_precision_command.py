@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,8 @@ def read(name, *keys):
 def test_files_hold_the_figures_of_the_tables():
     result = medjax_command("scan.csv", "rescan.csv", "-o", "out", "--truth", "truth.csv", *OPTIONS)
     assert result.exit_code == 0, result.output
+    typed = ["medjax", "precision", "scan.csv", "rescan.csv", "-o", "out", "--truth", "truth.csv", *OPTIONS]
+    assert f"<code>{shlex.join(map(str, typed))}</code>" in Path("out/report.html").read_text()
     found = {
         key[1]: row for key, row in read("out/precision.csv", "biomarker", "figure").items() if key[0] == "LVEDV_ml"
     }

@@ -64,6 +64,8 @@ def here(tmp_path, monkeypatch):
 def test_a_planted_shortcut_is_found_and_the_files_say_so(here):
     found, answer = result("--images", "images.npz")
     assert found["decision"] == "shortcut" and found["correlations"]["shortcut"]["value"] > 0.7
+    shown = re.findall("<code>(.*?)</code>", Path("audit/report.html").read_text())
+    assert shown[0].startswith("medjax shortcuts audit --ts") and shown[0].endswith("--images images.npz -o audit")
     assert "shortcut: ρ(TS, SA | BA)" in answer.stdout and "Rule: undecided with fewer" in answer.stdout
     files = {path.name for path in Path("audit").iterdir()}
     tables = {"audit.json", "correlations.csv", "regions.csv", "report.html", "rcs.npy"}

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from medjax import defaults
+from medjax.cli.plain import Context, command_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -73,6 +74,7 @@ def labels() -> None:
 
 @app.command("audit")
 def audit_command(
+    ctx: Context,
     images: ImageDir,
     masks: MaskDir,
     output: Output,
@@ -105,6 +107,7 @@ def audit_command(
         score=[*([detector] if detector else []), *scores] or defaults.AUDIT_SCORE,
         threshold=load_part(threshold, "--threshold") if is_part_reference(threshold) else threshold,
         network=load_part(network, "--network") if network else None,
+        command=command_line(ctx),
     )  # fmt: skip
     flagged = f"{int(result.flags.sum())} of {len(result.flags)} labels flagged by {result.score}"
     typer.echo(f"{flagged}; wrote {output / 'ranked.csv'} and report.html")

@@ -4,20 +4,27 @@
 # pyrefly: ignore-errors[missing-override-decorator]
 import difflib
 import os
+import shlex
 import sys
 import traceback
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from medjax.errors import ConfigError
 
+ARGUMENTS = "medjax.arguments"  # key of the command line in a context's `meta`
 MAX_WIDTH = 100  # columns of help in a wide terminal
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of the command-line library, which typer does not export
 EXPECTED = {"valid integer": "a whole number", "valid number": "a number"}  # in the library's words: in ours
 INTERNAL = ("typer", "click", "importlib", "runpy")  # packages whose frames say nothing to a user
+
+if TYPE_CHECKING:
+    from typer import Context
+else:
+    Context = typer.Context.__mro__[1]  # class of the contexts that commands get, for typer to see in a signature
 
 
 class Command(TyperCommand):
@@ -41,6 +48,7 @@ class Group(TyperGroup):
             formatter.write_dl(rows)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta.setdefault(ARGUMENTS, tuple(args))  # of the outermost group, shared by all below it
         with _Explained(ctx, args):
             return super().parse_args(ctx, args)
 
@@ -100,6 +108,11 @@ def make_plain(app: typer.Typer) -> typer.Typer:
     for command in app.registered_commands:
         command.cls = Command if command.cls in (None, TyperCommand) else command.cls
     return app
+
+
+def command_line(ctx: Context) -> str:
+    """Command line of a command, as it was typed, quoted for a shell; empty where a part of it was called alone."""
+    return shlex.join(["medjax", *ctx.meta[ARGUMENTS]]) if ctx.find_root().info_name == "medjax" else ""
 
 
 def usage_line(error: Any) -> str:

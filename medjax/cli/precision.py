@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from medjax.cli.plain import Context, command_line
+
 app = typer.Typer(add_completion=False)
 
 Scan = Annotated[
@@ -84,6 +86,7 @@ Resamples = Annotated[int, typer.Option(help="Number of bootstrap resamples of t
 
 @app.command()
 def precision_command(
+    ctx: Context,
     scan: Scan,
     rescan: Rescan,
     output: Output = None,
@@ -120,6 +123,7 @@ def precision_command(
     result = precision_of_tables(
         scan, rescan, output, settings=Settings(**options), biomarkers=biomarkers, samples=samples,
         drop_incomplete=drop_incomplete, truth=truth, rescan_truth=rescan_truth,
+        command=command_line(ctx),
     )  # fmt: skip
     for warning in result.warnings:
         typer.echo(f"medjax: {warning}", err=True)

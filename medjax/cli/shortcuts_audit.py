@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from medjax.cli.plain import Context, command_line
+
 MAPS = (
     "a .npz with keys maps (image, *space) and ids; a .npy with a .csv of the same name, column id; or a folder of "
     "NIfTI or .npy files named by id. May be repeated, such as for seeds: ranks are averaged"
@@ -91,6 +93,7 @@ Alpha = Annotated[float, typer.Option(help="Significance level α of the decisio
 
 
 def audit_command(
+    ctx: Context,
     ts: TestMaps,
     ba: BalancedMaps,
     sa: AttributeMaps,
@@ -124,6 +127,7 @@ def audit_command(
             ts, ba, sa, regions, output, images=images, names=names, seed=seed, limits=limits,
             method=method, network=load_part(network, "--network") if network else None, sign=sign,
             progress=lambda ids: track(ids, "images"),
+            command=command_line(ctx),
         )  # fmt: skip
     for warning in result.warnings:
         typer.echo(f"medjax: {warning}", err=True)

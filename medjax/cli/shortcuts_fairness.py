@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from medjax.cli.plain import Context, command_line
+
 Predictions = Annotated[
     Path,
     typer.Argument(metavar="TABLE.csv", help="CSV of predictions: one row for each case.", show_default=False),
@@ -66,6 +68,7 @@ Seed = Annotated[int, typer.Option(help="Random seed of the bootstrap.")]
 
 
 def fairness_command(
+    ctx: Context,
     table: Predictions,
     attribute: Attributes,
     label: Label = "label",
@@ -98,6 +101,7 @@ def fairness_command(
     result = fairness_of_table(
         table, attribute, output, label=label, score=score, prediction=prediction, subject=subject, id=id_,
         positive=positive, compare=compare, threshold=threshold, tnr=tnr, resamples=resamples, level=level, seed=seed,
+        command=command_line(ctx),
     )  # fmt: skip
     for warning in result.warnings:
         typer.echo(f"medjax: {warning}", err=True)

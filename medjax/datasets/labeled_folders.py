@@ -29,6 +29,7 @@ class LabeledImages(NamedTuple):
     names: list[str]
     images: Float[np.ndarray, "image *space 1"]  # 0 … 1
     labels: Int[np.ndarray, "image *space"]
+    voxels: Float[np.ndarray, "image axis"] | None = None  # size of each image's voxels in mm, or in pixels of its file
 
 
 def read(images: Path, masks: Path, size: int, classes: int | None = None, min_images: int = 1) -> LabeledImages:
@@ -56,12 +57,15 @@ def read(images: Path, masks: Path, size: int, classes: int | None = None, min_i
         say(f"several channels a case: the first one, {FIRST_CHANNEL}, is taken")
     arrays: list[np.ndarray] = []
     labels: list[np.ndarray] = []
+    voxels: list[np.ndarray] = []
     present, filling = {0}, {0}  # label values, and those that somewhere fill a voxel and its neighbours
     for image, mask in track(files, "reading"):
         one = read_labeled(image, mask, classes)
         present.update(np.unique(one.label).tolist())
         filling.update(np.unique(one.label[_inner(one.label)]).tolist())
         array, label = fit_to_grid(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))
+        sizes = 1.0 if one.affine is None else np.linalg.norm(one.affine[:3, : one.image.ndim], axis=0)
+        voxels.append(sizes * np.divide(one.image.shape, array.shape))
         arrays.append(array)
         labels.append(label)
     values, stacked = np.array(sorted(present)), np.stack(labels)
@@ -73,7 +77,7 @@ def read(images: Path, masks: Path, size: int, classes: int | None = None, min_i
     if classes is None and len(values) <= values.max():
         say(f"labels {', '.join(map(str, values))} are taken as classes 0 to {len(values) - 1}")
         stacked = np.searchsorted(values, stacked).astype(np.int32)
-    return LabeledImages([image.name for image, _ in files], np.stack(arrays)[..., None], stacked)
+    return LabeledImages([image.name for image, _ in files], np.stack(arrays)[..., None], stacked, np.stack(voxels))
 
 
 def _inner(label: Int[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:

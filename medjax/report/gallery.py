@@ -4,18 +4,21 @@ They are what a reader must see before believing a table of Dice.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int, Real
 
 from medjax.errors import DataError
 from medjax.report.figures import BACKGROUND_COLOR, BAR, COLORS, EDGE, FONT, MUTED_COLOR, TEXT_COLOR, draw_bars
+from medjax.report.legends import draw_legend
 from medjax.report.slices import Scale
-from medjax.report.text import enumerate_names, finish
+from medjax.report.text import enumerate_names, finish, wrap
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 CELL, HEAD = 1.35, 0.22  # inches
 
@@ -26,6 +29,10 @@ def gallery(
     names: Sequence[str] | None = None,
     columns: int = 8,
     note: str = "",
+    *,
+    classes: Sequence[str] = (),
+    aspects: Sequence[float] | None = None,
+    cell: float = CELL,
 ) -> "Figure":
     """Gallery of images in grey, each from 0 to its maximum, with the outlines of its labels and its name above.
 
@@ -35,6 +42,9 @@ def gallery(
         names: titles of the images.
         columns: images in a row.
         note: a line at the foot.
+        classes: names of classes 1, 2, …, for a legend of the outlines' colours at the foot.
+        aspects: height of a pixel over its width, of each image; default: 1.
+        cell: width of an image in inches, and its greatest height.
 
     Raises:
         DataError: no image, or not as many labels or names as images.
@@ -42,30 +52,53 @@ def gallery(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lengths = [len(images), *(len(more) for more in (labels, names) if more is not None)]
+    lengths = [len(images), *(len(more) for more in (labels, names, aspects) if more is not None)]
     if min(lengths) != max(lengths) or not lengths[0]:
         raise DataError(f"gallery: {lengths} images, labels, names; expected the same number of each, at least one")
     columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    height = rows * (CELL + HEAD) + (0.3 if note else 0.05)
-    figure = Figure(figsize=(columns * CELL, height), facecolor=BACKGROUND_COLOR)
+    rows, foot = -(-len(images) // columns), (0.3 if note else 0.05) + (0.3 if classes else 0.0)
+    ratios = [images.shape[1] / images.shape[2] * aspect for aspect in aspects or [1.0]]
+    tall = cell * min(max(ratios), 1.0)
+    width, height = columns * cell, rows * (tall + HEAD) + foot
+    figure = Figure(figsize=(width, height), facecolor=BACKGROUND_COLOR)
     FigureCanvasAgg(figure)
     for k, image in enumerate(images):
         row, column = divmod(k, columns)
-        bottom = (height - (row + 1) * (CELL + HEAD)) / height
-        axes = figure.add_axes((column / columns, bottom, 0.97 / columns, CELL / height))
-        axes.imshow(image, cmap="gray", vmin=0, vmax=max(float(image.max()), 1e-6), interpolation="nearest")
+        bottom = (height - (row + 1) * (tall + HEAD)) / height
+        axes = figure.add_axes((column / columns, bottom, 0.97 / columns, tall / height))
+        aspect = 1.0 if aspects is None else aspects[k]
+        scale: dict[str, Any] = {"vmin": 0, "vmax": max(float(image.max()), 1e-6), "aspect": aspect}
+        axes.imshow(image, cmap="gray", interpolation="nearest", **scale)
         axes.set_axis_off()
         if labels is not None:
-            for c in range(1, int(labels[k].max()) + 1):
-                if (labels[k] == c).any():
-                    axes.contour(labels[k] == c, levels=[0.5], colors=[COLORS[(c - 1) % len(COLORS)]], linewidths=1.0)
+            _draw_outlines(axes, labels[k])
         if names is not None:
-            axes.set_title(names[k], color=TEXT_COLOR, family=FONT, fontsize=6.5, pad=2)
+            name, size = wrap(names[k], 0.95 * cell, 6.5 * max(1.0, cell / CELL / 1.3), max_rows=1)
+            axes.set_title(name, color=TEXT_COLOR, family=FONT, fontsize=size, pad=2)
+    if classes:
+        handles = {name: _outline(number) for number, name in enumerate(classes, 1)}
+        place = (0.01, (0.27 if note else 0.05) / height)
+        draw_legend(figure, handles, loc="lower left", bbox_to_anchor=place, ncols=len(handles), borderaxespad=0)
     if note:
         figure.text(0.01, 0.08 / height, note, color=MUTED_COLOR, family=FONT, size=6.5)
     outlined = "" if labels is None else " with the outlines of their labels"
     return finish(figure, f"{len(images)} images{outlined}: {enumerate_names(names or [])}".removesuffix(": "))
+
+
+def _draw_outlines(axes: "Axes", labels: np.ndarray) -> None:
+    for number in range(1, int(labels.max()) + 1):
+        if (labels == number).any():
+            axes.contour(labels == number, levels=[0.5], colors=[_color(number)], linewidths=1.0)
+
+
+def _color(number: int) -> str:
+    return COLORS[(number - 1) % len(COLORS)]
+
+
+def _outline(number: int) -> "Line2D":
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=_color(number), lw=1.5)
 
 
 def image_rows(

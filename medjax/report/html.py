@@ -59,6 +59,8 @@ class Report(NamedTuple):
 def write_report(path: Path, report: Report, details: Mapping[str, str | Mapping[str, object]] | None = None) -> None:
     """Write a report to `path`; `details` such as {"Command": "…", "Configuration": {…}} go to the foot of the page.
 
+    Empty details are left out.
+
     Raises:
         DataError: a figure is missing or no PNG, or a table's row is not as long as its header.
         OSError: the file cannot be written.
@@ -72,7 +74,7 @@ def render(report: Report, details: Mapping[str, str | Mapping[str, object]]) ->
     notice = f'<p class="notice">{_escape(report.notice)}</p>\n' if report.notice else ""
     summary = "".join(f"<p>{_escape(paragraph)}</p>\n" for paragraph in report.summary)
     sections = "\n".join(_section(section, numbers) for section in report.sections)
-    foot = "\n".join(_detail(name, value) for name, value in details.items())
+    foot = "\n".join(_detail(name, value) for name, value in details.items() if value)
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -29,6 +29,7 @@ REPEATABILITY = (  # of every report
     "Equal runs on the same device, versions and number of CPU cores give equal numbers. Another device or number of "
     "cores adds up in another order, and training enlarges such rounding: compare runs that were made on the same."
 )
+TINY_NOTICE = "Preset tiny is a smoke test: it shows that the code runs. Its numbers and figures mean nothing."
 
 
 class Result(NamedTuple):
@@ -40,11 +41,12 @@ class Result(NamedTuple):
 
 
 class RunSpec(NamedTuple):
-    """Specification of a run: its work directory, its config, and the command that repeats it."""
+    """Specification of a run: its work directory, its config, the command that repeats it, and its preset."""
 
     work: WorkDir
     config: ConfigDict
     command: str
+    preset: str
 
 
 def run_module(module_file: str) -> None:
@@ -122,12 +124,15 @@ def run_experiment(
         if module is None:
             announce_run(root, name, config_file)
             module = load_module(file, f"experiments.{name}")
-        run = RunSpec(work, config, run_command(name, preset, overrides, config_file, parts))
+        command = run_command(name, preset, overrides, config_file, parts, workdir, given)
+        run = RunSpec(work, config, command, preset)
         [result] = execute_runs(module, [run], root, loaded)
         if isinstance(result, MedjaxError):
             raise result
         print_table(result.table or Table(("metric", "value"), [*result.metrics.items()]))
         print(f"\nreport: {relative_path(work.path)}/report.html")
+        if preset == "tiny":
+            print(TINY_NOTICE)
     return path
 
 
@@ -184,17 +189,26 @@ def execute_runs(
             "Environment": flatten(environment),
             "Timings": read_json(run.work, "timings.json"),
         }
-        write_report(run.work.path / "report.html", result.report, details)
+        report = result.report._replace(notice=TINY_NOTICE) if run.preset == "tiny" else result.report
+        write_report(run.work.path / "report.html", report, details)
         write_json(run.work, "metrics.json", result.metrics)
     return results
 
 
 def run_command(
-    name: str, preset: str, overrides: Sequence[str], config_file: Path | None = None, parts: Sequence[str] = ()
+    name: str,
+    preset: str,
+    overrides: Sequence[str],
+    config_file: Path | None = None,
+    parts: Sequence[str] = (),
+    workdir: Path | None = None,
+    root: Path | None = None,
 ) -> str:
-    """Command line of `medjax run` that repeats a run; arguments as of `run_experiment`."""
-    start = [f"{name}:{preset}"] if config_file is None else [name, f"--config={config_file.name}:{preset}"]
+    """Command line of `medjax run` that repeats a run from the same folder; arguments as of `run_experiment`."""
+    start = [f"{name}:{preset}"] if config_file is None else [name, f"--config={config_file}:{preset}"]
     options = [*(f"--config.{override}" for override in overrides), *(f"--part={part}" for part in parts)]
+    folders = {"--experiments": root, "--workdir": workdir}
+    options += [f"{option}={folder}" for option, folder in folders.items() if folder is not None]
     return shlex.join(["medjax", "run", *start, *options])
 
 

@@ -33,7 +33,15 @@ from medjax.report.html import Table
 from medjax.report.terminal import print_table
 from medjax.running.checkout import announce_run, default_workdirs, experiment_file, find_root
 from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, to_dict
-from medjax.running.experiment import RunSpec, execute_runs, has_result, relative_path, run_command, run_identity
+from medjax.running.experiment import (
+    TINY_NOTICE,
+    RunSpec,
+    execute_runs,
+    has_result,
+    relative_path,
+    run_command,
+    run_identity,
+)
 from medjax.running.lock import lock_folder
 from medjax.running.modules import load_module
 from medjax.running.parts import Part, check_parts, load_parts
@@ -67,6 +75,7 @@ class Sweep(NamedTuple):
     part_references: tuple[str, ...]
     parts: dict[str, Part]
     max_concurrent: int | None  # maximum number of members that run at once; None: all that can
+    requested_root: Path | None  # `root`, if it was given
 
 
 def plan_sweep(
@@ -116,7 +125,7 @@ def plan_sweep(
     folder = workdir or default_workdirs(root, given) / f"{name}-{preset}-sweep-{config_hash(base)}"
     return Sweep(
         name, preset, config_file, root, folder, list(members.values()), tuple(over), tuple(overrides), tuple(parts),
-        loaded, max_concurrent,
+        loaded, max_concurrent, given,
     )  # fmt: skip
 
 
@@ -238,9 +247,8 @@ def _make(sweep: Sweep, module: ModuleType, group: Sequence[SweepMember]) -> lis
                     continue
                 if not has_result(work):
                     options = (member.overrides, sweep.config_file, sweep.part_references)
-                    runs[member.name] = RunSpec(
-                        work, member.config, run_command(sweep.experiment, sweep.preset, *options)
-                    )
+                    command = run_command(sweep.experiment, sweep.preset, *options, root=sweep.requested_root)
+                    runs[member.name] = RunSpec(work, member.config, command, sweep.preset)
             results = execute_runs(module, [*runs.values()], sweep.root, sweep.parts) if runs else []
     except Exception as error:  # the other groups need not meet it
         return failed + _report_failed([*runs], error)
@@ -273,3 +281,5 @@ def _collect(sweep: Sweep, failed: Sequence[str]) -> None:
     print_table(Table(some, [[row.get(name, "") for name in some] for row in rows]))
     more = len(columns) - 1 - len(some)
     print(f"\ntable: {relative_path(file)}{f' ({more} more metrics)' if more else ''}")
+    if sweep.preset == "tiny":
+        print(TINY_NOTICE)

@@ -105,7 +105,7 @@ def _flat(result: Fairness) -> list[tuple[str, str, str, str, Interval]]:
     return found
 
 
-def write(output: Path, result: Fairness, level: float, table: Path, compare: Path | None) -> None:
+def write(output: Path, result: Fairness, level: float, table: Path, compare: Path | None, command: str = "") -> None:
     """Write `OUTPUTS` to a folder, which is created if need be."""
     output.mkdir(parents=True, exist_ok=True)
     with replacing_together(*(output / name for name in OUTPUTS)) as (csv_file, json_file, figure, report):
@@ -114,7 +114,7 @@ def write(output: Path, result: Fairness, level: float, table: Path, compare: Pa
         write_csv(csv_file, ["quantity", "attribute", "group", "metric", *Interval._fields], rows)
         write_text(json_file, json.dumps(_json(result, level, flat), indent=1, allow_nan=False) + "\n")
         write_png(figure, _figure(result))
-        write_report(report, _report(result, level, compare, figure), {"Table": str(table)})
+        write_report(report, _report(result, level, compare, figure), {"Command": command, "Table": str(table)})
 
 
 def _json(result: Fairness, level: float, flat: Sequence[tuple]) -> dict:

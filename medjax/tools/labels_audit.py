@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medjax import defaults
-from medjax.atomic import replacing_together, write_csv
 from medjax.datasets.labeled_folders import LabeledImages, digest, read, read_trusted
 from medjax.errors import ConfigError, DataError
 from medjax.labels import scores, thresholds
@@ -26,19 +25,16 @@ from medjax.labels.scores import LabelScore
 from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
-from medjax.report.html import Figure, Report, Section, Table, write_report
-from medjax.report.label_pairs import label_pairs
 from medjax.running.config import did_you_mean
 from medjax.running.network_part import network_part
 from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
-from medjax.running.workdir import WorkDir, open_workdir, save_figure, stage
+from medjax.running.workdir import WorkDir, open_workdir, stage
 from medjax.tools.checks import as_paths, check_no_overwrite, check_seed, pluralize
+from medjax.tools.labels_report import OUTPUTS, AuditTable, write_outputs
 
 MIN_IMAGES = 16
-REPORT_IMAGES = 24  # images shown of each end of the ranking
-OUTPUTS = ("ranked.csv", "report.html")
 WIDTHS = (8, 16, 32, 48)  # channels of the default network, by level
 
 Threshold = Callable[[np.ndarray], np.ndarray]  # scores → flags
@@ -72,6 +68,7 @@ def audit(
     seed: int = 0,
     network: Network | Callable[[int], Network] | Part | None = None,
     label_scores: Mapping[str, LabelScore] | None = None,
+    command: str = "",
 ) -> Audit:
     """Ranking of the labels in `masks` by suspicion; with `output`, a work directory, a stopped audit is resumed.
 
@@ -89,6 +86,7 @@ def audit(
         seed: random seed of the network's weights, the order of images and their augmentation.
         network: a Model, or a function of the number of classes that makes one; default: a small U-Net.
         label_scores: columns of the table by name; default: `scores.built_in()`.
+        command: command line that repeats this call, for the report.
 
     Raises:
         ConfigError, DataError: an option, the data or a part cannot be used, or an output is an input.
@@ -124,7 +122,8 @@ def audit(
         flags = _flags(rule, values)
         result = Audit(data.names, found["scores"], values, flags, order, prediction, agreement, ranking, output)
         if work is not None:
-            _write(work, data, result)
+            table = AuditTable(data.names, found["scores"], values, flags, order, agreement, ranking)
+            write_outputs(work, table, data, prediction, {"Command": command, "Settings": config})
     return result
 
 
@@ -248,35 +247,3 @@ def _dynamics(
                 "prediction": predict(model, snapshot.state.ema_params, data.images),
             }
     raise DataError("training ended before early learning did")
-
-
-def _write(work: WorkDir, data: LabeledImages, found: Audit) -> None:
-    """ranked.csv, and report.html with images of both ends of the ranking."""
-    names, agreement = found.names, found.agreement
-    rows = [
-        [rank + 1, names[k], int(found.flags[k]), f"{agreement[k]:.4f}"]
-        + [f"{float(values[k]):.6g}" for values in found.scores.values()]
-        for rank, k in enumerate(found.order)
-    ]
-    ends = {"suspect": found.order[:REPORT_IMAGES], "least_suspect": found.order[::-1][:REPORT_IMAGES]}
-    figures: list[Figure] = []
-    for name, end in ends.items():
-        figure = label_pairs(data.images[end, ..., 0], data.labels[end], found.prediction[end], [names[k] for k in end])
-        figures.append(Figure(save_figure(work, name, figure)))
-    head = [
-        [rank + 1, names[k], round(float(agreement[k]), 3), round(float(found.ranking[k]), 4)]
-        for rank, k in enumerate(found.order[:REPORT_IMAGES])
-    ]
-    text = (
-        f"{int(found.flags.sum())} of {len(names)} labels are flagged by {found.score}. ranked.csv holds the scores "
-        "of all images: high is suspect in every column but agreement, the Dice of the label with the network's "
-        "prediction. --threshold sets which labels are flagged."
-    )
-    table = Table(["rank", "image", "Dice with the prediction", found.score], head)
-    sections = [
-        Section("Most suspect labels", "Pairs: label, then the network's prediction.", figures[:1], table),
-        Section("Least suspect labels", "If these are the wrong ones, give --trusted.", figures[1:]),
-    ]
-    with replacing_together(*(work.path / name for name in OUTPUTS)) as (ranked, report):
-        write_csv(ranked, ["rank", "name", "flagged", "agreement", *found.scores], rows)
-        write_report(report, Report("Label audit", [text], sections))

@@ -34,6 +34,7 @@ def precision_of_tables(
     drop_incomplete: bool = False,
     truth: Path | str | None = None,
     rescan_truth: Path | str | None = None,
+    command: str = "",
 ) -> CohortPrecision:
     """Agreement of biomarkers of scan and rescan, as point estimates (means of the samples) and as distributions.
 
@@ -47,6 +48,7 @@ def precision_of_tables(
         drop_incomplete: leave out subjects of one table only, and those without a value from that biomarker.
         truth: CSV of true values of each subject.
         rescan_truth: that of the rescan, if there was a true change; None: `truth`.
+        command: command line that repeats this call, for the report.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -68,9 +70,8 @@ def precision_of_tables(
     warnings = [*data.warnings, *_constant(found), *_warnings(found, len(data.samples), settings, truth is not None)]
     result = CohortPrecision(found, len(data.samples), settings, warnings)
     if output is not None:
-        write_outputs(
-            output, result, {"Scan": scan, "Rescan": rescan, "Truth": truth, "Truth of the rescan": rescan_truth}
-        )
+        inputs = {"Scan": scan, "Rescan": rescan, "Truth": truth, "Truth of the rescan": rescan_truth}
+        write_outputs(output, result, inputs, command)
     return result
 
 

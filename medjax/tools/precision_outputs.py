@@ -114,7 +114,7 @@ def subject_columns(one: BiomarkerPrecision, result: CohortPrecision) -> dict[st
     return columns
 
 
-def write_outputs(folder: Path, result: CohortPrecision, inputs: Mapping[str, Path | None]) -> None:
+def write_outputs(folder: Path, result: CohortPrecision, inputs: Mapping[str, Path | None], command: str = "") -> None:
     """Write all files to a folder, created if need be, together or not at all.
 
     Figures of an earlier call that this one has not are removed.
@@ -136,7 +136,7 @@ def write_outputs(folder: Path, result: CohortPrecision, inputs: Mapping[str, Pa
         details = {name: str(path) for name, path in inputs.items() if path is not None}
         settings = {name: str(value) for name, value in result.settings._asdict().items()}
         page = report(result, {name: there[name] for name in figures}, names)
-        write_report(there["report.html"], page, {**details, "Settings": settings})
+        write_report(there["report.html"], page, {"Command": command, **details, "Settings": settings})
 
 
 def _precision_csv(result: CohortPrecision) -> list[list[Any]]:

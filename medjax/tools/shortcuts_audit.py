@@ -56,6 +56,7 @@ def audit_maps(
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 (immutable)
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
+    command: str = "",
 ) -> ShortcutsAudit:
     """Audit of maps of TS, BA and SA; of several files each, such as seeds, ranks are averaged over them.
 
@@ -72,6 +73,7 @@ def audit_maps(
         seed: random seed of resamples, permutations and surrogates.
         limits: limits of the decision.
         progress: iterates over the ids, with a bar say.
+        command: command line that repeats this call, for the report.
 
     Raises:
         ConfigError: regions, a seed or a sign that cannot be.
@@ -106,7 +108,7 @@ def audit_maps(
     counts = (ranked.constant, ranked.negative)
     result = ShortcutsAudit(found, verdict(found, limits), limits, partition, ids, *counts, warnings, settings)
     if output is not None:
-        write_outputs(output, result, ranked.grid, shown)
+        write_outputs(output, result, ranked.grid, shown, command)
     return result
 
 

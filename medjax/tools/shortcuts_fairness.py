@@ -41,6 +41,7 @@ def fairness_of_table(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    command: str = "",
 ) -> Fairness:
     """Group metrics, gaps and their bootstrap intervals from a CSV of one row a case.
 
@@ -60,6 +61,7 @@ def fairness_of_table(
         resamples: number of bootstrap resamples.
         level: probability of the intervals.
         seed: random seed of the bootstrap.
+        command: command line that repeats this call, for the report.
 
     Raises:
         ConfigError: a setting out of its range, a threshold beside predicted classes, or scores that are no
@@ -92,7 +94,7 @@ def fairness_of_table(
     subjects = len(own.label) if own.subject is None else len({*own.subject})
     result = Fairness(len(own.label), subjects, threshold, *overall, found, warnings)
     if output is not None:
-        write(output, result, level, table, compare)
+        write(output, result, level, table, compare, command)
     return result
 
 

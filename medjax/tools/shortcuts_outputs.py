@@ -64,7 +64,7 @@ def output_files(folder: Path) -> list[Path]:
     return [folder / name for name in (*TABLES, *FIGURES, *MAPS)]
 
 
-def write_outputs(folder: Path, result: ShortcutsAudit, like: Image, images: MapSet | None) -> None:
+def write_outputs(folder: Path, result: ShortcutsAudit, like: Image, images: MapSet | None, command: str = "") -> None:
     """Write all files of an audit, together or not at all; those of an earlier one that this one has not are removed.
 
     Args:
@@ -72,6 +72,7 @@ def write_outputs(folder: Path, result: ShortcutsAudit, like: Image, images: Map
         result: the audit.
         like: one of the maps, for their grid.
         images: the images, for their mean; or None.
+        command: command line that made the audit.
 
     Raises:
         DataError: an image is not on the maps' grid.
@@ -99,7 +100,9 @@ def write_outputs(folder: Path, result: ShortcutsAudit, like: Image, images: Map
         if result.partition.one:
             _write_map(part, paint(found.scores, result.partition.regions), like.affine)
         shown = {name: Figure(part[name], caption) for name, caption in FIGURES.items() if name in drawn}
-        write_report(part["report.html"], _report(result, shown), {"Settings": dict(result.settings)})
+        write_report(
+            part["report.html"], _report(result, shown), {"Command": command, "Settings": dict(result.settings)}
+        )
 
 
 def to_json(result: ShortcutsAudit) -> dict[str, Any]:

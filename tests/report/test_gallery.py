@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from medjax.errors import DataError
 from medjax.report.figures import png
@@ -54,3 +55,17 @@ def test_rows_must_be_of_one_shape():
     for rows in ({}, {"image": IMAGES[:0]}, {"image": IMAGES, "truth": LABELS[:4]}):
         with pytest.raises(DataError, match="expected one shape, of at least one image"):
             image_rows(rows, dict.fromkeys(rows, Scale()))
+
+
+def test_images_keep_their_aspect_and_rows_are_as_high_as_they():
+    for aspect in (0.5, 1.0, 2.0):
+        figure = gallery(IMAGES, LABELS, columns=3, aspects=[aspect] * 5, classes=["one", "two"])
+        figure.canvas.draw()
+        box = figure.axes[0].get_window_extent()  # after the aspect was applied
+        assert np.isclose(box.height / box.width, aspect * IMAGES.shape[1] / IMAGES.shape[2], rtol=0.02)
+        [legend] = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+        lowest = min(axes.get_window_extent().y0 for axes in figure.axes)
+        assert legend.get_window_extent().y0 >= 0 and legend.get_window_extent().y1 <= lowest + 1
+    outline = figure.axes[0].collections[0].get_edgecolor()[0]
+    assert any(np.allclose(outline[:3], to_rgb(line.get_color())) for line in legend.get_lines())

@@ -3,9 +3,12 @@
 Longer than 300 lines because one experiment, written here, serves all of them.
 """
 
+import html
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +22,7 @@ from medjax.atomic import TEMPORARY_SUFFIX
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
 from medjax.report.html import Report
 from medjax.running.environment import describe_environment, environment_changes
-from medjax.running.experiment import Result, results_or_errors, run_experiment, single_result
+from medjax.running.experiment import TINY_NOTICE, Result, results_or_errors, run_experiment, single_result
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -91,7 +94,8 @@ def test_a_run_leaves_everything_it_promises(root, capsys):
     }
     assert (work / "metrics.jsonl").read_text().splitlines() == [f'{{"step": {step}}}' for step in range(3)]
     page = (work / "report.html").read_text()
-    assert "medjax run toy:tiny --config.rate=0.25" in page
+    assert f"<code>medjax run toy:tiny --config.rate=0.25 --experiments={root}</code>" in page
+    page = page.replace(f"--experiments={root}", "")  # as it was given
     assert "model.width" in page
     assert str(root) not in page + (work / "environment.json").read_text()
     out = capsys.readouterr().out
@@ -135,7 +139,27 @@ def test_another_config_file_and_directory(root, tmp_path):
     work = run_experiment("toy", "tiny", workdir=root / "here", root=root, config_file=other)
     assert work == root / "here"
     assert json.loads((work / "config.json").read_text())["config"]["rate"] == 0.125
-    assert "medjax run toy --config=mine.py:tiny" in (work / "report.html").read_text()
+    command = f"medjax run toy --config={other}:tiny --experiments={root} --workdir={work}"
+    assert f"<code>{command}</code>" in (work / "report.html").read_text()
+
+
+def test_a_tiny_run_says_that_its_numbers_mean_nothing(root, capsys):
+    tiny, small = (run_experiment("toy", preset, root=root) for preset in ("tiny", "small"))
+    pages = [(work / "report.html").read_text() for work in (tiny, small)]
+    assert [f'<p class="notice">{TINY_NOTICE}</p>' in page for page in pages] == [True, False]
+    assert capsys.readouterr().out.splitlines().count(TINY_NOTICE) == 1
+
+
+def test_the_command_of_a_report_repeats_the_run(root, monkeypatch):
+    from medjax.cli import main
+
+    monkeypatch.chdir(root)
+    (root / "mine of.py").write_text(CONFIG)
+    typed = ["run", "toy", "--config=mine of.py:tiny", "--config.rate=0.25", "--experiments=.", "--workdir=here"]
+    with pytest.raises(SystemExit, match="0"):
+        main(typed)
+    [shown] = re.findall("<code>(.*?)</code>", (root / "here" / "report.html").read_text())[:1]
+    assert shlex.split(html.unescape(shown)) == ["medjax", *typed]
 
 
 def command(root: Path, *arguments: str) -> list[str]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from medjax import cli
 from medjax.errors import MedjaxError
+from medjax.running.experiment import TINY_NOTICE
 from medjax.running.lock import lock_folder
 from medjax.running.modules import load_module
 from medjax.running.sweep import group_members, plan_sweep, run_sweep
@@ -80,7 +81,8 @@ def test_a_grid_is_one_table_and_a_larger_one_reuses_what_is_finished(root):
     assert list(rows[3].values()) == ["rate=0.1,seed=1", "0.1", "1", "1.2", "7.0", ""]
     assert [row["member"] for row in rows] == names == log(root)
     assert re.search(r"rate +seed +loss/all", done.stdout) and "sweep.csv" in done.stdout
-    assert "width=2" in (folder / names[0] / "report.html").read_text()
+    page = (folder / names[0] / "report.html").read_text()
+    assert "width=2" in page and TINY_NOTICE in page and done.stdout.splitlines().count(TINY_NOTICE) == 1
 
     (folder / names[1] / "metrics.json").unlink()  # as if it had been killed there
     assert command(*arguments, "seed=0..2").exit_code == 0
