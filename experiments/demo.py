@@ -39,7 +39,7 @@ from medjax.pet.simulate import (
 )
 from medjax.pet.system import build_system
 from medjax.phantoms.brain import Brain, Lesion, brain
-from medjax.report.figures import MR, PET, curves, montage
+from medjax.report.figures import DEVIATION, MR, curves, montage
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.running.experiment import Result, run_module
 from medjax.running.progress import track
@@ -170,7 +170,10 @@ def reconstruct_slices(config: ConfigDict, work: WorkDir, prior: Any) -> tuple[d
         images[name], sd = stage(work, f"slices_{name}", compute, like=(first, first))
     metrics = {f"slices_nrmse/{name.replace('-', '_')}": scan.error(image) for name, image in images.items()}
     shown = {"Truth": scan.subject.activity} | {NAMES[name]: image for name, image in images.items()}
-    scales, note = {"standard deviation": PET._replace(high=float(sd.max()) or 1.0)}, f"{s.trues_per_mm3:g} trues/mm³"
+    scales, note = (
+        {"standard deviation": DEVIATION._replace(high=float(sd.max()) or 1.0)},
+        f"{s.trues_per_mm3:g} trues/mm³",
+    )
     drawn = montage(
         shown | {"standard deviation": sd}, scan.subject.affine, other_scales=scales, note=f"Simulated, {note}"
     )

@@ -24,8 +24,8 @@ from experiments.pet.scans import Scans
 from experiments.pet.uncertainty import SampledSet
 from medjax.errors import MedjaxError
 from medjax.metrics.image import bias_and_standard_deviation
-from medjax.report.figures import curves
 from medjax.report.html import Figure, Section, Table
+from medjax.report.points import Curve, points
 from medjax.running.experiment import Result, results_or_errors, run_module
 from medjax.running.workdir import WorkDir, save_figure, stage
 
@@ -86,21 +86,21 @@ def _bias_and_deviation(study: Study, level: float, realizations: int, lesions: 
     cases = inputs.scans("noise", lambda: subjects.held_out_subjects(inputs.setup, TEST_SEED, 1, lesions), realizations)
     cases = cases.at_level(level)
     metrics: dict[str, float] = {}
-    series: dict[str, np.ndarray] = {}
-    axis = np.linspace(0, 0.6, 61)  # of deviation: each curve is interpolated on it, between its own ends
+    groups = dict[str, tuple[np.ndarray, np.ndarray]]()
     for name in (one for one in BIAS_METHODS if one in study.methods):
         method, best = study.methods[name], study.hyperparameters(name)[level]
         hyperparameter, values = next(iter(method.grid.items()))
-        points = []
+        measured = []
         for value in values:
             hyperparameters = {level: best | {hyperparameter: value}}
             done = inputs.reconstruct(f"noise_{name}_{value:g}", method.run, cases, hyperparameters)
             result = bias_and_standard_deviation(done.image, cases.truth[0], cases.mask[0], cases.white[0])
-            points.append((float(result.normalized_deviation), float(result.normalized_bias)))
-            metrics[f"noise_deviation/{name}/{value:g}"], metrics[f"noise_bias/{name}/{value:g}"] = points[-1]
-        deviation, bias = np.array(sorted(points)).T
-        series[title(name)] = np.interp(axis, deviation, bias, np.nan, np.nan)
-    drawn = curves(axis, series, "standard deviation / mean in white matter", "normalised bias in the brain")
+            measured.append((float(result.normalized_deviation), float(result.normalized_bias)))
+            metrics[f"noise_deviation/{name}/{value:g}"], metrics[f"noise_bias/{name}/{value:g}"] = measured[-1]
+        deviation, bias = np.array(sorted(measured)).T
+        groups[title(name)] = deviation, bias
+    labels = "standard deviation / mean in white matter", "normalised bias in the brain"
+    drawn = points(groups, *labels, curves={name: Curve(*one) for name, one in groups.items()})
     return metrics, Figure(save_figure(inputs.work, "bias", drawn), f"{level:g} trues/mm³, one head.")
 
 

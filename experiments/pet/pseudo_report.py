@@ -17,6 +17,7 @@ from medjax.phantoms.head_anatomies import CENTER_MM
 from medjax.phantoms.multi_subject import LABELS
 from medjax.report.figures import curves, montage
 from medjax.report.html import Figure, Section, Table
+from medjax.report.points import Curve, points
 from medjax.report.slices import MR
 from medjax.running.workdir import WorkDir, save_figure
 
@@ -143,16 +144,16 @@ def paired_table(metrics: Mapping[str, float], methods: Sequence[str], scanners:
     return Table(["scanner", "method", "against", "difference of NRMSE (95 % interval)"], rows)
 
 
-def curve_figure(work: WorkDir, points: Mapping[str, Rows], where: str, title: str) -> Figure:
-    """Contrast against normalised white-matter SD, each curve between its own ends."""
-    means = {name: (one["background_sd"].mean(axis=1), one["contrast"].mean(axis=1)) for name, one in points.items()}
-    axis = np.linspace(0, max(float(noise.max()) for noise, _ in means.values()) * 1.05, 81)
-    series = {}
-    for name, (noise, contrast) in means.items():
+def curve_figure(work: WorkDir, rows: Mapping[str, Rows], where: str, title: str) -> Figure:
+    """Contrast against normalised white-matter SD: a point for each value, in their order."""
+    groups = dict[str, tuple[np.ndarray, np.ndarray]]()
+    for name, one in rows.items():
+        noise, contrast = one["background_sd"].mean(axis=1), one["contrast"].mean(axis=1)
         order = np.argsort(noise)
-        series[name_of(name)] = np.interp(axis, noise[order], contrast[order], np.nan, np.nan)
-    drawn = curves(axis, series, "SD / mean in white matter", "grey–white contrast")
-    steps = ", ".join(f"{name_of(name)}: {CURVES[name][0]}" for name in points if name in CURVES)
+        groups[name_of(name)] = noise[order], contrast[order]
+    lines = {name: Curve(*one) for name, one in groups.items()}
+    drawn = points(groups, "SD / mean in white matter", "grey–white contrast", curves=lines)
+    steps = ", ".join(f"{name_of(name)}: {CURVES[name][0]}" for name in rows if name in CURVES)
     return Figure(save_figure(work, f"contrast_noise_{where}", drawn), f"{title}. Along {steps}; priors: variance.")
 
 

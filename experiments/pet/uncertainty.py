@@ -17,7 +17,7 @@ from experiments.pet.methods import title
 from experiments.pet.scans import Draws, Scans
 from medjax.diffusion import posterior
 from medjax.metrics.image import nrmse
-from medjax.report.figures import curves, montage
+from medjax.report.figures import DEVIATION, curves, montage
 from medjax.report.html import Figure, Table
 from medjax.running.workdir import WorkDir, save_figure
 
@@ -113,7 +113,12 @@ def uncertainty_maps(work: WorkDir, one: SampledSet, level: float, voxel_mm: Seq
             "Truth": truth, "one sample": samples[0], "mean": mean, "standard deviation": deviation,
             "|mean − truth|": np.abs(mean - truth),
         }  # fmt: skip
-        drawn_figure = montage(shown, np.diag([*voxel_mm, 1.0]), note=f"{title(name)}, {len(samples)} samples")
+        high = float(np.percentile(np.abs(mean - truth), 99.8)) or 1.0
+        own = DEVIATION._replace(unit="standard deviation and error", high=high)
+        drawn_figure = montage(
+            shown, np.diag([*voxel_mm, 1.0]), other_scales=dict.fromkeys([*shown][3:], own),
+            note=f"{title(name)}, {len(samples)} samples",
+        )  # fmt: skip
         figures.append(Figure(save_figure(work, f"uncertainty_{name}", drawn_figure), f"{title(name)}."))
     return figures
 

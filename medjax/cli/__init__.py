@@ -13,6 +13,7 @@ import typer
 
 from medjax.cli import plain
 from medjax.errors import ConfigError, MedjaxError
+from medjax.report.terminal import accept_any_text
 
 TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its command is used
     "new": "Write a copy of an experiment, or a template, to change.",
@@ -138,6 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line `arguments` (default: the process's); exits with 0, 2 (user error) or 130 (stopped)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's alarms: its errors are raised as well
     sys.excepthook = plain.print_traceback
+    accept_any_text()
     typer.main.get_command(app).main(arguments, prog_name="medjax")
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Real
 from medjax.atomic import replacing
 from medjax.errors import DataError
 from medjax.report.slices import (
+    DEVIATION,
     MR,
     PET,
     VIEW_AXES,
@@ -33,7 +34,7 @@ from medjax.report.slices import (
 )
 from medjax.report.text import FONT, enumerate_names, finish, wrap
 
-__all__ = ["MR", "PET", "Scale", "curves", "montage", "png", "write_png"]
+__all__ = ["DEVIATION", "MR", "PET", "Scale", "curves", "montage", "png", "write_png"]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -68,6 +68,7 @@ def points(
     for text, where in (labels or {}).items():
         axes.annotate(text, where, xytext=(4, 3), textcoords="offset points", color=TEXT_COLOR, family=FONT, size=6.5)
     _dress(axes, xlabel, ylabel)
+    axes.locator_params(axis="x", nbins=6)
     if len(groups) > 1:
         draw_legend(
             axes, handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=legend_columns(groups, WIDTH),

@@ -27,6 +27,7 @@ class Scale(NamedTuple):
 
 PET = Scale("activity")
 MR = Scale("T1-weighted MR", "gray")
+DEVIATION = Scale("standard deviation", "viridis")  # other colours than the image, whose scale it does not share
 
 
 class MontageCell(NamedTuple):

@@ -8,9 +8,8 @@ from jaxtyping import Float
 
 from medjax.atomic import replacing_together
 from medjax.io.nifti import write_nifti
-from medjax.report.figures import Scale, montage, png
+from medjax.report.figures import DEVIATION, Scale, montage, png
 
-DEVIATION_COLORMAP = "viridis"  # another than that of images
 Image = Float[np.ndarray, "x y z"]
 
 
@@ -45,7 +44,7 @@ def write_volume(
     files = volume_files(path, sd=sd is not None)
     deviation = "standard deviation"  # far below the image, so on a scale of its own
     shown = {title: image} | ({} if sd is None else {deviation: sd})
-    own = {deviation: Scale(f"{deviation} of {scale.unit}", DEVIATION_COLORMAP)}
+    own = {deviation: DEVIATION._replace(unit=f"{deviation} of {scale.unit}")}
     drawn = png(montage(shown, affine, scale=scale, other_scales=own, note=note))
     with replacing_together(*files) as parts:
         write_nifti(parts[0], image, affine)
