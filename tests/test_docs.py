@@ -154,6 +154,7 @@ def test_what_a_page_says_to_type_works(page: Path, here: Path, tiny_runs: Path)
 
 def parse(words: list[str]) -> Any:
     """The context of a command line that the real options accept, without running it."""
+    assert "--install-completion" not in words  # parsing it would write to the shell's files of whoever runs the tests
     command: Any = typer.main.get_command(cli.app)
     context = command.make_context("medjax", list(words))
     while hasattr(command, "resolve_command"):

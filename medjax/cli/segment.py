@@ -221,8 +221,8 @@ def simulate_command(
 
     made = simulate(output, number=number, test=test, size=size, seed=seed)
     typer.echo(f"{pluralize(made.training, 'training case')}, {pluralize(made.test, 'test case')}")
-    small = ["--fold", "0", "--base-width", "8", "--memory-gb", "1", "--epochs", "10", "--iterations", "10"]
-    typer.echo(f"train on them with: {shlex.join(['medjax', 'segment', 'train', str(output), '-o', 'model', *small])}")
+    command = f"medjax segment train {shlex.quote(str(output))} -o model --fold 0 --base-width 8 --memory-gb 1"
+    typer.echo(f"train on them with: {command} --patch 24,24,12 --epochs 40 --iterations 20")
 
 
 app.command("evaluate")(evaluate_command)
