@@ -71,7 +71,7 @@ def read_text(path: Path, expected: str, *, max_bytes: int = MAX_TEXT) -> str:
             f"{path}: {size / 2**20:,.0f} MiB of text; expected {expected} of {max_bytes / 2**20:g} at most"
         )
     content = path.read_bytes()
-    if encoding := next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), None):
+    if encoding := encoding_by_mark(content):
         raise DataError(f"{path}: text in {encoding}; expected {expected} in UTF-8")
     if b"\0" in content:
         raise DataError(f"{path}: binary (byte {content.index(0)} is 0); expected {expected} as text in UTF-8")
@@ -80,6 +80,11 @@ def read_text(path: Path, expected: str, *, max_bytes: int = MAX_TEXT) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}: line {line} is not UTF-8; expected {expected} as text in UTF-8") from error
+
+
+def encoding_by_mark(content: bytes) -> str | None:
+    """The encoding other than UTF-8 that a text's byte-order mark tells; None without one."""
+    return next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), None)
 
 
 def read_json(path: Path, expected: str) -> Any:

@@ -11,10 +11,12 @@ from jaxtyping import Array, Float, Real
 
 from medjax.atomic import replacing_together
 from medjax.errors import DataError
-from medjax.io.interfile_header import check_keys, integers, number, read_header, whole
+from medjax.io.interfile_header import check_data_file, check_keys, integers, number, read_header, whole
 from medjax.io.interfile_keys import Role
+from medjax.memory import check_memory
 
 NUMBER_KINDS = {"signed integer": "i", "unsigned integer": "u", "float": "f", "short float": "f", "long float": "f"}
+MIN_SCALE, MAX_SCALE = 1e-30, 1e30  # of stored numbers, as float32 holds them
 BYTE_ORDERS = {"littleendian": "<", "bigendian": ">"}
 AXES = {
     "tangential coordinate": "bin",
@@ -93,7 +95,7 @@ def read_sinogram(header: str | Path, role: Role = "counts") -> Float[np.ndarray
     keys = read_header(path)
     check_keys(path, keys, role)
     names, sizes = _axes(path, keys)
-    (stored, direct, _), scale = _segments(path, keys), np.float32(_scale(path, keys))
+    (stored, direct, _), scale = _segments(path, keys), _scale(path, keys)
     if len(stored) > 1:
         warnings.warn(f"{path}: {len(stored) - 1} oblique segments left out, only segment 0 is read", stacklevel=2)
     shape = [stored[direct] if name == "plane" else sizes[name][0] for name in names]
@@ -103,9 +105,11 @@ def read_sinogram(header: str | Path, role: Role = "counts") -> Float[np.ndarray
     if len(stored) > 1 and len(sizes["plane"]) == 1 and names[0] != "plane":
         raise DataError(f"{path}: a segment table with views outside planes; expected planes as the slowest axis")
     start = offset + sum(stored[:direct]) * per_plane
+    check_memory(str(data), math.prod(shape) * (dtype.itemsize + 8))
     values = np.fromfile(data, dtype, math.prod(shape), offset=start).reshape(shape)
     values = np.transpose(values, [names.index(name) for name in ("plane", "view", "bin")])
-    values = np.ascontiguousarray(values, np.float32) * scale
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 does not hold is refused
+        values = np.ascontiguousarray(values, np.float32) * scale
     if faults := np.count_nonzero(~np.isfinite(values)):
         raise DataError(f"{data}: {faults} NaN or infinite bins; expected finite values")
     return values
@@ -233,6 +237,8 @@ def _scale(path: Path, keys: dict[str, str]) -> float:
     units = number(path, keys, "quantification units", scale)
     if scale not in (1, units):
         raise DataError(f"{path}: image scaling factor {scale:g}, quantification units {units:g}; expected one factor")
+    if not MIN_SCALE <= units <= MAX_SCALE:
+        raise DataError(f"{path}: image scaling factor {units:g}; expected {MIN_SCALE:g} to {MAX_SCALE:g}")
     return units
 
 
@@ -256,11 +262,9 @@ def _number_type(path: Path, keys: dict[str, str]) -> np.dtype:
 
 
 def _data_file(path: Path, keys: dict[str, str], size: int) -> Path:
-    """The file beside the header that holds the data, if it is there and has `size` bytes."""
-    name = keys.get("name of data file", "")
-    data = path.parent / name
-    if not name or not data.is_file():
-        raise DataError(f"{path}: its data file {name!r} is not beside it; expected one named by 'name of data file'")
+    """The file beside the header that holds the data, which must be there and have `size` bytes."""
+    data = path.parent / keys.get("name of data file", "")
+    check_data_file(path, keys)
     if data.stat().st_size != size:
         raise DataError(f"{data}: {data.stat().st_size} bytes; its header {path.name} has {size}")
     return data

@@ -16,10 +16,13 @@ from jaxtyping import Bool, Float, Int
 
 from medjax import defaults
 from medjax.errors import DataError
+from medjax.io.files import check_file
 from medjax.io.interfile_header import check_keys, number, whole
 from medjax.io.interfile_header import read_header as read_interfile_header
+from medjax.memory import check_memory
 
 CHUNK = 1 << 22  # words read at a time: 16 MiB
+MAX_RINGS = 10_000
 TAG, PROMPT, ADDRESS = np.uint32(1 << 31), np.uint32(1 << 30), np.uint32((1 << 30) - 1)
 SUPPORTED = {"lm event and tag words format (bits)": 32, "axial compression": 1}
 
@@ -41,7 +44,7 @@ class ListmodeHeader:
     @property
     def sinograms(self) -> int:
         """Number of span-1 sinograms."""
-        return sinogram_rings(self.rings, self.max_ring_difference)[0].size
+        return self.rings + self.max_ring_difference * (2 * self.rings - self.max_ring_difference - 1)
 
 
 class Events(NamedTuple):
@@ -82,8 +85,23 @@ def read_header(path: str | Path) -> ListmodeHeader:
         raise DataError(
             f"{path}: maximum ring difference {header.max_ring_difference} of {header.rings} rings; expected less"
         )
+    if header.rings > MAX_RINGS or header.sinograms * header.views * header.bins > ADDRESS:
+        raise DataError(
+            f"{path}: {header.sinograms} sinograms of {header.views} views and {header.bins} bins; expected "
+            f"{MAX_RINGS} rings or less, and {ADDRESS} bins or less in all, as addresses of 30 bits have"
+        )
     check_keys(path, keys, "list mode")
     return header
+
+
+def header_of(path: str | Path) -> ListmodeHeader:
+    """Header of a list-mode file (.l), which lies beside it, or of the header's file (.l.hdr) itself.
+
+    Raises:
+        DataError: there is none, or it is none of list mode: see `read_header`.
+    """
+    path = Path(path)
+    return read_header(_header_of(path) if path.suffix == ".l" else path)
 
 
 def read_events(path: str | Path) -> tuple[ListmodeHeader, Events]:
@@ -95,9 +113,9 @@ def read_events(path: str | Path) -> tuple[ListmodeHeader, Events]:
     Raises:
         DataError: no header or no data file, one that ends inside a word, or an address beyond the last sinogram.
     """
-    path = Path(path)
-    header = read_header(_header_of(path) if path.suffix == ".l" else path)
+    header = header_of(path)
     words = _words(header)
+    check_memory(str(header.data), 5 * len(words))
     limit = header.sinograms * header.views * header.bins
     events = Events(
         *(np.empty(sum(chunk.size for _, chunk in _event_chunks(words)), kind) for kind in (np.int32, bool))
@@ -182,8 +200,7 @@ def rebin(
 
 def _header_of(data: Path) -> Path:
     """The header beside a list-mode file: the one that names it."""
-    if not data.is_file():
-        raise DataError(f"{data}: no such file; expected a list-mode file (.l) or its header (.l.hdr)")
+    check_file(data, "a list-mode file (.l) or its header (.l.hdr)")
     for header in sorted(data.parent.glob("*.hdr")):
         try:
             if read_interfile_header(header).get("name of data file") == data.name:
@@ -195,8 +212,7 @@ def _header_of(data: Path) -> Path:
 
 def _words(header: ListmodeHeader) -> np.ndarray:
     """The file's words, mapped and not read."""
-    if not header.data.is_file():
-        raise DataError(f"{header.data}: no such file; its header names it as the list-mode data")
+    check_file(header.data, f"the list-mode data that {header.path.name} names")
     size = header.data.stat().st_size - header.offset
     if size % 4 or size < 4:
         raise DataError(

@@ -18,9 +18,11 @@ from medjax import defaults
 from medjax.errors import ConfigError, DataError
 from medjax.io import interfile, siemens_listmode
 from medjax.io.counts import Counts, read_counts
+from medjax.io.files import check_file
 from medjax.io.grids import MAX_POSITION_MM
 from medjax.io.interfile_header import read_header
 from medjax.io.nifti import Volume
+from medjax.io.siemens_listmode import MAX_RINGS
 from medjax.pet import corrections as correcting
 from medjax.pet.interfile_scan import (
     Factors,
@@ -59,18 +61,26 @@ def load_scan(
         raise DataError(f"{path}: is a folder; expected counts: a .npz, an Interfile header (.hs) or list mode (.l)")
     if scanner is not None:
         preset(scanner)
-    kind, factors = _kind(path), factors or Factors()
-    _check_factors(path, kind, factors)
-    if kind == "npz":
-        scan = _from_npz(path, scanner, factors.corrections)
-    elif kind == "list mode":
-        scan = _from_listmode(path, _needed(path, scanner), max_ring_difference)
-    else:
-        scan = read_interfile_scan(path, _needed(path, scanner), factors)
-    return _require_counts(scan, str(path))
+    if not 0 <= max_ring_difference <= MAX_RINGS:
+        raise ConfigError(f"--max-ring-difference {str(max_ring_difference)[:20]}; expected 0 to {MAX_RINGS}")
+    with warnings.catch_warnings(record=True) as told:  # of a file that is refused nothing else is told
+        warnings.simplefilter("always")
+        kind, factors = _kind(path), factors or Factors()
+        _check_factors(path, kind, factors)
+        if kind == "npz":
+            scan = _from_npz(path, scanner, factors.corrections)
+        elif kind == "list mode":
+            scan = _from_listmode(path, _needed(path, scanner), max_ring_difference)
+        else:
+            scan = read_interfile_scan(path, _needed(path, scanner), factors)
+        scan = _require_counts(scan, str(path))
+    for one in told:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return scan
 
 
 def _kind(path: Path) -> str:
+    check_file(path, "a counts file (.npz), Interfile header (.hs) or list mode (.l)")
     if path.suffix == ".npz":
         return "npz"
     if path.suffix == ".l":
@@ -153,13 +163,19 @@ def _corrections(name: str, metadata: Mapping[str, Any], stated: str | None) -> 
 
 
 def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Scan:
-    header, prompts, delayeds, pairs, number = siemens_listmode.read_direct_planes(path, max_ring_difference)
+    header = siemens_listmode.header_of(path)
+    if max_ring_difference > header.max_ring_difference:
+        raise ConfigError(
+            f"--max-ring-difference {max_ring_difference}; expected 0 to {header.max_ring_difference}, that of "
+            f"{header.path}"
+        )
     scanner = scanner_of_header(header.path, scanner, interfile.read_geometry(header.path), 2 * header.rings - 1)
     if (header.views, header.bins, header.rings) != (scanner.views, scanner.bins, scanner.rings):
         raise DataError(
             f"{path}: {header.views} views, {header.bins} bins, {header.rings} rings; "
             f"{scanner.name} has {scanner.views}, {scanner.bins}, {scanner.rings}"
         )
+    _, prompts, delayeds, pairs, number = siemens_listmode.read_direct_planes(header.path, max_ring_difference)
     prompts, delayeds = (np.ascontiguousarray(planes[..., ::-1]) for planes in (prompts, delayeds))
     coverages = (coverage(scanner)[..., None] * pairs).astype(np.float32)  # pairs are the same from either end
     if stray := int(prompts[coverages == 0].sum() + delayeds[coverages == 0].sum()):

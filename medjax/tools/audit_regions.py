@@ -85,9 +85,9 @@ def choose_regions(
 
 
 def _kind(text: str) -> str | None:
-    if re.fullmatch(r"grid:[1-9]\d*(x[1-9]\d*)*", text):
+    if re.fullmatch(r"grid:[1-9]\d{0,5}(x[1-9]\d{0,5}){0,3}", text):
         return "grid"
-    if re.fullmatch(r"slic:[1-9]\d*", text):
+    if re.fullmatch(r"slic:[1-9]\d{0,8}", text):
         return "slic"
     if text.startswith(("grid:", "slic:")):
         raise ConfigError(f"--regions {text}; expected {EXPECTED}")

@@ -31,7 +31,7 @@ from medjax.tools.biomarker_measures import (
     measure_thickness,
     measure_volumes,
 )  # fmt: skip
-from medjax.tools.checks import as_paths, check_choice, check_minimum, check_no_overwrite, check_output
+from medjax.tools.checks import as_paths, check_choice, check_no_overwrite, check_output, check_range
 from medjax.tools.sample_tables import SPACING
 from medjax.uncertainty.biomarkers import INDEXED_UNITS, UNITS
 from medjax.uncertainty.body_surface import FORMULAS
@@ -116,14 +116,14 @@ def biomarkers_of_files(
 def _check(
     gap_mm: Number, papillary: str, basal: Number | None, frames: str, bsa: str, frame_ms: Number | None
 ) -> None:
-    check_minimum("--gap-mm", gap_mm, 0)
+    check_range("--gap-mm", gap_mm, 0, 1000)
     check_choice("--papillary", papillary, PAPILLARY)
     check_choice("--frames", frames, FRAMES)
     check_choice("--bsa", bsa, FORMULAS)
     if basal is not None and not 0 <= basal <= 1:
         raise ConfigError(f"--basal {basal:g}; expected a fraction from 0 to 1")
-    if frame_ms is not None and not (math.isfinite(frame_ms) and frame_ms > 0):
-        raise ConfigError(f"--frame-ms {frame_ms:g}; expected above 0")
+    if frame_ms is not None:
+        check_range("--frame-ms", frame_ms, 0.001, 1e6)
 
 
 def _measure(

@@ -1,6 +1,5 @@
 """Checks of the options and inputs of commands, made before any work is done."""
 
-import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,18 @@ from medjax.io.files import real_path
 from medjax.io.grids import MAX_POSITION_MM
 from medjax.io.nifti import Volume, read_nifti
 
+# Limits of options: far more than is of use, and far less than what exhausts memory before the first step
+MAX_STEPS = 10**8  # of a training or an iterative method
+MAX_BATCH = 2**16
+MAX_DIGITS = 10  # of a whole number
+MAX_WIDTH = 2**13  # channels
+MAX_SIDE = 4096  # voxels along an axis
+MAX_SAMPLES = 10**4  # posterior samples
+MAX_RESAMPLES = 10**6
+MAX_RATE = 10.0  # learning rate
+MAX_FWHM_MM = 200.0
+MIN_VOXEL_MM, MAX_VOXEL_MM = 0.01, 1000.0
+
 
 def as_paths(*values: Any) -> tuple[Any, ...]:
     """Convert texts to paths; other values stay. A notebook may name files and folders either way."""
@@ -25,14 +36,32 @@ def pluralize(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def check_minimum(name: str, value: int | float, minimum: int | float) -> None:
-    """Check that a number is finite and not below `minimum`.
+def check_range(name: str, value: int | float, minimum: int | float, maximum: int | float) -> None:
+    """Check that a number lies from `minimum` to `maximum`, both included.
+
+    Raises:
+        ConfigError: it does not, or is not a number.
+    """
+    if not minimum <= value:
+        raise ConfigError(f"{name} {short_number(value)}; expected {minimum:g} or more")
+    if value > maximum:
+        raise ConfigError(f"{name} {short_number(value)}; expected {maximum:,.12g} or less")
+
+
+def check_positive(name: str, value: int | float, maximum: int | float) -> None:
+    """Check that a number is above 0 and not above `maximum`.
 
     Raises:
         ConfigError: it is not.
     """
-    if not (math.isfinite(value) and value >= minimum):
-        raise ConfigError(f"{name} {value:g}; expected {minimum:g} or more")
+    if not value > 0:
+        raise ConfigError(f"{name} {short_number(value)}; expected more than 0")
+    check_range(name, value, 0, maximum)
+
+
+def short_number(value: int | float) -> str:
+    """A number in a few characters, also one that no float holds."""
+    return f"{value:g}" if abs(value) < 10**300 or not isinstance(value, int) else "of more than 300 digits"
 
 
 def check_seed(seed: Any, name: str = "--seed") -> None:
@@ -42,7 +71,7 @@ def check_seed(seed: Any, name: str = "--seed") -> None:
         ConfigError: it is not a whole number from 0 to 2³² − 1.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-        raise ConfigError(f"{name} {seed}; expected a whole number from 0 to {2**32 - 1}")
+        raise ConfigError(f"{name} {str(seed)[:40]}; expected a whole number from 0 to {2**32 - 1}")
 
 
 def check_position(position_mm: tuple[float, float, float], name: str) -> None:
@@ -67,7 +96,7 @@ def parse_integers(
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    numbers = [int(part) for part in parts if part.isdecimal()]
+    numbers = [int(part) for part in parts if part.isdecimal() and len(part) < MAX_DIGITS]
     if len(numbers) < len(parts) or not valid(numbers):
         raise ConfigError(f"{option} {text}; expected {expected}")
     return numbers
@@ -87,7 +116,7 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     """Check that a file can be written there, before any work is done for it.
 
     Raises:
-        DataError: another suffix, a folder of that name, or no folder to write to.
+        DataError: another suffix, a folder, pipe or device of that name, or no folder to write to.
         OSError: the folder cannot be written to.
     """
     if not path.name.endswith(suffixes):
@@ -95,6 +124,8 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     if path.is_dir() or not path.parent.is_dir():
         found = "is a folder" if path.is_dir() else f"no folder {path.parent}"
         raise DataError(f"{path}: {found}; expected a file to write in a folder that exists")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is a pipe or a device; expected a file to write")
     _check_writable(path.parent, path)
 
 

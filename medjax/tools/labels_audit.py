@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medjax import defaults
-from medjax.datasets.labeled_folders import LabeledImages, digest, read, read_trusted
+from medjax.datasets.labeled_folders import MAX_CLASSES, LabeledImages, digest, read, read_trusted
 from medjax.errors import ConfigError, DataError
 from medjax.labels import scores, thresholds
 from medjax.labels.audit import ImageLabels, Images, predict, training_dynamics
@@ -31,7 +31,7 @@ from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, stage
-from medjax.tools.checks import as_paths, check_no_overwrite, check_seed, pluralize
+from medjax.tools.checks import MAX_SIDE, MAX_STEPS, as_paths, check_no_overwrite, check_range, check_seed, pluralize
 from medjax.tools.labels_report import OUTPUTS, AuditTable, write_outputs
 
 MIN_IMAGES = 16
@@ -97,7 +97,7 @@ def audit(
     columns, custom = _columns(label_scores, [one for one in given if isinstance(one, Part)])
     ranking = _ranking(given, tuple(columns))
     rule = _rule(threshold)
-    _check(size, epochs, network is None)
+    _check(size, epochs, classes, network is None)
     check_seed(seed)
     if output is not None:
         check_no_overwrite([output, *(output / name for name in OUTPUTS)], _inputs(images, masks, trusted))
@@ -191,11 +191,13 @@ def _rule(threshold: str | float | Threshold | Part) -> Threshold:
     return rule
 
 
-def _check(size: int, epochs: int, default_network: bool) -> None:
-    if size < 16 or (default_network and size % 2 ** (len(WIDTHS) - 1)):
+def _check(size: int, epochs: int, classes: int | None, default_network: bool) -> None:
+    check_range("--size", size, 16, MAX_SIDE)
+    if default_network and size % 2 ** (len(WIDTHS) - 1):
         raise ConfigError(f"--size {size}; expected a multiple of {2 ** (len(WIDTHS) - 1)}, 16 or more")
-    if epochs < 4:
-        raise ConfigError(f"--epochs {epochs}; expected 4 or more")
+    check_range("--epochs", epochs, 4, MAX_STEPS)
+    if classes is not None:
+        check_range("--classes", classes, 2, MAX_CLASSES)
 
 
 def _flags(rule: Threshold, score: np.ndarray) -> np.ndarray:

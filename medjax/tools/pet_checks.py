@@ -10,21 +10,47 @@ from scipy import ndimage
 
 from medjax import iterate
 from medjax.errors import ConfigError, DataError
+from medjax.memory import check_memory
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition
 from medjax.pet.grid import Grid
 from medjax.pet.scan import Scan
 from medjax.pet.scanner import lors
 from medjax.pet.truncation import truncation
+from medjax.tools.checks import MAX_SIDE, MAX_VOXEL_MM, MIN_VOXEL_MM, check_positive, check_range, pluralize
 from medjax.tools.pet_settings import MIN_COUNTS, ReconstructionSettings
 
 MIN_COVERAGE, USUAL_COVERAGE = 2 / 3, 0.9  # fractions of the emission within a map: refused, told of
 EMISSION = 0.3  # fraction of a smoothed early image's 99th percentile, above which a voxel counts as emission
 SMOOTHING_MM = 10.0  # FWHM, of that image
+IMAGES = 8  # images that a reconstruction holds at once
 EARLY_UPDATES = 8  # of OSEM
 MAX_BACKGROUND = 0.8  # of the counts; beyond, noise tells of emission where none is, and the image keeps what is > 0
 REFUSED_DEVIATION, USUAL_DEVIATION = 0.3, 0.05  # of an image's expected counts, relative to the net counts
 Image = Float[np.ndarray, "x y z"]
+
+
+def check_grid(size: int | None, voxel_mm: float | None) -> None:
+    """Check the number and size of the voxels along x and y, where they are given.
+
+    Raises:
+        ConfigError: out of range.
+    """
+    if size is not None:
+        check_range("--size", size, 2, MAX_SIDE)
+    if voxel_mm is not None:
+        check_positive("--voxel-mm", voxel_mm, MAX_VOXEL_MM)
+        check_range("--voxel-mm", voxel_mm, MIN_VOXEL_MM, MAX_VOXEL_MM)
+
+
+def check_grid_memory(grid: Grid) -> None:
+    """Check that there is memory for images of this grid.
+
+    Raises:
+        DataError: there is not.
+    """
+    x, y, z = grid.shape
+    check_memory(f"--size {x}", IMAGES * 4 * x * y * z, f"use a smaller one: there are {pluralize(z, 'plane')}")
 
 
 def check_attenuation_once(scan: Scan) -> None:

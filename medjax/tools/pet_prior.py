@@ -16,6 +16,7 @@ from medjax.diffusion.prior_training import initial_params, trainer, training_sl
 from medjax.diffusion.prior_validation import select_evenly, validation_errors
 from medjax.diffusion.sde import vp
 from medjax.errors import ConfigError
+from medjax.memory import check_memory
 from medjax.models.model import Model
 from medjax.models.score_unet import score_unet
 from medjax.phantoms.uptake import ACTIVITY_RANGES
@@ -23,7 +24,19 @@ from medjax.running.config import config_hash, did_you_mean
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, append_jsonl, filter_jsonl, open_workdir, stage
-from medjax.tools.checks import as_paths, check_no_overwrite, check_seed
+from medjax.tools.checks import (
+    MAX_BATCH,
+    MAX_RATE,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_VOXEL_MM,
+    MIN_VOXEL_MM,
+    as_paths,
+    check_no_overwrite,
+    check_positive,
+    check_range,
+    check_seed,
+)
 from medjax.tools.pet_prior_images import FAMILIES, phantom_volumes, read_image
 from medjax.training import checkpoint
 from medjax.training.state import TrainState, require_finite_loss
@@ -102,7 +115,7 @@ def train(
     folder, pretrained, mr, *images = as_paths(folder, pretrained, mr, *images)
     settings = PriorSettings() if settings is None else settings
     _check(images, phantoms, kind, settings, mr)
-    check_seed(seed)
+    _check_training(settings, steps, batch, rate, seed)
     check_no_overwrite(
         [folder / FILE], [*images, pretrained, *([] if mr is None else [mr / path.name for path in images])]
     )
@@ -138,10 +151,24 @@ def _check(images: Sequence[Path], phantoms: int, kind: str, settings: PriorSett
         raise ConfigError("--mr goes with your own images, not with --phantoms")
     if settings.tracers and not images:
         raise ConfigError("--tracer goes with your own images, not with --phantoms")
-    if settings.size % settings.multiple:
+    if settings.size < settings.multiple or settings.size > MAX_SIDE or settings.size % settings.multiple:
         raise ConfigError(
-            f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}"
+            f"--size {settings.size}; {len(settings.widths)} levels need a multiple of {settings.multiple}, "
+            f"{MAX_SIDE} or less"
         )
+
+
+def _check_training(settings: PriorSettings, steps: int, batch: int, rate: float | int, seed: int) -> None:
+    """Raises: ConfigError, DataError: numbers out of range, or more slices than memory."""
+    check_seed(seed)
+    check_range("--steps", steps, 1, MAX_STEPS)
+    check_range("--batch", batch, 1, MAX_BATCH)
+    check_positive("--rate", rate, MAX_RATE)
+    check_positive("--voxel-mm", settings.voxel_mm, MAX_VOXEL_MM)
+    check_range("--voxel-mm", settings.voxel_mm, MIN_VOXEL_MM, MAX_VOXEL_MM)
+    check_memory(f"--size {settings.size}", 8 * 4 * settings.size**3, "use a smaller one")
+    maps = batch * (settings.size // settings.patch) ** 2 * sum(settings.widths)
+    check_memory(f"--size {settings.size}, --batch {batch}", 8 * 4 * maps, "use a smaller --batch")
 
 
 def _pretrained(file: Path, settings: PriorSettings, network: Part | None) -> PyTree:

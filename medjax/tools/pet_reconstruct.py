@@ -1,6 +1,5 @@
 """PET reconstruction (`medjax pet reconstruct`): check everything, reconstruct, write image and figure."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
@@ -37,7 +36,6 @@ from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.tools.checks import (
     as_paths,
-    check_minimum,
     check_no_overwrite,
     check_output,
     check_position,
@@ -47,6 +45,8 @@ from medjax.tools.checks import (
 from medjax.tools.pet_checks import (
     check_attenuation_once,
     check_coverage,
+    check_grid,
+    check_grid_memory,
     check_image,
     early_emission,
     warn_of_few_counts,
@@ -260,14 +260,15 @@ def _users_penalty(part: Part, grid: Grid) -> Any:
 
 
 def _grid(scan: Scan, size: int | None, voxel_mm: float | None) -> Grid:
-    if size is not None:
-        check_minimum("--size", size, 2)
-    if voxel_mm is not None and not (math.isfinite(voxel_mm) and voxel_mm > 0):
-        raise ConfigError(f"--voxel-mm {voxel_mm:g}; expected more than 0")
+    """Image grid: as the truth in the file, unless told otherwise. Raises: ConfigError, DataError: out of range."""
+    check_grid(size, voxel_mm)
     if scan.truth is None:
-        return image_grid(scan, size or defaults.PET_SIZE, voxel_mm)
-    voxel = voxel_mm or float(np.linalg.norm(scan.truth.affine[:3, 0]))
-    return image_grid(scan, size or scan.truth.array.shape[0], voxel)
+        grid = image_grid(scan, size or defaults.PET_SIZE, voxel_mm)
+    else:
+        voxel = voxel_mm or float(np.linalg.norm(scan.truth.affine[:3, 0]))
+        grid = image_grid(scan, size or scan.truth.array.shape[0], voxel)
+    check_grid_memory(grid)
+    return grid
 
 
 def _resampled(

@@ -10,13 +10,14 @@ from medjax import defaults
 from medjax.errors import ConfigError
 from medjax.running.config import did_you_mean
 from medjax.running.part_identity import as_part
-from medjax.tools.checks import check_minimum, check_seed, pluralize
+from medjax.tools.checks import MAX_FWHM_MM, MAX_SAMPLES, MAX_STEPS, check_range, check_seed, pluralize
 from medjax.tools.pet_sample import CG_ITERATION, SAMPLERS, SamplingOptions
 
 DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # method → (iterations, subsets)
 DEFAULTS |= {name: (sampler.iterations, 1) for name, sampler in SAMPLERS.items()}
 MIN_COUNTS = 100  # counts in a plane of a subset: with fewer, ordered subsets without a penalty are too noisy
 COUNTS_A_SUBSET = 500  # and from which on OSEM's image keeps the number of counts to 5 %
+MAX_SUBSETS, MAX_BETA, MAX_SAMPLING_STEPS = 10**4, 1e12, 10**4
 BETA, MR_GUIDED_BETA, USER_BETA = 5.0, 30.0, 1.0  # β of the quadratic, the Bowsher and a user's own penalty
 
 
@@ -66,11 +67,14 @@ def complete_settings(settings: ReconstructionSettings) -> ReconstructionSetting
     check_seed(settings.sampling.seed)
     if method in SAMPLERS and settings.sampling.steps is None:
         chosen = chosen._replace(sampling=settings.sampling._replace(steps=SAMPLERS[method].steps))
-    for name in ("steps", "samples"):
+    for name, most in (("steps", MAX_SAMPLING_STEPS), ("samples", MAX_SAMPLES)):
         if getattr(chosen.sampling, name) is not None:
-            check_minimum(f"--{name}", getattr(chosen.sampling, name), 1)
-    for name, minimum in {"iterations": 1, "subsets": 1, "beta": 0, "psf_mm": 0, "post_filter_mm": 0}.items():
-        check_minimum(f"--{name.replace('_', '-')}", getattr(chosen, name), minimum)
+            check_range(f"--{name}", getattr(chosen.sampling, name), 1, most)
+    most = MAX_SAMPLING_STEPS if method in SAMPLERS else MAX_STEPS
+    limits = {"iterations": (1, most), "subsets": (1, MAX_SUBSETS), "beta": (0, MAX_BETA)}
+    limits |= dict.fromkeys(("psf_mm", "post_filter_mm"), (0, MAX_FWHM_MM))
+    for name, ends in limits.items():
+        check_range(f"--{name.replace('_', '-')}", getattr(chosen, name), *ends)
     return chosen if settings.penalty is None else chosen._replace(penalty=as_part(settings.penalty))
 
 

@@ -25,21 +25,25 @@ from medjax.pet.system import build_system
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
 from medjax.tools.checks import (
+    MAX_FWHM_MM,
     as_paths,
-    check_minimum,
     check_no_overwrite,
     check_output,
     check_position,
+    check_positive,
+    check_range,
     check_seed,
     check_volume,
     pluralize,
+    short_number,
 )
-from medjax.tools.pet_checks import check_coverage
+from medjax.tools.pet_checks import check_coverage, check_grid, check_grid_memory
 from medjax.tools.pet_resampling import resample_beyond_ends, resample_to_grid
 
 SIMULATION_VOXEL_MM = 1.0  # along x and y
 OBJECT_MARGIN_MM = 10.0  # around the object, for the blur
 DEFAULT_TRUES_PER_MM3 = 10.0
+MAX_TRUES, MAX_LESIONS = 1e38, 1000
 TRUTHS = ("truth", "mu", "t1")  # files of --truth-dir
 
 
@@ -132,6 +136,7 @@ def simulate(
     center = (x, y, z if slice_mm is None else slice_mm)
     check_position(center, "--centre or --slice-mm")
     fine, grid = _grids(ring, scanned, center, planes, size, voxel_mm)
+    check_grid_memory(grid)
     if lesions:
         anatomy = brain.brain(fine.voxel_mm, tracer, fine.shape, center_mm=center)  # lesions lie where it is scanned
         kind: brain.LesionKind = lesion_kind  # pyrefly: ignore[bad-assignment] (checked against KINDS)
@@ -145,23 +150,28 @@ def _check_counting(count_settings: CountSettings) -> None:
     if per_mm3 is not None and trues is not None:
         raise ConfigError(f"--trues-per-mm3 {per_mm3:g} and --trues {trues:g}; expected one of them")
     for name, level in (("--trues-per-mm3", per_mm3), ("--trues", trues)):
-        if level is not None and not (math.isfinite(level) and level > 0):
-            raise ConfigError(f"{name} {level:g}; expected more than 0")
+        if level is not None:
+            check_positive(name, level, MAX_TRUES)
     if not 0 <= background < 1:
         raise ConfigError(f"--background {background:g}; expected a fraction of the prompts, 0 or more and below 1")
-    check_minimum("--psf-mm", psf_mm, 0)
+    check_range("--psf-mm", psf_mm, 0, MAX_FWHM_MM)
     check_seed(seed)
 
 
 def _check_object(phantom: str | None, activity: Any, mu: Any, lesions: int, kind: str) -> None:
-    if activity is not None and (phantom or lesions):
-        raise ConfigError(f"--activity and {'--phantom' if phantom else '--lesions'}; lesions go into a phantom")
+    if activity is not None and (phantom is not None or lesions):
+        raise ConfigError(
+            f"--activity and {'--lesions' if phantom is None else '--phantom'}; lesions go into a phantom"
+        )
     if activity is None and mu is not None:
         raise ConfigError("--mu goes with --activity; a phantom has its own")
-    for name, value, known in (("--phantom", phantom or "fdg", brain.ACTIVITY), ("--lesion-kind", kind, brain.KINDS)):
+    for name, value, known in (
+        ("--phantom", "fdg" if phantom is None else phantom, brain.ACTIVITY),
+        ("--lesion-kind", kind, brain.KINDS),
+    ):
         if value not in known:
             raise ConfigError(f"{name} {value}; expected one of {', '.join(known)}{did_you_mean(value, known)}")
-    check_minimum("--lesions", lesions, 0)
+    check_range("--lesions", lesions, 0, MAX_LESIONS)
 
 
 def _scan(
@@ -280,10 +290,9 @@ def _check_grid(
 ) -> None:
     if planes is not None and (planes % 2 == 0 or not 1 <= planes <= scanner.planes):
         raise ConfigError(
-            f"--planes {planes}; expected an odd number from 1 to {scanner.planes}, those of {scanner.name}"
+            f"--planes {short_number(planes)}; expected an odd number from 1 to {scanner.planes}, those of "
+            f"{scanner.name}"
         )
     if slice_mm is not None and not math.isfinite(slice_mm):
         raise ConfigError(f"--slice-mm {slice_mm}; expected mm")
-    if voxel_mm is not None and not (math.isfinite(voxel_mm) and voxel_mm > 0):
-        raise ConfigError(f"--voxel-mm {voxel_mm:g}; expected more than 0")
-    check_minimum("--size", size, 2)
+    check_grid(size, voxel_mm)

@@ -12,7 +12,17 @@ import numpy as np
 from medjax.errors import ConfigError, DataError
 from medjax.tools.biomarker_precision import BiomarkerPrecision, CohortPrecision, Settings, assess_biomarker
 from medjax.tools.biomarker_truth import subjects_to_calibrate
-from medjax.tools.checks import as_paths, check_choice, check_no_overwrite, check_output_folder, check_seed, pluralize
+from medjax.tools.checks import (
+    MAX_RESAMPLES,
+    MAX_SAMPLES,
+    as_paths,
+    check_choice,
+    check_no_overwrite,
+    check_output_folder,
+    check_range,
+    check_seed,
+    pluralize,
+)
 from medjax.tools.precision_outputs import output_files, write_outputs
 from medjax.tools.sample_tables import SamplePairs, pair, parse_names, read_samples, read_truth
 from medjax.uncertainty.interval_coverage import expected_coverage
@@ -80,9 +90,9 @@ def _check(settings: Settings, samples: int | None, truth: Path | None, rescan_t
     check_choice("--interval", settings.interval, KINDS)
     check_choice("--overlap", settings.overlap, OVERLAPS)
     check_choice("--correction", settings.correction, CORRECTIONS)
-    for option, number in (("--resamples", settings.resamples), ("--samples", samples)):
-        if number is not None and number < 1:
-            raise ConfigError(f"{option} {number}; expected 1 or more")
+    check_range("--resamples", settings.resamples, 1, MAX_RESAMPLES)
+    if samples is not None:
+        check_range("--samples", samples, 1, MAX_SAMPLES)
     for option, value in (("--level", settings.level), ("--alpha", settings.alpha)):
         if not 0 < value < 1:
             raise ConfigError(f"{option} {value:g}; expected a number between 0 and 1")

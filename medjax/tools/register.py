@@ -39,7 +39,7 @@ from medjax.registration.transforms import (
     to_displacement,
 )
 from medjax.registration.warp import jacobian_determinant
-from medjax.tools.checks import as_paths, check_choice, check_no_overwrite, check_output, parse_integers
+from medjax.tools.checks import MAX_STEPS, as_paths, check_choice, check_no_overwrite, check_output, parse_integers
 from medjax.tools.register_inputs import ImageFile, Pair, read_labels, read_mask, read_pair
 
 KINDS = ("deformable", "affine", "rigid")
@@ -51,6 +51,7 @@ SIMILARITIES: dict[str, Callable[[], Any]] = {
 }
 AFFINE_ITERATIONS = (100, 60, 40)  # of the affine before a field
 MIN_SIDE = 8  # voxels a side of the coarsest level of an affine: with fewer, an image fits others in several poses
+MAX_LEVELS = 8  # the coarsest has a voxel of 128
 RIM = 2  # voxels at the edges that measures of the field leave out
 
 
@@ -241,6 +242,10 @@ def _check_outputs(outputs: dict[str, Path | None], inputs: tuple[Any, ...]) -> 
     check_no_overwrite([path for path in outputs.values() if path is not None], inputs)
 
 
+def _are_levels(numbers: list[int]) -> bool:
+    return len(numbers) <= MAX_LEVELS and 0 < max(numbers) <= MAX_STEPS
+
+
 def _parse_iterations(text: str) -> tuple[int, ...]:
-    found = parse_integers("--iterations", text, "whole numbers, one a level, such as 100,60,50", lambda n: max(n) > 0)
+    found = parse_integers("--iterations", text, "whole numbers, one a level, such as 100,60,50", _are_levels)
     return tuple(found or ())

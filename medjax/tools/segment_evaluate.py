@@ -35,7 +35,7 @@ from medjax.segmentation.evaluation import (
     mean_metrics,
     summary_text,
 )
-from medjax.tools.checks import as_paths, check_minimum, check_no_overwrite, check_output
+from medjax.tools.checks import as_paths, check_no_overwrite, check_output, check_range
 from medjax.tools.segment_labels import Labels, choose_labels, find_description
 from medjax.tools.segment_outputs import RECORD
 
@@ -80,7 +80,7 @@ def evaluate(
             that cannot be read, or has a label that dataset.json lacks; an output that is an input.
     """
     predictions, references, output, dataset = as_paths(predictions, references, output, dataset)
-    check_minimum("--tolerance", tolerance, 0)
+    check_range("--tolerance", tolerance, 0, 1000)
     description = find_description(references, dataset)
     chosen = choose_labels(description, labels, ignore)
     if dataset is None and description is not None:

@@ -25,9 +25,28 @@ from medjax.segmentation.laterality import (
     same_orientation,
 )
 from medjax.segmentation.plan import Case, Plan, fingerprint, plan
+from medjax.tools.checks import MAX_RATE, MAX_SIDE, MAX_STEPS, MAX_WIDTH, check_positive, check_range
 
 ALL_AXES = (0, 1, 2)
 ALL_NAMES = ("x", "y", "z")
+MAX_MEMORY_GB = 1e5
+
+
+def check_numbers(
+    epochs: int, iterations: int, rate: float, base_width: int, memory_gb: float, patch: tuple[int, ...] | None
+) -> None:
+    """Check the numbers of a training before its data are read.
+
+    Raises:
+        ConfigError: one is out of range.
+    """
+    check_range("--epochs", epochs, 1, MAX_STEPS)
+    check_range("--iterations", iterations, 1, MAX_STEPS)
+    check_positive("--rate", rate, MAX_RATE)
+    check_range("--base-width", base_width, 1, MAX_WIDTH)
+    check_positive("--memory-gb", memory_gb, MAX_MEMORY_GB)
+    for side in patch or ():
+        check_range("--patch", side, 1, MAX_SIDE)
 
 
 def plan_dataset(data: RawDataset, *, mirror: Sequence[int] | None = None, **planning: Any) -> Plan:

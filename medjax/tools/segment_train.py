@@ -45,10 +45,9 @@ from medjax.tools.segment_files import (
     validation_file,
 )
 from medjax.tools.segment_model import NetworkSource, plan_and_network, prefix_errors
-from medjax.tools.segment_planning import axes_text, mirror_setting, plan_dataset, read_training_case
+from medjax.tools.segment_planning import axes_text, check_numbers, mirror_setting, plan_dataset, read_training_case
 from medjax.tools.segment_splits import check_splits, choose_splits, cross_validation_text, write_splits
 
-MAX_NUMBER = 3.4e38  # of single precision
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
 
 
@@ -103,7 +102,8 @@ def train(
         WorkdirError: `output` holds a model of other settings, data or network, or another process trains that fold.
     """
     dataset, output, splits = as_paths(dataset, output, splits)
-    _check_options(rate, memory_gb, network, configuration)
+    check_numbers(epochs, iterations, rate, base_width, memory_gb, patch)
+    _check_network(network, configuration)
     data = read_dataset(dataset)
     _check_outputs(output, data)
     chosen = choose_splits(data, splits, seed)
@@ -140,11 +140,8 @@ def train(
     return Training(output, own_plan, model, data.labels, dice, keep)
 
 
-def _check_options(rate: float, memory_gb: float, network: NetworkSource, configuration: str) -> None:
-    """Check options before all data are read. Raises ConfigError."""
-    for option, value in (("--rate", rate), ("--memory-gb", memory_gb)):
-        if not 0 < value <= MAX_NUMBER:
-            raise ConfigError(f"{option} {value:g}; expected a finite number above 0")
+def _check_network(network: NetworkSource, configuration: str) -> None:
+    """Check names before all data are read. Raises ConfigError, DataError."""
     if isinstance(network, str):
         settings_of(network, {})
     rules_of(configuration)

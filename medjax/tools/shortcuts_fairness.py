@@ -17,7 +17,14 @@ from medjax.iterate import static_partial
 from medjax.shortcuts import fairness, group_metrics
 from medjax.shortcuts.group_bootstrap import bootstrap
 from medjax.shortcuts.group_metrics import GroupedPredictions, cases
-from medjax.tools.checks import as_paths, check_no_overwrite, check_output_folder, check_seed
+from medjax.tools.checks import (
+    MAX_RESAMPLES,
+    as_paths,
+    check_no_overwrite,
+    check_output_folder,
+    check_range,
+    check_seed,
+)
 from medjax.tools.fairness_report import OUTPUTS, AttributeFairness, Fairness, write
 from medjax.tools.fairness_table import Columns, Predictions, read_baseline, read_predictions
 
@@ -100,8 +107,7 @@ def fairness_of_table(
 
 def _check(tnr: float, resamples: int, level: float, seed: int) -> None:
     check_seed(seed)
-    if resamples < 1:
-        raise ConfigError(f"--resamples {resamples}; expected 1 or more")
+    check_range("--resamples", resamples, 1, MAX_RESAMPLES)
     for name, value in (("--tnr", tnr), ("--level", level)):
         if not 0 < value < 1:
             raise ConfigError(f"{name} {value:g}; expected a number between 0 and 1")
