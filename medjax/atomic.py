@@ -37,6 +37,7 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
     """
     part = path.parent
     try:
+        _check_replaceable(path)
         part, descriptor = _new_file(path.parent)
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -200,14 +201,21 @@ def _is_temporary(name: Any) -> bool:
     return name is None or str(name).endswith(TEMPORARY_SUFFIX)
 
 
+def _check_replaceable(path: Path) -> None:
+    """Raise OSError where a folder, a pipe or a device is: a renamed file would take the place of `/dev/null` too."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Is a pipe or a device", str(path))
+
+
 def _exchange(parts: Sequence[Path], paths: Sequence[Path]) -> None:
     """Move old files away, then new ones into their places; if that fails, put the old ones back."""
     away = [part.with_name(f"{part.name}.old") for part in parts]
     left, placed = list[int](), list[int]()
     try:
         for number, path in enumerate(paths):
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+            _check_replaceable(path)
             if os.path.lexists(path):
                 path.rename(away[number])
                 left.append(number)

@@ -244,7 +244,7 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
             ["--method", "oesm"],
         ),
         ("scanner 'mmx' is not known; expected one of", ["--scanner", "mmx"]),
-        ("5 subsets do not divide the views evenly; possible here: 1, 2, 3, 6, 7,", ["--subsets", "5"]),
+        ("--subsets 5; expected one of 1, 2, 3, 6, 7,", ["--subsets", "5"]),
         ("--subsets 0; expected 1 or more", ["--subsets", "0"]),
         ("--iterations 0; expected 1 or more", ["--iterations", "0"]),
         ("--subsets 3 makes it OSEM", ["--method", "mlem", "--subsets", "3"]),

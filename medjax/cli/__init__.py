@@ -46,6 +46,12 @@ class Commands(plain.Group):
         name, command, rest = super().resolve_command(ctx, args)
         return name, _load_tool(name) if name in TOOLS else command, rest
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, argument in zip(["", *args], args, strict=False):
+            if not argument or re.fullmatch(r"--(?!config\.)[^=]*=", argument):  # an unset variable of the shell
+                raise plain.USAGE_ERROR(f"no value after {argument[:-1] or before or 'medjax'}; expected one")
+        return super().parse_args(ctx, args)
+
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
             code = super().main(*arguments, **options | {"standalone_mode": False})

@@ -139,7 +139,7 @@ def train_command(
     sides = parse_integers("--patch", patch, expected, lambda sides: 3 - flat <= len(sides) <= 3 and min(sides) > 0)
     with command_process():
         result = train(
-            dataset, output, fold=int(fold) if fold.isdecimal() else fold, splits=splits, epochs=epochs,
+            dataset, output, fold=fold, splits=splits, epochs=epochs,
             iterations=iterations, rate=rate, base_width=base_width, memory_gb=memory_gb, mirror=parse_axes(mirror),
             seed=seed, patch=tuple(sides) if sides else None, configuration=configuration,
             network=load_part(network, "--network") if is_part_reference(network) else network,

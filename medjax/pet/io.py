@@ -67,6 +67,8 @@ def load_scan(
         warnings.simplefilter("always")
         kind, factors = _kind(path), factors or Factors()
         _check_factors(path, kind, factors)
+        if kind != "list mode" and max_ring_difference != defaults.PET_MAX_RING_DIFFERENCE:
+            raise ConfigError(f"--max-ring-difference goes with list mode only; {path} is {kind}")
         if kind == "npz":
             scan = _from_npz(path, scanner, factors.corrections)
         elif kind == "list mode":

@@ -21,14 +21,22 @@ MAX_WIDTH = 2**13  # channels
 MAX_SIDE = 4096  # voxels along an axis
 MAX_SAMPLES = 10**4  # posterior samples
 MAX_RESAMPLES = 10**6
-MAX_RATE = 10.0  # learning rate
+MAX_RATE = 1e38  # learning rate, as float32 holds it: too large a one is told by its training
 MAX_FWHM_MM = 200.0
 MIN_VOXEL_MM, MAX_VOXEL_MM = 0.01, 1000.0
 
 
 def as_paths(*values: Any) -> tuple[Any, ...]:
-    """Convert texts to paths; other values stay. A notebook may name files and folders either way."""
-    return tuple(Path(one) if isinstance(one, str) else one for one in values)
+    """Convert texts to paths; other values stay. A notebook may name files and folders either way.
+
+    Raises:
+        DataError: a path leads to a pipe or a device, which reading might never end and writing would replace.
+    """
+    paths = tuple(Path(one) if isinstance(one, str) else one for one in values)
+    for path in paths:
+        if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path}: is a pipe or a device; expected a regular file")
+    return paths
 
 
 def pluralize(number: int, thing: str) -> str:
@@ -116,7 +124,7 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     """Check that a file can be written there, before any work is done for it.
 
     Raises:
-        DataError: another suffix, a folder, pipe or device of that name, or no folder to write to.
+        DataError: another suffix, a folder of that name, or no folder to write to.
         OSError: the folder cannot be written to.
     """
     if not path.name.endswith(suffixes):
@@ -124,8 +132,6 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     if path.is_dir() or not path.parent.is_dir():
         found = "is a folder" if path.is_dir() else f"no folder {path.parent}"
         raise DataError(f"{path}: {found}; expected a file to write in a folder that exists")
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: is a pipe or a device; expected a file to write")
     _check_writable(path.parent, path)
 
 

@@ -26,9 +26,10 @@ from medjax.ivim.noise import NoiseModel
 from medjax.ivim.signal import Convention
 from medjax.metrics.regions import MapStatistics, RegionStatistics, region_statistics
 from medjax.report.figures import Scale, montage, write_png
-from medjax.tools.checks import as_paths, check_choice, check_no_overwrite
+from medjax.tools.checks import as_paths, check_choice, check_no_overwrite, check_output_folder, check_range
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
+MAX_BVALUE = 1e5  # s/mm²
 MAPS = (*NAMES, "ADC", "residual", *(f"crlb_{name}" for name in NAMES), "identifiable", "at_bound")
 TABLES = ("maps.png", "regions.csv", "frames.csv")
 SCALES = {
@@ -88,6 +89,7 @@ def fit_scan(
     """
     scan, bvals, output, mask, labels = as_paths(scan, bvals, output, mask, labels)
     if output is not None:
+        check_output_folder(output)
         air = Path(sigma) if isinstance(sigma, str) else None
         check_no_overwrite(_files(output), (scan, bvals, mask, labels, air))
     limits = parse_bounds(bounds)
@@ -95,6 +97,7 @@ def fit_scan(
     check_choice("--method", method, get_args(Method))
     check_choice("--noise", noise, get_args(NoiseModel))
     check_choice("--convention", convention, get_args(Convention))
+    check_range("--threshold", threshold, 0, MAX_BVALUE)
     check_choice("--average", average, ("none", *get_args(averaging.Mean)))
     read = read_scan(scan, bvals, mask)
     inside = read_regions(labels, read)

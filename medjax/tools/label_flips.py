@@ -18,7 +18,7 @@ from medjax.io.label_images import SCORE_ENDINGS, list_files, pair_files, read_l
 from medjax.io.tables import is_missing, read_table
 from medjax.metrics.overlap import confusion_matrix
 from medjax.shortcuts import flips
-from medjax.tools.checks import as_paths, check_no_overwrite
+from medjax.tools.checks import as_paths, check_no_overwrite, check_output
 
 
 class LabelFlips(NamedTuple):
@@ -63,6 +63,7 @@ def label_flips(
     pairs = pair_files(pred, gt)
     scores = None if (file := probabilities or logits) is None else list_files(file, SCORE_ENDINGS)
     if output is not None:
+        check_output(output, ("",))
         read = [groups, *(file for pair in pairs.values() for file in pair), *(scores or {}).values()]
         check_no_overwrite([output], read)
     table = read_table(groups, ("image", "group")) if groups else ()

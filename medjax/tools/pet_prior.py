@@ -29,8 +29,6 @@ from medjax.tools.checks import (
     MAX_RATE,
     MAX_SIDE,
     MAX_STEPS,
-    MAX_VOXEL_MM,
-    MIN_VOXEL_MM,
     as_paths,
     check_no_overwrite,
     check_positive,
@@ -44,6 +42,7 @@ from medjax.training.state import TrainState, require_finite_loss
 SAVE_EVERY = 5  # reports, between checkpoints and validations
 VALIDATION_PHANTOMS, VALIDATION_SLICES = 6, 48  # held-out heads, and slices of them, spread evenly
 IMAGES_PER_VALIDATION = 10  # of ten of a user's images one is held out
+VOXEL_MM = 0.2, 20.0  # smallest and largest voxels of training slices
 FILE = "prior.npz"  # file name in the work directory
 FIRST_HELD_OUT_SEED = 10_000  # phantoms of this seed and above are never trained on
 NETWORK_SETTINGS = ("widths", "blocks", "attention", "patch")
@@ -164,8 +163,7 @@ def _check_training(settings: PriorSettings, steps: int, batch: int, rate: float
     check_range("--steps", steps, 1, MAX_STEPS)
     check_range("--batch", batch, 1, MAX_BATCH)
     check_positive("--rate", rate, MAX_RATE)
-    check_positive("--voxel-mm", settings.voxel_mm, MAX_VOXEL_MM)
-    check_range("--voxel-mm", settings.voxel_mm, MIN_VOXEL_MM, MAX_VOXEL_MM)
+    check_range("--voxel-mm", settings.voxel_mm, *VOXEL_MM)
     check_memory(f"--size {settings.size}", 8 * 4 * settings.size**3, "use a smaller one")
     maps = batch * (settings.size // settings.patch) ** 2 * sum(settings.widths)
     check_memory(f"--size {settings.size}, --batch {batch}", 8 * 4 * maps, "use a smaller --batch")

@@ -108,7 +108,7 @@ def reconstruct(
             two thirds of the emission, or the image is not one that the counts allow; nothing has been written then.
         OSError: the image cannot be written; nothing has been changed then.
     """
-    counts, output, mu, mr = as_paths(counts, output, mu, mr)
+    counts, output, mu, mr, _ = as_paths(counts, output, mu, mr, settings and settings.sampling.prior)
     requested = (settings or ReconstructionSettings())._replace(mr_guided=mr is not None)
     settings = complete_settings(requested)
     if output is not None:
@@ -139,7 +139,11 @@ def reconstruct(
     perpendicular = settings.sampling.perpendicular
     part = denoiser_for_grid(prior, grid, perpendicular, guide) if prior else _penalty(settings, grid, guide)
     system = build_system(lors(scan.scanner), grid)
-    settings = settings_for_counts(settings, requested, scan.counts, possible_subsets(system))
+    possible = possible_subsets(system)
+    settings = settings_for_counts(settings, requested, scan.counts, possible)
+    if settings.subsets not in possible:
+        expected = f"one of {', '.join(map(str, possible))}, which divide the views evenly"
+        raise ConfigError(f"--subsets {settings.subsets}; expected {expected}")
     say(scan.summary)
     if note := correction_note(scan, attenuation_corrected=mu is not None):
         say(note)

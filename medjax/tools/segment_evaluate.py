@@ -39,6 +39,8 @@ from medjax.tools.checks import as_paths, check_no_overwrite, check_output, chec
 from medjax.tools.segment_labels import Labels, choose_labels, find_description
 from medjax.tools.segment_outputs import RECORD
 
+MAX_LABEL = 2**16 - 1
+
 
 class Evaluation(NamedTuple):
     """Metrics of every case, and their means as in nnU-Net's summary."""
@@ -81,6 +83,8 @@ def evaluate(
     """
     predictions, references, output, dataset = as_paths(predictions, references, output, dataset)
     check_range("--tolerance", tolerance, 0, 1000)
+    if ignore is not None:
+        check_range("--ignore", ignore, 0, MAX_LABEL)
     description = find_description(references, dataset)
     chosen = choose_labels(description, labels, ignore)
     if dataset is None and description is not None:

@@ -13,6 +13,7 @@ from medjax.errors import ConfigError, DataError
 from medjax.io.files import real_path
 from medjax.io.label_images import ENDINGS
 from medjax.io.nnunet_labels import Structure, parse_labels
+from medjax.tools.checks import MAX_DIGITS
 
 EXPECTED_LABELS = "names of dataset.json or numbers, of a region 1+2, as in --labels 1,2,1+2"
 
@@ -73,7 +74,7 @@ def _parse_structure(text: str, named: Mapping[str, Structure], known: set[int] 
     if text in named:
         return named[text]
     parts = [part.strip() for part in text.split("+")]
-    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    numbers = tuple(int(part) for part in parts if part.isdecimal() and len(part) < MAX_DIGITS)
     if len(numbers) < len(parts) or not (known is None or known.issuperset(numbers)):
         expected = f"some of {', '.join(named)}, or {EXPECTED_LABELS}" if named else EXPECTED_LABELS
         raise ConfigError(f"--labels {text}; expected {expected}")

@@ -110,9 +110,9 @@ def train(
     if not (output / "plan.json").is_file():  # else what the model is of is compared first
         check_splits(output, chosen, data)
     parts = chosen.folds
-    if fold not in ("all", *range(len(parts))):
+    folds = {"all": range(len(parts)), **{str(number): [number] for number in range(len(parts))}}
+    if (wanted := folds.get(str(fold))) is None:
         raise ConfigError(f"--fold {fold}; expected 0 to {len(parts) - 1}, or all")
-    wanted = range(len(parts)) if isinstance(fold, str) else [fold]
     training: dict[str, Any] = {"seed": seed, "epochs": epochs, "iterations": iterations, "rate": rate}
     planning = {"base_width": base_width, "memory_gb": memory_gb, "patch": patch}
     settings = {**planning, "patch": ",".join(map(str, patch or ())), **training}
