@@ -3,7 +3,6 @@
 made = simulate(Path("fetus"), snr=20.0)      fetus/dwi.nii.gz, dwi.bval, mask.nii.gz, regions.nii.gz, true_f.nii.gz, …
 """
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +10,10 @@ import numpy as np
 
 from medjax import defaults
 from medjax.atomic import write_text
-from medjax.errors import ConfigError
 from medjax.io.nifti import write_nifti
 from medjax.phantoms.fetal import TEN_B, Fetal, fetal
 from medjax.phantoms.fetal_anatomy import LUNGS
-from medjax.tools.checks import as_paths, check_seed
+from medjax.tools.checks import as_paths, check_positive, check_seed
 from medjax.tools.simulated_folder import check_interval, new_folder
 
 FIELD_MM = 144.0  # along x and y; slices of 5 mm
@@ -56,8 +54,7 @@ def simulate(
     (output,) = as_paths(output)
     check_interval("--size", size, 24, 96)
     check_interval("--age", age, 16, 42)
-    if not (math.isfinite(snr) and snr > 0):
-        raise ConfigError(f"--snr {snr:g}; expected a number above 0")
+    check_positive("--snr", snr, 1e6)
     check_seed(seed)
     spacing = (FIELD_MM / size, FIELD_MM / size, 5.0)
     data = fetal(seed, age, bvalues=TEN_B, shape=(size, size, 20), spacing=spacing, snr=snr)

@@ -214,4 +214,4 @@ def _warnings(ranked: RankedSources, images: int, chosen: bool) -> list[str]:
 
 
 def _as_list(paths: Paths) -> list[Path]:
-    return [Path(one) for one in ([paths] if isinstance(paths, str | Path) else paths)]
+    return [*as_paths(*([paths] if isinstance(paths, str | Path) else paths))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medjax.atomic import TEMPORARY_SUFFIX
 from medjax.errors import ConfigError, DataError
-from medjax.tools.checks import check_output_folder
+from medjax.tools.checks import check_output_folder, short_number
 
 
 @contextmanager
@@ -43,4 +43,4 @@ def check_interval(name: str, value: int | float, low: int | float, high: int | 
         ConfigError: it is not from `low` to `high`.
     """
     if not low <= value <= high:
-        raise ConfigError(f"{name} {value:g}; expected {low:g} to {high:g}")
+        raise ConfigError(f"{name} {short_number(value)}; expected {low:g} to {high:g}")
