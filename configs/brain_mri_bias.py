@@ -21,14 +21,14 @@ from ml_collections import ConfigDict
 from medjax.errors import ConfigError
 from medjax.running.config_rules import (
     INPUT_PATH,
-    POSITIVE,
+    NOT_NEGATIVE,
+    RATE,
     SEED,
     STRATEGY,
     choice,
     count,
     elements,
     interval,
-    minimum,
 )
 
 PRESETS = ("tiny", "small", "medium", "paper")
@@ -39,7 +39,7 @@ LAYOUTS = {  # on disk: what each needs
 }
 FILES = ("table", "races", "diagnoses", "folder")
 EFFECT = elements(interval(-1, 1), 3, 3)
-TRAINING = {"rate": POSITIVE, "weight_decay": minimum(0), "steps": count(1, 1_000_000), "batch": count(1, 100_000)}
+TRAINING = {"rate": RATE, "weight_decay": NOT_NEGATIVE, "steps": count(1, 1_000_000), "batch": count(1, 100_000)}
 RULES = {
     "seed": SEED,
     "seeds": count(1, 1000),
@@ -52,8 +52,8 @@ RULES = {
     "data.pool": count(16, 100_000),
     "data.train": count(8, 100_000),
     "data.test": count(16, 100_000),
-    "data.variation": minimum(0),
-    "data.voxel_mm": POSITIVE,
+    "data.variation": interval(0, 10),
+    "data.voxel_mm": interval(0.1, 100),
     "data.shape": elements(count(8, 1024), 3, 3),
     "data.regions": INPUT_PATH,
     **{f"data.effects.{name}": EFFECT for name in ("atrophy", "frontal", "size", "darkening")},
@@ -80,7 +80,7 @@ RULES = {
 
 
 def check(config: ConfigDict) -> None:
-    """Check the files of the layout, and the sizes of the sets: multiples of what is balanced.
+    """Check the files of the layout, the stages of the transformer, and the sizes of the sets: multiples of groups.
 
     A simulated pool can fill the training sets.
 
@@ -94,6 +94,13 @@ def check(config: ConfigDict) -> None:
         expected = "a whole number of subjects in each of the four rare groups"
         raise ConfigError(f"anti_fraction {config.anti_fraction:g} of {d.train}; expected {expected}")
     check_files(d)
+    depths, heads = tuple(config.swin.depths), tuple(config.swin.heads)
+    if len(depths) != len(heads):
+        raise ConfigError(f"swin.depths {depths}, swin.heads {heads}; expected one number of both a stage")
+    for stage, number in enumerate(heads):
+        if config.swin.width * 2**stage % number:
+            found = f"swin.heads {heads} of {config.swin.width * 2**stage} channels in stage {stage + 1}"
+            raise ConfigError(f"{found}; expected numbers that divide them")
     if d.layout == "simulated" and d.train / 2 * (1 - config.anti_fraction) > d.pool / 4:
         raise ConfigError(f"data.pool {d.pool}; expected {2 * d.train} or more, for biased sets of {d.train}")
 

@@ -7,29 +7,31 @@
 from ml_collections import ConfigDict
 
 from configs.pet_common import SCANNERS
-from medjax.running.config_rules import POSITIVE, SEED, choice, count, elements, interval, minimum
+from medjax.errors import ConfigError
+from medjax.running.config_rules import NOT_NEGATIVE, POSITIVE, SEED, choice, count, elements, interval
 
+FAN_VIEWS = {"ring_2d": 126, "mmr": 126, "mct": 84}  # what a number of subsets must divide
 RULES = {
     "seed": SEED,
     "scan.scanner": choice(*SCANNERS),
     "scan.tracer": choice("fdg", "dpa714"),
     "scan.trues_per_mm3": POSITIVE,
     "scan.background": interval(0, 0.99),
-    "scan.resolution_mm": minimum(0),
+    "scan.resolution_mm": interval(0, 200),
     "scan.planes": interval(1, 127),
     "scan.center_mm": elements(interval(-100, 100), 3, 3),
     "grid.size": interval(8, 512),
     "grid.voxel_mm": interval(0.5, 20),
     "osem.subsets": count(1, 1000),
     "osem.iterations": count(1, 1_000_000),
-    "osem.beta": minimum(0),
-    "osem.post_filter_mm": minimum(0),
+    "osem.beta": NOT_NEGATIVE,
+    "osem.post_filter_mm": interval(0, 200),
     "map_em.subsets": count(1, 1000),
     "map_em.iterations": count(1, 1_000_000),
-    "map_em.beta": minimum(0),
+    "map_em.beta": NOT_NEGATIVE,
     "mr_map_em.subsets": count(1, 1000),
     "mr_map_em.iterations": count(1, 1_000_000),
-    "mr_map_em.beta": minimum(0),
+    "mr_map_em.beta": NOT_NEGATIVE,
     "mr_map_em.similar": interval(1, 26),
     "slices.planes": count(1, 1000),
     "slices.size": interval(8, 512),
@@ -39,6 +41,23 @@ RULES = {
     "slices.gibbs_steps": count(1, 1_000_000),
     "slices.samples": count(2, 1000),
 }
+
+
+def check(config: ConfigDict) -> None:
+    """Check that the numbers of subsets divide the scanner's views evenly, and that it has so many planes.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    views = FAN_VIEWS[config.scan.scanner]
+    for method in ("osem", "map_em", "mr_map_em"):
+        if views % config[method].subsets:
+            possible = ", ".join(str(number) for number in range(1, views + 1) if views % number == 0)
+            raise ConfigError(f"{method}.subsets {config[method].subsets}; expected one of {possible}")
+    most = 1 if config.scan.scanner == "ring_2d" else 127 if config.scan.scanner == "mmr" else 109
+    if config.scan.planes > most or config.scan.planes % 2 == 0:
+        found = f"scan.planes {config.scan.planes} of {config.scan.scanner}"
+        raise ConfigError(f"{found}; expected an odd number, {most} or less")
 
 
 def get_config(preset: str) -> ConfigDict:

@@ -11,14 +11,14 @@ from medjax.errors import ConfigError
 from medjax.running.config_rules import (
     FRACTION,
     INPUT_PATH,
-    POSITIVE,
+    RATE,
     STRATEGY,
     count,
     distinct,
     elements,
     interval,
     subset,
-)  # fmt: skip
+)
 
 PRESETS = ("tiny", "small", "medium", "paper")
 KINDS = ("random", "systematic", "truncation", "shift", "omission", "swap")
@@ -37,7 +37,7 @@ RULES = {
     "errors.trusted_fractions": distinct(elements(FRACTION, 0)),
     **{f"errors.target_dice.{kind}": FRACTION for kind in KINDS},
     "training.widths": elements(count(1, 4096)),
-    "training.rate": POSITIVE,
+    "training.rate": RATE,
     "training.batch": count(1, 100_000),
     "training.epochs": count(1, 1_000_000),
     "training.probe_every": count(1, 1_000_000),

@@ -7,7 +7,7 @@ scans, for an accelerator; it has not been run.
 
 from ml_collections import ConfigDict
 
-from medjax.running.config_rules import FRACTION, POSITIVE, count, distinct, elements, interval, minimum
+from medjax.running.config_rules import FRACTION, POSITIVE, RATE, count, distinct, elements, interval
 
 PRESETS = ("tiny", "small", "paper")
 RULES = {
@@ -16,13 +16,13 @@ RULES = {
     "data.train": count(2, 100_000),
     "data.test": count(6, 100_000),
     "data.shape": elements(count(8, 1024), 3, 3),
-    "data.spacing": elements(POSITIVE, 3, 3),
+    "data.spacing": elements(interval(0.1, 100), 3, 3),
     "data.ages": elements(interval(16, 42), 2, 2),
-    "data.bvalues": distinct(elements(minimum(0), 4)),
+    "data.bvalues": distinct(elements(interval(0, 10_000), 4)),
     "data.snr": POSITIVE,
     "data.restricted_fraction": FRACTION,
-    "motion.rigid_mm": minimum(0),
-    "motion.smooth_mm": minimum(0),
+    "motion.rigid_mm": interval(0, 100),
+    "motion.smooth_mm": interval(0, 100),
     "motion.corrupted": FRACTION,
     "training.base_width": count(1, 4096),
     "training.memory_gb": POSITIVE,
@@ -30,9 +30,9 @@ RULES = {
     "training.folds": interval(1, 5),
     "training.epochs": count(1, 1_000_000),
     "training.iterations": count(1, 1_000_000),
-    "training.rate": POSITIVE,
+    "training.rate": RATE,
     "training.save_every": count(1, 1_000_000),
-    **{f"margin.{parameter}": POSITIVE for parameter in ("f", "d", "d_star", "f_d_star")},
+    **{f"margin.{parameter}": interval(0.001, 10) for parameter in ("f", "d", "d_star", "f_d_star")},
     "knot": interval(16, 42),
     "boundary_mm": distinct(elements(interval(-50, 50), 0)),
 }

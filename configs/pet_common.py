@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from medjax.defaults import PRIORS
 from medjax.errors import ConfigError
-from medjax.running.config_rules import POSITIVE, SEED, Rule, choice, count, distinct, elements, interval
+from medjax.running.config_rules import POSITIVE, RATE, SEED, Rule, choice, count, distinct, elements, interval
 
 SCANNERS = ("ring_2d", "mmr", "mct")
 SAMPLED = (
@@ -30,7 +30,7 @@ COHORT_RULES = GRID_RULES | {  # of experiments with a multi-subject cohort
     "training.widths": elements(count(1, 4096), 0),
     "training.steps": count(1, 1_000_000),
     "training.batch": count(1, 100_000),
-    "training.rate": POSITIVE,
+    "training.rate": RATE,
 }
 RULES = GRID_RULES | {
     "scans_per_batch": count(1, 100_000),

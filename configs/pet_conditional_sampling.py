@@ -19,7 +19,7 @@ RULES = COMMON_RULES | {
     "methods": subset(*METHODS),
     "noise.realizations": count(2, 1000),
     "posterior.heads": count(1, 1000),
-    "posterior.draws": Rule("0, or 4 to 1,000", lambda value: value == 0 or 4 <= value <= 1000),
+    "posterior.draws": Rule("0, or 4 to 10000", lambda value: value == 0 or 4 <= value <= 10_000),
     "posterior.without_lesions": PRIOR,
 }
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.pet_common import RULES as COMMON_RULES
 from configs.pet_common import base, check
-from medjax.running.config_rules import INPUT_PATH, POSITIVE, STRATEGY, count, elements, interval, subset
+from medjax.running.config_rules import INPUT_PATH, POSITIVE, RATE, STRATEGY, count, elements, interval, subset
 
 __all__ = ["RULES", "check", "get_config"]
 
@@ -31,7 +31,7 @@ RULES = COMMON_RULES | {
     "training.unet.steps": count(1, 1_000_000),
     "training.unrolled.widths": elements(count(1, 4096)),
     "training.unrolled.steps": count(1, 1_000_000),
-    "training.rate": POSITIVE,
+    "training.rate": RATE,
     "population.strategy": STRATEGY,
     "population.width": count(0, 4096),
     "volume.planes": interval(3, 127),

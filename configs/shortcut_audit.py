@@ -17,7 +17,9 @@ from medjax.running.config_rules import (
     ANY,
     FRACTION,
     INPUT_PATH,
+    NOT_NEGATIVE,
     POSITIVE,
+    RATE,
     SEED,
     STRATEGY,
     Rule,
@@ -26,14 +28,13 @@ from medjax.running.config_rules import (
     distinct,
     elements,
     interval,
-    minimum,
     subset,
 )
 
 
 def _is_partition(name: str) -> bool:
     kind, _, number = name.partition("_")
-    return kind in ("grid", "slic") and number.isdecimal() and int(number) > 1
+    return kind in ("grid", "slic") and number.isdecimal() and len(number) <= 6 and int(number) > 1
 
 
 PARTITION = Rule("grid_N (cells along each axis) or slic_N (superpixels)", _is_partition)
@@ -50,13 +51,13 @@ RULES = {
     "fractions": distinct(elements(interval(0, 0.5))),
     "cues": subset("localized", "diffuse", "attribute"),
     "mark.center": elements(FRACTION, 2, 3),
-    "mark.radius": POSITIVE,
-    "mark.height": POSITIVE,
-    "wave.wavelength": minimum(2),
-    "wave.amplitude": POSITIVE,
+    "mark.radius": interval(0.1, 1000),
+    "mark.height": interval(0.001, 10),
+    "wave.wavelength": interval(2, 1000),
+    "wave.amplitude": interval(0.001, 10),
     "phantoms.space": elements(count(8, 1024), 2, 3),
-    "phantoms.contrast": POSITIVE,
-    "phantoms.noise": minimum(0),
+    "phantoms.contrast": interval(0.001, 100),
+    "phantoms.noise": interval(0, 100),
     "regions": distinct(elements(PARTITION)),
     "compactness": POSITIVE,
     "architectures": subset("resnet", "vgg"),
@@ -68,12 +69,12 @@ RULES = {
     "vgg.convolutions": elements(count(1, 1000)),
     "population.strategy": STRATEGY,
     "population.width": count(0, 4096),
-    "training.rate": POSITIVE,
-    "training.weight_decay": minimum(0),
+    "training.rate": RATE,
+    "training.weight_decay": NOT_NEGATIVE,
     "training.steps": count(1, 1_000_000),
     "training.batch": count(4, 100_000),
     "training.every": count(1, 1_000_000),
-    "training.group_step_size": minimum(0),
+    "training.group_step_size": interval(0, 100),
     "attribution.methods": subset("grad_cam", "gradient", "input_times_gradient", "integrated_gradients", "lrp"),
     "attribution.steps": count(1, 1_000_000),
     "attribution.batch": count(1, 100_000),

@@ -75,7 +75,11 @@ def distinct(rule: Rule) -> Rule:
 
 
 ANY = Rule("anything of that type", lambda value: True)
-POSITIVE = Rule("a number above 0", lambda value: value > 0)
+POSITIVE = Rule("a number above 0, to 1e+06", lambda value: 0 < value <= 1e6)
+NOT_NEGATIVE = interval(0, 1e6)
+RATE = Rule(
+    "a learning rate above 0, to 1e+38", lambda value: 0 < value <= 1e38
+)  # its training tells if it is too large
 FRACTION = interval(0, 1)
 SEED = interval(0, 2**32 - 1)  # JAX takes the lower 32 bits: larger seeds, and negative ones, would be another's
 INPUT_PATH = Rule("a file or folder that exists, or ''", lambda value: not value or Path(value).exists())
