@@ -94,7 +94,7 @@ def replacing_together(*paths: Path) -> Generator[list[Path], None, None]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file as UTF-8, whole or not at all. Raises OSError as `replacing` does."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # surrogates, of file names: JSON's own escape
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -1,5 +1,6 @@
 """Atomic writes: whole or not at all, with two writers, links in the way, errors and kills between two files."""
 
+import json
 import os
 import subprocess
 import sys
@@ -131,3 +132,9 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two outputs"):
         check_no_overwrite([tmp_path / "new", tmp_path / "." / "new"], [])
     check_no_overwrite([tmp_path / "new"], [source, 3])
+
+
+def test_text_with_bytes_of_file_names_is_written(tmp_path):
+    name = os.fsdecode(b"caf\xff")
+    write_text(tmp_path / "a.json", json.dumps({"file": name}, ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"file": name}

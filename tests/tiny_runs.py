@@ -1,6 +1,7 @@
 """Finished runs of the tiny presets: each is made once a session, by the test and the worker that asks first."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import jax
 import pytest
 
 from medjax.errors import WorkdirError
-from medjax.running.experiment import run_experiment
+from medjax.running.experiment import TINY_NOTICE, run_experiment
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if not file.stem.startswith("_"))
@@ -35,12 +36,20 @@ def tiny_run(name: str, folder: Path) -> Path:
             time.sleep(1)
 
 
+def check_report(page: str) -> None:
+    """The report says that its numbers mean nothing, and every figure has a text that is not its caption."""
+    assert len(page) > 10_000 and f'<p class="notice">{TINY_NOTICE}</p>' in page
+    figures = re.findall(r'<img src="[^"]*" alt="([^"]*)"></label>(?:<figcaption>(.*?)</figcaption>)?', page)
+    assert figures and len(figures) == page.count("<img ")
+    assert all(len(alt) > 20 and alt.strip(".") != caption.strip(".") for alt, caption in figures)
+
+
 def check_tiny_run(name: str, tiny_runs: Path, folder: Path) -> None:
     """The tiny preset runs from end to end, says something, and the same when it is run again."""
     first = tiny_run(name, tiny_runs)
     metrics = json.loads((first / "metrics.json").read_text())
     assert len(metrics) > 5 and any(value is not None for value in metrics.values())
-    assert (first / "report.html").stat().st_size > 10_000
+    check_report((first / "report.html").read_text())
     assert list((first / "figures").glob("*.png"))
     if name in REPEATED:
         again = run_experiment(name, "tiny", workdir=folder / "again", root=ROOT)

@@ -105,7 +105,7 @@ def _check_values(masks: Path, present: np.ndarray, kept: np.ndarray, size: int)
 
 def digest(data: LabeledImages) -> str:
     """SHA-256 of names, images and labels, its first eight hex digits."""
-    found = hashlib.sha256("\0".join(data.names).encode())
+    found = hashlib.sha256("\0".join(data.names).encode(errors="surrogateescape"))
     for array in (data.images, data.labels):
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:8]

@@ -9,6 +9,7 @@ remembers its name and digest, and asks for it again. What the file itself impor
 """
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ def load_part(text: str, option: str = "--part") -> Part:
         raise ConfigError(f"{called}: no file {path}; expected FILE.py:NAME")
     content = file.read_bytes()
     try:
-        module = _run(file, hashlib.sha256(str(real_path(file)).encode() + content).hexdigest())
+        module = _run(file, hashlib.sha256(os.fsencode(real_path(file)) + content).hexdigest())
     except Exception as error:  # whatever a user's file raises
         raise ConfigError(f"{called}: {path} cannot be run: {type_and_message(error)}") from error
     if not hasattr(module, name):

@@ -63,9 +63,12 @@ def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir,
     take its place.
 
     Raises:
-        WorkdirError: another process has locked it, or it belongs to another config.
+        WorkdirError: another process has locked it, it belongs to another config, or its name is no UTF-8, which the
+            checkpoints need.
         OSError: it cannot be made or written.
     """
+    if (name := str(path.absolute())) != name.encode(errors="ignore").decode():
+        raise WorkdirError(f"{path}: a name that is not UTF-8; expected a work directory whose whole path is")
     new = not path.exists()
     for folder in (path, path / "checkpoints", path / "figures"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -157,7 +157,7 @@ def _model_digest(folder: Path, trained: TrainedModel, options: Any) -> str:
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    return hashlib.sha256(" ".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _components(keep: Mapping[str, int | str], labels: Mapping[str, Structure]) -> dict[Structure, int]:

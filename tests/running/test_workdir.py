@@ -296,3 +296,12 @@ def test_a_tree_with_a_key_is_kept_by_the_numbers_of_its_leaves(tmp_path):
     assert jax.random.uniform(found["b"][1]) == jax.random.uniform(jax.random.key(7))
     with pytest.raises(WorkdirError, match="3 arrays were kept; expected 1"):
         from_numbered_leaves(to_numbered_leaves(tree), {"a": 1.0})
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused_and_left_alone(tmp_path):
+    with (
+        pytest.raises(WorkdirError, match="a name that is not UTF-8; expected a work directory whose whole path is"),
+        open_workdir(tmp_path / os.fsdecode(b"caf\xff"), ConfigDict()),
+    ):
+        pass
+    assert not any(tmp_path.iterdir())
