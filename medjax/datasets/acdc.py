@@ -29,6 +29,7 @@ from medjax.datasets.short_axis import (
     to_acdc_codes,
 )
 from medjax.errors import DataError
+from medjax.io.files import read_text
 
 KEYS = ("ED", "ES")
 
@@ -86,9 +87,8 @@ def read_acdc_cine(folder: Path) -> CineSeries:
 
 
 def _read_info(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected lines such as 'ED: 1'")
-    pairs = (line.partition(":") for line in path.read_text().splitlines() if ":" in line)
+    lines = read_text(path, "lines such as 'ED: 1'").splitlines()
+    pairs = (line.partition(":") for line in lines if ":" in line)
     info = {key.strip(): value.strip() for key, _, value in pairs}
     if missing := [key for key in KEYS if key not in info]:
         raise DataError(f"{path}: no {' and no '.join(missing)}; expected lines such as '{missing[0]}: 1'")

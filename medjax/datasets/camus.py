@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medjax.errors import DataError
+from medjax.io.files import read_text
 from medjax.io.images import resize
 from medjax.io.label_images import read_labeled
 from medjax.phantoms.echo import CLASSES, GROUPS, Echo
@@ -66,6 +67,6 @@ def split(data: Echo, seed: int, *sizes: int) -> list[Echo]:
 
 
 def _quality(path: Path) -> str:
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = read_text(path, "lines such as ImageQuality: Poor").splitlines() if path.exists() else []
     found = [line.partition(":")[2].strip().lower() for line in lines if line.lower().startswith("imagequality")]
     return found[0] if found else ""

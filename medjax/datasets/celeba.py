@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medjax.datasets.image_list import ImageList, Row, to_list
 from medjax.errors import ConfigError, DataError
+from medjax.io.files import read_text
 from medjax.running.config import did_you_mean
 
 PARTITIONS = ("train", "validation", "test")
@@ -45,9 +46,9 @@ def celeba(folder: Path, label: str = "Blond_Hair", attribute: str = "Male", par
             raise ConfigError(f"CelebA has no attribute '{name}'{did_you_mean(name, column)}")
     if broken := next((row for row in rows if len(row) != len(names) + 1 or not {*row[1:]} <= {"-1", "1"}), None):
         raise DataError(f"{file}: '{' '.join(broken[:3])} …'; expected an image and {len(names)} values of −1 and 1")
-    part = {row[0]: row[1] for row in _lines(folder / "list_eval_partition.txt")} if partition is not None else {}
+    part = dict[str, str]() if partition is None else _pairs(folder / "list_eval_partition.txt")
     people = folder / "identity_CelebA.txt"
-    person = {row[0]: row[1] for row in _lines(people)} if people.is_file() else {row[0]: row[0] for row in rows}
+    person = _pairs(people) if people.exists() else {row[0]: row[0] for row in rows}
     wanted = None if partition is None else str(PARTITIONS.index(partition))
     try:
         chosen = [row for row in rows if wanted is None or part[row[0]] == wanted]
@@ -63,6 +64,13 @@ def celeba(folder: Path, label: str = "Blond_Hair", attribute: str = "Male", par
 
 
 def _lines(file: Path) -> list[list[str]]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; expected the lists of CelebA as distributed")
-    return [line.split() for line in file.read_text().splitlines() if line.split()]
+    text = read_text(file, "a list of CelebA as distributed")
+    return [line.split() for line in text.splitlines() if line.split()]
+
+
+def _pairs(file: Path) -> dict[str, str]:
+    """Second word of each line, by the first one."""
+    lines = _lines(file)
+    if odd := next((words for words in lines if len(words) != 2), None):
+        raise DataError(f"{file}: '{' '.join(odd)[:60]}' in a line; expected an image and a number")
+    return {image: value for image, value in lines}

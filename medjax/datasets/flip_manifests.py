@@ -16,18 +16,20 @@ Images are read with pillow, of medjax's extra `data`. It also fills the polygon
 from those that pycocotools draws.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, type_and_message
+from medjax.io.files import read_json
+from medjax.io.images import open_image
 from medjax.io.tables import read_table
 from medjax.phantoms.scenes import SCENES, Scenes, Splits
 
 SPLITS = ("train", "validation", "test")
+EXPECTED = "an image: the manifest names it"
 CATEGORIES = ("cat", "dog")  # categories of COCO-CD, in the order of its classes
 
 
@@ -122,14 +124,19 @@ def load_splits(records: Sequence[Record], size: int) -> Splits:
 def _load(record: Record, size: int) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
 
-    with _open(record.image) as file:
+    with open_image(record.image, EXPECTED) as file:
         pixels = file.size
         image = np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR), np.float32) / 255
     if isinstance(record.mask, Path):
-        with _open(record.mask) as file:
+        with open_image(record.mask, EXPECTED) as file:
             mask = file.copy()
     else:
-        mask = Image.fromarray(_mask_of_polygons(record, pixels) * np.uint8(record.class_index + 1))
+        try:
+            drawn = _mask_of_polygons(record, pixels)
+        except (TypeError, ValueError, KeyError) as error:
+            found = str(error) if isinstance(error, DataError) else f"{record.image}: {type_and_message(error)}"
+            raise DataError(f"{found}; expected a COCO segmentation") from error
+        mask = Image.fromarray(drawn * np.uint8(record.class_index + 1))
     if mask.size != pixels:
         raise DataError(f"{record.mask}: {mask.size[0]} × {mask.size[1]} pixels; expected {pixels[0]} × {pixels[1]}")
     label = np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))
@@ -142,17 +149,6 @@ def _load(record: Record, size: int) -> tuple[np.ndarray, np.ndarray]:
     return image, label.astype(np.int32)
 
 
-def _open(path: Path) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return Image.open(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; the manifest names it") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as an image") from error
-
-
 def _mask_of_polygons(record: Record, size: tuple[int, int]) -> np.ndarray:
     """The union of COCO segmentations, each a list of polygons or uncompressed run lengths, as 0 and 1."""
     from PIL import Image, ImageDraw
@@ -163,6 +159,8 @@ def _mask_of_polygons(record: Record, size: tuple[int, int]) -> np.ndarray:
         if isinstance(one, dict):  # runs go down the columns, background first
             if not isinstance(one["counts"], list):
                 raise DataError(f"{record.image.name}: compressed run lengths; expected polygons or a list of counts")
+            if sum(one["counts"]) != size[0] * size[1] or one["size"] != [size[1], size[0]]:
+                raise DataError(f"{record.image.name}: run lengths of another size; expected the image's")
             runs = np.repeat(np.arange(len(one["counts"])) % 2, one["counts"])
             whole |= runs.reshape(one["size"][::-1]).T.astype(np.uint8)
         else:
@@ -175,16 +173,17 @@ def _coco(folder: Path, annotations: Path, pattern: str, split: str) -> list[Rec
     found = sorted(annotations.glob(pattern))
     if len(found) != 1:
         raise DataError(f"{annotations}: {len(found)} files {pattern}; expected one")
+    content = read_json(found[0], "COCO instances")
     try:
-        content = json.loads(found[0].read_text())
         named = {one["id"]: CATEGORIES.index(one["name"]) for one in content["categories"] if one["name"] in CATEGORIES}
         drawn: dict[int, list[tuple[int, Any]]] = {}
         for one in content["annotations"]:
             if one["category_id"] in named:
                 drawn.setdefault(one["image_id"], []).append((named[one["category_id"]], one["segmentation"]))
-        images = [(one["id"], one["file_name"], *divmod(one["group_id"], SCENES)) for one in content["images"]]
+        images = [(one["id"], str(one["file_name"]), *_group(one["group_id"])) for one in content["images"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{found[0]}: no COCO instances with group_id ({type(error).__name__}: {error})") from error
+        found_in = f"{found[0]}: no COCO instances with group_id"
+        raise DataError(f"{found_in} ({type_and_message(error)}); expected 2 · class + scene") from error
     return [
         Record(
             folder / name,
@@ -195,6 +194,13 @@ def _coco(folder: Path, annotations: Path, pattern: str, split: str) -> list[Rec
         )
         for number, name, index, scene in images
     ]
+
+
+def _group(number: Any) -> tuple[int, int]:
+    """Class and scene. Raises ValueError where there are none of this number."""
+    if type(number) is not int or not 0 <= number < SCENES * len(CATEGORIES):
+        raise ValueError(f"group_id {number!r}")
+    return divmod(number, SCENES)
 
 
 def _number(file: Path, row: dict[str, str], column: str) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import DataError
+from medjax.io.images import open_image
 from medjax.io.nifti import grid_affine, read_nifti, resample
 from medjax.running.progress import track
 
@@ -166,15 +167,10 @@ def _z_score(path: Path, array: np.ndarray, where: str) -> np.ndarray:
 
 
 def _read_image(path: Path, size: int, channels: int, crop: int | None) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            image = _grey_16_bits(path, file) or file.convert("L" if channels == 1 else "RGB")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; the table names it") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as an image") from error
+    with open_image(path, "an image: the table names it") as file:
+        image = _grey_16_bits(path, file) or file.convert("L" if channels == 1 else "RGB")
     if crop is not None:
         if min(image.size) < crop:
             raise DataError(f"{path}: {image.size[0]} × {image.size[1]} pixels; expected {crop} or more, to be cropped")

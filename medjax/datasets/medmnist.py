@@ -9,7 +9,6 @@ are (image, 1) or (image,).
 Source: Yang et al., MedMNIST v2, Scientific Data 2023.
 """
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medjax.errors import DataError
+from medjax.io.files import read_npz
 from medjax.phantoms.chests import LabeledImages
 
 SPLITS = ("train", "val", "test")  # as the file's arrays are named
@@ -38,18 +38,10 @@ def read(path: Path) -> Splits:
         DataError: there is no such file, it is no npz, an array is absent, images are not of 0 … 255 or of different
             shapes, or labels are not one class an image.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected MedMNIST's npz")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = [f"{split}_{what}" for split in SPLITS for what in ("images", "labels")]
-            if absent := [name for name in names if name not in file]:
-                raise DataError(f"{path}: no {absent[0]}; expected the arrays {', '.join(names)}")
-            arrays = {name: file[name] for name in names}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: cannot be read ({type(error).__name__}); expected MedMNIST's npz") from error
+    arrays = read_npz(path, "MedMNIST's npz")
+    names = [f"{split}_{what}" for split in SPLITS for what in ("images", "labels")]
+    if absent := [name for name in names if name not in arrays]:
+        raise DataError(f"{path}: no {absent[0]}; expected the arrays {', '.join(names)}")
     splits = [_split(path, arrays, name) for name in SPLITS]
     shapes = {one.images.shape[1:] for one in splits}
     if len(shapes) > 1:

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from medjax.errors import DataError
 from medjax.io.grids import check_same_grid
 from medjax.io.label_images import as_labels
-from medjax.io.nifti import MM_PER_UNIT, load_nifti
+from medjax.io.nifti import voxel_sizes
+from medjax.io.nifti_file import float_values, load_nifti
 
 CODES = {"RV": 1, "MYO": 2, "LV": 3}  # of ACDC
 
@@ -51,11 +52,8 @@ def read_series(path: Path, axes: int) -> CineSeries:
     file = load_nifti(path)
     if file.ndim != axes:
         raise DataError(f"{path}: shape {file.shape}; expected {axes} axes")
-    unit = MM_PER_UNIT[str(file.header.get_xyzt_units()[0])]
-    dx, dy, dz = (float(size) * unit for size in file.header.get_zooms()[:3])
-    if not min(dx, dy, dz) > 0:
-        raise DataError(f"{path}: voxel sizes {dx:g}, {dy:g}, {dz:g} mm; expected positive ones")
-    array = file.get_fdata(dtype=np.float32, caching="unchanged")
+    dx, dy, dz = voxel_sizes(path, file)
+    array = float_values(path, file)
     if not np.isfinite(array).all():
         raise DataError(f"{path}: NaN or infinite voxels; expected finite values")
     return CineSeries(array, (dx, dy, dz), np.asarray(file.affine, float))

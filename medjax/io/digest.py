@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medjax.errors import DataError
+from medjax.io.files import check_file
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file as it is on disk, in hexadecimal digits."""
+    """SHA-256 of a file as it is on disk, in hexadecimal digits. Raises DataError where it is no regular file."""
+    check_file(path, "a file to compare")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -23,11 +25,10 @@ def content_digest(paths: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
+        check_file(path, "a file to compare")
         try:
             with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
     return digest.hexdigest()

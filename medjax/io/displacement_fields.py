@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from medjax.atomic import replacing_together
-from medjax.errors import DataError, MedjaxError
-from medjax.io.nifti import SUFFIXES, affine_of, load_nifti
+from medjax.errors import DataError
+from medjax.io.nifti import affine_of
+from medjax.io.nifti_file import SUFFIXES, float_values, load_nifti
 
 VECTOR = 1007  # NIfTI's intent code
 LPS = np.array([-1.0, -1.0, 1.0])  # signs of LPS+ axes along RAS+
@@ -39,12 +40,7 @@ def read_displacement_field(path: str | Path) -> DisplacementField:
     if len(shape) != 5 or shape[3] != 1 or not (planar or shape[4] == 3):
         raise DataError(f"{path}: shape {shape}; expected a displacement field, (x, y, z, 1, 3) or (x, y, 1, 1, 2)")
     affine = affine_of(path, image)
-    try:
-        values = image.get_fdata(dtype=np.float32, caching="unchanged")[:, :, :, 0]
-    except MedjaxError:
-        raise
-    except Exception as error:  # a damaged file can fail anywhere inside nibabel
-        raise DataError(f"{path}: cannot be read as NIfTI, damaged; expected a whole file") from error
+    values = float_values(path, image)[:, :, :, 0]
     if not np.isfinite(values).all():
         raise DataError(f"{path}: NaN or infinite displacements; expected finite values")
     along_ras = np.moveaxis(values * LPS[: shape[4]].astype(np.float32), -1, 0)

@@ -141,7 +141,8 @@ def read_npy(path: Path, expected: str) -> np.ndarray:
         # a map is refused where the header declares more than the file has, before anything is allocated
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # a damaged file can fail anywhere inside NumPy
-        raise DataError(f"{path}: cannot be read as npy ({type_and_message(error)}); expected {expected}") from error
+        reason = "it holds Python objects" if "pickle" in str(error) else type_and_message(error)
+        raise DataError(f"{path}: cannot be read as npy ({reason}); expected {expected}") from error
 
 
 def read_npz(path: Path, expected: str) -> dict[str, np.ndarray]:

@@ -4,6 +4,11 @@ The axes of a PNG are (row, column); it must be grey, since the meaning of colou
 2-D, of axes (x, y).
 """
 
+import io
+import math
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +16,18 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import ndimage
 
-from medjax.errors import DataError
+from medjax.errors import DataError, type_and_message
+from medjax.io.files import read_bytes
 from medjax.io.nifti import read_nifti
+from medjax.memory import check_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP"}  # formats whose values are not what was saved
+IMAGE_FORMATS = ("PNG", "TIFF", "BMP", "JPEG", "GIF")  # that are opened, of those that Pillow knows
+LOSSY = {"JPEG", "MPO"}  # formats whose values are not what was saved
+EXPECTED = "an image such as PNG"
 
 
 def read_image(
@@ -31,28 +40,49 @@ def read_image(
         labels: its values are labels: those of a palette are its numbers, the colours being for the eye.
 
     Raises:
-        DataError: the file is no image and no NIfTI, cannot be read, is in colours or transparent in places, or has
-            labels in a format that loses them.
-        FileNotFoundError: there is none.
+        DataError: there is none, the file is no image and no NIfTI, cannot be read, is in colours or transparent in
+            places, or has labels in a format that loses them.
     """
     if path.name.endswith(NIFTI_SUFFIXES):
         volume = read_nifti(path)
         array = volume.array[..., 0] if volume.array.shape[2] == 1 else volume.array
         return np.asarray(array, np.float32), volume.affine
-    from PIL import Image, UnidentifiedImageError
+    with open_image(path) as image:
+        if labels and image.format in LOSSY:
+            found = f"{image.format}, which changes values where it compresses (or may)"
+            raise DataError(f"{path}: {found}; expected labels as PNG or NIfTI, exported anew")
+        return _gray(path, image, labels), None
 
+
+@contextmanager
+def open_image(path: Path, expected: str = EXPECTED) -> Generator["Image", None, None]:
+    """Context with a decoded image of one of `IMAGE_FORMATS`, whatever its name ends in; `expected` is it in messages.
+
+    Raises:
+        DataError: there is none, it is of another format, damaged, or has more pixels than Pillow or the memory takes.
+    """
+    from PIL import Image
+
+    content = io.BytesIO(read_bytes(path, expected))
     try:
-        with Image.open(path) as image:
-            if labels and image.format in LOSSY:
-                found = f"{image.format}, which changes values where it compresses (or may)"
-                raise DataError(f"{path}: {found}; expected labels as PNG or NIfTI, exported anew")
-            return _gray(path, image, labels), None
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: neither an image such as PNG nor NIfTI") from error
-    except OSError as error:
-        if error.errno is not None:  # no such file, no permission
-            raise
-        raise DataError(f"{path}: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(content, formats=IMAGE_FORMATS)
+            check_memory(str(path), 4.0 * math.prod(image.size) * len(image.getbands()))
+            image.load()
+    except (DataError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        most = Image.MAX_IMAGE_PIXELS or 0
+        raise DataError(f"{path}: an image of more than {most:,} pixels; expected fewer") from error
+    except Image.UnidentifiedImageError as error:
+        formats = ", ".join(IMAGE_FORMATS)
+        raise DataError(f"{path}: cannot be read as an image of {formats}, and is no NIfTI; expected one") from error
+    except Exception as error:  # a damaged file can fail anywhere inside Pillow
+        raise DataError(f"{path}: cannot be read as an image ({type_and_message(error)})") from error
+    with image:
+        yield image
 
 
 def _gray(path: Path, image: "Image", labels: bool) -> Float[np.ndarray, "row column"]:

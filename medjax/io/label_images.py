@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Real
 
-from medjax.errors import DataError, MedjaxError
+from medjax.errors import DataError
+from medjax.io.files import read_npy, read_npz
 from medjax.io.grids import check_same_grid
 from medjax.io.images import read_image, resize
-from medjax.io.nifti import load_nifti
+from medjax.io.nifti_file import float_values, load_nifti
 
 ENDINGS = (".nii.gz", ".nii", ".png")
 SCORE_ENDINGS = (".nii.gz", ".nii", ".npy", ".npz")
@@ -175,15 +176,16 @@ def read_scores(path: Path, shape: tuple[int, ...], softmax: bool) -> Float[np.n
 
 
 def _read_array(path: Path) -> np.ndarray:
-    try:
-        if path.suffix == ".npy":
-            return np.load(path)
-        if path.suffix == ".npz":
-            with np.load(path) as file:
-                (name,) = file.files
-                return file[name]
-        return np.asarray(load_nifti(path).get_fdata(dtype=np.float32))
-    except MedjaxError:
-        raise
-    except Exception as error:  # a damaged file can fail anywhere inside NumPy or nibabel
-        raise DataError(f"{path}: cannot be read as one array of scores") from error
+    expected = "one array of scores"
+    if path.suffix == ".npy":
+        values = read_npy(path, expected)
+    elif path.suffix == ".npz":
+        arrays = read_npz(path, expected)
+        if len(arrays) != 1:
+            raise DataError(f"{path}: {len(arrays)} arrays; expected {expected}")
+        [values] = arrays.values()
+    else:
+        return float_values(path, load_nifti(path))
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"{path}: values of type {values.dtype}; expected {expected}, real numbers")
+    return values

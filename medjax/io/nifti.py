@@ -4,7 +4,6 @@ A volume is (x, y, z) as nibabel gives it; its affine takes voxel indices, of vo
 """
 
 import gzip
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,15 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from medjax.atomic import replacing
-from medjax.errors import DataError, MedjaxError
+from medjax.errors import DataError, type_and_message
 from medjax.io.grids import TOLERANCE, corner_distance
+from medjax.io.nifti_file import SUFFIXES, float_values, load_nifti
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
     from scipy.sparse import csr_array
 
 Number = int | float
-SUFFIXES = (".nii", ".nii.gz")
 SHEAR_TOLERANCE = 1e-3  # cosine between two axes: 0.06 degrees, above the rounding of single-precision headers
 MM_PER_UNIT = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # of NIfTI's codes of lengths
 
@@ -83,42 +82,9 @@ def read_nifti_series(path: str | Path) -> Series:
     return Series(array, affine)
 
 
-def load_nifti(path: Path) -> "Nifti1Image":
-    """Load a NIfTI file whole, a compressed one with its checksum.
-
-    Raises:
-        DataError: it is missing, not NIfTI or damaged.
-    """
-    import nibabel
-
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a NIfTI volume (.nii or .nii.gz)")
-    if not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path}: expected NIfTI, with a name that ends in .nii or .nii.gz")
-    content = path.read_bytes()
-    if path.suffix == ".gz":  # nibabel would stop before the checksum, which is at the end
-        try:
-            content = gzip.decompress(content)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: cannot be read, damaged ({_one_line(error)}); expected a whole file") from error
-    both = (nibabel.Nifti1Image, nibabel.Nifti2Image)
-    kinds = [kind for kind in both if kind.header_class.may_contain_header(content)]
-    if not kinds:
-        raise DataError(f"{path}: cannot be read as NIfTI (no header of it); expected a NIfTI volume")
-    try:
-        return kinds[0].from_bytes(content)
-    except Exception as error:  # a damaged header can fail anywhere inside nibabel
-        raise DataError(f"{path}: cannot be read as NIfTI ({_one_line(error)})") from error
-
-
 def _read(path: Path, array_of: Callable[[Path, "Nifti1Image"], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     image = load_nifti(path)
-    try:
-        return affine_of(path, image), array_of(path, image)
-    except MedjaxError:
-        raise
-    except Exception as error:  # a damaged file can fail anywhere inside nibabel
-        raise DataError(f"{path}: cannot be read as NIfTI ({_one_line(error)})") from error
+    return affine_of(path, image), array_of(path, image)
 
 
 def write_nifti(
@@ -250,16 +216,36 @@ def _box(width: float) -> np.ndarray:
 
 def affine_of(path: Path, image: "Nifti1Image") -> Float[np.ndarray, "4 4"]:
     """Affine of a NIfTI image, mm: its sform, else its qform; DataError where it has neither, or one of no use."""
-    qform, qcode = image.header.get_qform(coded=True)
-    sform, scode = image.header.get_sform(coded=True)
+    try:
+        qform, qcode = image.header.get_qform(coded=True)
+        sform, scode = image.header.get_sform(coded=True)
+        mm = MM_PER_UNIT[str(image.header.get_xyzt_units()[0])]
+    except Exception as error:  # a damaged header can fail anywhere inside nibabel
+        raise DataError(f"{path}: affine cannot be read ({type_and_message(error)}); expected a whole file") from error
     if not qcode and not scode:
         raise DataError(
             f"{path}: no affine (qform and sform codes are 0), so left and right are not known; if nibabel's "
             "image.affine is right, save it with image.set_sform(image.affine, 1)"
         )
     affine = np.array(sform if scode else qform, float)
-    affine[:3] *= MM_PER_UNIT[str(image.header.get_xyzt_units()[0])]
+    affine[:3] *= mm
     return _checked_affine(affine, f"{path}: affine")
+
+
+def voxel_sizes(path: Path, image: "Nifti1Image") -> tuple[float, float, float]:
+    """Voxel sizes in mm as a header states them, also where it has no affine.
+
+    Raises:
+        DataError: an unknown unit, or sizes that are not positive.
+    """
+    try:
+        mm = MM_PER_UNIT[str(image.header.get_xyzt_units()[0])]
+        x, y, z = (float(size) * mm for size in image.header.get_zooms()[:3])
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: voxel sizes cannot be read ({type_and_message(error)})") from error
+    if not (min(x, y, z) > 0 and max(x, y, z) < np.inf):
+        raise DataError(f"{path}: voxel sizes {x:g}, {y:g}, {z:g} mm; expected three positive numbers")
+    return x, y, z
 
 
 def _nifti_array(path: Path, image: "Nifti1Image") -> np.ndarray:
@@ -267,7 +253,7 @@ def _nifti_array(path: Path, image: "Nifti1Image") -> np.ndarray:
     shape = (*shape, 1) if len(shape) == 2 else shape  # a 2-D image is a volume of one slice
     if len(shape) != 3:
         raise DataError(f"{path}: shape {image.shape}; expected a 3-D volume")
-    array = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
+    array = float_values(path, image).reshape(shape)
     if faults := np.count_nonzero(~np.isfinite(array)):
         raise DataError(f"{path}: {faults} NaN or infinite voxels; expected finite values")
     return array
@@ -277,7 +263,7 @@ def _nifti_series(path: Path, image: "Nifti1Image") -> np.ndarray:
     shape = image.shape[:3] + tuple(side for side in image.shape[3:] if side != 1)
     if len(shape) != 4:
         raise DataError(f"{path}: shape {image.shape}; expected a 4-D series, frames last")
-    return image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
+    return float_values(path, image).reshape(shape)
 
 
 def _checked_affine(affine: np.ndarray, name: str) -> np.ndarray:
@@ -291,7 +277,3 @@ def _checked_affine(affine: np.ndarray, name: str) -> np.ndarray:
     if cosines > SHEAR_TOLERANCE:
         raise DataError(f"{name}: sheared (cosine of two axes {cosines:.3g}); resample it to orthogonal axes first")
     return affine
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

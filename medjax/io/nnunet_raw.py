@@ -28,7 +28,8 @@ from medjax.atomic import write_text
 from medjax.errors import DataError
 from medjax.io.grids import check_same_grid
 from medjax.io.label_images import as_labels
-from medjax.io.nifti import SUFFIXES, read_nifti, voxel_mm, write_nifti
+from medjax.io.nifti import read_nifti, voxel_mm, write_nifti
+from medjax.io.nifti_file import SUFFIXES
 from medjax.io.nnunet_labels import DatasetLabels, Structure, parse_labels
 
 UNSUPPORTED_CHANNELS = (

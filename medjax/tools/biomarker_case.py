@@ -14,7 +14,8 @@ from jaxtyping import Int
 
 from medjax.errors import DataError
 from medjax.io.label_images import as_labels
-from medjax.io.nifti import MM_PER_UNIT, load_nifti
+from medjax.io.nifti import MM_PER_UNIT, voxel_sizes
+from medjax.io.nifti_file import float_values, load_nifti
 from medjax.uncertainty.volume_curve import Frames
 
 if TYPE_CHECKING:
@@ -82,16 +83,14 @@ def _read(path: Path) -> LabelMaps:
     shape = image.shape[:3] + tuple(side for side in image.shape[3:] if side != 1)
     if len(shape) not in (3, 4):
         raise DataError(f"{path}: shape {image.shape}; expected (x, y, z) or (x, y, z, frame)")
-    labels = as_labels(image.get_fdata(dtype=np.float32, caching="unchanged"), path)
+    labels = as_labels(float_values(path, image), path)
     return LabelMaps(labels.reshape(*shape[:3], -1), _spacing(path, image), _frame_s(image))
 
 
 def _spacing(path: Path, image: "Nifti1Image") -> tuple[float, float, float]:
     """Voxel size of the header (pixdim) in mm, which its affine must not contradict."""
+    x, y, z = voxel_sizes(path, image)
     unit = MM_PER_UNIT[str(image.header.get_xyzt_units()[0])]
-    x, y, z = (float(size) * unit for size in image.header.get_zooms()[:3])
-    if not all(math.isfinite(size) and size > 0 for size in (x, y, z)):
-        raise DataError(f"{path}: spacing {_mm((x, y, z))}; expected three positive numbers")
     affine, code = image.header.get_sform(coded=True)
     if affine is not None and code:
         other = np.linalg.norm(affine[:3, :3], axis=0) * unit

@@ -34,7 +34,7 @@ from medjax import defaults
 from medjax.atomic import write_text
 from medjax.errors import ConfigError, DataError, MedjaxError, WorkdirError
 from medjax.io.files import parse_json, read_json_object, read_text
-from medjax.io.nifti import SUFFIXES
+from medjax.io.nifti_file import SUFFIXES
 from medjax.io.nnunet_labels import Structure, parse_labels
 from medjax.memory import check_memory
 from medjax.models.model import Network, check_network

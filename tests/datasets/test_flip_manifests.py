@@ -146,7 +146,7 @@ def test_missing_and_damaged_files_are_named(tmp_path, coco):
     with pytest.raises(DataError, match=r"m.png: cannot be read as an image"):
         load(records, 8)
     (tmp_path / "a.png").unlink()
-    with pytest.raises(DataError, match=r"a.png: no such file; the manifest names it"):
+    with pytest.raises(DataError, match=r"a.png: no such file; expected an image: the manifest names it"):
         load(records, 8)
     with pytest.raises(DataError, match="no image in this split"):
         load([], 8)

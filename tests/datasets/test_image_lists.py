@@ -82,7 +82,7 @@ def test_wrong_tables_and_images_are_refused(xrays, tmp_path):
         chexpert.chexpert(xrays, chexpert.finding("Edema"))
     with pytest.raises(DataError, match=r"no image left \(8 of other views\)"):
         chexpert.chexpert(xrays, PLEURAL, projection="LL")
-    with pytest.raises(DataError, match="no such file; the table names it"):
+    with pytest.raises(DataError, match="no such file; expected an image: the table names it"):
         read_images([xrays / "train" / "nothing.jpg"], 20)
     with pytest.raises(DataError, match="cannot be read as an image"):
         read_images([xrays / "train.csv"], 20)

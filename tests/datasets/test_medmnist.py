@@ -57,7 +57,7 @@ def test_labels_may_have_one_axis(tmp_path):
             r"shape \(4, 30\); expected \(image, \*space\)",
         ),
         ({"train_images": np.zeros((4, 7, 5), np.uint8)}, r"images of \[\(6, 5, 1\), \(7, 5, 1\)\] in its splits"),
-        ({"train_images": np.array([{}] * 4, object)}, r"cannot be read \(ValueError\)"),
+        ({"train_images": np.array([{}] * 4, object)}, r"holds Python objects"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, changed, message):

@@ -65,7 +65,7 @@ def test_another_kind_of_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="half"):
         read_image(tmp_path / "half.png")
     (tmp_path / "no.png").write_text("no picture")
-    with pytest.raises(DataError, match="neither an image such as PNG nor NIfTI"):
+    with pytest.raises(DataError, match="cannot be read as an image of PNG"):
         read_image(tmp_path / "no.png")
 
 

@@ -69,7 +69,7 @@ def test_probabilities_give_logits_with_their_softmax(tmp_path):
     with pytest.raises(DataError, match=r"shape \(4, 3, 1, 3\); expected \(4, 3, 1, 2\)"):
         read_scores(tmp_path / "a.npy", (4, 3, 1, 2), softmax=False)
     (tmp_path / "b.npy").write_bytes(b"no array")
-    with pytest.raises(DataError, match="cannot be read as one array"):
+    with pytest.raises(DataError, match="cannot be read as npy"):
         read_scores(tmp_path / "b.npy", logits.shape, softmax=False)
 
 
