@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = 8  # points
-LETTER, MARK, ROW = 0.6 * SIZE / 72, 0.45, 1.55 * SIZE / 72  # inches: mean letter, mark with its distances, line
+LETTER, MARK, ROW = 0.56 * SIZE / 72, 0.4, 1.55 * SIZE / 72  # inches: mean letter, mark with its distances, line
 MAX_COLUMNS = 4
 
 
