@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 import sys
 import unicodedata
 
@@ -30,20 +31,28 @@ def to_ascii(text: str) -> str:
 
 
 def print_table(table: Table) -> None:
-    """Print a table to stdout, numbers right-aligned; long text is folded."""
+    """Print a table to stdout, numbers right-aligned and whole; long text is folded.
+
+    Where the terminal is narrower than the numbers, lines are longer than it. The header is bold unless the environment
+    has NO_COLOR.
+    """
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
 
     console = Console()
     spell = printable if console.encoding.lower().startswith("utf") else to_ascii  # before columns are laid out
     title = Text(spell(table.caption)) if table.caption else None
-    shown = RichTable(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    shown = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
+    shown.header_style = "" if os.environ.get("NO_COLOR") else "bold"
     for column, name in enumerate(table.header):
         number = all(is_number(row[column]) for row in table.rows)
-        shown.add_column(Text(spell(name)), justify="right" if number else "left", overflow="fold")
+        shown.add_column(Text(spell(name)), justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in table.rows:
         shown.add_row(*(Text(spell(format_cell(value))) for value in row))
+    minimum = Measurement.get(console, console.options.update(width=1000), shown).minimum
+    console.width = max(console.width, minimum)
     console.print(shown)
 
 

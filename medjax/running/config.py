@@ -30,6 +30,15 @@ def load_config(file: Path, preset: str, overrides: Sequence[str] = ()) -> Froze
             one that breaks a rule of the file (`config_rules`).
         UserCodeError: running the file raised an error.
     """
+    return load_configs(file, preset, [overrides])[0]
+
+
+def load_configs(file: Path, preset: str, overrides: Iterable[Sequence[str]]) -> list[FrozenConfigDict]:
+    """Load the config of a preset once for each of several lists of overrides; the file is run once.
+
+    Raises:
+        ConfigError, UserCodeError: as `load_config`.
+    """
     module = _module(file)
     known = _presets(module, file)
     if preset not in known:
@@ -37,12 +46,8 @@ def load_config(file: Path, preset: str, overrides: Sequence[str] = ()) -> Froze
     config = _get_config(module, file, preset)
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"get_config('{preset}') in {file} returns {type(config).__name__}; expected a ConfigDict")
-    config = ConfigDict(to_dict(config))
     _check_values(config, str(file))
-    _override(config, overrides)
-    with running_user_code(file):
-        check_rules(config, flatten(config), module, str(file))
-    return FrozenConfigDict(config)
+    return [_overridden(config, one, module, file) for one in overrides]
 
 
 def presets(file: Path) -> tuple[str, ...]:
@@ -108,6 +113,15 @@ def _get_config(module: ModuleType, file: Path, preset: str) -> Any:
         raise
 
 
+def _overridden(config: ConfigDict, overrides: Sequence[str], module: ModuleType, file: Path) -> FrozenConfigDict:
+    """A checked copy of a config with overrides."""
+    changed = ConfigDict(to_dict(config))
+    _override(changed, overrides)
+    with running_user_code(file):
+        check_rules(changed, flatten(changed), module, str(file))
+    return FrozenConfigDict(changed)
+
+
 def _override(config: ConfigDict, overrides: Sequence[str]) -> None:
     before = flatten(config)
     keys = [_key(override, before) for override in overrides]
@@ -123,14 +137,18 @@ def _override(config: ConfigDict, overrides: Sequence[str]) -> None:
 
 
 def _parse(config: ConfigDict, key: str, override: str, before: Value) -> None:
-    """Let ml_collections read one override into `config`; it knows the types, except those inside tuples."""
+    """Let ml_collections read one override into `config`; it knows the types, except those inside tuples.
+
+    It is given that value alone, because it prints all that it is given, which takes long.
+    """
+    *sections, last = key.split(".")
+    alone = ConfigDict(functools.reduce(lambda inner, name: {name: inner}, reversed(sections), {last: before}))
     arguments, values = ["medjax", f"--config.{override}"], flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+    config_flags.DEFINE_config_dict("config", alone, flag_values=values, sys_argv=arguments)
     values(arguments)
-    if isinstance(before, tuple):
-        *sections, last = key.split(".")
-        section = functools.reduce(operator.getitem, sections, config)
-        section[last] = _elements_as(before, section[last])
+    value = functools.reduce(operator.getitem, sections, alone)[last]
+    value = _elements_as(before, value) if isinstance(before, tuple) else value
+    functools.reduce(operator.getitem, sections, config)[last] = value
 
 
 def _key(override: str, known: Mapping[str, Value]) -> str:

@@ -32,7 +32,7 @@ from medjax.errors import ConfigError, MedjaxError
 from medjax.report.html import Table
 from medjax.report.terminal import print_table
 from medjax.running.checkout import announce_run, default_workdirs, experiment_file, find_root
-from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, to_dict
+from medjax.running.config import Value, config_hash, did_you_mean, flatten, load_config, load_configs, to_dict
 from medjax.running.experiment import (
     TINY_NOTICE,
     RunSpec,
@@ -114,9 +114,11 @@ def plan_sweep(
     axes = parse_axes(over)
     keys = [key for key, _ in axes]
     members: dict[str, SweepMember] = {}
-    for values in itertools.product(*(values for _, values in axes)):
-        settings = (*overrides, *(f"{key}={value}" for key, value in zip(keys, values, strict=True)))
-        config = load_config(file, preset, settings)
+    grid = [
+        (*overrides, *(f"{key}={value}" for key, value in zip(keys, values, strict=True)))
+        for values in itertools.product(*(values for _, values in axes))
+    ]
+    for settings, config in zip(grid, load_configs(file, preset, grid), strict=True):
         member = _member(keys, settings, config)
         members.setdefault(member.name, member)
     loaded = load_parts(parts)
