@@ -138,3 +138,30 @@ def test_a_device_is_never_replaced(here):
             part = parts[0] if isinstance(parts, list) else None
             _ = part and part.write_text("x")
     assert [path.name for path in here.iterdir()] == ["fifo"]
+
+
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        ("pet reconstruct c.npz -o o.nii.gz", "o.png"),
+        ("pet reconstruct c.npz -o o.nii.gz --method dds --samples 2", "o_sd.nii.gz"),
+        ("pet train-prior a.nii.gz -o p", "p/prior.npz"),
+        ("ivim fit d.nii.gz --bvals b -o m", "m/maps.png"),
+        ("labels audit i m -o a", "a/ranked.csv"),
+        ("shortcuts audit --ts t.npz --ba t.npz --sa t.npz --regions grid:2x2 -o s", "s/audit.json"),
+        ("shortcuts fairness t.csv --attribute a -o f", "f/report.html"),
+        ("shortcuts flips p g -o f.csv", "f.csv"),
+        ("register f.nii.gz m.nii.gz -o o.nii.gz --figure f.png", "f.png"),
+    ],
+)
+def test_an_output_that_is_a_folder_is_told_before_any_work(here, command, output):
+    (here / output).mkdir(parents=True)
+    for folder in ("p", "g"):
+        (here / folder).mkdir(exist_ok=True)
+        (here / folder / "a.png").touch()
+    assert f"{output}: is a folder; expected" in refused(here, command)
+
+
+def test_an_image_that_cannot_be_trained_on_leaves_no_folder(here):
+    (here / "a.nii.gz").write_bytes(b"no image")
+    assert "a.nii.gz: " in refused(here, PRIOR)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from medjax.errors import DataError
 from medjax.io.label_images import fit_to_grid, read_labeled
 from medjax.io.tables import read_table
+from medjax.memory import check_memory
 from medjax.running.progress import say, track
 from medjax.training.batches import FIRST_CHANNEL, name_without_ending, pairs
 
@@ -58,11 +59,15 @@ def read(images: Path, masks: Path, size: int, classes: int | None = None, min_i
     arrays: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     voxels: list[np.ndarray] = []
+    richest = np.zeros(2, int)  # most values of an image, and of a mask
     present, filling = {0}, {0}  # label values, and those that somewhere fill a voxel and its neighbours
     for image, mask in track(files, "reading"):
         one = read_labeled(image, mask, classes)
         present.update(np.unique(one.label).tolist())
+        richest = np.maximum(richest, [len(np.unique(both)) for both in (one.image, one.label)])
         filling.update(np.unique(one.label[_inner(one.label)]).tolist())
+        if not arrays:
+            check_memory(f"--size {size}", 16 * len(files) * size**one.image.ndim, "use a smaller one")
         array, label = fit_to_grid(one, (size,) * (one.image.ndim if not arrays else arrays[0].ndim))
         sizes = 1.0 if one.affine is None else np.linalg.norm(one.affine[:3, : one.image.ndim], axis=0)
         voxels.append(sizes * np.divide(one.image.shape, array.shape))
@@ -73,7 +78,10 @@ def read(images: Path, masks: Path, size: int, classes: int | None = None, min_i
     many = len(values) > MAX_CLASSES and len(values) <= values.max()  # and numbers left out between them
     if classes is None and (many or len(values) > max(FEW_CLASSES, 2 * len(filling))):
         found = f"{len(values)} different values, of which {len(filling)} fill a voxel and its neighbours somewhere"
-        raise DataError(f"{masks}: {found}; expected class numbers, not grey values")
+        raise DataError(f"{masks}: {found}; expected class numbers, not grey values: are IMAGES and MASKS swapped?")
+    if len(values) > FEW_CLASSES and richest[0] < richest[1]:
+        found = f"up to {richest[1]} different values, and the images up to {richest[0]}"
+        raise DataError(f"{masks}: {found}; expected masks of fewer: are IMAGES and MASKS swapped?")
     if classes is None and len(values) <= values.max():
         say(f"labels {', '.join(map(str, values))} are taken as classes 0 to {len(values) - 1}")
         stacked = np.searchsorted(values, stacked).astype(np.int32)

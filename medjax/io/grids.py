@@ -3,6 +3,7 @@
 An affine's entries do not tell it: a rotation by a hundredth moves the far edge of a head by millimetres.
 """
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from medjax.errors import DataError
 
 TOLERANCE = 0.05  # voxels between corners that count as one place: headers are rounded to single precision or less
+MIN_VOXEL_MM, MAX_VOXEL_MM = 1e-4, 1e4
 MAX_POSITION_MM = 1e5  # 100 m from the origin; beyond, float32 affines lose millimetres
 
 Affine = Float[np.ndarray, "4 4"]
@@ -55,3 +57,14 @@ def corner_distance(shape: tuple[int, ...], affine: Affine, other: Affine) -> tu
     apart = corners @ (np.asarray(other, float) - np.asarray(affine, float)).T[:, :3]
     voxels = np.linalg.solve(np.asarray(affine, float)[:3, :3], apart.T)
     return float(np.abs(voxels).max()), float(np.linalg.norm(apart, axis=1).max())
+
+
+def check_voxel_mm(name: Path | str, sides: Sequence[float]) -> None:
+    """Check the voxel sizes of a file: from microscopy to a body in one voxel; others are errors of a unit.
+
+    Raises:
+        DataError: one is out of range.
+    """
+    if not all(MIN_VOXEL_MM <= side <= MAX_VOXEL_MM for side in sides):
+        found = " × ".join(f"{side:.4g}" for side in sides)
+        raise DataError(f"{name}: voxels of {found} mm; expected {MIN_VOXEL_MM:g} to {MAX_VOXEL_MM:g} along each axis")

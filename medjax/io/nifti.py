@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Real
 
 from medjax.atomic import replacing
 from medjax.errors import DataError, type_and_message
-from medjax.io.grids import TOLERANCE, corner_distance
+from medjax.io.grids import TOLERANCE, check_voxel_mm, corner_distance
 from medjax.io.nifti_file import SUFFIXES, float_values, load_nifti
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _interpolated(array: np.ndarray, shape: tuple[int, int, int], to_source: np.
     if order > 0:
         for axis, width in enumerate(np.linalg.norm(to_source[:3, :3], axis=1)):
             if width > 1:
-                array = ndimage.correlate1d(array, _box(width), axis=axis, mode="constant")
+                array = ndimage.correlate1d(array, _box(width, array.shape[axis]), axis=axis, mode="constant")
     return ndimage.affine_transform(
         array, to_source[:3, :3], to_source[:3, 3], output_shape=shape, order=order, mode="grid-constant"
     )
@@ -207,9 +207,9 @@ def _overlaps(old: int, new: int, step: float, start: float) -> "csr_array":
     return csr_array((np.clip(overlap, 0, None) / (2 * half)).astype(np.float32))
 
 
-def _box(width: float) -> np.ndarray:
-    """Weights of a mean over `width` voxels around the middle one; the outermost two count by the part inside."""
-    half = int(np.ceil((width - 1) / 2))
+def _box(width: float, side: int) -> np.ndarray:
+    """Weights of a mean over `width` voxels, the outermost two by the part inside; none beyond the array's `side`."""
+    half = min(int(np.ceil((width - 1) / 2)), side)
     inside = np.clip(width / 2 + 0.5 - np.abs(np.arange(-half, half + 1)), 0, 1)
     return inside / width
 
@@ -229,7 +229,9 @@ def affine_of(path: Path, image: "Nifti1Image") -> Float[np.ndarray, "4 4"]:
         )
     affine = np.array(sform if scode else qform, float)
     affine[:3] *= mm
-    return _checked_affine(affine, f"{path}: affine")
+    affine = _checked_affine(affine, f"{path}: affine")
+    check_voxel_mm(path, voxel_mm(affine))
+    return affine
 
 
 def voxel_sizes(path: Path, image: "Nifti1Image") -> tuple[float, float, float]:

@@ -166,17 +166,15 @@ def _corrections(name: str, metadata: Mapping[str, Any], stated: str | None) -> 
 
 def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Scan:
     header = siemens_listmode.header_of(path)
-    if max_ring_difference > header.max_ring_difference:
-        raise ConfigError(
-            f"--max-ring-difference {max_ring_difference}; expected 0 to {header.max_ring_difference}, that of "
-            f"{header.path}"
-        )
     scanner = scanner_of_header(header.path, scanner, interfile.read_geometry(header.path), 2 * header.rings - 1)
     if (header.views, header.bins, header.rings) != (scanner.views, scanner.bins, scanner.rings):
         raise DataError(
             f"{path}: {header.views} views, {header.bins} bins, {header.rings} rings; "
             f"{scanner.name} has {scanner.views}, {scanner.bins}, {scanner.rings}"
         )
+    if max_ring_difference > header.max_ring_difference:
+        expected = f"expected 0 to {header.max_ring_difference}, that of {header.path}"
+        raise ConfigError(f"--max-ring-difference {max_ring_difference}; {expected}")
     _, prompts, delayeds, pairs, number = siemens_listmode.read_direct_planes(header.path, max_ring_difference)
     prompts, delayeds = (np.ascontiguousarray(planes[..., ::-1]) for planes in (prompts, delayeds))
     coverages = (coverage(scanner)[..., None] * pairs).astype(np.float32)  # pairs are the same from either end

@@ -7,6 +7,7 @@
 All of it is NumPy, on the host. Source: Isensee et al., Nature Methods 18, 2021; nnU-Net v2's data loader.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,12 +15,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medjax.errors import DataError
+from medjax.memory import check_memory
 from medjax.segmentation.plan import Case, Plan, case_spacing
 from medjax.segmentation.resample import (
     Box,
     Shape,
     Spacing,
     ct_normalize,
+    new_shape,
     nonzero_box,
     resample,
     resample_labels,
@@ -87,7 +90,13 @@ def prepare_image(
         else zscore_normalize(image[box][..., k], mask[box] if plan.use_mask_for_norm else None)
         for k, name in enumerate(plan.channels)
     ]
-    return resample(np.stack(normalized, axis=-1), spacing, case_spacing(plan, spacing)), box
+    target = case_spacing(plan, spacing)
+    x, y, z, channels = (*image[box].shape[:3], len(normalized))
+    size = new_shape((x, y, z), spacing, target)
+    copies = 3 * channels + plan.outputs  # of single precision; logits are resampled too
+    shape = " × ".join(map(str, size))
+    check_memory(f"image of {shape} voxels at the plan's spacing", 4 * copies * math.prod(size), "look at its spacing")
+    return resample(np.stack(normalized, axis=-1), spacing, target), box
 
 
 def patches(

@@ -135,6 +135,17 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     _check_writable(path.parent, path)
 
 
+def check_output_files(paths: Iterable[Path]) -> None:
+    """Check that none of several files to write is a folder, before any work: they are written together or not at all.
+
+    Raises:
+        DataError: one is.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder; expected a file to write")
+
+
 def check_output_folder(path: Path) -> None:
     """Check that a folder can be written to, made with those above it where they are not there, before any work.
 

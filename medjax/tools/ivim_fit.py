@@ -26,7 +26,14 @@ from medjax.ivim.noise import NoiseModel
 from medjax.ivim.signal import Convention
 from medjax.metrics.regions import MapStatistics, RegionStatistics, region_statistics
 from medjax.report.figures import Scale, montage, write_png
-from medjax.tools.checks import as_paths, check_choice, check_no_overwrite, check_output_folder, check_range
+from medjax.tools.checks import (
+    as_paths,
+    check_choice,
+    check_no_overwrite,
+    check_output_files,
+    check_output_folder,
+    check_range,
+)
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
 MAX_BVALUE = 1e5  # s/mm²
@@ -90,6 +97,7 @@ def fit_scan(
     scan, bvals, output, mask, labels = as_paths(scan, bvals, output, mask, labels)
     if output is not None:
         check_output_folder(output)
+        check_output_files(_files(output))
         air = Path(sigma) if isinstance(sigma, str) else None
         check_no_overwrite(_files(output), (scan, bvals, mask, labels, air))
     limits = parse_bounds(bounds)

@@ -31,7 +31,17 @@ from medjax.running.part_identity import as_part
 from medjax.running.parts import Part
 from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, open_workdir, stage
-from medjax.tools.checks import MAX_SIDE, MAX_STEPS, as_paths, check_no_overwrite, check_range, check_seed, pluralize
+from medjax.tools.checks import (
+    MAX_SIDE,
+    MAX_STEPS,
+    as_paths,
+    check_no_overwrite,
+    check_output_files,
+    check_output_folder,
+    check_range,
+    check_seed,
+    pluralize,
+)
 from medjax.tools.labels_report import OUTPUTS, AuditTable, write_outputs
 
 MIN_IMAGES = 16
@@ -100,6 +110,8 @@ def audit(
     _check(size, epochs, classes, network is None)
     check_seed(seed)
     if output is not None:
+        check_output_folder(output)
+        check_output_files(output / name for name in OUTPUTS)
         check_no_overwrite([output, *(output / name for name in OUTPUTS)], _inputs(images, masks, trusted))
     data = _data(images, masks, size, classes)
     checked = None if trusted is None else read_trusted(trusted, data.names)

@@ -31,6 +31,8 @@ from medjax.tools.checks import (
     MAX_STEPS,
     as_paths,
     check_no_overwrite,
+    check_output_files,
+    check_output_folder,
     check_positive,
     check_range,
     check_seed,
@@ -129,6 +131,11 @@ def train(
         "seed": seed, "start": str(pretrained or ""), "mr": str(mr or ""),
     }  # fmt: skip
     named = {"network": part.identity} if own else {}
+    check_output_folder(folder)
+    check_output_files([folder / FILE])
+    if not (folder / "config.json").exists():  # a wrong image leaves no folder behind; later ones have been read
+        for path in images:
+            read_image(path, settings, mr)
     with open_workdir(folder, {"train-prior": config_hash(config), **config, **named}) as work:
         slices, validation = _slices(work, images, phantoms, settings, mr)
         say(f"{len(slices['axes'])} slices of {settings.size}² voxels of {settings.voxel_mm:g} mm")

@@ -38,6 +38,7 @@ from medjax.tools.checks import (
     as_paths,
     check_no_overwrite,
     check_output,
+    check_output_files,
     check_position,
     check_volume,
     reraise_as_config_error,
@@ -113,6 +114,7 @@ def reconstruct(
     settings = complete_settings(requested)
     if output is not None:
         check_output(output, SUFFIXES)
+        check_output_files(volume_files(output, sd=settings.sampling.samples > 1))
     if isinstance(counts, Path | Counts):
         loaded = load_scan(counts) if isinstance(counts, Path) else scan_from_counts(counts)
     else:

@@ -18,6 +18,7 @@ from medjax.tools.checks import (
     as_paths,
     check_choice,
     check_no_overwrite,
+    check_output_files,
     check_output_folder,
     check_range,
     check_seed,
@@ -75,6 +76,7 @@ def precision_of_tables(
         read_truth(file, data.subjects, list(data.scan)) for file in (truth, rescan_truth or truth) if file is not None
     ]
     if output is not None:
+        check_output_files(output_files(output, data.scan))
         check_no_overwrite(output_files(output, data.scan), [scan, rescan, truth, rescan_truth])
     found = {name: _assess(name, data, known, settings) for name in data.scan}
     warnings = [*data.warnings, *_constant(found), *_warnings(found, len(data.samples), settings, truth is not None)]

@@ -24,7 +24,14 @@ from medjax.shortcuts.regions import Regions, region_means
 from medjax.tools.attribution_maps import Image, MapSet, check_map, list_inputs, open_maps
 from medjax.tools.attribution_networks import network_maps
 from medjax.tools.audit_regions import Partition, choose_regions, distances, region_files
-from medjax.tools.checks import as_paths, check_choice, check_no_overwrite, check_output_folder, check_seed
+from medjax.tools.checks import (
+    as_paths,
+    check_choice,
+    check_no_overwrite,
+    check_output_files,
+    check_output_folder,
+    check_seed,
+)
 from medjax.tools.shortcuts_outputs import ShortcutsAudit, output_files, write_outputs
 
 Paths = Path | str | Sequence[Path | str]
@@ -89,6 +96,7 @@ def audit_maps(
     if output is not None:
         read = [path for several in given.values() for path in several] + ([images] if images else [])
         check_output_folder(output)
+        check_output_files(output_files(output))
         check_no_overwrite(
             [output, *output_files(output)],
             [*(file for path in read for file in list_inputs(path)), *region_files(regions), names],

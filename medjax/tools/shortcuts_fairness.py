@@ -21,6 +21,7 @@ from medjax.tools.checks import (
     MAX_RESAMPLES,
     as_paths,
     check_no_overwrite,
+    check_output_files,
     check_output_folder,
     check_range,
     check_seed,
@@ -79,6 +80,7 @@ def fairness_of_table(
     _check(tnr, resamples, level, seed)
     if output is not None:
         check_output_folder(output)
+        check_output_files(output / name for name in OUTPUTS)
         check_no_overwrite([output / name for name in OUTPUTS], [table, compare])
     columns = Columns(label, attributes, score, prediction, subject, id, positive)
     own = read_predictions(table, columns)

@@ -32,6 +32,21 @@ def test_images_come_on_one_grid_and_label_values_as_classes(folders, capsys):
     assert digest(data) == digest(data._replace()) != digest(other) and len(digest(data)) == 8
 
 
+def test_swapped_folders_are_told(tmp_path):
+    """Smooth images with every value from 0 to 255 look like labels of 256 structures."""
+    steps = np.arange(32)[:, None, None] // 2 * 16 + np.arange(32)[None, :, None] // 2
+    for name, array in (("images", steps.astype(np.float32)), ("masks", (steps > 99).astype(np.float32))):
+        (tmp_path / name).mkdir()
+        write_nifti(tmp_path / name / "a.nii", array, np.eye(4))
+    assert read(tmp_path / "images", tmp_path / "masks", size=16).labels.max() == 1
+    with pytest.raises(DataError, match="are IMAGES and MASKS swapped"):
+        read(tmp_path / "masks", tmp_path / "images", size=16)
+    few = np.repeat(np.repeat(np.arange(16, dtype=np.float32).reshape(4, 4), 8, 0), 8, 1)[..., None]  # grey, but blocks
+    write_nifti(tmp_path / "images" / "a.nii", few, np.eye(4))
+    with pytest.raises(DataError, match="16 different values, and the images up to 2; expected .*MASKS swapped"):
+        read(tmp_path / "masks", tmp_path / "images", size=16)
+
+
 def test_nnunets_folders_and_names_with_dots(folders, capsys):
     images, masks = folders
     for k in range(3):
