@@ -43,7 +43,7 @@ def test_swapped_folders_are_told(tmp_path):
         read(tmp_path / "masks", tmp_path / "images", size=16)
     few = np.repeat(np.repeat(np.arange(16, dtype=np.float32).reshape(4, 4), 8, 0), 8, 1)[..., None]  # grey, but blocks
     write_nifti(tmp_path / "images" / "a.nii", few, np.eye(4))
-    with pytest.raises(DataError, match="16 different values, and the images up to 2; expected .*MASKS swapped"):
+    with pytest.raises(DataError, match=r"16 different values, and the images up to 2; expected .*MASKS swapped"):
         read(tmp_path / "masks", tmp_path / "images", size=16)
 
 
