@@ -180,7 +180,7 @@ def test_tables_as_spreadsheets_write_them():
     Path("short.csv").write_text(Path("a.csv").read_text() + "s99,P99,1\n")
     refused("3 cells in line 82; expected 5", "short.csv", *OPTIONS)
     Path("latin.csv").write_bytes("scan,é\n1,2\n".encode("latin-1"))
-    refused("cannot be read as text in UTF-8", "latin.csv", *OPTIONS)
+    refused("line 1 is not UTF-8", "latin.csv", *OPTIONS)
 
 
 def test_tables_of_other_cases_are_refused():

@@ -198,7 +198,7 @@ def test_wrong_scores_and_options_are_named(here):
     np.save("logits/case_04.npy", logits[4][..., :2])
     refused(r"case_04.npy: shape \(6, 5, 4, 2\); expected \(6, 5, 4, 3\)", "pred", "gt", "--logits", "logits")
     Path("logits/case_04.npy").write_bytes(b"no array")
-    refused("case_04.npy: cannot be read as one array", "pred", "gt", "--logits", "logits")
+    refused("case_04.npy: cannot be read as npy", "pred", "gt", "--logits", "logits")
     Path("logits/case_04.npy").unlink()
     refused("logits: nothing named case_04", "pred", "gt", "--logits", "logits")
     for text in ("0", "0,1,1", "0,one"):

@@ -157,7 +157,7 @@ def test_a_cross_validation_says_of_how_many_cases_it_is():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[{", "cannot be read as JSON"),
+        ("[{", "not JSON"),
         ("[]", "no list of folds; expected [{'train': [cases], 'val': [cases]}, …]"),
         ('{"train": ["a"], "val": ["b"]}', "no list of folds"),
         ([["a"], ["b"]], "fold 0: no 'train' that is a list of case names"),

@@ -48,13 +48,15 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError where links make a loop
 
 
-def read_bytes(path: Path, expected: str) -> bytes:
+def read_bytes(path: Path, expected: str, *, max_bytes: int | None = None) -> bytes:
     """Read a regular file whole.
 
     Raises:
-        DataError: there is none, or it is larger than the memory.
+        DataError: there is none, or it is larger than `max_bytes` or the memory.
     """
     check_file(path, expected)
+    if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
+        raise DataError(f"{path}: {size:,} bytes; expected {expected} of {max_bytes:,} at most")
     check_memory(str(path), path.stat().st_size)
     return path.read_bytes()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-IMAGE_FORMATS = ("PNG", "TIFF", "BMP", "JPEG", "GIF")  # that are opened, of those that Pillow knows
+IMAGE_TYPES = ("PNG", "TIFF", "BMP", "JPEG", "GIF")  # that are opened, of those that Pillow knows
 LOSSY = {"JPEG", "MPO"}  # formats whose values are not what was saved
 EXPECTED = "an image such as PNG"
 
@@ -56,7 +56,7 @@ def read_image(
 
 @contextmanager
 def open_image(path: Path, expected: str = EXPECTED) -> Generator["Image", None, None]:
-    """Context with a decoded image of one of `IMAGE_FORMATS`, whatever its name ends in; `expected` is it in messages.
+    """Context with a decoded image of one of `IMAGE_TYPES`, whatever its name ends in; `expected` is it in messages.
 
     Raises:
         DataError: there is none, it is of another format, damaged, or has more pixels than Pillow or the memory takes.
@@ -68,7 +68,7 @@ def open_image(path: Path, expected: str = EXPECTED) -> Generator["Image", None,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(content, formats=IMAGE_FORMATS)
+            image = Image.open(content, formats=IMAGE_TYPES)
             check_memory(str(path), 4.0 * math.prod(image.size) * len(image.getbands()))
             image.load()
     except (DataError, MemoryError):
@@ -77,7 +77,7 @@ def open_image(path: Path, expected: str = EXPECTED) -> Generator["Image", None,
         most = Image.MAX_IMAGE_PIXELS or 0
         raise DataError(f"{path}: an image of more than {most:,} pixels; expected fewer") from error
     except Image.UnidentifiedImageError as error:
-        formats = ", ".join(IMAGE_FORMATS)
+        formats = ", ".join(IMAGE_TYPES)
         raise DataError(f"{path}: cannot be read as an image of {formats}, and is no NIfTI; expected one") from error
     except Exception as error:  # a damaged file can fail anywhere inside Pillow
         raise DataError(f"{path}: cannot be read as an image ({type_and_message(error)})") from error

@@ -6,6 +6,8 @@ here are homogeneous and in RAS+ mm: 4 × 4, or 3 × 3 for 2-D. Of a composite o
 Source: itkTransformFileWriter and the SetParameters of each class, ITK 5.
 """
 
+import io
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,11 +15,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from medjax.atomic import replacing, write_text
-from medjax.errors import DataError, MedjaxError
+from medjax.errors import DataError
 from medjax.io.displacement_fields import LPS
+from medjax.io.files import read_bytes, read_text
 
 TEXT_SUFFIXES, BINARY_SUFFIX = (".txt", ".tfm"), ".mat"
 AFFINE_SUFFIXES = (*TEXT_SUFFIXES, BINARY_SUFFIX)
+EXPECTED = f"an ITK transform ({', '.join(AFFINE_SUFFIXES)})"
+MAX_BYTES = 2**20  # an affine has a dozen numbers
 HEADER = "#Insight Transform File V1.0"
 KINDS = "AffineTransform, MatrixOffsetTransformBase, Euler2D/3D, VersorRigid3D, Translation or Identity"
 
@@ -29,18 +34,23 @@ def read_itk_affine(path: str | Path) -> Float[np.ndarray, "size size"]:
         DataError: missing, not such a file, damaged, or a transform of another kind.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected an ITK transform ({', '.join(AFFINE_SUFFIXES)})")
     parts = _read_binary(path) if path.suffix == BINARY_SUFFIX else _read_text(path)
+    with np.errstate(all="ignore"):  # what overflows is refused
+        out = _composed(path, parts)
+    if not np.isfinite(out).all():
+        raise DataError(f"{path}: parameters too large to be composed; expected an affine transform")
+    return flip_axes(out)
+
+
+def _composed(path: Path, parts: Iterator[tuple[str, list[float], list[float]]]) -> np.ndarray:
+    """Matrix, LPS+ mm, of all transforms one after the other, the last of them first."""
     matrices = [_matrix(path, *part) for part in parts if not part[0].startswith("CompositeTransform")]
     if not matrices or len({len(one) for one in matrices}) > 1:
         raise DataError(f"{path}: {len(matrices)} transforms; expected one, or several of one dimension")
     out = matrices[0]
     for one in matrices[1:]:
         out = np.matmul(out, one)
-    if not np.isfinite(out).all():
-        raise DataError(f"{path}: parameters that are not finite; expected an affine transform")
-    return flip_axes(out)
+    return out
 
 
 def write_itk_affine(path: str | Path, matrix: Float[np.ndarray, "size size"] | Float[Array, "size size"]) -> None:
@@ -82,10 +92,7 @@ def flip_axes(matrix: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "size
 
 
 def _read_text(path: Path) -> Iterator[tuple[str, list[float], list[float]]]:
-    try:
-        text = path.read_text(encoding="ascii")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not text; expected an ITK transform file, or .mat for a binary one") from error
+    text = read_text(path, EXPECTED, max_bytes=MAX_BYTES)
     if not text.startswith("#Insight Transform File"):
         raise DataError(f"{path}: no ITK transform file; expected its first line to be {HEADER}")
     for block in text.split("Transform:")[1:]:
@@ -104,13 +111,14 @@ def _read_text(path: Path) -> Iterator[tuple[str, list[float], list[float]]]:
 def _read_binary(path: Path) -> Iterator[tuple[str, list[float], list[float]]]:
     import scipy.io
 
+    file = io.BytesIO(read_bytes(path, EXPECTED, max_bytes=MAX_BYTES))
     try:
-        content = scipy.io.loadmat(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = scipy.io.loadmat(file)
         names = [name for name in content if "Transform" in name]
         fixed = np.ravel(content["fixed"]).tolist()
         values = [np.ravel(content[name]).tolist() for name in names]
-    except MedjaxError:
-        raise
     except Exception as error:  # a damaged file can fail anywhere inside SciPy
         raise DataError(f"{path}: no binary transform file of ITK; expected one that ANTs wrote") from error
     for name, parameters in zip(names, values, strict=True):
@@ -119,6 +127,8 @@ def _read_binary(path: Path) -> Iterator[tuple[str, list[float], list[float]]]:
 
 def _matrix(path: Path, name: str, parameters: Sequence[float], fixed: Sequence[float]) -> np.ndarray:
     """LPS+ matrix of one transform: (A, t) about the centre c."""
+    if not (np.isfinite(parameters).all() and np.isfinite(fixed).all()):
+        raise DataError(f"{path}: parameters that are not finite; expected an affine transform")
     kind, size = name.split("_")[0], 2 if name.endswith("_2_2") else 3
     values, number = np.asarray(parameters, float), len(parameters)
     if kind in ("AffineTransform", "MatrixOffsetTransformBase") and number == size * (size + 1):

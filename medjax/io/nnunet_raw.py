@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 
 from medjax.atomic import write_text
 from medjax.errors import DataError
+from medjax.io.files import read_json_object
 from medjax.io.grids import check_same_grid
 from medjax.io.label_images import as_labels
 from medjax.io.nifti import read_nifti, voxel_mm, write_nifti
@@ -227,15 +228,10 @@ def _write_channels(folder: Path, scan: Scan, channels: int, ending: str) -> Non
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected the description of an nnU-Net v2 data set")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    content = read_json_object(path, "the description of an nnU-Net v2 data set")
     wanted = {"channel_names": dict, "labels": dict, "numTraining": int, "file_ending": str}
     for key, kind in wanted.items():
-        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+        if not isinstance(content.get(key), kind) or isinstance(content[key], bool):
             raise DataError(f"{path}: no {key} of kind {kind.__name__}; expected the description of nnU-Net v2")
     return content
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medjax.errors import DataError
+from medjax.io.files import read_json
 
 SPLITS_FILE = "splits_final.json"
 KEYS = ("train", "val")
@@ -35,12 +36,7 @@ def read_splits(file: Path, cases: Collection[str]) -> list[Split]:
         DataError: no such file, no such JSON, no fold; a fold without training or validation cases, or with a case that
             the data set lacks, that occurs twice, or that both trains and validates.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; expected nnU-Net's {SPLITS_FILE}")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file}: cannot be read as JSON ({error})") from error
+    content = read_json(file, f"nnU-Net's {SPLITS_FILE}")
     if not isinstance(content, list) or not content:
         raise DataError(f"{file}: no list of folds; expected [{{'train': [cases], 'val': [cases]}}, …]")
     return [_split(f"{file}: fold {number}", one, cases) for number, one in enumerate(content)]

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from medjax.errors import DataError
+from medjax.io.files import read_npy, read_npz
 from medjax.io.grids import check_same_grid
 from medjax.io.images import read_image
 from medjax.io.label_images import list_files
@@ -116,25 +117,20 @@ def load_array(path: Path) -> Shaped[np.ndarray, "..."]:
     Raises:
         DataError: it cannot be read, or needs pickle.
     """
-    try:
-        return np.load(path)
-    except Exception as error:  # a damaged file can fail anywhere inside NumPy
-        raise DataError(f"{path}: cannot be read as one array; expected numpy.save(path, array)") from error
+    return read_npy(path, "one array, as numpy.save(path, array) writes it")
 
 
 def _from_npz(path: Path) -> MapSet:
-    expected = "expected numpy.savez(path, maps=…, ids=…), the ids texts or whole numbers; or weights, with --method"
-    try:
-        with np.load(path) as file:
-            arrays = {key: file[key] for key in file.files if key in ("maps", "images", "ids", "affine")}
-            keys = ", ".join(file.files)
-    except Exception as error:  # as above
-        raise DataError(f"{path}: cannot be read; {expected}") from error
+    expected = "numpy.savez(path, maps=…, ids=…), the ids texts or whole numbers; or weights, with --method"
+    arrays = read_npz(path, expected)
+    keys = ", ".join(arrays)[:200]
     ids, values = arrays.get("ids"), arrays.get("maps", arrays.get("images"))
     if values is None or ids is None or ids.ndim != 1 or ids.dtype.kind not in "USiu":
-        raise DataError(f"{path}: keys {keys}; {expected}")
+        raise DataError(f"{path}: keys {keys}; expected {expected}")
     affine = arrays.get("affine")
-    if affine is not None and (affine.shape != (4, 4) or not np.isfinite(affine).all()):
+    if affine is not None and (
+        affine.dtype.kind not in "fiu" or affine.shape != (4, 4) or not np.isfinite(affine).all()
+    ):
         raise DataError(f"{path}: affine of shape {affine.shape}; expected a finite 4 × 4 matrix")
     names = [(one.decode() if isinstance(one, bytes) else str(one)).strip() for one in ids]
     return from_arrays(str(path), values, names, None if affine is None else affine.astype(float))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medjax.datasets.short_axis import check_phases, parse_body, parse_frame
 from medjax.errors import DataError
-from medjax.io.files import real_path
+from medjax.io.files import read_text, real_path
 from medjax.io.tables import read_table
 from medjax.tools.biomarker_case import Case
 from medjax.uncertainty.volume_curve import Frames
@@ -40,7 +40,7 @@ def layout_cases(folder: Path) -> list[Case]:
 
 def _acdc(patient: Path) -> Case:
     info = patient / "Info.cfg"
-    pairs = (line.partition(":") for line in info.read_text().splitlines())
+    pairs = (line.partition(":") for line in read_text(info, "lines such as 'ED: 1'").splitlines())
     cells = {name.strip(): value.strip() for name, _, value in pairs}
     stems = [patient / f"{patient.name}_frame{frame:02d}_gt" for frame in _phases(cells, 1, str(info))]
     names = [[stem.with_name(stem.name + ending) for ending in ENDINGS] for stem in stems]

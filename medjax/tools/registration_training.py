@@ -6,7 +6,6 @@ rows = evaluate(network, heads)                               Dice, folds, secon
 """
 
 import time
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxtyping import Float, UInt8
 from medjax import iterate
 from medjax.atomic import replacing
 from medjax.errors import ConfigError, DataError
+from medjax.io.files import read_npz
 from medjax.registration import greedy, network, network_file
 from medjax.registration.evaluation import dice, folds_fraction, sd_log_jacobian
 from medjax.registration.greedy import Deformation
@@ -87,14 +87,15 @@ def read_heads(path: Path) -> Heads:
     """Read heads of `write_heads`.
 
     Raises:
-        DataError: the file holds none, or fewer than `HELD_OUT` and two to train on.
-        FileNotFoundError: there is none.
+        DataError: there is none, or it holds none, or fewer than `HELD_OUT` and two to train on.
     """
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            heads = Heads(kept["images"], kept["labels"], float(kept["voxel_mm"]))
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: no heads; expected a file of --make-heads") from error
+    kept = read_npz(path, "a file of --make-heads")
+    if missing := [name for name in Heads._fields if name not in kept or kept[name].dtype.kind not in "fu"]:
+        raise DataError(f"{path}: no {missing[0]}, or no numbers; expected a file of --make-heads")
+    heads = Heads(kept["images"], kept["labels"], 0.0)
+    if kept["voxel_mm"].size != 1 or heads.images.shape != heads.labels.shape or heads.images.ndim != 4:
+        raise DataError(f"{path}: images {heads.images.shape}, labels {heads.labels.shape}; expected equal ones")
+    heads = heads._replace(voxel_mm=float(kept["voxel_mm"].item()))
     if len(heads.images) < HELD_OUT + 2:
         raise DataError(f"{path}: {len(heads.images)} heads; expected at least {HELD_OUT + 2}, {HELD_OUT} held out")
     return heads

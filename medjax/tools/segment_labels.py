@@ -4,13 +4,12 @@ description = find_description(Path("labelsTr"), None)                       dat
 choose_labels(description, ["Anterior", "1+2"], None).structures             {"Anterior": 1, "1+2": (1, 2)}
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from medjax.errors import ConfigError, DataError
-from medjax.io.files import real_path
+from medjax.io.files import read_json_object, real_path
 from medjax.io.label_images import ENDINGS
 from medjax.io.nnunet_labels import Structure, parse_labels
 from medjax.tools.checks import MAX_DIGITS
@@ -57,14 +56,9 @@ def choose_labels(file: Path | None, labels: Sequence[str] | None, ignore: int |
 
 def _read_description(file: Path) -> dict[str, Any]:
     """Content of dataset.json, with labels and file_ending."""
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; expected nnU-Net's description of a data set")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file}: cannot be read as JSON ({error})") from error
+    content = read_json_object(file, "nnU-Net's description of a data set")
     for key, kind in (("labels", dict), ("file_ending", str)):
-        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+        if not isinstance(content.get(key), kind):
             raise DataError(f"{file}: no {key} of kind {kind.__name__}; expected nnU-Net's description of a data set")
     return content
 

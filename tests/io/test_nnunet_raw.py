@@ -87,7 +87,7 @@ def test_files_that_are_missing(folder, tmp_path):
     with pytest.raises(DataError, match=r"imagesTr/case_a_0000.nii.gz: no such file; expected 2 channels"):
         read_dataset(folder)
     (folder / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read as JSON"):
+    with pytest.raises(DataError, match="not JSON"):
         read_dataset(folder)
     with pytest.raises(DataError, match=r"no file named like CASE_0000.nii.gz"):
         list_cases(folder / "labelsTr", 1, ".nii.gz")
