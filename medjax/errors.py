@@ -20,3 +20,10 @@ class WorkdirError(MedjaxError):
 def type_and_message(error: Exception) -> str:
     """Type and first line of an error, such as `KeyError: 'width'`, for a message of one line."""
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+
+
+def one_line(error: Exception) -> str:
+    """Message of an error as one line; that of an operating system's error names its file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from medjax.cli import plain
-from medjax.errors import ConfigError, MedjaxError
+from medjax.errors import ConfigError, MedjaxError, one_line
 from medjax.report.terminal import accept_any_text
 
 TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its command is used
@@ -147,13 +147,6 @@ def main(arguments: list[str] | None = None) -> None:
     sys.excepthook = plain.print_traceback
     accept_any_text()
     typer.main.get_command(app).main(arguments, prog_name="medjax")
-
-
-def one_line(error: Exception) -> str:
-    """Message of an error as one line; that of an operating system's error names its file."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _lacks_memory(error: Exception) -> bool:

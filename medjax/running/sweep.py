@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from ml_collections import FrozenConfigDict
 
 from medjax.atomic import write_csv, write_text
-from medjax.errors import ConfigError, MedjaxError
+from medjax.errors import ConfigError, MedjaxError, one_line
 from medjax.report.html import Table
 from medjax.report.terminal import print_table
 from medjax.running.checkout import announce_run, default_workdirs, experiment_file, find_root
@@ -262,7 +262,7 @@ def _make(sweep: Sweep, module: ModuleType, group: Sequence[SweepMember]) -> lis
 def _report_failed(names: list[str], error: Exception) -> list[str]:
     """Say why these members failed, of a bug also where; gives their names."""
     expected = isinstance(error, MedjaxError | OSError)
-    why = " " + " ".join(str(error).split()) if expected else "\n" + "".join(traceback.format_exception(error))
+    why = f" {one_line(error)}" if expected else "\n" + "".join(traceback.format_exception(error))
     print(f"medjax: {' '.join(names)}:{why}", file=sys.stderr)
     return names
 

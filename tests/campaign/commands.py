@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
             return "accepted"
         if self.code != 2:
             return f"exit code {self.code}: {lines[-1][:160] if lines else ''}"
-        if len(lines) != 1:
+        if len(lines) != 1 and not all(line.startswith("medjax: seed=") for line in lines[:-1]):  # a sweep's members
             return f"{len(lines)} lines: {' | '.join(lines)[:200]}"
         return ""
 

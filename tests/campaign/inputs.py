@@ -81,7 +81,8 @@ COMMANDS = [
         "Dataset004_Hippocampus/imagesTs Dataset004_Hippocampus/imagesTs/hippocampus_5_0000.nii.gz brief.py",
     ),
     command(
-        "segment evaluate predictions truth -o summary.json", "predictions predictions/case_03.png truth/case_05.png"
+        "segment evaluate predictions truth --labels 1,2,3 -o summary.json",
+        "predictions predictions/case_03.png truth/case_05.png",
     ),
     command(
         "segment evaluate Dataset004_Hippocampus/labelsTs Dataset004_Hippocampus/labelsTs -o summary.json",
