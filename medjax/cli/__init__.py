@@ -3,6 +3,7 @@
 # typing.override needs Python 3.12
 # pyrefly: ignore-errors[missing-override-decorator]
 import importlib
+import logging
 import os
 import re
 import sys
@@ -144,6 +145,7 @@ Parts = Annotated[
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line `arguments` (default: the process's); exits with 0, 2 (user error) or 130 (stopped)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's alarms: its errors are raised as well
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it has no folder for its settings
     sys.excepthook = plain.print_traceback
     accept_any_text()
     typer.main.get_command(app).main(arguments, prog_name="medjax")

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.campaign import bad_input, faults, kills
 from tests.campaign.commands import Server
 
@@ -29,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("part", nargs="*", default=PARTS, help=f"{', '.join(PARTS)} (default: all).")
     found.add_argument("--seed", type=int, default=0, help="Seed of damages and kills.")
     found.add_argument("--match", default="", help="Only what has this in its title.")
-    found.add_argument("--limit", type=int, help="Only so many.")
+    found.add_argument("--share", type=float, default=1.0, help="Share of them, drawn by the seed.")
     found.add_argument("--kills", type=int, default=3, help="Kills of each command.")
     found.add_argument("--processes", type=int, default=2, help="Commands at once.")
     found.add_argument("--inputs", type=Path, help="Folder of valid inputs, made if absent and kept.")
@@ -94,7 +96,8 @@ def jobs(part: str, inputs: Path, given: argparse.Namespace) -> list[Job]:
             )
             for one in faults.commands()
         ]
-    return [job for job in every if given.match in job[0]][: given.limit]
+    random = np.random.default_rng(given.seed)
+    return [job for job in every if random.random() < given.share and given.match in job[0]]
 
 
 def cache_of(inputs: Path) -> Path:
