@@ -179,7 +179,7 @@ def test_images_that_cannot_be_compared(copy):
         ("--tolerance -1; expected 0 or more", ["predicted", "labelsTs", "--tolerance", "-1"]),
         ("none.json: no such file; expected nnU-Net's", ["predicted", "labelsTs", "--dataset", "none.json"]),
         ("bad.json: not JSON", ["predicted", "labelsTs", "--dataset", "bad.json"]),
-        ("list.json: no labels of kind dict", ["predicted", "labelsTs", "--dataset", "list.json"]),
+        ("list.json: a JSON list; expected nnU-Net", ["predicted", "labelsTs", "--dataset", "list.json"]),
         ("odd.json: label 'one' is 1.5; expected a number 0, 1,", ["predicted", "labelsTs", "--dataset", "odd.json"]),
         ("mha.json: file_ending '.mha'; expected .nii.gz or", ["predicted", "labelsTs", "--dataset", "mha.json"]),
     ],

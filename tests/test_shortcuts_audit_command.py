@@ -171,7 +171,7 @@ def test_refused(here):
     refused("other.npz: 1 images of ts.npz are missing, case_00 first", **sa(ids=["x", *IDS[1:]]))
     refused("other.npz: two images of id case_01", **sa(ids=["case_01", *IDS[1:]]))
     refused("24 ids; expected", **sa(maps["sa"][:-1]))
-    refused("ids.npy holds Python objects); expected numpy.savez", **sa(ids=IDS.astype(object)))
+    refused("ids.npy holds Python objects.*expected numpy.savez", **sa(ids=IDS.astype(object)))
     refused("keys maps, ids; expected numpy.savez", **sa(ids=IDS[:, None]))
     broken = maps["sa"].copy()
     broken[4, 2, 3] = np.nan
