@@ -54,7 +54,10 @@ def command(text: str, inputs: str = "", tolerant: bool = False) -> Command:
 PET = "pet reconstruct {} --iterations 1 --subsets 1 --size 24 --voxel-mm 9 -o image.nii.gz"
 COMMANDS = [
     command(PET.format("scan.npz"), "scan.npz"),
-    command(PET.format("scan.npz") + " --method map-em --mr t1.nii.gz --mu t1.nii.gz", "t1.nii.gz"),
+    command(
+        PET.format("scan.npz") + " --method map-em --mr t1.nii.gz --mu t1.nii.gz --corrections normalisation",
+        "t1.nii.gz",
+    ),
     command(PET.format("scan.npz") + " --additive scan.npz", "scan.npz"),
     command(PET.format("sinogram.hs") + " --scanner mmr", "sinogram.hs sinogram.s"),
     command(PET.format("scan.l") + " --scanner mmr", "scan.l scan.l.hdr"),
