@@ -99,7 +99,8 @@ def _kind(path: Path, head: bytes) -> Any:
 
     both = (nibabel.Nifti1Image, nibabel.Nifti2Image)
     kinds = [kind for kind in both if kind.header_class.may_contain_header(head)]
-    if not kinds:
+    sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
+    if not kinds or kinds[0].header_class.sizeof_hdr not in sizes:
         raise DataError(f"{path}: cannot be read as NIfTI (no header of it); expected a NIfTI volume")
     return kinds[0]
 

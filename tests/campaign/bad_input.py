@@ -59,14 +59,22 @@ class Finding(NamedTuple):
 
 
 def make_inputs(folder: Path, server: Server) -> Path:
-    """A folder of valid inputs, with what commands make of them."""
+    """A folder of valid inputs, with what commands make of them; every command takes them."""
     folder.mkdir(parents=True)
     write_inputs(folder)
     for text in MADE:
-        outcome = server.run(text.split(), folder, Limits(seconds=600))
-        if outcome.code:
-            raise RuntimeError(f"medjax {text}: {outcome.err}")
+        _succeed(server, text.split(), folder)
+    for command in COMMANDS:
+        shutil.copytree(folder, trial := folder.with_name(f"{folder.name}_trial"), symlinks=True)
+        _succeed(server, command.arguments, trial)
+        shutil.rmtree(trial)
     return folder
+
+
+def _succeed(server: Server, arguments: Sequence[str], folder: Path) -> None:
+    outcome = server.run(arguments, folder, Limits(seconds=900))
+    if outcome.code:
+        raise RuntimeError(f"medjax {' '.join(arguments)}: {outcome.err}")
 
 
 def cases(inputs: Path, seed: int = 0) -> list[Case]:

@@ -87,7 +87,8 @@ def a_loop_of_links(path: Path, rng: np.random.Generator) -> None:
 
 
 bytes_kind("empty", lambda content, rng: b"", "", harmless=False)
-bytes_kind("cut_in_half", lambda content, rng: content[: len(content) // 2], *NIFTI, *NPZ, *NPY, *PNG, ".s", ".l")
+bytes_kind("cut_in_half", lambda content, rng: content[: len(content) // 2], *NIFTI, *NPZ, *NPY, *PNG, ".s")
+bytes_kind("cut_in_half_by_words", lambda content, rng: content[: len(content) // 8 * 4], ".l", harmless=True)
 bytes_kind("cut_by_a_byte", lambda content, rng: content[:-1], *NIFTI, *NPZ, *NPY, ".s", ".l")
 bytes_kind("rubbish", lambda content, rng: rng.bytes(1000), "")
 bytes_kind("zeros", lambda content, rng: bytes(1000), "")

@@ -61,7 +61,7 @@ COMMANDS = [
     command(PET.format("scan.npz") + " --additive scan.npz", "scan.npz"),
     command(PET.format("sinogram.hs") + " --scanner mmr", "sinogram.hs sinogram.s"),
     command(PET.format("scan.l") + " --scanner mmr", "scan.l scan.l.hdr"),
-    command(PET.format("scan.npz").replace("9", "11") + " --method dds --prior prior.npz --steps 2", "prior.npz"),
+    command(PET.format("scan.npz").replace("9", "11") + " --method dds-cg --prior prior.npz --steps 4", "prior.npz"),
     command("pet simulate --activity subject_1.nii.gz --scanner ring_2d --planes 1 -o new.npz", "subject_1.nii.gz"),
     command(
         "pet train-prior subject_1.nii.gz subject_2.nii.gz --size 16 --steps 1 --batch 1 -o trained",

@@ -43,6 +43,7 @@ DAMAGES = {  # offsets are NIfTI-1's and NIfTI-2's
     "10⁹ voxels a side": with_field(TWO, 16, "q", 3, 10**9, 10**9, 10**9),
     "2⁶² voxels": with_field(TWO, 16, "q", 3, 2**62, 2**62, 2**62),
     "sides of −1": with_field(ONE, 40, "h", 3, -1, -1, -1),
+    "size of the header": with_field(ONE, 0, "i", 10**9),
     "a side of 0": with_field(ONE, 40, "h", 3, 4, 0, 6),
     "largest sides": with_field(ONE, 40, "h", 7, *[32767] * 7),
     "no axes": with_field(ONE, 40, "h", 0),
