@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -128,6 +128,17 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return text == "-"  # no value
     return True
+
+
+@contextmanager
+def removed_if_empty(folder: Path, new: bool, worthless: Collection[str] = (".lock",)) -> Generator[None, None, None]:
+    """If the block raises, remove a `new` folder that holds no other files than those with `worthless` names."""
+    try:
+        yield
+    except BaseException:
+        if new and {one.name for one in folder.rglob("*") if not one.is_dir()} <= {*worthless}:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

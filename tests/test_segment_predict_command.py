@@ -76,7 +76,7 @@ def test_a_stopped_prediction_leaves_the_old_files_and_goes_on(trained, tmp_path
     assert contents(output) == old
     seen.clear()
     stops_at(0)
-    assert f"3 cases by 1 networks; wrote {output}" in done(*predict(trained, output)).stdout
+    assert f"3 cases by 1 network; wrote {output}" in done(*predict(trained, output)).stdout
     assert len(seen) == 1  # two were kept
     done(*predict(trained, tmp_path / "whole"))
     new = contents(output)

@@ -193,7 +193,7 @@ def test_a_network_trains_and_predicts_where_the_folder_knows_it_again(volumes):
     remembered = json.loads((volumes / "model" / "plan.json").read_text())["network"]
     assert remembered["name"] == "mine.py:of_plan" and len(remembered["sha256"]) == 64
     assert "fold 0: finished already" in done(*train, "--network", "mine.py:of_plan")
-    assert "1 cases by 1 networks" in done(*predict("--network", "mine.py:of_plan"))
+    assert "1 case by 1 network" in done(*predict("--network", "mine.py:of_plan"))
     assert read_nifti(volumes / "said" / "case_7.nii.gz").array.max() in (1, 2)
     mine = "its network is mine.py:of_plan (SHA-256 "
     refused("mine.py:of_plan (SHA-256 ", *predict())

@@ -35,6 +35,22 @@ def load_nifti(path: Path) -> "Nifti1Image":
     """Load a NIfTI file whole, a compressed one with its checksum.
 
     Raises:
+        DataError: as `read_content`, or nibabel cannot read it.
+    """
+    content = read_content(path)
+    try:
+        with _quiet():
+            return _kind(path, content).from_bytes(content)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged header can fail anywhere inside nibabel
+        raise DataError(f"{path}: cannot be read as NIfTI ({_one_line(error)})") from error
+
+
+def read_content(path: Path) -> bytes:
+    """Read the content of a NIfTI file, decompressed, with its checksum.
+
+    Raises:
         DataError: it is missing, not NIfTI or damaged, its header declares more than its content has or the memory
             holds, or its content is more than that.
     """
@@ -45,9 +61,7 @@ def load_nifti(path: Path) -> "Nifti1Image":
         raise DataError(f"{path}: expected NIfTI, with a name that ends in .nii or .nii.gz")
     try:
         with _quiet(), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = _read(path, file)
-            kind = _kind(path, content)
-            return kind.from_bytes(content)
+            return _read(path, file)
     except DataError:
         raise
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from medjax.atomic import remove_leftovers, write_text
+from medjax.atomic import remove_leftovers, removed_if_empty, write_text
 from medjax.errors import DataError, MedjaxError, WorkdirError, type_and_message
 from medjax.io import files
 from medjax.report.figures import write_png
@@ -72,7 +71,7 @@ def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir,
     new = not path.exists()
     for folder in (path, path / "checkpoints", path / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(path), _removed_if_empty(path, new):
+    with lock_folder(path), removed_if_empty(path, new, INITIAL_FILES):
         work = WorkDir(path)
         remove_leftovers(path)
         for log in path.glob("*.jsonl"):
@@ -195,17 +194,6 @@ def save_figure(work: WorkDir, name: str, figure: Any) -> Path:
     path = work.figures / f"{_plain_name(name)}.png"
     write_png(path, figure)
     return path
-
-
-@contextmanager
-def _removed_if_empty(path: Path, new: bool) -> Generator[None, None, None]:
-    """If the block raises, take away a `new` directory that holds nothing but what says whose it is."""
-    try:
-        yield
-    except BaseException:
-        if new and {one.name for one in path.rglob("*")} <= {*INITIAL_FILES}:
-            shutil.rmtree(path, ignore_errors=True)
-        raise
 
 
 def _claim(work: WorkDir, config: Mapping | ConfigDict) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medjax.atomic import remove_leftovers, replacing, replacing_together, write_text
+from medjax.atomic import remove_leftovers, removed_if_empty, replacing, replacing_together, write_text
 from medjax.errors import DataError
 from medjax.io.digest import file_digest
 from medjax.io.files import read_json_object
@@ -41,9 +41,12 @@ def publish(
     Raises:
         WorkdirError: another process works there.
         OSError: a file cannot be written.
+
+    A new folder that has no file yet when `write` fails is removed.
     """
+    new = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
-    with lock_folder(output):
+    with lock_folder(output), removed_if_empty(output, new):
         remove_leftovers(output)
         record = _read_record(output)
         missing = [case for case in sources if not _is_there(output, record.get(case), sources[case], files[case])]

@@ -80,8 +80,13 @@ COMMANDS = [
     ),
     command(
         "segment predict trained_model Dataset004_Hippocampus/imagesTs --network brief.py:pointwise --no-mirror -o new",
-        "trained_model trained_model/plan.json trained_model/keep.json trained_model/fold_0 "
+        "trained_model trained_model/plan.json trained_model/keep.json "
         "Dataset004_Hippocampus/imagesTs Dataset004_Hippocampus/imagesTs/hippocampus_5_0000.nii.gz brief.py",
+    ),
+    command(
+        "segment predict trained_model Dataset004_Hippocampus/imagesTs --network brief.py:pointwise --no-mirror -o new",
+        "trained_model/fold_0",
+        tolerant=True,  # folds that are not trained yet
     ),
     command(
         "segment evaluate predictions truth --labels 1,2,3 -o summary.json",
