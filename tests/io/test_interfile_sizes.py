@@ -1,7 +1,6 @@
 """Interfile headers and list mode whose sizes or contents cannot be: one line, and nothing is allocated."""
 
 import os
-import time
 import tracemalloc
 import warnings
 
@@ -25,12 +24,11 @@ MMR = MMR.replace("views:=2", "views:=252").replace("difference:=1", "difference
 
 
 def refused(run) -> str:
-    """The message of a DataError that comes at once and takes little memory."""
+    """The message of a DataError that takes little memory."""
     tracemalloc.start()
-    start = time.perf_counter()
     with pytest.raises(DataError) as caught:
         run()
-    assert time.perf_counter() - start < 5 and tracemalloc.get_traced_memory()[1] < 2**26
+    assert tracemalloc.get_traced_memory()[1] < 2**26
     tracemalloc.stop()
     message = str(caught.value)
     assert "\n" not in message and "data." in message

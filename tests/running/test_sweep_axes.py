@@ -1,6 +1,5 @@
 """The number of a sweep's runs is planned before any is made."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -36,11 +35,10 @@ def command(*arguments: str):
     ],
 )
 def test_the_number_of_runs_is_planned_before_any_is_made(root, over, message):
-    start = time.perf_counter()
     done = command("toy:tiny", *(f"--over={one}" for one in over))
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert message in done.stderr and len(done.stderr) < 300
-    assert not (root / "runs").exists() and time.perf_counter() - start < 20
+    assert not (root / "runs").exists()
 
 
 def test_a_large_sweep_runs_its_config_once(root):
