@@ -13,6 +13,10 @@ from tests.campaign.commands import Limits, Outcome, Server
 from tests.campaign.damage_kinds import KINDS, damages_of
 from tests.campaign.inputs import COMMANDS, command, write_inputs
 
+NAMES = (  # an input of every ending
+    "prior.npz scan.npz dwi.nii.gz test.csv dwi.bval logits/case_01.npy images images/case_03.png "
+    "Dataset004_Hippocampus/dataset.json scan.l scan.l.hdr sinogram.s"
+)
 REFUSED = Outcome(2, "", "medjax: scan.npz: no such file; expected counts\n", 0.5, 0.5, 2**28)
 CASE = Case(command("pet reconstruct scan.npz -o image.nii.gz", "scan.npz"), "scan.npz", "missing", ("x",), seed=1)
 
@@ -46,8 +50,7 @@ def test_every_kind_of_damage_changes_an_input(tmp_path: Path) -> None:
     inputs.mkdir()
     write_inputs(inputs)
     seen = set[str]()
-    for name in ("prior.npz", "scan.npz", "dwi.nii.gz", "test.csv", "dwi.bval", "logits/case_01.npy", "images",
-                 "images/case_03.png", "Dataset004_Hippocampus/dataset.json", "scan.l.hdr", "sinogram.s"):  # fmt: skip
+    for name in NAMES.split():
         for kind in damages_of(inputs / name):
             if "bomb" in kind.name:  # of 6 GB
                 continue
