@@ -91,7 +91,7 @@ def test_a_simulated_data_set_is_nnunets(here):
         ("labels", ["--seed", "-1"], "--seed -1; expected"),
         ("ivim", ["--size", "0"], "--size 0; expected 24 to 96"),
         ("ivim", ["--age", "50"], "--age 50; expected 16 to 42"),
-        ("ivim", ["--snr", "0"], "--snr 0; expected a number above 0"),
+        ("ivim", ["--snr", "0"], "--snr 0; expected more than 0"),
         ("segment", ["--number", "1"], "--number 1; expected 5 to 1000"),
         ("segment", ["--test", "-1"], "--test -1; expected 0 to 1000"),
         ("segment", ["--size", "1e3"], "--size 1e3; expected a whole number"),
