@@ -12,21 +12,7 @@ from typer.testing import CliRunner
 from medjax import cli
 from medjax.report.html import Table
 from medjax.report.terminal import print_table
-
-CONFIG = """
-from ml_collections import ConfigDict
-
-def get_config(preset):
-    return ConfigDict(dict(steps=1))
-"""
-EXPERIMENT = '''
-"""A toy."""
-from medjax.report.html import Report
-from medjax.running.experiment import Result
-
-def run(config, work):
-    return Result({"steps": config.steps}, Report("Toy"))
-'''
+from tests.toy_experiment import CONFIG, EXPERIMENT
 
 
 @pytest.fixture

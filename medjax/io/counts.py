@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from medjax.atomic import replacing
 from medjax.errors import DataError
-from medjax.io.files import check_file
+from medjax.io.files import read_npz
 
 SINOGRAMS = ("counts", "additive", "multiplicative")
 OPTIONAL = {"truth": 3, "affine": 2}  # and their numbers of axes
@@ -66,12 +66,7 @@ def read_counts(path: str | Path) -> Counts:
         DataError: missing, no npz, entries missing, shapes that differ, or negative, NaN or infinite values.
     """
     path = Path(path)
-    check_file(path, "a counts file (.npz)")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            entries = dict(archive)
-    except Exception as error:  # a damaged file can fail anywhere inside NumPy, zipfile and zlib
-        raise DataError(f"{path}: cannot be read as npz ({type(error).__name__})") from error
+    entries = read_npz(path, "a counts file (.npz)")
     if missing := [name for name in (*SINOGRAMS, "scanner") if name not in entries]:
         raise DataError(f"{path}: no {', '.join(missing)}; expected {', '.join(SINOGRAMS)} and scanner")
     arrays = {name: np.moveaxis(_numbers(path, entries, name, 3), 0, 2).astype(np.float32) for name in SINOGRAMS}
@@ -111,7 +106,7 @@ def _numbers(path: Path, entries: dict[str, np.ndarray], name: str, axes: int) -
 def _metadata(path: Path, text: str) -> dict[str, Any]:
     try:
         metadata = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
         raise DataError(f"{path}: metadata is not JSON ({error})") from error
     if not isinstance(metadata, dict):
         raise DataError(f"{path}: metadata is a JSON {type(metadata).__name__}; expected an object")

@@ -9,21 +9,7 @@ import medjax
 from medjax.errors import MedjaxError
 from medjax.running.checkout import default_workdirs, find_root, list_experiments
 from medjax.running.experiment import run_experiment
-
-CONFIG = """
-from ml_collections import ConfigDict
-
-def get_config(preset):
-    return ConfigDict(dict(steps=1))
-"""
-EXPERIMENT = '''
-"""A toy."""
-from medjax.report.html import Report
-from medjax.running.experiment import Result
-
-def run(config, work):
-    return Result({"steps": config.steps}, Report("Toy"))
-'''
+from tests.toy_experiment import CONFIG, EXPERIMENT
 
 
 @pytest.fixture
