@@ -9,7 +9,7 @@ from medjax.errors import DataError
 from medjax.io.files import read_text
 
 MAX_BYTES = 2**22
-MAX_BVALUE = 1e6  # s/mm²
+MAX_BVALUE = 1e10  # s/mm²; in s/m² they are this large, which those who use them can say
 
 
 def read_bvalues(path: str | Path) -> Float[np.ndarray, " frame"]:

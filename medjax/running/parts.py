@@ -19,7 +19,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from medjax.errors import ConfigError, type_and_message
-from medjax.io.files import real_path
 from medjax.running.config import did_you_mean
 from medjax.running.modules import load_file
 
@@ -58,7 +57,7 @@ def load_part(text: str, option: str = "--part") -> Part:
         raise ConfigError(f"{called}: no file {path}; expected FILE.py:NAME")
     content = file.read_bytes()
     try:
-        module = _run(file, hashlib.sha256(os.fsencode(real_path(file)) + content).hexdigest())
+        module = _run(file, hashlib.sha256(os.fsencode(os.path.realpath(file)) + content).hexdigest())
     except Exception as error:  # whatever a user's file raises
         raise ConfigError(f"{called}: {path} cannot be run: {type_and_message(error)}") from error
     if not hasattr(module, name):
