@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,7 @@ def main() -> int:
                 bad_input.make_inputs(inputs, server)
         failed = 0
         for part in given.part:
-            found = attempt_all(jobs(part, inputs, given), folder / part, cache_of(inputs), given.processes)
-            if given.out:
-                with given.out.open("a") as file:
-                    file.writelines(json.dumps(one._asdict()) + "\n" for one in found)
+            found = attempt_all(jobs(part, inputs, given), folder / part, cache_of(inputs), given.processes, given.out)
             failed += report(part, found)
     return int(failed > 0)
 
@@ -105,14 +103,15 @@ def cache_of(inputs: Path) -> Path:
     return inputs.with_name(f"{inputs.name}_cache")
 
 
-def attempt_all(wanted: Sequence[Job], folder: Path, cache: Path, processes: int) -> list[Any]:
-    """What came of all jobs, several at once; a line is printed of what is not fine."""
+def attempt_all(wanted: Sequence[Job], folder: Path, cache: Path, processes: int, out: Path | None) -> list[Any]:
+    """What came of all jobs, several at once; a line is printed of what is not fine, and written to `out` of each."""
     folder.mkdir()
     folder.chmod(0o755)
     waiting: queue.Queue[tuple[int, Job]] = queue.Queue()
     for item in enumerate(wanted):
         waiting.put(item)
     found: dict[int, Any] = {}
+    lock = threading.Lock()
 
     def work() -> None:
         with Server(cache) as server:
@@ -121,15 +120,20 @@ def attempt_all(wanted: Sequence[Job], folder: Path, cache: Path, processes: int
                     number, (_, do) = waiting.get_nowait()
                 except queue.Empty:
                     return
-                found[number] = one = do(server, folder / f"case_{number}")
-                if one.reason not in FINE:
-                    print(f"[{len(found)}/{len(wanted)}] {one.title}: {one.reason}", flush=True)
+                one = do(server, folder / f"case_{number}")
+                with lock:
+                    found[number] = one
+                    if one.reason not in FINE:
+                        print(f"[{len(found)}/{len(wanted)}] {one.title}: {one.reason}", flush=True)
+                    elif len(found) % 100 == 0:
+                        print(f"[{len(found)}/{len(wanted)}]", flush=True)
+                    if out:
+                        with out.open("a") as file:
+                            file.write(json.dumps(one._asdict()) + "\n")
 
-    threads = [threading.Thread(target=work) for _ in range(processes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(processes) as pool:
+        for worker in [pool.submit(work) for _ in range(processes)]:
+            worker.result()
     return [found[number] for number in sorted(found)]
 
 
