@@ -89,15 +89,15 @@ def _read(path: Path, array_of: Callable[[Path, "Nifti1Image"], np.ndarray]) -> 
 
 def write_nifti(
     path: str | Path,
-    array: Real[np.ndarray | Array, "x y z"],
+    array: Real[np.ndarray | Array, "x y z *frame"],
     affine: Float[np.ndarray, "4 4"],
     dtype: np.dtype | type = np.float32,
 ) -> None:
-    """Write a volume as NIfTI of a type, in mm, with its affine as qform and sform; whole or not at all.
+    """Write a volume, or a series (frames last), as NIfTI in mm, its affine as qform and sform; whole or not at all.
 
     Raises:
-        DataError: the name ends in neither .nii nor .nii.gz, the array is not 3-D, not finite, or not held by
-            the type, or the affine is sheared or its origin too far for single precision.
+        DataError: the name ends in neither .nii nor .nii.gz, the array is not 3-D or 4-D, not finite, or not held
+            by the type, or the affine is sheared or its origin too far for single precision.
         OSError: it cannot be written (disk full, no permission, no such folder).
     """
     import nibabel
@@ -107,12 +107,12 @@ def write_nifti(
         values, stored = given.astype(dtype), np.asarray(affine, np.float32)
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz")
-    if values.ndim != 3 or not np.isfinite(values).all():
-        raise DataError(f"{path}: an array of shape {values.shape} to write; expected 3-D with finite values")
+    if values.ndim not in (3, 4) or not np.isfinite(values).all():
+        raise DataError(f"{path}: an array of shape {values.shape} to write; expected 3-D or 4-D with finite values")
     if np.issubdtype(values.dtype, np.integer) and not np.array_equal(values, given):
         raise DataError(f"{path}: values that {values.dtype} does not hold; expected whole numbers in its range")
     affine = _checked_affine(affine, f"{path}: affine to write")
-    if not (np.isfinite(stored).all() and corner_distance(values.shape, affine, stored)[0] <= TOLERANCE):
+    if not (np.isfinite(stored).all() and corner_distance(values.shape[:3], affine, stored)[0] <= TOLERANCE):
         raise DataError(f"{path}: origin {affine[:3, 3].tolist()} mm; expected one that single precision can tell")
     image = nibabel.Nifti1Image(values, affine)
     image.set_qform(affine, code="scanner")

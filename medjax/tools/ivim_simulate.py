@@ -14,9 +14,7 @@ from medjax.io.nifti import write_nifti
 from medjax.phantoms.fetal import TEN_B, Fetal, fetal
 from medjax.phantoms.fetal_anatomy import LUNGS
 from medjax.tools.checks import as_paths, check_positive, check_seed
-from medjax.tools.simulated_folder import check_interval, new_folder
-
-FIELD_MM = 144.0  # along x and y; slices of 5 mm
+from medjax.tools.simulated_folder import check_interval, fetal_grid, new_folder
 
 
 class SimulatedScan(NamedTuple):
@@ -56,8 +54,8 @@ def simulate(
     check_interval("--age", age, 16, 42)
     check_positive("--snr", snr, 1e6)
     check_seed(seed)
-    spacing = (FIELD_MM / size, FIELD_MM / size, 5.0)
-    data = fetal(seed, age, bvalues=TEN_B, shape=(size, size, 20), spacing=spacing, snr=snr)
+    shape, spacing = fetal_grid(size)
+    data = fetal(seed, age, bvalues=TEN_B, shape=shape, spacing=spacing, snr=snr)
     affine, lungs = np.diag([*spacing, 1.0]), data.labels == LUNGS
     volumes = {
         "mask": lungs.astype(np.uint8),
@@ -69,17 +67,7 @@ def simulate(
     with new_folder(output) as folder:
         for name, volume in volumes.items():
             write_nifti(folder / f"{name}.nii.gz", volume, affine, volume.dtype)
-        _write_series(folder / "dwi.nii.gz", np.moveaxis(data.signals, 0, -1), affine)
+        write_nifti(folder / "dwi.nii.gz", np.moveaxis(data.signals, 0, -1), affine)
         write_text(folder / "dwi.bval", " ".join(f"{b:g}" for b in data.bvalues) + "\n")
     scan, mask, regions = (output / f"{name}.nii.gz" for name in ("dwi", "mask", "regions"))
     return SimulatedScan(scan, output / "dwi.bval", mask, regions, data)
-
-
-def _write_series(path: Path, frames: np.ndarray, affine: np.ndarray) -> None:
-    import nibabel
-
-    image = nibabel.Nifti1Image(frames.astype(np.float32), affine)
-    image.set_qform(affine, code="scanner")
-    image.set_sform(affine, code="scanner")
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)

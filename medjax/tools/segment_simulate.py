@@ -14,10 +14,10 @@ from medjax.phantoms.fetal import fetal
 from medjax.phantoms.fetal_anatomy import CLASSES
 from medjax.running.progress import track
 from medjax.tools.checks import as_paths, check_seed
-from medjax.tools.simulated_folder import check_interval, new_folder
+from medjax.tools.simulated_folder import check_interval, fetal_grid, new_folder
 
 LABELS = ("background", "lungs", "liver", "heart")
-AGES, FIELD_MM, SLICES = (24.0, 36.0), 144.0, 20  # weeks; mm along x and y; slices of 5 mm
+AGES = (24.0, 36.0)  # weeks
 
 
 class SimulatedDataset(NamedTuple):
@@ -68,9 +68,9 @@ def simulate(
 
 def _case(seed: int, k: int, size: int) -> Scan:
     draw = np.random.default_rng((seed, k))
-    spacing = (FIELD_MM / size, FIELD_MM / size, 5.0)
+    shape, spacing = fetal_grid(size)
     own = int(draw.integers(2**31))
-    data = fetal(own, float(draw.uniform(*AGES)), bvalues=(0.0,), shape=(size, size, SLICES), spacing=spacing)
+    data = fetal(own, float(draw.uniform(*AGES)), bvalues=(0.0,), shape=shape, spacing=spacing)
     numbers = np.array([LABELS.index(name) if name in LABELS else 0 for name in CLASSES])
     image = data.signals[0, ..., None].astype(np.float32)
     return Scan(f"fetus_{k:03d}", image, numbers[data.labels], spacing, np.diag([*spacing, 1.0]))

@@ -10,6 +10,8 @@ from medjax.atomic import TEMPORARY_SUFFIX
 from medjax.errors import ConfigError, DataError
 from medjax.tools.checks import check_output_folder, short_number
 
+SLICES, SLICE_MM, FIELD_MM = 20, 5.0, 144.0  # of a fetal scan; the field of view along x and y
+
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
@@ -44,3 +46,8 @@ def check_interval(name: str, value: int | float, low: int | float, high: int | 
     """
     if not low <= value <= high:
         raise ConfigError(f"{name} {short_number(value)}; expected {low:g} to {high:g}")
+
+
+def fetal_grid(size: int) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+    """Shape, and spacing in mm, of a simulated fetal scan of `size` voxels along x and y."""
+    return (size, size, SLICES), (FIELD_MM / size, FIELD_MM / size, SLICE_MM)

@@ -30,17 +30,18 @@ def rotation(degrees):
 
 
 @pytest.mark.parametrize("name", ["image.nii", "image.nii.gz"])
-def test_write_then_read_gives_the_same(tmp_path, name):
-    array, affine = volume(), rotation(30) @ AFFINE
+@pytest.mark.parametrize(("shape", "read"), [((5, 6, 7), nifti.read_nifti), ((5, 6, 7, 3), nifti.read_nifti_series)])
+def test_write_then_read_gives_the_same(tmp_path, name, shape, read):
+    array, affine = volume(shape), rotation(30) @ AFFINE
     nifti.write_nifti(tmp_path / name, array, affine)
-    back = nifti.read_nifti(tmp_path / name)
+    back = read(tmp_path / name)
     np.testing.assert_array_equal(back.array, array)
     np.testing.assert_allclose(back.affine, affine, atol=1e-5)
     header = nibabel.load(tmp_path / name).header
     assert header.get_xyzt_units()[0] == "mm" and header.get_data_dtype() == np.float32
     np.testing.assert_allclose(header.get_qform(), affine, atol=1e-4)
     np.testing.assert_allclose(header.get_sform(), affine, atol=1e-5)
-    assert header["qform_code"] and header["sform_code"]
+    assert header["qform_code"] and header["sform_code"] and header.get_data_shape() == shape
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
