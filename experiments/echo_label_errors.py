@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments.echo import tables
 from medjax.datasets.camus import camus, split
-from medjax.errors import MedjaxError
+from medjax.errors import MedjaxError, pluralize
 from medjax.labels.comparison import Cell, Comparison, compare
 from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.errors import KINDS, corrupt
@@ -37,7 +37,6 @@ from medjax.running.cells import cell_name
 from medjax.running.experiment import Result, run_module, single_result
 from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir
-from medjax.tools.checks import pluralize
 
 LOSS, VOG = "dice_mean", "vog"  # scores whose flagged labels are dropped or refurbished
 STRATEGIES = {

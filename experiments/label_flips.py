@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.flips import figures
 from experiments.flips.members import CLASSES, NAMES, TRACED, Cell, TrainedNetwork, splits, train
-from medjax.errors import MedjaxError
+from medjax.errors import MedjaxError, pluralize
 from medjax.metrics.summary import cell, summarize_runs
 from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
@@ -24,7 +24,6 @@ from medjax.running.experiment import Result, run_module, single_result
 from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
-from medjax.tools.checks import pluralize
 
 __all__ = ["TRACED", "population", "run"]
 

@@ -23,12 +23,12 @@ from experiments.pet.personalised import PRIORS, TITLES, Method, Run, ScanDesign
 from experiments.pet.pseudo_priors import first_prior
 from experiments.pet.targets import Lesions, Target, as_people, make_target
 from experiments.pet.volume_priors import FineTuning, Pseudo
+from medjax.errors import pluralize
 from medjax.pet.scanner import preset
 from medjax.report.html import Report, Section
 from medjax.running.experiment import Result, run_module
 from medjax.running.tuning import Tuning, tuning_table
 from medjax.running.workdir import WorkDir
-from medjax.tools.checks import pluralize
 
 TARGETS_FIRST, VALIDATION = 1000, 2000  # numbers of the first target and of the validation subject in the cohort
 

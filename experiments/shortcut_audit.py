@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from experiments.audit import figures, measures, mitigation, tables
 from experiments.audit.files import save_files
 from experiments.audit.networks import METHODS, TRACED, Setup, TrainedNetwork, cells, prepare, train
-from medjax.errors import MedjaxError
+from medjax.errors import MedjaxError, pluralize
 from medjax.models.model import Network, require
 from medjax.models.resnet import resnet
 from medjax.models.vgg import vgg
@@ -31,7 +31,6 @@ from medjax.running.experiment import Result, results_or_errors, run_module, sin
 from medjax.running.network_part import network_part
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.oscar_verdict import rule
-from medjax.tools.checks import pluralize
 
 __all__ = ["TRACED", "population", "run"]
 

@@ -27,3 +27,8 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def pluralize(number: int, thing: str) -> str:
+    """Number and noun, in the plural where needed: `1 plane`, `2 planes`."""
+    return f"{number} {thing}{'s' * (number != 1)}"

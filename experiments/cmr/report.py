@@ -8,6 +8,7 @@ from ml_collections import FrozenConfigDict
 from experiments.cmr.readout import FRACTIONS, RESCAN, SCAN, Cohort, number_curves
 from experiments.cmr.sampling import METHODS
 from experiments.cmr.scans import BIOMARKERS
+from medjax.errors import pluralize
 from medjax.metrics.agreement import bland_altman
 from medjax.metrics.summary import cell
 from medjax.report.curve_panels import plot_curve_panels
@@ -16,7 +17,6 @@ from medjax.report.html import Figure, Table
 from medjax.report.points import plot_bland_altman
 from medjax.report.violins import plot_paired_violins
 from medjax.running.workdir import WorkDir, save_figure
-from medjax.tools.checks import pluralize
 from medjax.uncertainty.biomarkers import UNITS
 from medjax.uncertainty.sample_intervals import KINDS, OVERLAPS
 from medjax.uncertainty.sample_tests import min_p

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.fetal.readings import FITS, MEAN_SIGNAL_FIT, PARAMETERS, VOXEL_FIT, WITHOUT_OUTLIERS, lung_f
 from medjax.atomic import write_csv
+from medjax.errors import pluralize
 from medjax.metrics.agreement import bland_altman
 from medjax.metrics.paired import PairedAgreement
 from medjax.metrics.regression import Regression, predict
@@ -16,7 +17,6 @@ from medjax.report.gallery import gallery
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.report.points import Curve, plot_bland_altman, points
 from medjax.running.workdir import WorkDir, save_figure
-from medjax.tools.checks import pluralize
 
 AGREEMENT = PairedAgreement._fields  # the last one: power of the t test for a tenth of the margin
 PLOTTED = {"f": "f", "d": "d mm²/s"}

@@ -8,13 +8,13 @@ import numpy as np
 from experiments.pet.comparison import Study
 from experiments.pet.methods import MEAN_SUFFIX, title
 from experiments.pet.scans import Scans, evaluate
+from medjax.errors import pluralize
 from medjax.metrics.summary import cell, confidence_interval, mean_sd
 from medjax.report.figures import montage
 from medjax.report.html import Figure, Report, Section, Table
 from medjax.running.experiment import Result
 from medjax.running.tuning import tuning_table
 from medjax.running.workdir import save_figure
-from medjax.tools.checks import pluralize
 
 COLUMNS = {
     "nrmse": "NRMSE", "ssim": "SSIM", "lesion_contrast": "lesion contrast", "background_sd": "background SD",

@@ -35,7 +35,7 @@ def new(name: Name, folder: Folder = Path(), source: Source = None) -> None:
 
     Writes experiments/NAME.py, configs/NAME.py and the files that they share with others. Nothing is overwritten.
     """
-    from medjax.tools.checks import pluralize
+    from medjax.errors import pluralize
     from medjax.tools.new_experiment import new_experiment
 
     made = new_experiment(name, folder, source)

@@ -112,7 +112,7 @@ def simulate_command(
     has 1 mm voxels and finer rays than a reconstruction.
     """
     with command_process():
-        from medjax.tools.checks import pluralize
+        from medjax.errors import pluralize
         from medjax.tools.pet_simulate import CountSettings, simulate
 
         made, files = simulate(

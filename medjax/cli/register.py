@@ -160,8 +160,8 @@ def points_command(
 
     medjax register points landmarks.csv -t field.nii.gz -o landmarks_moving.csv
     """
+    from medjax.errors import pluralize
     from medjax.running.environment import prepare_process
-    from medjax.tools.checks import pluralize
     from medjax.tools.register_apply import transform_points
 
     prepare_process()

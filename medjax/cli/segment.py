@@ -177,9 +177,10 @@ def predict_command(
 
     medjax segment predict model Dataset004_Hippocampus/imagesTs -o predicted --keep Anterior=1
     """
+    from medjax.errors import pluralize
     from medjax.running.environment import command_process
     from medjax.running.parts import load_part
-    from medjax.tools.checks import parse_integers, pluralize
+    from medjax.tools.checks import parse_integers
     from medjax.tools.segment_predict import predict
 
     components = (
@@ -216,7 +217,7 @@ def simulate_command(
 
     medjax segment simulate -o Dataset001_Fetus
     """
-    from medjax.tools.checks import pluralize
+    from medjax.errors import pluralize
     from medjax.tools.segment_simulate import simulate
 
     made = simulate(output, number=number, test=test, size=size, seed=seed)

@@ -72,9 +72,9 @@ def evaluate_command(
 
     The file equals that of nnUNetv2_evaluate_folder, which takes the labels first. NaN: neither has the structure.
     """
+    from medjax.errors import pluralize
     from medjax.report.terminal import print_table
     from medjax.running.environment import command_process
-    from medjax.tools.checks import pluralize
     from medjax.tools.segment_evaluate import evaluate, tables
 
     file = predictions / "summary.json" if output is None else output

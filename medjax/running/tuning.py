@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from medjax.errors import DataError
+from medjax.errors import DataError, pluralize
 from medjax.report.html import Table
 from medjax.running.progress import track
 
@@ -149,7 +149,7 @@ def tuning_table(tunings: Mapping[str, Tuning], cases: int, error: str = "error"
         row = [
             method,
             ", ".join(f"{group:g}: {' '.join(setting)}" for group, setting in best.items()),
-            f"{made} results, {made * tuning.cost:,.0f} {unit}",
+            f"{pluralize(made, 'result')}, {made * tuning.cost:,.0f} {unit}",
             f"{first}: {', '.join(rise)}",
             ", ".join(f"{100 * value:.1f} %" for value in tuning.shared_loss()),
         ]

@@ -39,11 +39,6 @@ def as_paths(*values: Any) -> tuple[Any, ...]:
     return paths
 
 
-def pluralize(number: int, thing: str) -> str:
-    """Number and noun, in the plural where needed: `1 plane`, `2 planes`."""
-    return f"{number} {thing}{'s' * (number != 1)}"
-
-
 def check_range(name: str, value: int | float, minimum: int | float, maximum: int | float) -> None:
     """Check that a number lies from `minimum` to `maximum`, both included.
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from medjax import defaults
 from medjax.datasets.labeled_folders import MAX_CLASSES, LabeledImages, digest, read, read_trusted
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, pluralize
 from medjax.labels import scores, thresholds
 from medjax.labels.audit import ImageLabels, Images, predict, training_dynamics
 from medjax.labels.dynamics import TrainingSettings
@@ -40,7 +40,6 @@ from medjax.tools.checks import (
     check_output_folder,
     check_range,
     check_seed,
-    pluralize,
 )
 from medjax.tools.labels_report import OUTPUTS, AuditTable, write_outputs
 

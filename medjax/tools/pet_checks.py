@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from scipy import ndimage
 
 from medjax import iterate
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, pluralize
 from medjax.memory import check_memory
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition
@@ -17,7 +17,7 @@ from medjax.pet.grid import Grid
 from medjax.pet.scan import Scan
 from medjax.pet.scanner import lors
 from medjax.pet.truncation import truncation
-from medjax.tools.checks import MAX_SIDE, MAX_VOXEL_MM, MIN_VOXEL_MM, check_positive, check_range, pluralize
+from medjax.tools.checks import MAX_SIDE, MAX_VOXEL_MM, MIN_VOXEL_MM, check_positive, check_range
 from medjax.tools.pet_settings import MIN_COUNTS, ReconstructionSettings
 
 MIN_COVERAGE, USUAL_COVERAGE = 2 / 3, 0.9  # fractions of the emission within a map: refused, told of

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from medjax import defaults
-from medjax.errors import ConfigError
+from medjax.errors import ConfigError, pluralize
 from medjax.running.config import did_you_mean
 from medjax.running.part_identity import as_part
-from medjax.tools.checks import MAX_FWHM_MM, MAX_SAMPLES, MAX_STEPS, check_range, check_seed, pluralize
+from medjax.tools.checks import MAX_FWHM_MM, MAX_SAMPLES, MAX_STEPS, check_range, check_seed
 from medjax.tools.pet_sample import CG_ITERATION, SAMPLERS, SamplingOptions
 
 DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # method → (iterations, subsets)

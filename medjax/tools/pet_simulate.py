@@ -12,7 +12,7 @@ import numpy as np
 
 from medjax import defaults
 from medjax.atomic import replacing_together
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, pluralize
 from medjax.io.counts import Counts, write_counts
 from medjax.io.nifti import Volume, extent_mm, resample, write_nifti
 from medjax.pet import simulate as simulation
@@ -34,7 +34,6 @@ from medjax.tools.checks import (
     check_range,
     check_seed,
     check_volume,
-    pluralize,
     short_number,
 )
 from medjax.tools.pet_checks import check_coverage, check_grid, check_grid_memory

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, pluralize
 from medjax.tools.biomarker_precision import BiomarkerPrecision, CohortPrecision, Settings, assess_biomarker
 from medjax.tools.biomarker_truth import subjects_to_calibrate
 from medjax.tools.checks import (
@@ -22,7 +22,6 @@ from medjax.tools.checks import (
     check_output_folder,
     check_range,
     check_seed,
-    pluralize,
 )
 from medjax.tools.precision_outputs import output_files, write_outputs
 from medjax.tools.sample_tables import SamplePairs, pair, parse_names, read_samples, read_truth

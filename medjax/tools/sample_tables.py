@@ -15,11 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError, DataError, pluralize
 from medjax.io.tables import is_missing, read_table
 from medjax.running.config import did_you_mean
 from medjax.tools.biomarker_case import SPACING_TOLERANCE
-from medjax.tools.checks import pluralize
 
 SUBJECT, SAMPLE, SPACING = "subject", "sample", "spacing_mm"
 MAX_NAMES = 5

@@ -15,13 +15,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medjax.atomic import write_text
-from medjax.errors import ConfigError, WorkdirError
+from medjax.errors import ConfigError, WorkdirError, pluralize
 from medjax.io.nnunet_raw import RawDataset
 from medjax.io.nnunet_splits import SPLITS_FILE, Split, read_splits, splits_text
 from medjax.running.progress import say
 from medjax.segmentation.nnunet import FOLDS, folds
 from medjax.segmentation.nnunet_predict import foreground_mean_dice
-from medjax.tools.checks import pluralize
 
 OF_SEED = "of the seed"  # the setting `splits` of models whose folds medjax has drawn
 
