@@ -13,7 +13,13 @@ from medjax.running.experiment import TINY_NOTICE, run_experiment
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if not file.stem.startswith("_"))
-QUICK = ("cmr_precision", "echo_label_errors", "label_flips", "shortcut_audit")  # compile for longer than they run
+QUICK = (
+    "brain_mri_bias",
+    "cmr_precision",
+    "echo_label_errors",
+    "label_flips",
+    "shortcut_audit",
+)  # compile for longer than they run
 REPEATED = ("demo",)  # populations and folds have tests of their own, to the bit; the demo samples a prior
 
 
