@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medjax.cli import plain
+from medjax.cli import completion, plain
 from medjax.errors import ConfigError, MedjaxError, one_line
 from medjax.report.terminal import accept_any_text
 
@@ -103,20 +103,13 @@ app = typer.Typer(
 )
 
 
-def _complete_experiment(incomplete: str) -> list[str]:
-    """Names of experiments that begin so, for the shell's completion."""
-    from medjax.running.checkout import find_experiments
-
-    return [entry.name for _, entry in find_experiments() if entry.name.startswith(incomplete)]
-
-
 Experiment = Annotated[
     str,
     typer.Argument(
         metavar="NAME[:PRESET]",
         help="Name and preset of the experiment.",
         show_default=False,
-        autocompletion=_complete_experiment,
+        autocompletion=completion.experiment_and_preset,
     ),
 ]
 ConfigFile = Annotated[

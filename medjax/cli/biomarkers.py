@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from medjax.cli.completion import one_of
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Inputs = Annotated[
@@ -23,6 +25,7 @@ Labels = Annotated[
     typer.Option(
         metavar="acdc|mnms|LV,MYO,RV",
         help="Label values of left ventricle, myocardium and right ventricle: acdc is 3,2,1, mnms is 1,2,3.",
+        autocompletion=one_of("acdc", "mnms"),
         show_default="by the layout",
     ),
 ]
@@ -35,6 +38,7 @@ Papillary = Annotated[
         metavar="as-labelled|cavity|myocardium",
         help="Papillary muscles: voxels in the convex hull of the LV cavity of a slice that are not cavity. Labels "
         "that count them as cavity, as ACDC's and M&Ms', stay as they are: no image is read.",
+        autocompletion=one_of("as-labelled", "cavity", "myocardium"),
     ),
 ]
 Basal = Annotated[
@@ -53,9 +57,17 @@ FrameChoice = Annotated[
         metavar="sample|subject",
         help="ED and ES frame of a cine, largest and smallest LV volume: chosen for each sample, or once for each "
         "subject on the mean curve.",
+        autocompletion=one_of("sample", "subject"),
     ),
 ]
-Bsa = Annotated[str, typer.Option(metavar="mosteller|du_bois", help="Formula of the body surface area.")]
+Bsa = Annotated[
+    str,
+    typer.Option(
+        metavar="mosteller|du_bois",
+        help="Formula of the body surface area.",
+        autocompletion=one_of("mosteller", "du_bois"),
+    ),
+]
 Thickness = Annotated[bool, typer.Option("--thickness", help="Also measure the wall thickness at ED.")]
 FrameMs = Annotated[
     float | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from medjax import defaults
+from medjax.cli.completion import one_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -37,11 +38,17 @@ Labels = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        help="Fit method: full; segmented (two steps); hierarchical (empirical Bayes over the voxels fitted)."
+        help="Fit method: full; segmented (two steps); hierarchical (empirical Bayes over the voxels fitted).",
+        autocompletion=one_of("full", "segmented", "hierarchical"),
     ),
 ]
 NoiseKind = Annotated[
-    str, typer.Option("--noise", help="Noise model: gaussian; rician (low SNR); student (robust to outliers).")
+    str,
+    typer.Option(
+        "--noise",
+        help="Noise model: gaussian; rician (low SNR); student (robust to outliers).",
+        autocompletion=one_of("gaussian", "rician", "student"),
+    ),
 ]
 Sigma = Annotated[
     str,
@@ -50,12 +57,17 @@ Sigma = Annotated[
 Convention = Annotated[
     str,
     typer.Option(
-        help="Convention of the pseudo-diffusion coefficient D*: absolute, exp(−b D*), or excess, exp(−b (D + D*))."
+        help="Convention of the pseudo-diffusion coefficient D*: absolute, exp(−b D*), or excess, exp(−b (D + D*)).",
+        autocompletion=one_of("absolute", "excess"),
     ),
 ]
 Average = Annotated[
     str,
-    typer.Option("--average", help="Average over frames of one b-value, such as directions: none, mean or geometric."),
+    typer.Option(
+        "--average",
+        help="Average over frames of one b-value, such as directions: none, mean or geometric.",
+        autocompletion=one_of("none", "mean", "geometric"),
+    ),
 ]
 Threshold = Annotated[
     float, typer.Option(help="Threshold b-value, s/mm², from which the segmented fit neglects perfusion.")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from medjax import defaults
+from medjax.cli.completion import one_of
 from medjax.cli.plain import Context, command_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -33,6 +34,7 @@ Scores = Annotated[
         metavar="NAME|FILE.py:NAME",
         help="Label score that ranks the images: dice_mean, vog, softmin, aum, … or a LabelScore of your own, "
         "FILE.py:NAME. May be repeated: the first one ranks, all are columns of ranked.csv.",
+        autocompletion=one_of("dice_mean", "loss_mean", "dice", "loss", "vog", "aum", "el2n", "softmin", "gradient"),
         show_default=defaults.AUDIT_SCORE,
     ),
 ]
@@ -43,6 +45,7 @@ Threshold = Annotated[
         metavar="NAME|FRACTION|FILE.py:NAME",
         help="Threshold of the score that flags an image: otsu, mixture (of two Gaussians), mad (median absolute "
         "deviation), the fraction to flag such as 0.1, or a function of your own, FILE.py:NAME.",
+        autocompletion=one_of("otsu", "mixture", "mad"),
     ),
 ]
 Trusted = Annotated[
@@ -125,7 +128,10 @@ def simulate_command(
     wrong: Annotated[float, typer.Option(help="Fraction of the masks that are wrong.")] = defaults.SIMULATED_WRONG,
     error: Annotated[
         str,
-        typer.Option(help="Kind of label error: random, systematic, truncation, shift, omission or swap."),
+        typer.Option(
+            help="Kind of label error: random, systematic, truncation, shift, omission or swap.",
+            autocompletion=one_of("random", "systematic", "truncation", "shift", "omission", "swap"),
+        ),
     ] = defaults.SIMULATED_ERROR,
     size: Annotated[int, typer.Option(help="Image size, pixels along each side.")] = defaults.AUDIT_SIZE,
     seed: Annotated[int, typer.Option(help="Random seed of images and errors.")] = 0,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from medjax.cli import completion
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Name = Annotated[
@@ -14,12 +16,18 @@ Name = Annotated[
         metavar="NAME",
         help="Name of the experiment: one of `medjax experiments` is copied, another one is a template.",
         show_default=False,
+        autocompletion=completion.experiment,
     ),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of experiments/ and configs/.")]
 Source = Annotated[
     str | None,
-    typer.Option("--from", metavar="EXPERIMENT", help="Experiment of `medjax experiments` to copy under that name."),
+    typer.Option(
+        "--from",
+        metavar="EXPERIMENT",
+        help="Experiment of `medjax experiments` to copy under that name.",
+        autocompletion=completion.experiment,
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ import typer
 
 from medjax import defaults
 from medjax.cli import pet_options as options
+from medjax.cli import pet_prior_options as prior_options
 from medjax.errors import ConfigError
 from medjax.running.environment import command_process
 from medjax.running.parts import Part, is_part_reference, load_part
@@ -142,20 +143,20 @@ def simulate_command(
 
 @app.command("train-prior")
 def train_prior_command(
-    output: options.PriorDir,
-    images: options.Images = None,
-    phantoms: options.Phantoms = 0,
-    kind: options.PhantomKind = "noise_free",
-    size: options.PriorSize = defaults.PRIOR_SIZE,
-    voxel_mm: options.PriorVoxel = defaults.PRIOR_VOXEL_MM,
-    steps: options.Steps = defaults.PRIOR_STEPS,
-    batch: options.Batch = defaults.PRIOR_BATCH,
-    rate: options.Rate = defaults.PRIOR_RATE,
-    seed: options.TrainSeed = 0,
-    start: options.StartFrom = None,
-    tracer: options.Tracer = None,
-    mr: options.PriorMr = None,
-    network: options.TrainedNetwork = None,
+    output: prior_options.PriorDir,
+    images: prior_options.Images = None,
+    phantoms: prior_options.Phantoms = 0,
+    kind: prior_options.PhantomKind = "noise_free",
+    size: prior_options.PriorSize = defaults.PRIOR_SIZE,
+    voxel_mm: prior_options.PriorVoxel = defaults.PRIOR_VOXEL_MM,
+    steps: prior_options.Steps = defaults.PRIOR_STEPS,
+    batch: prior_options.Batch = defaults.PRIOR_BATCH,
+    rate: prior_options.Rate = defaults.PRIOR_RATE,
+    seed: prior_options.TrainSeed = 0,
+    start: prior_options.StartFrom = None,
+    tracer: prior_options.Tracer = None,
+    mr: prior_options.PriorMr = None,
+    network: prior_options.TrainedNetwork = None,
 ) -> None:
     """Train a score prior on your own PET images, for `medjax pet reconstruct --prior`.
 

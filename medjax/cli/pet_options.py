@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from medjax.cli.completion import one_of
+
 
 def part(text: str, *names: str, default: bool | str = False) -> Any:
     """Command-line option that takes a user's own part as FILE.py:NAME."""
@@ -12,6 +14,7 @@ def part(text: str, *names: str, default: bool | str = False) -> Any:
 
 
 SCANNERS = "Scanner preset: mmr, mct or ring_2d (one ring)"
+complete_scanner = one_of("mmr", "mct", "ring_2d")
 
 # Of reconstruct
 CountsFile = Annotated[
@@ -29,12 +32,16 @@ ImageFile = Annotated[
     ),
 ]
 Scanner = Annotated[
-    str | None, typer.Option(help=f"{SCANNERS}; a counts file (.npz) names its own.", show_default=False)
+    str | None,
+    typer.Option(
+        help=f"{SCANNERS}; a counts file (.npz) names its own.", show_default=False, autocompletion=complete_scanner
+    ),
 ]
 Method = Annotated[
     str,
     typer.Option(
-        help="Reconstruction method: osem, mlem, map-em; samplers split-gibbs, dds-cg, dds or likelihood-schedule."
+        help="Reconstruction method: osem, mlem, map-em; samplers split-gibbs, dds-cg, dds or likelihood-schedule.",
+        autocompletion=one_of("osem", "mlem", "map-em", "split-gibbs", "dds-cg", "dds", "likelihood-schedule"),
     ),
 ]
 Iterations = Annotated[
@@ -103,7 +110,8 @@ AdditiveConvention = Annotated[
     str,
     typer.Option(
         help="Unit of --additive: counts, or divided, that is counts divided by the multiplicative factors, as STIR's "
-        "additive sinogram is."
+        "additive sinogram is.",
+        autocompletion=one_of("counts", "divided"),
     ),
 ]
 Multiplicative = Annotated[
@@ -119,7 +127,8 @@ MultiplicativeConvention = Annotated[
     str,
     typer.Option(
         help="What --multiplicative has: factors, by which expected counts are multiplied (attenuation e^−∫μ ≤ 1), or "
-        "corrections, their reciprocals (attenuation correction factors e^+∫μ ≥ 1, STIR's normalisation)."
+        "corrections, their reciprocals (attenuation correction factors e^+∫μ ≥ 1, STIR's normalisation).",
+        autocompletion=one_of("factors", "corrections"),
     ),
 ]
 Corrections = Annotated[
@@ -183,7 +192,12 @@ Perpendicular = Annotated[
 # Of simulate
 NewCounts = Annotated[Path, typer.Option("-o", "--output", metavar="COUNTS", help="Counts file (.npz) to write.")]
 Phantom = Annotated[
-    str | None, typer.Option(help="Brain phantom with the uptake of a tracer: fdg or dpa714.", show_default="fdg")
+    str | None,
+    typer.Option(
+        help="Brain phantom with the uptake of a tracer: fdg or dpa714.",
+        show_default="fdg",
+        autocompletion=one_of("fdg", "dpa714"),
+    ),
 ]
 Activity = Annotated[
     Path | None,
@@ -198,8 +212,13 @@ ActivityMu = Annotated[
     typer.Option(metavar="NIFTI", help="Attenuation map (μ-map) of --activity in mm⁻¹.", show_default="no attenuation"),
 ]
 Lesions = Annotated[int, typer.Option(help="Number of lesions in the phantom.")]
-LesionKind = Annotated[str, typer.Option(help="Images in which the lesions are visible: pet, mr or both.")]
-SimulatedScanner = Annotated[str, typer.Option("--scanner", help=f"{SCANNERS}.")]
+LesionKind = Annotated[
+    str,
+    typer.Option(
+        help="Images in which the lesions are visible: pet, mr or both.", autocompletion=one_of("pet", "mr", "both")
+    ),
+]
+SimulatedScanner = Annotated[str, typer.Option("--scanner", help=f"{SCANNERS}.", autocompletion=complete_scanner)]
 TruesPerMm3 = Annotated[
     float | None,
     typer.Option(help="Expected true coincidences per mm³ of emission volume within the planes.", show_default="10"),
@@ -238,60 +257,5 @@ TruthDir = Annotated[
         metavar="DIR",
         help="Folder to write the true image, μ-map and T1 to (truth, mu, t1 .nii.gz).",
         show_default=False,
-    ),
-]
-
-# Of train-prior
-Images = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="IMAGE…", help="PET images (NIfTI), one a subject; none with --phantoms.", show_default=False
-    ),
-]
-PriorDir = Annotated[
-    Path, typer.Option("-o", "--output", metavar="DIR", help="Work directory; the trained prior is its prior.npz.")
-]
-Phantoms = Annotated[int, typer.Option(help="Number of random brain phantoms to train on, instead of images.")]
-PhantomKind = Annotated[
-    str,
-    typer.Option("--kind", help="Kind of phantoms: noise_free, osem (OSEM images at full counts) or without_lesions."),
-]
-Tracer = Annotated[
-    str | None,
-    typer.Option(help="Tracer of the images, such as fdg, which the prior remembers.", show_default=False),
-]
-PriorSize = Annotated[int, typer.Option("--size", help="Number of voxels of a training slice along each side.")]
-PriorVoxel = Annotated[float, typer.Option("--voxel-mm", help="Voxel size (mm) of the training slices.")]
-Steps = Annotated[int, typer.Option(help="Number of training steps.")]
-Batch = Annotated[int, typer.Option(help="Batch size: slices in a training step.")]
-Rate = Annotated[
-    float, typer.Option(help="Peak learning rate, after warm-up; it decays to 0 over the last quarter of the steps.")
-]
-TrainSeed = Annotated[int, typer.Option("--seed", help="Random seed of initial parameters, order of slices and noise.")]
-StartFrom = Annotated[
-    Path | None,
-    typer.Option(
-        "--start",
-        metavar="PRIOR",
-        help="Pretrained prior whose parameters training starts from: a file, or the name of a shipped one.",
-        show_default=False,
-    ),
-]
-PriorMr = Annotated[
-    Path | None,
-    typer.Option(
-        "--mr",
-        metavar="DIR",
-        help="Folder of the subjects' MR images, with the PET's file names: train an MR-guided prior.",
-        show_default=False,
-    ),
-]
-TrainedNetwork = Annotated[
-    str | None,
-    part(
-        "Network of your own: a Model of (noisy slices, level, orientation[, MR]), or a function of the prior's "
-        "settings that returns one. `reconstruct` needs it again as its --network.",
-        "--network",
-        default="a U-Net",
     ),
 ]

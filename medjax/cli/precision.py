@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from medjax.cli.completion import one_of
 from medjax.cli.plain import Context, command_line
 
 app = typer.Typer(add_completion=False)
@@ -42,6 +43,7 @@ IntervalKind = Annotated[
         "--interval",
         metavar="KIND",
         help="Interval of the samples: percentile, normal (mean ± z sd) or mean (confidence interval of the mean).",
+        autocompletion=one_of("percentile", "normal", "mean"),
     ),
 ]
 OverlapKind = Annotated[
@@ -50,12 +52,18 @@ OverlapKind = Annotated[
         "--overlap",
         metavar="KIND",
         help="Overlap of two intervals: iou, shorter (over the shorter) or dice.",
+        autocompletion=one_of("iou", "shorter", "dice"),
     ),
 ]
 Level = Annotated[float, typer.Option(help="Probability of all intervals.")]
 Alpha = Annotated[float, typer.Option(help="Significance level of the tests.")]
 Correction = Annotated[
-    str, typer.Option(metavar="NAME", help="Correction for multiple tests over subjects: holm, bh or none.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Correction for multiple tests over subjects: holm, bh or none.",
+        autocompletion=one_of("holm", "bh", "none"),
+    ),
 ]
 Paired = Annotated[
     bool,

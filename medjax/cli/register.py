@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from medjax import defaults
+from medjax.cli.completion import one_of
 from medjax.cli.plain import Group
 
 
@@ -39,12 +40,20 @@ AffineFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Affine part to write: ITK's .txt or .tfm, or ANTs' .mat.", show_default=False),
 ]
-Kind = Annotated[str, typer.Option(metavar="KIND", help="deformable (an affine, then a field), affine, or rigid.")]
+Kind = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="deformable (an affine, then a field), affine, or rigid.",
+        autocompletion=one_of("deformable", "affine", "rigid"),
+    ),
+]
 Similarity = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
         help="Similarity of the images: lncc (local correlation), mse (mean squares), mi (mutual information) or mind.",
+        autocompletion=one_of("lncc", "mse", "mi", "mind"),
         show_default="lncc for the field, mi for the affine",
     ),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from medjax import defaults
+from medjax.cli.completion import one_of
 from medjax.cli.segment_evaluate import evaluate_command
 from medjax.cli.shortcuts import flips_command
 
@@ -42,7 +43,13 @@ Patch = Annotated[
 ]
 Configuration = Annotated[
     str,
-    typer.Option("-c", "--configuration", metavar="3d_fullres|2d", help="nnU-Net's configuration: 2d takes slices."),
+    typer.Option(
+        "-c",
+        "--configuration",
+        metavar="3d_fullres|2d",
+        help="nnU-Net's configuration: 2d takes slices.",
+        autocompletion=one_of("3d_fullres", "2d"),
+    ),
 ]
 MirrorAxes = Annotated[
     str | None,
@@ -85,6 +92,7 @@ Network = Annotated[
     typer.Option(
         metavar="NAME|FILE.py:NAME",
         help="Network: plain_unet (nnU-Net's), unet, or your own: a Model, or a function of the Plan that makes one.",
+        autocompletion=one_of("plain_unet", "unet"),
     ),
 ]
 OwnNetwork = Annotated[

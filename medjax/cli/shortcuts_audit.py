@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from medjax.cli.completion import one_of
 from medjax.cli.plain import Context, command_line
 
 MAPS = (
@@ -67,6 +68,15 @@ Method = Annotated[
         help="Attribution method: grad_cam, grad_cam_plus_plus, lrp, gradient, input_times_gradient, "
         "integrated_gradients or smooth_grad. --ts, --ba and --sa are then weights of classifiers, and --images what "
         "they are applied to, preprocessed as in training.",
+        autocompletion=one_of(
+            "grad_cam",
+            "grad_cam_plus_plus",
+            "lrp",
+            "gradient",
+            "input_times_gradient",
+            "integrated_gradients",
+            "smooth_grad",
+        ),
         show_default="maps are given",
     ),
 ]
@@ -84,6 +94,7 @@ Sign = Annotated[
         metavar="NAME",
         help="What of a map is importance: positive (its positive part), absolute (its magnitude), or signed (as it "
         "is).",
+        autocompletion=one_of("positive", "absolute", "signed"),
         show_default="absolute of --method gradient and smooth_grad, positive of others; maps as they are",
     ),
 ]
