@@ -42,7 +42,9 @@ def load_configs(file: Path, preset: str, overrides: Iterable[Sequence[str]]) ->
     module = _module(file)
     known = _presets(module, file)
     if preset not in known:
-        raise ConfigError(f"{file} has no preset '{preset}'; expected {', '.join(known)}{did_you_mean(preset, known)}")
+        own = "" if hasattr(module, "PRESETS") else " (a file names its own by PRESETS = (…))"
+        hint = did_you_mean(preset, known)
+        raise ConfigError(f"{file} has no preset '{preset}'; expected {', '.join(known)}{own}{hint}")
     config = _get_config(module, file, preset)
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"get_config('{preset}') in {file} returns {type(config).__name__}; expected a ConfigDict")
@@ -88,7 +90,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def _module(file: Path) -> ModuleType:
     if not file.is_file():
-        raise ConfigError(f"no config file {file}; an experiment needs one with get_config(preset)")
+        found = f"{file} is a folder" if file.is_dir() else f"no config file {file}"
+        raise ConfigError(f"{found}; an experiment needs a file with get_config(preset)")
     module = load_module(file, f"configs.{file.stem}")
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{file} has no get_config; expected get_config(preset: str) -> ConfigDict")

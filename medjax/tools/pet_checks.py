@@ -25,6 +25,7 @@ EMISSION = 0.3  # fraction of a smoothed early image's 99th percentile, above wh
 SMOOTHING_MM = 10.0  # FWHM, of that image
 IMAGES = 8  # images that a reconstruction holds at once
 EARLY_UPDATES = 8  # of OSEM
+MAX_TRUNCATION = 0.5  # fraction of the net counts on lines of response that miss the image
 MAX_BACKGROUND = 0.8  # of the counts; beyond, noise tells of emission where none is, and the image keeps what is > 0
 REFUSED_DEVIATION, USUAL_DEVIATION = 0.3, 0.05  # of an image's expected counts, relative to the net counts
 Image = Float[np.ndarray, "x y z"]
@@ -161,17 +162,24 @@ def warn_of_few_counts(scan: Scan, settings: ReconstructionSettings) -> None:
         warnings.warn(text, stacklevel=3)
 
 
-def warn_of_truncation(scan: Scan, grid: Grid) -> None:
-    """Warn where the image does not hold the whole object, by the counts on lines of response that miss it."""
+def check_truncation(scan: Scan, grid: Grid) -> None:
+    """Warn where the image does not hold the whole object, by the counts on lines of response that miss it.
+
+    Raises:
+        DataError: more than half of the net counts are on such lines.
+    """
     found = truncation(lors(scan.scanner), grid, scan.counts, scan.additive)
-    if found.significant:
-        x, y = (n * v / 2 for n, v in zip(grid.shape[:2], grid.voxel_mm[:2], strict=True))
-        warnings.warn(
-            f"{found.fraction:.0%} of the net counts are on lines of response that miss the image of ±{x:.0f} × "
-            f"±{y:.0f} mm: it is too bright towards its edges; use a larger --size, unless they are background that "
-            "the counts file does not have",
-            stacklevel=3,
-        )
+    if not found.significant:
+        return
+    x, y = (n * v / 2 for n, v in zip(grid.shape[:2], grid.voxel_mm[:2], strict=True))
+    text = f"{found.fraction:.0%} of the net counts are on lines of response that miss the image of ±{x:.0f} × ±{y:.0f}"
+    if found.fraction > MAX_TRUNCATION:
+        raise DataError(f"{text} mm; expected an image that holds the object: use a larger --size")
+    warnings.warn(
+        f"{text} mm: it is too bright towards its edges; use a larger --size, unless they are background that the "
+        "counts file does not have",
+        stacklevel=3,
+    )
 
 
 def _covered(emission: Image, array: np.ndarray) -> float:

@@ -49,9 +49,9 @@ from medjax.tools.pet_checks import (
     check_grid,
     check_grid_memory,
     check_image,
+    check_truncation,
     early_emission,
     warn_of_few_counts,
-    warn_of_truncation,
 )
 from medjax.tools.pet_sample import SAMPLERS, denoiser_for_grid, prepare_prior, sample
 from medjax.tools.pet_settings import ReconstructionSettings, complete_settings, settings_for_counts, title
@@ -150,7 +150,7 @@ def reconstruct(
     if note := correction_note(scan, attenuation_corrected=mu is not None):
         say(note)
     warn_of_few_counts(scan, settings)
-    warn_of_truncation(scan, grid)
+    check_truncation(scan, grid)
     start = time.perf_counter()
     image, sd = _image(scan, grid, system, settings, mu_image, part, maps)
     seconds, name, total = time.perf_counter() - start, title(settings), float(scan.counts.sum(dtype=float))

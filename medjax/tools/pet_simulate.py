@@ -248,12 +248,11 @@ def _grids(
             f"{scanner.name} allows {max_half} mm: crop the image, or use --centre"
         )
     voxel = voxel_mm or scanner.voxel_mm
+    short = f"{scanned.name}: reaches {half:.0f} mm from the axis, the image grid {size * voxel / 2:.0f} mm"
+    if half > size * voxel:
+        raise DataError(f"{short}; expected a --size of {math.ceil(2 * half / voxel)} or more")
     if half > size * voxel / 2:
-        warnings.warn(
-            f"{scanned.name}: reaches {half:.0f} mm from the axis, the image grid {size * voxel / 2:.0f} mm; "
-            "use a larger --size",
-            stacklevel=2,
-        )
+        warnings.warn(f"{short}; use a larger --size", stacklevel=2)
     side = 8 * math.ceil(min(half + OBJECT_MARGIN_MM, max_half) / SIMULATION_VOXEL_MM / 4)
     fine = Grid(
         (min(side, 2 * max_half), min(side, 2 * max_half), planes), (SIMULATION_VOXEL_MM, SIMULATION_VOXEL_MM, plane_mm)
