@@ -154,9 +154,9 @@ def test_a_post_filter_is_a_gaussian_over_the_image(here):
 def test_an_image_smaller_than_the_head_is_said_to_be(here):
     said = done("reconstruct", "counts.npz", "--size", "20", "--voxel-mm", "5", "--iterations", "1", "-o", "small.nii")
     assert re.search(r"\d+% of the net counts are on lines .* miss the image of ±50 × ±50 mm", said.stderr), said.stderr
-    said = medjax_command("reconstruct", "counts.npz", "--size", "8", "--iterations", "1", "-o", "smaller.nii")
-    assert said.exit_code == 2 and not Path("smaller.nii").exists()
-    assert re.fullmatch(r"medjax: \d+% of the net counts .* use a larger --size\n", said.stderr), said.stderr
+    refused(
+        here, "[0-9]+% of the net .* use a larger --size", "reconstruct", "counts.npz", "--size", "8", "-o", "a.nii"
+    )
 
 
 def test_attenuation_is_corrected_by_the_mu_map(here):
@@ -355,7 +355,6 @@ SHEARED = PLAIN + np.eye(4, k=1) * [[2.0], [0], [0], [0]]
             ["c.hs", "--scanner", "mmr"],
         ),
         ("m.nii: no affine", lambda: save_nifti("m.nii", PLAIN, code=0), ["bare.npz", "--mu", "m.nii"]),
-        (["--activity", "truth.nii.gz", "--size", "8"],),
         ("m.nii: affine: sheared", lambda: save_nifti("m.nii", SHEARED), ["bare.npz", "--mu", "m.nii"]),
         (
             "m.nii: μ-map: 0.096 in most of the body; .*cm⁻¹: divide by 10",
@@ -439,12 +438,7 @@ def test_a_full_disk_changes_nothing(here, monkeypatch, full_for):
         ("mu.nii.gz: a file; expected a folder", ["--truth-dir", "mu.nii.gz"]),
         ("truth.nii.gz: no activity between z = 399 to 401 mm", ["--activity", "truth.nii.gz", "--slice-mm", "400"]),
         ("truth.nii.gz: reaches .* ring_2d allows 237 mm", ["--activity", "truth.nii.gz", "--centre", "300,0,10"]),
-        (["--activity", "truth.nii.gz", "--size", "8"],),
-        (["--activity", "truth.nii.gz", "--size", "8"],),
-        (
-            "truth.nii.gz: reaches .* image grid 16 mm; expected a --size of",
-            ["--activity", "truth.nii.gz", "--size", "8"],
-        ),
+        ("truth.nii.gz: reaches .* grid 8 mm; expected a --size of 110", ["--activity", "truth.nii.gz", "--size", "8"]),
         ("m.nii: affine: sheared", ["--activity", "m.nii"]),
         ("z.nii: no voxel is above 0", ["--activity", "z.nii"]),
         ("n.nii: activity: 1 of 2304 values are negative", ["--activity", "n.nii"]),
