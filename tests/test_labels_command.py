@@ -59,6 +59,9 @@ def test_wrong_labels_lead_the_list(folders):
     assert f"<code>{shlex.join(['medjax', *typed, '--threshold', '0.25'])}</code>" in report
     [first] = re.findall(r"<td class=\"number\">1</td><td>case_\d\d.png</td><td>(.*?)</td>", report)
     assert first == "flagged" and report.count("<td>flagged</td>") == 5
+    assert re.search(r'alt="[^"]*: 1 · case_\d\d.png · flagged, network', report)  # the titles of the pictures
+    assert re.search(r"<dt>classes</dt><dd>\d \(automatic, from the masks\)</dd>", report)
+    assert "<dt>content (SHA-256 of the data, its first digits)</dt>" in report
 
 
 def test_a_second_look_needs_no_training_and_trusted_labels_turn_the_list(folders):

@@ -24,7 +24,7 @@ from medjax.io.interfile import write_sinogram
 from medjax.io.nifti import Volume, read_nifti, write_nifti
 from medjax.pet.io import load_scan
 from medjax.pet.scanner import lors, preset
-from medjax.tools.pet_settings import ReconstructionSettings, complete_settings
+from medjax.tools.pet_settings import DEFAULTS, ReconstructionSettings, complete_settings, title
 from medjax.tools.pet_simulate import CountSettings, simulate
 
 LEFT_RIGHT_FLIPPED = np.array([[-2.0, 0, 0, 104.0], [0, 2.0, 0, -102.0], [0, 0, 2.0, -4.0], [0, 0, 0, 1.0]])
@@ -511,3 +511,9 @@ def test_an_object_is_scanned_with_what_lies_beyond_its_stack():
         planes[name] = drawn / drawn[2]
     np.testing.assert_allclose(planes["cut"], 1, atol=1e-3)
     assert np.all(planes["ends"][[0, 4]] < 0.75) and np.all(planes["ends"][[1, 3]] > 0.9)
+
+
+@pytest.mark.parametrize("method", DEFAULTS)
+def test_titles_name_methods_as_the_field_does(method):
+    name = title(complete_settings(ReconstructionSettings(method))).split(", ")[0]
+    assert name.casefold().replace(" ", "-") == method.removesuffix("-cg") and name != name.lower().replace(" ", "-")

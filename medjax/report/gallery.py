@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-CELL, HEAD = 1.35, 0.22  # inches
+CELL, HEAD, NAME_LINE, LEGEND = 1.35, 0.22, 0.15, 0.3  # inches
+NAME_ROWS = 2  # lines of a name, at most
 
 
 def gallery(
@@ -36,13 +37,15 @@ def gallery(
 ) -> "Figure":
     """Gallery of images in grey, each from 0 to its maximum, with the outlines of its labels and its name above.
 
+    An outline is the inner border of its label, so that labels that touch have two lines side by side.
+
     Args:
         images: images, rows downwards.
         labels: label maps; the outline of class c has colour c.
         names: titles of the images.
         columns: images in a row.
         note: a line at the foot.
-        classes: names of classes 1, 2, …, for a legend of the outlines' colours at the foot.
+        classes: names of classes 1, 2, …, for a legend of the outlines' colours on top.
         aspects: height of a pixel over its width, of each image; default: 1.
         cell: width of an image in inches, and its greatest height.
 
@@ -56,15 +59,17 @@ def gallery(
     if min(lengths) != max(lengths) or not lengths[0]:
         raise DataError(f"gallery: {lengths} images, labels, names; expected the same number of each, at least one")
     columns = min(columns, len(images))
-    rows, foot = -(-len(images) // columns), (0.3 if note else 0.05) + (0.3 if classes else 0.0)
+    rows, foot, top = -(-len(images) // columns), 0.3 if note else 0.05, LEGEND if classes else 0.0
+    titles = [wrap(name, 0.95 * cell, 6.5 * max(1.0, cell / CELL / 1.3), max_rows=NAME_ROWS) for name in names or []]
+    head = HEAD + NAME_LINE * max((title.count("\n") for title, _ in titles), default=0)
     ratios = [images.shape[1] / images.shape[2] * aspect for aspect in aspects or [1.0]]
     tall = cell * min(max(ratios), 1.0)
-    width, height = columns * cell, rows * (tall + HEAD) + foot
+    width, height = columns * cell, top + rows * (tall + head) + foot
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND_COLOR)
     FigureCanvasAgg(figure)
     for k, image in enumerate(images):
         row, column = divmod(k, columns)
-        bottom = (height - (row + 1) * (tall + HEAD)) / height
+        bottom = (height - top - (row + 1) * (tall + head)) / height
         axes = figure.add_axes((column / columns, bottom, 0.97 / columns, tall / height))
         aspect = 1.0 if aspects is None else aspects[k]
         scale: dict[str, Any] = {"vmin": 0, "vmax": max(float(image.max()), 1e-6), "aspect": aspect}
@@ -72,13 +77,12 @@ def gallery(
         axes.set_axis_off()
         if labels is not None:
             _draw_outlines(axes, labels[k])
-        if names is not None:
-            name, size = wrap(names[k], 0.95 * cell, 6.5 * max(1.0, cell / CELL / 1.3), max_rows=1)
-            axes.set_title(name, color=TEXT_COLOR, family=FONT, fontsize=size, pad=2)
+        if titles:
+            axes.set_title(titles[k][0], color=TEXT_COLOR, family=FONT, fontsize=titles[k][1], pad=2)
     if classes:
         handles = {name: _outline(number) for number, name in enumerate(classes, 1)}
-        place = (0.01, (0.27 if note else 0.05) / height)
-        draw_legend(figure, handles, loc="lower left", bbox_to_anchor=place, ncols=len(handles), borderaxespad=0)
+        place = (0.01, 1 - 0.05 / height)
+        draw_legend(figure, handles, loc="upper left", bbox_to_anchor=place, ncols=len(handles), borderaxespad=0)
     if note:
         figure.text(0.01, 0.08 / height, note, color=MUTED_COLOR, family=FONT, size=6.5)
     outlined = "" if labels is None else " with the outlines of their labels"
@@ -87,8 +91,12 @@ def gallery(
 
 def _draw_outlines(axes: "Axes", labels: np.ndarray) -> None:
     for number in range(1, int(labels.max()) + 1):
-        if (labels == number).any():
-            axes.contour(labels == number, levels=[0.5], colors=[_color(number)], linewidths=1.0)
+        inside = labels == number
+        if inside.any():
+            line = axes.contour(inside, levels=[0.5], colors=[_color(number)], linewidths=2.6)
+            area = axes.contourf(inside, levels=[0.5, 1.5])
+            line.set_clip_path(area.get_paths()[0], axes.transData)  # the inner half of the line is seen
+            area.remove()
 
 
 def _color(number: int) -> str:

@@ -19,6 +19,7 @@ from medjax.errors import DataError
 from medjax.report.page_style import STYLE
 from medjax.report.text import printable
 
+CODE = ("Command",)  # details that are set as code; others are text
 Cell = str | int | float | Real | None  # NumPy's numbers are Real
 
 
@@ -168,6 +169,7 @@ def _cells(tag: str, texts: Iterable[str], numeric: Sequence[bool]) -> str:
 
 def _detail(name: str, value: str | Mapping[str, object]) -> str:
     if isinstance(value, str):
-        return f"<p><b>{_escape(name)}</b> <code>{_escape(value)}</code></p>"
+        text = f"<code>{_escape(value)}</code>" if name in CODE else _escape(value)
+        return f"<p><b>{_escape(name)}</b> {text}</p>"
     rows = "".join(f"<dt>{_escape(key)}</dt><dd>{_escape(str(item))}</dd>" for key, item in value.items())
     return f"<details><summary>{_escape(name)}</summary></details><dl>{rows}</dl>"

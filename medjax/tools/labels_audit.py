@@ -134,7 +134,9 @@ def audit(
         result = Audit(data.names, found["scores"], values, flags, order, prediction, agreement, ranking, output)
         if work is not None:
             table = AuditTable(data.names, found["scores"], values, flags, order, agreement, ranking)
-            write_outputs(work, table, data, prediction, {"Command": command, "Settings": config})
+            shown = config | {"classes": number if classes else f"{number} (automatic, from the masks)"}
+            shown["content (SHA-256 of the data, its first digits)"] = shown.pop("content")
+            write_outputs(work, table, data, prediction, {"Command": command, "Settings": shown})
     return result
 
 

@@ -14,7 +14,7 @@ from medjax.running.workdir import WorkDir, save_figure
 
 OUTPUTS = ("ranked.csv", "report.html")
 REPORT_IMAGES = 24  # images shown of each end of the ranking
-PAIRS = "Pairs: outlines of the label, then of the network's prediction. The colours of the labels stand at the foot."
+PAIRS = "Pairs: outlines of the label, then of the network's prediction. Above each: rank, name and flag."
 
 
 class AuditTable(NamedTuple):
@@ -61,7 +61,7 @@ def write_outputs(
 
 def _report(work: WorkDir, table: AuditTable, data: LabeledImages, prediction: np.ndarray) -> Report:
     ends = {"suspect": table.order[:REPORT_IMAGES], "least_suspect": table.order[::-1][:REPORT_IMAGES]}
-    figures = {name: _figure(work, name, end, data, prediction) for name, end in ends.items()}
+    figures = {name: _figure(work, name, end, table, data, prediction) for name, end in ends.items()}
     head = [
         [
             rank + 1, table.names[k], "flagged" if table.flags[k] else "–", round(float(table.agreement[k]), 3),
@@ -85,8 +85,16 @@ def _report(work: WorkDir, table: AuditTable, data: LabeledImages, prediction: n
     )
 
 
-def _figure(work: WorkDir, name: str, end: np.ndarray, data: LabeledImages, prediction: np.ndarray) -> Figure:
+def _titles(table: AuditTable, some: np.ndarray) -> list[str]:
+    """Rank, name and flag of some images, such as `1 · heart_0018 · flagged`."""
+    ranks = np.argsort(table.order) + 1
+    return [f"{ranks[k]} · {table.names[k]}{' · flagged' if table.flags[k] else ''}" for k in some]
+
+
+def _figure(
+    work: WorkDir, name: str, end: np.ndarray, table: AuditTable, data: LabeledImages, prediction: np.ndarray
+) -> Figure:
     voxels = None if data.voxels is None else data.voxels[end]
-    names = [data.names[k] for k in end]
+    names = _titles(table, end)
     figure = label_pairs(data.images[end, ..., 0], data.labels[end], prediction[end], names, voxels)
     return Figure(save_figure(work, name, figure), PAIRS)

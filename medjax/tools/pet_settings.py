@@ -15,6 +15,10 @@ from medjax.tools.pet_sample import CG_ITERATION, SAMPLERS, SamplingOptions
 
 DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # method → (iterations, subsets)
 DEFAULTS |= {name: (sampler.iterations, 1) for name, sampler in SAMPLERS.items()}
+NAMES = {  # of methods in titles; the options are the keys
+    "osem": "OSEM", "mlem": "MLEM", "map-em": "MAP-EM", "split-gibbs": "split Gibbs", "dds-cg": "DDS, solved step",
+    "dds": "DDS", "likelihood-schedule": "likelihood schedule",
+}  # fmt: skip
 MIN_COUNTS = 100  # counts in a plane of a subset: with fewer, ordered subsets without a penalty are too noisy
 COUNTS_A_SUBSET = 500  # and from which on OSEM's image keeps the number of counts to 5 %
 MAX_SUBSETS, MAX_BETA, MAX_SAMPLING_STEPS = 10**4, 1e12, 10**4
@@ -112,7 +116,7 @@ def _either(names: Iterable[str]) -> str:
 
 def title(settings: ReconstructionSettings) -> str:
     """Title of a reconstruction with these complete settings: method, iterations, subsets, β and filter."""
-    name = settings.method.upper()
+    name = NAMES[settings.method]
     if settings.method in SAMPLERS:
         samples, unit = pluralize(settings.sampling.samples, "sample"), SAMPLERS[settings.method].unit
         updates = "" if unit == CG_ITERATION else f", {pluralize(settings.iterations, unit)}"

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from medjax.errors import DataError
-from medjax.report.figures import png
+from medjax.report.figures import COLORS, png
 from medjax.report.gallery import gallery, image_rows
 from medjax.report.slices import Scale
 
@@ -65,7 +65,31 @@ def test_images_keep_their_aspect_and_rows_are_as_high_as_they():
         assert np.isclose(box.height / box.width, aspect * IMAGES.shape[1] / IMAGES.shape[2], rtol=0.02)
         [legend] = figure.legends
         assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
-        lowest = min(axes.get_window_extent().y0 for axes in figure.axes)
-        assert legend.get_window_extent().y0 >= 0 and legend.get_window_extent().y1 <= lowest + 1
+        highest = max(axes.get_window_extent().y1 for axes in figure.axes)
+        assert highest - 1 <= legend.get_window_extent().y0 and legend.get_window_extent().y1 <= figure.bbox.y1
     outline = figure.axes[0].collections[0].get_edgecolor()[0]
     assert any(np.allclose(outline[:3], to_rgb(line.get_color())) for line in legend.get_lines())
+
+
+def test_labels_that_touch_have_two_lines_side_by_side():
+    labels = np.zeros((1, 16, 16), np.int32)
+    labels[:, 4:12, 2:8], labels[:, 4:12, 8:14] = 1, 2
+    figure = gallery(np.zeros((1, 16, 16), np.float32), labels, cell=3.0)
+    figure.set_dpi(300)
+    figure.canvas.draw()
+    box = figure.axes[0].get_window_extent()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+    across = pixels[int(figure.bbox.height - (box.y0 + box.y1) / 2)]  # the row of pixels through the middle
+    near = [np.abs(across - to_rgb(COLORS[number])).max(axis=-1) < 0.2 for number in (0, 1)]
+    middle = round((box.x0 + box.x1) / 2)
+    assert near[0][middle - 6 : middle + 1].any() and near[1][middle - 1 : middle + 6].any()
+    assert all(np.diff(np.flatnonzero(one)).max() > 50 for one in near)  # both ends of both
+
+
+def test_long_names_go_to_a_second_line_and_keep_their_size():
+    names = ["1 · a_rather_long_name_of_a_case · flagged", "2 · b"]
+    figure = gallery(IMAGES[:2], LABELS[:2], names, cell=2.2)
+    titles = [axes.title for axes in figure.axes]
+    assert titles[0].get_text().count("\n") == 1 and titles[0].get_fontsize() == titles[1].get_fontsize()
+    figure.canvas.draw()
+    assert titles[0].get_window_extent().y1 <= figure.bbox.y1

@@ -187,3 +187,8 @@ def test_bytes_that_are_no_text_are_written_as_escapes(tmp_path):
     section = Section(name, name, table=Table([name], [[name]], name))
     write_report(tmp_path / "report.html", Report(name, [name], [section]), {"Command": name, name: {name: name}})
     assert (tmp_path / "report.html").read_text(encoding="utf-8").count("caf\\xe9.png") == 12
+
+
+def test_only_the_command_is_set_as_code():
+    page = render(Report("Title"), {"Command": "medjax run x", "Repeatability": "Equal runs give equal numbers."})
+    assert "<code>medjax run x</code>" in page and "<p><b>Repeatability</b> Equal runs give equal numbers.</p>" in page
