@@ -63,3 +63,18 @@ def test_the_command_prints_names_in_a_process_of_another_encoding(encoding, tmp
         assert b"UnicodeEncodeError" not in done.stderr and b"Traceback" not in done.stderr
         assert done.returncode == (0 if arguments == ["experiments"] else 2), done.stderr
     assert b"caf" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80])
+def test_a_value_with_its_sd_never_breaks(columns, monkeypatch):
+    values = ["0.456 ± 0.030", "0.41 ± 0.02 [0.37, 0.45]", "12.5 ± 1.25", "0.5 ± 0.1"]
+    header = ["method of the paper", "foreground flip", "IoU gap, common - rare", "miss", "Dice of all labels"]
+    rows = [[name, *values] for name in ("empirical risk minimisation", "group DRO")]
+    with terminal("utf-8", monkeypatch) as written:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_table(Table(header, rows))
+    lines = written[0].splitlines()
+    for whole in ("0.456 ± 0.030", "0.41 ± 0.02", "[0.37, 0.45]", "12.5 ± 1.25", "0.5 ± 0.1"):
+        assert sum(line.count(whole) for line in lines) == 2, whole
+    assert max(map(len, lines)) <= max(columns, 78)
+    assert all(word in written[0] for name in header for word in name.split())
