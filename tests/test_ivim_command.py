@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from medjax import cli
 from medjax.io.nifti import read_nifti, write_nifti
 from medjax.ivim.signal import Ivim, signal
-from medjax.tools.ivim_fit import fit_scan
+from medjax.tools.ivim_fit import fit_scan, map_scales
 
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2, 0, -40], [0, 0, 4, 5], [0, 0, 0, 1]])
 B = np.array([0, 10, 20, 30, 50, 75, 100, 200, 400, 700, 1000], np.float32)
@@ -236,3 +236,14 @@ def test_the_real_cord_agrees_with_its_authors_maps(tmp_path, test_data, monkeyp
     inside = read_nifti(cord / "cord_seg_dilated.nii.gz").array > 0
     ours, theirs = read_nifti("maps/D.nii.gz").array[inside], read_nifti(cord / "ref_rl_D.nii.gz").array[inside]
     assert np.corrcoef(ours, theirs)[0, 1] > 0.85
+
+
+def test_the_picture_is_scaled_by_the_voxels_that_are_at_no_bound():
+    values = np.linspace(0.01, 0.1, 100).reshape(10, 10, 1)
+    held = np.zeros(values.shape, bool)
+    held[8:] = True
+    values[held] = 0.5
+    scales = map_scales(dict.fromkeys(("S0", "f", "D", "D*"), values), held | True, {"D*": held})
+    assert 0.01 < scales["D*"].low < 0.02 and 0.07 < scales["D*"].high < 0.09 and scales["D"].high == 0.5
+    assert all(scale.clipped and scale.unit.endswith("2 to 98 %") for scale in scales.values())
+    assert map_scales({"D*": values}, held, {"D*": held})["D*"].high > 0.5  # none is free, all are equal

@@ -61,7 +61,7 @@ def flip_examples(
     params = from_numbered_leaves(network.params, jax.eval_shape(model.init, jax.random.key(0), image))
     logits = finest_logits(model, params, jnp.asarray(image))
     prediction, entropy = np.asarray(logits).argmax(-1), np.asarray(flips.identity_entropy(logits))
-    classes = Scale("class", "viridis", 0.0, 2.0)
+    classes = Scale("class", "viridis", 0.0, 2.0, classes=("background", "class 0", "class 1"))
     figure = image_rows(
         {
             "image": image[..., 0],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medjax.errors import DataError
+from medjax.report.deviations import draw_deviation
 from medjax.report.figures import BACKGROUND_COLOR, COLORS, FONT, MUTED_COLOR, TEXT_COLOR, Numbers, _dress, _figure
 from medjax.report.legends import ROW, draw_legend, legend_columns, legend_height
 from medjax.report.text import enumerate_names, finish
@@ -35,7 +36,7 @@ def plot_curve_panels(
         panels: values by quantity and series; every panel has the same series.
         xlabel: label of the x axes.
         ylabel: label of the y axes.
-        sd: standard deviations by quantity and series, of those that have one: bands of ± sd.
+        sd: standard deviations by quantity and series, of those that have one: bars of ± sd, or bands of many points.
         limits: ends of the y axes; default: each panel's own.
         reference: value of a horizontal line, such as the nominal level.
         title: title of the figure.
@@ -64,13 +65,13 @@ def plot_curve_panels(
             color, values = COLORS[number % len(COLORS)], np.asarray(y, float)
             [handles[name]] = axes.plot(x, values, color=color, lw=1.5, marker="o", ms=3.0)
             if sd and name in sd.get(quantity, {}):
-                half = np.asarray(sd[quantity][name], float)
-                axes.fill_between(np.asarray(x, float), values - half, values + half, color=color, alpha=0.18, lw=0)
+                several = list(sd[quantity])
+                draw_deviation(axes, x, values, sd[quantity][name], color, several.index(name) - (len(several) - 1) / 2)
         if reference is not None:
             axes.axhline(reference, color=MUTED_COLOR, lw=1.0, ls=(0, (4, 3)))
         if limits is not None:
             axes.set_ylim(*limits)
-        _dress(axes, xlabel if k + COLUMNS >= len(panels) else "", ylabel if column == 0 else "")
+        _dress(axes, xlabel if k + COLUMNS >= len(panels) else "", ylabel if column == 0 else "", x)
         axes.set_title(quantity, loc="left", color=TEXT_COLOR, family=FONT, size=8.5)
     corner = (left - 0.1) / width, 1 - (0.4 if title else 0.05) / height
     draw_legend(

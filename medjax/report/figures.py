@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float, Real
 
 from medjax.atomic import replacing
 from medjax.errors import DataError
+from medjax.report.color_bars import draw_bars
+from medjax.report.deviations import draw_deviation
 from medjax.report.slices import (
     DEVIATION,
     MR,
@@ -33,6 +35,7 @@ from medjax.report.slices import (
     reorient_to_ras,
 )
 from medjax.report.text import FONT, enumerate_names, finish, wrap
+from medjax.report.theme import BACKGROUND_COLOR, BAR, COLORS, EDGE, LINE_COLOR, MARK_COLOR, MUTED_COLOR, TEXT_COLOR
 
 __all__ = ["DEVIATION", "MR", "PET", "Scale", "curves", "montage", "png", "write_png"]
 
@@ -42,13 +45,9 @@ if TYPE_CHECKING:
 
 Numbers = Real[Array | np.ndarray, " point"] | Sequence[float | int]
 
-BACKGROUND_COLOR, TEXT_COLOR, MUTED_COLOR, LINE_COLOR = "#0d1014", "#eceef0", "#98a2ab", "#333b43"  # dark theme
-COLORS = (
-    "#7fb6db", "#f2a65a", "#8fd19e", "#e58fb1", "#c9b6f2", "#e3d26f", "#9aa5ae", "#e0695c", "#4fc3bb", "#b58b63"
-)  # fmt: skip
 DASHES = ("-", "--", ":")  # of the lines that take a colour for the first, second, third time
 ENDS = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
-WIDTH, GAP, NAME, LINE, TITLE, BAR, EDGE = 2.4, 0.07, 0.27, 0.136, 0.36, 0.62, 0.16  # inches
+WIDTH, GAP, NAME, LINE, TITLE, FOOT = 2.4, 0.07, 0.27, 0.136, 0.36, 0.2  # inches
 
 
 def montage(
@@ -60,6 +59,8 @@ def montage(
     at_mm: Sequence[float] | None = None,
     mask: Bool[np.ndarray, "x y z"] | None = None,
     columns: bool | None = None,
+    marked: Mapping[str, Bool[np.ndarray, "x y z"]] | None = None,
+    mark: str = "",
     title: str = "",
     note: str = "",
 ) -> "Figure":
@@ -75,7 +76,9 @@ def montage(
         other_scales: intensity scales of some images, by name, as of an MR image among PET ones.
         at_mm: position (mm) at which the three slices meet; default: the first image's centre of mass; of a mask, where
             slices have most of it.
-        mask: voxels of interest, to whose box the slices are cropped.
+        mask: voxels of interest, which alone are drawn, not smoothed; slices are cropped to their box.
+        marked: voxels of some images, by name, that are grey: their values are not to be read.
+        mark: what the grey voxels are, at the foot.
         columns: whether an image is a column and not a row; default: where there are more than two images.
         title: title of the figure.
         note: a line at the foot, such as the origin of the data.
@@ -93,10 +96,13 @@ def montage(
     if at_mm is not None:
         at = (np.asarray(at_mm, float) - corner) / voxel
     index = np.clip(np.rint(at), 0, np.subtract(first.shape, 1)).astype(int)
-    figure, places = _canvas(layout(list(images), np.asarray(first.shape) * voxel, columns), space, title, note)
+    gray, notes = reorient_to_ras(marked, affine)[0] if marked else {}, [one for one in (note, mark) if one]
+    figure, places = _canvas(layout(list(images), np.asarray(first.shape) * voxel, columns), space, title, notes)
     for cell, axes in places:
-        _draw_slice(axes, cell, upright[cell.name], scales[cell.name], space, index)
-    draw_bars(figure, list(dict.fromkeys(scales.values())), 0.2 if note else 0.0)
+        smooth = mask is None  # else the mask's border would mix with what is outside
+        shown = upright[cell.name] if inside is None else np.where(inside, upright[cell.name], np.nan)
+        _draw_slice(axes, cell, shown, scales[cell.name], space, index, smooth, gray.get(cell.name))
+    draw_bars(figure, list(dict.fromkeys(scales.values())), FOOT * len(notes))
     views = enumerate_names(cell.view for cell, _ in places)
     return finish(figure, f"Slices ({views}) of {enumerate_names(images) or 'an image'}")
 
@@ -119,7 +125,7 @@ def curves(
         series: values of each curve, by name.
         xlabel: label of the x axis.
         ylabel: label of the y axis.
-        sd: standard deviation of the curves that have one, by name: a band of ± sd.
+        sd: standard deviation of the curves that have one, by name: bars of ± sd side by side, or bands of many points.
         title: title of the figure.
         log_x: logarithmic x axis.
         log_y: logarithmic y axis.
@@ -136,13 +142,12 @@ def curves(
         values = np.asarray(y, float)
         axes.plot(x, values, color=color, ls=dash, lw=1.8, solid_capstyle="round", marker=marker, ms=3.5)
         if sd and name in sd:
-            half = np.asarray(sd[name], float)
-            axes.fill_between(np.asarray(x, float), values - half, values + half, color=color, alpha=0.18, lw=0)
+            draw_deviation(axes, x, values, sd[name], color, list(sd).index(name) - (len(sd) - 1) / 2)
     if log_x:
         axes.set_xscale("log")
     if log_y:
         axes.set_yscale("log")
-    _dress(axes, xlabel, ylabel)
+    _dress(axes, xlabel, ylabel, () if log_x else x)
     _name_ends(axes, series)
     if title:
         figure.text(0.02, 0.93, title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
@@ -179,7 +184,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _canvas(
-    cells: list[MontageCell], space: RasGrid, title: str, note: str
+    cells: list[MontageCell], space: RasGrid, title: str, notes: list[str]
 ) -> tuple["Figure", list[tuple[MontageCell, "Axes"]]]:
     """A figure that holds the cells at one scale, with an axes for each."""
     inch = WIDTH / max(space.size(axis) for axis in range(3))
@@ -197,7 +202,7 @@ def _canvas(
         heads[cell.row] = max(heads[cell.row], NAME + LINE * names[cell][0].count("\n"))
     lefts = EDGE + np.cumsum(widths + GAP) - widths - GAP
     tops = EDGE + (TITLE if title else 0) + np.cumsum(heights + heads + GAP) - heights - GAP
-    total = lefts[-1] + widths[-1] + EDGE, tops[-1] + heights[-1] + BAR + EDGE + (0.2 if note else 0)
+    total = lefts[-1] + widths[-1] + EDGE, tops[-1] + heights[-1] + BAR + EDGE + FOOT * len(notes)
     figure = _figure(*total)
     places: list[tuple[MontageCell, Axes]] = []
     for cell, (width, height) in zip(cells, sizes, strict=True):
@@ -211,21 +216,35 @@ def _canvas(
             figure.text(x / total[0], y / total[1], name, color=TEXT_COLOR, family=FONT, size=size, linespacing=1.15)
     if title:
         figure.text(EDGE / total[0], 1 - 0.33 / total[1], title, color=TEXT_COLOR, family=FONT, size=11, weight="bold")
-    if note:
-        figure.text(EDGE / total[0], 0.12 / total[1], note, color=MUTED_COLOR, family=FONT, size=6.5)
+    for row, note in enumerate(notes):
+        y = (0.12 + FOOT * row) / total[1]
+        figure.text(EDGE / total[0], y, note, color=MUTED_COLOR, family=FONT, size=6.5)
     return figure, places
 
 
 def _draw_slice(
-    axes: "Axes", cell: MontageCell, image: np.ndarray, scale: Scale, space: RasGrid, index: np.ndarray
+    axes: "Axes",
+    cell: MontageCell,
+    image: np.ndarray,
+    scale: Scale,
+    space: RasGrid,
+    index: np.ndarray,
+    smooth: bool,
+    gray: np.ndarray | None,
 ) -> None:
+    from matplotlib.colors import to_rgba
+
     right, up, through = VIEW_AXES[cell.view]
     cut = tuple(index[axis] if axis == through else slice(*space.window[axis]) for axis in range(3))
     extent = (*space.extent(right), *space.extent(up))
     axes.imshow(
         image[cut].T, cmap=scale.colormap, vmin=scale.low, vmax=scale.high, extent=extent, origin="lower",
-        interpolation="bicubic", interpolation_stage="data", aspect="auto",
+        interpolation="bicubic" if smooth else "nearest", interpolation_stage="data", aspect="auto",
     )  # fmt: skip
+    if gray is not None:
+        color = np.full((*gray[cut].T.shape, 4), to_rgba(MARK_COLOR))
+        color[..., 3] = gray[cut].T
+        axes.imshow(color, extent=extent, origin="lower", interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     if not cell.marked:
         return
@@ -236,27 +255,12 @@ def _draw_slice(
     axes.text(0.02, 0.025, f"{'xyz'[through]} = {millimetres:.0f} mm".replace("-", "\N{MINUS SIGN}"), **style)
 
 
-def draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
-    """Draw a colour bar for each intensity scale, side by side at the foot."""
-    width, height = figure.get_size_inches()
-    room = (width - 2 * EDGE + 0.35) / len(scales) - 0.35
-    for number, scale in enumerate(scales):
-        left = EDGE + number * (min(room, 2.2) + 0.35)
-        bar = figure.add_axes((left / width, (EDGE + above + 0.18) / height, min(room, 2.2) / width, 0.085 / height))
-        bar.imshow(np.linspace(0, 1, 256)[None], cmap=scale.colormap, aspect="auto", extent=(0, 1, 0, 1))
-        bar.set_yticks([])
-        high = 1.0 if scale.high is None else scale.high
-        bar.set_xticks([0, 0.5, 1], [f"{scale.low + fraction * (high - scale.low):.3g}" for fraction in (0, 0.5, 1)])
-        bar.tick_params(colors=MUTED_COLOR, labelsize=6.5, length=0, pad=2.5)
-        for label, side in zip(bar.get_xticklabels(), ("left", "center", "right"), strict=True):
-            label.set(family=FONT, horizontalalignment=side)
-        for edge in bar.spines.values():
-            edge.set(color=LINE_COLOR, linewidth=0.6)
-        unit, size = wrap(scale.unit, room + 0.1, 7.0, max_rows=1)  # that of the next bar begins behind it
-        bar.set_title(unit, loc="left", color=TEXT_COLOR, family=FONT, size=size, pad=3)
+def _dress(axes: "Axes", xlabel: str, ylabel: str, x: Numbers = ()) -> None:
+    """Labels, grid and edges; an axis of whole numbers `x` has ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
 
-
-def _dress(axes: "Axes", xlabel: str, ylabel: str) -> None:
+    if len(x) and np.array_equal(x, np.rint(x)):
+        axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     axes.set_xlabel(xlabel, color=MUTED_COLOR, family=FONT, size=8.5)
     axes.set_ylabel(ylabel, color=MUTED_COLOR, family=FONT, size=8.5)
     axes.tick_params(colors=MUTED_COLOR, labelsize=7.5, length=0, which="both")

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from medjax.errors import DataError
-from medjax.report.figures import BACKGROUND_COLOR, BAR, COLORS, EDGE, FONT, MUTED_COLOR, TEXT_COLOR, draw_bars
+from medjax.report.color_bars import draw_bars
 from medjax.report.legends import draw_legend
 from medjax.report.slices import Scale
-from medjax.report.text import enumerate_names, finish, wrap
+from medjax.report.text import FONT, enumerate_names, finish, wrap
+from medjax.report.theme import BACKGROUND_COLOR, BAR, COLORS, EDGE, MUTED_COLOR, TEXT_COLOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +115,8 @@ def image_rows(
 ) -> "Figure":
     """Rows of small images, such as image, truth and prediction, by name; each column is one case.
 
-    `scales` are those of the rows, by name; rows of equal scales, such as two label maps, have one colour bar.
+    `scales` are those of the rows, by name; rows of equal scales, such as two label maps, have one colour bar,
+    or one legend of `Scale.classes`.
 
     Raises:
         DataError: no image, or rows of different shapes.

@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from medjax.errors import DataError
-from medjax.report.figures import BAR, EDGE, ENDS, FONT, GAP, MUTED_COLOR, NAME, TEXT_COLOR, TITLE, _figure, draw_bars
+from medjax.report.color_bars import draw_bars
+from medjax.report.figures import ENDS, GAP, NAME, TITLE, _figure
 from medjax.report.slices import VIEW_AXES, Scale, reorient_to_ras
-from medjax.report.text import enumerate_names, finish
+from medjax.report.text import FONT, enumerate_names, finish
+from medjax.report.theme import BAR, EDGE, MUTED_COLOR, TEXT_COLOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

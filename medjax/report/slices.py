@@ -23,6 +23,8 @@ class Scale(NamedTuple):
     colormap: str = "inferno"  # name of a Matplotlib colour map
     low: float = 0.0
     high: float | None = None
+    clipped: bool = False  # whether values lie beyond both ends: the colour bar has arrows
+    classes: tuple[str, ...] = ()  # names of classes 0, 1, …, for a legend of a label map's colours
 
 
 PET = Scale("activity")

@@ -39,9 +39,10 @@ NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
 MAX_BVALUE = 1e5  # s/mm²
 MAPS = (*NAMES, "ADC", "residual", *(f"crlb_{name}" for name in NAMES), "identifiable", "at_bound")
 TABLES = ("maps.png", "regions.csv", "frames.csv")
+PERCENTILES = 0.02, 0.98  # ends of the colour scales, as fractions
 SCALES = {
-    "S0": Scale("signal", "gray"), "f": Scale("f", "inferno"), "D": Scale("D, mm²/s", "magma"),
-    "D*": Scale("D*, mm²/s", "inferno"),
+    "S0": Scale("signal", "gray"), "f": Scale("f", "viridis"), "D": Scale("D, mm²/s", "plasma"),
+    "D*": Scale("D*, mm²/s", "viridis"),
 }  # fmt: skip
 
 
@@ -165,15 +166,10 @@ def _write(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray], note:
 
 
 def _write_files(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray], note: str) -> None:
-    affine, usable = found.scan.series.affine, found.scan.usable
+    affine = found.scan.series.affine
     for name, values in found.maps.items():
         write_nifti(output / f"{name}.nii.gz", values, affine)
-    named = {"D*" if name == "Dstar" else name: found.maps[name] for name in NAMES}
-    s0, *rest = (
-        (name, scale._replace(high=float(np.quantile(named[name][usable], 0.98)) or 1.0))
-        for name, scale in SCALES.items()
-    )
-    write_png(output / "maps.png", montage(named, affine, scale=s0[1], other_scales=dict(rest), mask=usable, note=note))
+    _write_picture(output / "maps.png", found, note)
     _write_regions(output / "regions.csv", found, inside)
     columns = (*found.voxels.frame_misfit, found.voxels.outliers.astype(float))
     frames = zip(found.bvalues.tolist(), *(values.tolist() for values in columns), strict=True)
@@ -181,6 +177,27 @@ def _write_files(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray],
     write_csv(
         output / "frames.csv", ["frame", "b_value", "misfit", "weight", "fraction_beyond_3_sigma", "outlier"], table
     )
+
+
+def _write_picture(path: Path, found: ScanFit, note: str) -> None:
+    """Picture of the maps; voxels in which a parameter is at a bound are grey, and do not count for its scale."""
+    usable, affine = found.scan.usable, found.scan.series.affine
+    named = {"D*" if name == "Dstar" else name: found.maps[name] for name in NAMES}
+    held = {name: volume(one, usable) > 0 for name, one in zip(("f", "D", "D*"), found.voxels.at_bound, strict=True)}
+    scales = map_scales(named, usable, held)
+    mark = "grey: the parameter is at a bound of the fit, and no estimate"
+    write_png(path, montage(named, affine, other_scales=scales, mask=usable, marked=held, mark=mark, note=note))
+
+
+def map_scales(named: Mapping[str, np.ndarray], usable: np.ndarray, held: Mapping[str, np.ndarray]) -> dict[str, Scale]:
+    """Intensity scale of each map, from its `PERCENTILES` in the usable voxels that are not held at a bound."""
+    scales = dict[str, Scale]()
+    for name, values in named.items():
+        free = usable & ~held[name] if name in held else usable
+        low, high = np.quantile(values[free if free.any() else usable], PERCENTILES).tolist()
+        unit = f"{SCALES[name].unit}, {100 * PERCENTILES[0]:g} to {100 * PERCENTILES[1]:g} %"
+        scales[name] = SCALES[name]._replace(unit=unit, low=low, high=high if high > low else low + 1.0, clipped=True)
+    return scales
 
 
 def _write_regions(path: Path, found: ScanFit, inside: Mapping[str, np.ndarray]) -> None:

@@ -19,7 +19,7 @@ def test_curves_bands_and_names():
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.2, 0.4, np.nan])
     np.testing.assert_allclose(axes.lines[1].get_xydata(), np.stack([X, [0.4, 0.5, 0.6]], 1))
     assert axes.lines[2].get_ydata()[0] == 0.5 and axes.get_ylim() == (0, 1)
-    band = axes.collections[0].get_paths()[0].vertices
+    band = np.concatenate([path.vertices for path in axes.collections[0].get_paths()[:2]])
     assert band[:, 1].min() == pytest.approx(0.19) and band[:, 1].max() == pytest.approx(0.42)
     assert not figure.axes[0].collections
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["iou", "dice"]

@@ -6,9 +6,11 @@ from itertools import pairwise
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from medjax.errors import DataError
 from medjax.report.figures import MR, PET, Scale, curves, montage, png, write_png
+from medjax.report.theme import MARK_COLOR
 
 RAS = np.diag([2.0, 2.0, 4.0, 1.0])
 
@@ -177,3 +179,42 @@ def test_a_mask_fills_its_panels_and_no_slice_misses_it():
 
 def test_an_empty_mask_shows_all():
     assert len(montage({"a": np.ones((8, 8, 8), np.float32)}, RAS, mask=np.zeros((8, 8, 8), bool)).axes) == 4
+
+
+def test_a_mask_is_drawn_as_it_is_and_marked_voxels_are_gray():
+    mask, marked = np.zeros((20, 20, 20), bool), np.zeros((20, 20, 20), bool)
+    mask[5:15, 5:15, 5:15], marked[5:10, 5:15, 5:15] = True, True
+    scale = Scale("f", "inferno", 0.1, 0.9, clipped=True)
+    images = {"f": mask.astype(np.float32), "D": mask.astype(np.float32)}
+    figure = montage(images, RAS, mask=mask, scale=scale, marked={"f": marked}, mark="grey: at a bound", note="n")
+    first, second = figure.axes[0], figure.axes[3]
+    assert first.images[0].get_interpolation() == "nearest" and len(first.images) == 2 and len(second.images) == 1
+    shown = np.ma.filled(first.images[0].get_array(), np.nan)
+    assert set(shown[np.isfinite(shown)]) == {1.0} and np.isnan(shown).any()
+    gray = first.images[1].get_array()
+    assert gray[..., 3].sum() == 50 and np.allclose(gray[0, 0, :3], to_rgb(MARK_COLOR))
+    assert {"n", "grey: at a bound"} <= {text.get_text() for text in figure.texts}
+    assert len(figure.axes[-1].patches) == 2  # arrows beyond both ends
+    assert montage({"a": images["f"]}, RAS).axes[0].images[0].get_interpolation() == "bicubic"
+
+
+def test_deviations_of_few_points_stand_side_by_side_and_of_many_are_outlined():
+    series = {name: np.linspace(0, 1, 5) for name in "abc"}
+    sd = dict.fromkeys(series, np.full(5, 0.1))
+    figure = curves(np.linspace(0.5, 1, 5), series, "x", "y", sd=sd)
+    lefts = [bar.get_transform().transform((0.5, 0.0))[0] for bar in figure.axes[0].collections]
+    assert len(set(np.round(lefts, 3))) == 3 and lefts[1] == pytest.approx(
+        figure.axes[0].transData.transform((0.5, 0))[0]
+    )
+    ends = figure.axes[0].collections[0].get_paths()[-1].vertices[:, 1]
+    np.testing.assert_allclose(ends, [0.9, 1.1])
+    [band] = curves(np.arange(20), {"a": np.arange(20)}, "x", "y", sd={"a": np.ones(20)}).axes[0].collections
+    assert band.get_facecolor()[0, 3] < 0.1 < band.get_edgecolor()[0, 3]
+
+
+def test_an_axis_of_whole_numbers_has_whole_ticks():
+    for x in ([1, 2, 3, 4], np.arange(1.0, 4.0)):
+        [axes] = curves(x, {"a": x}, "iteration", "y").axes
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    [axes] = curves([0.5, 1.0, 1.5], {"a": [1, 2, 3]}, "x", "y").axes
+    assert not all(float(tick).is_integer() for tick in axes.get_xticks())

@@ -93,3 +93,10 @@ def test_long_names_go_to_a_second_line_and_keep_their_size():
     assert titles[0].get_text().count("\n") == 1 and titles[0].get_fontsize() == titles[1].get_fontsize()
     figure.canvas.draw()
     assert titles[0].get_window_extent().y1 <= figure.bbox.y1
+
+
+def test_label_maps_have_a_legend_of_classes():
+    classes = Scale("class", "viridis", 0.0, 2.0, classes=("background", "one", "two"))
+    bar = image_rows({"truth": LABELS}, {"truth": classes}).axes[-1]
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["background", "one", "two"]
+    assert bar.images[0].get_array().tolist() == [[0, 1, 2]] and bar.images[0].get_clim() == (0, 2)
