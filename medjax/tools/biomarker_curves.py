@@ -43,7 +43,7 @@ def check_curve_output(path: Path, cases: Sequence[Case]) -> None:
 
 
 def write_curves(path: Path, curves: Sequence[Curve]) -> None:
-    """Write curves as CSV, one row a frame, or as PNG: mean over samples, with a band of ± SD."""
+    """Write curves as CSV, one row a frame, or as PNG: mean over samples ± SD."""
     if path.suffix == ".png":
         from medjax.report.figures import write_png
 
