@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT, APART, ARROW = 2.2, 0.085, 0.35, 0.09  # inches
+WIDTH, HEIGHT, APART, ARROW, CLASS = 2.2, 0.085, 0.35, 0.09, 0.55  # inches; of the field of a class
+
+
+def bars_width(scales: list[Scale]) -> float:
+    """Width in inches of a figure in which the names of classes have room below their fields."""
+    widest = CLASS * max(len(scale.classes) for scale in scales)
+    return 2 * EDGE + len(scales) * (min(widest, WIDTH) + APART) - APART if widest else 0.0
 
 
 def draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
@@ -25,9 +31,12 @@ def draw_bars(figure: "Figure", scales: list[Scale], above: float) -> None:
         bar = figure.add_axes((left / width, (EDGE + above + 0.18) / height, size / width, HEIGHT / height))
         bar.set_yticks([])
         sides = _draw_classes(bar, scale) if scale.classes else _draw_range(bar, scale, ARROW / size)
-        bar.tick_params(colors=MUTED_COLOR, labelsize=6.5, length=0, pad=2.5)
+        bar.tick_params(colors=MUTED_COLOR, length=0, pad=2.5)
         for label, side in zip(bar.get_xticklabels(), sides, strict=True):
-            label.set(family=FONT, horizontalalignment=side)
+            room_of_name = size / len(scale.classes) - 0.04 if scale.classes else size
+            label.set(
+                family=FONT, horizontalalignment=side, fontsize=wrap(label.get_text(), room_of_name, 6.5, max_rows=1)[1]
+            )
         for edge in bar.spines.values():
             edge.set(color=LINE_COLOR, linewidth=0.6)
         unit, points = wrap(scale.unit, room + 0.1, 7.0, max_rows=1)  # that of the next bar begins behind it

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from medjax.errors import DataError
-from medjax.report.color_bars import draw_bars
+from medjax.report.color_bars import bars_width, draw_bars
 from medjax.report.legends import draw_legend
 from medjax.report.slices import Scale
 from medjax.report.text import FONT, enumerate_names, finish, wrap
@@ -129,7 +129,8 @@ def image_rows(
     if len(shapes) != 1 or not number:
         raise DataError(f"image_rows: shapes {sorted(shapes)}; expected one shape, of at least one image")
     foot = BAR + EDGE + (0.2 if note else 0)
-    width, height = 2 * EDGE + number * CELL, EDGE + len(rows) * (CELL + HEAD) + foot
+    shown = list(dict.fromkeys(scales[name] for name in rows))
+    width, height = max(2 * EDGE + number * CELL, bars_width(shown)), EDGE + len(rows) * (CELL + HEAD) + foot
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND_COLOR)
     FigureCanvasAgg(figure)
     for row, (name, images) in enumerate(rows.items()):
@@ -140,7 +141,7 @@ def image_rows(
             axes = figure.add_axes((left / width, bottom / height, 0.97 * CELL / width, CELL / height))
             axes.imshow(image, scale.colormap, vmin=scale.low, vmax=scale.high, interpolation="nearest")
             axes.set_axis_off()
-    draw_bars(figure, list(dict.fromkeys(scales[name] for name in rows)), 0.2 if note else 0.0)
+    draw_bars(figure, shown, 0.2 if note else 0.0)
     if note:
         figure.text(EDGE / width, 0.12 / height, note, color=MUTED_COLOR, family=FONT, size=6.5)
     return finish(figure, f"Rows of {number} images: {enumerate_names(rows)}")

@@ -97,6 +97,10 @@ def test_long_names_go_to_a_second_line_and_keep_their_size():
 
 def test_label_maps_have_a_legend_of_classes():
     classes = Scale("class", "viridis", 0.0, 2.0, classes=("background", "one", "two"))
-    bar = image_rows({"truth": LABELS}, {"truth": classes}).axes[-1]
+    figure = image_rows({"truth": LABELS[:1], "image": IMAGES[:1]}, {"truth": classes, "image": Scale("image", "gray")})
+    figure.canvas.draw()
+    bar = figure.axes[-2]
+    boxes = [label.get_window_extent() for label in bar.get_xticklabels()]
+    assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0  # of one narrow image, too
     assert [label.get_text() for label in bar.get_xticklabels()] == ["background", "one", "two"]
     assert bar.images[0].get_array().tolist() == [[0, 1, 2]] and bar.images[0].get_clim() == (0, 2)
