@@ -1,5 +1,7 @@
 """Small valid inputs of every command, and the commands that take them."""
 
+import shutil
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from medjax.diffusion.prior_file import _built_in, example_inputs, save_prior
 from medjax.diffusion.sde import vp
 from medjax.io.interfile import write_sinogram
 from medjax.io.itk_transforms import write_itk_affine
+from medjax.io.nifti import read_nifti, write_nifti
 from medjax.models.model import Network
 from medjax.pet.scanner import preset
 from medjax.registration import network_file
@@ -55,11 +58,13 @@ PET = "pet reconstruct {} --iterations 1 --subsets 1 --size 24 --voxel-mm 9 -o i
 COMMANDS = [
     command(PET.format("scan.npz"), "scan.npz"),
     command(
-        PET.format("scan.npz") + " --method map-em --mr t1.nii.gz --mu t1.nii.gz --corrections normalisation",
-        "t1.nii.gz",
+        PET.format("scan.npz") + " --method map-em --mr t1.nii.gz --mu mu.nii.gz --corrections normalisation",
+        "t1.nii.gz mu.nii.gz",
     ),
-    command(PET.format("scan.npz") + " --additive scan.npz", "scan.npz"),
-    command(PET.format("sinogram.hs") + " --scanner mmr", "sinogram.hs sinogram.s"),
+    command(
+        PET.format("sinogram.hs") + " --scanner mmr --additive additive.hs",
+        "sinogram.hs sinogram.s additive.hs additive.s",
+    ),
     command(PET.format("scan.l") + " --scanner mmr", "scan.l scan.l.hdr"),
     command(PET.format("scan.npz").replace("9", "11") + " --method dds-cg --prior prior.npz --steps 4", "prior.npz"),
     command("pet simulate --activity subject_1.nii.gz --scanner ring_2d --planes 1 -o new.npz", "subject_1.nii.gz"),
@@ -67,7 +72,7 @@ COMMANDS = [
         "pet train-prior subject_1.nii.gz subject_2.nii.gz --size 16 --steps 1 --batch 1 -o trained",
         "subject_1.nii.gz subject_2.nii.gz",
     ),
-    command("pet train-prior subject_1.nii.gz --size 16 --steps 1 --batch 1 --start prior.npz -o trained", "prior.npz"),
+    command("pet train-prior subject_1.nii.gz --size 16 --steps 1 --batch 1 --start start.npz -o trained", "start.npz"),
     command(
         "ivim fit dwi.nii.gz --bvals dwi.bval --mask lungs.nii.gz --labels regions.nii.gz -o maps",
         "dwi.nii.gz dwi.bval lungs.nii.gz regions.nii.gz",
@@ -93,7 +98,7 @@ COMMANDS = [
         "predictions predictions/case_03.png truth/case_05.png",
     ),
     command(
-        "segment evaluate Dataset004_Hippocampus/labelsTs Dataset004_Hippocampus/labelsTs -o summary.json",
+        "segment evaluate predicted Dataset004_Hippocampus/labelsTs -o summary.json",
         "Dataset004_Hippocampus/labelsTs/hippocampus_5.nii.gz Dataset004_Hippocampus/dataset.json",
     ),
     command(
@@ -105,7 +110,7 @@ COMMANDS = [
         "ts.npz ba.npz images.npz",
     ),
     command(
-        "shortcuts audit --ts net.npz --ba net.npz --sa net.npz --images images.npz --regions grid:7x7 "
+        "shortcuts audit --ts net.npz --ba net_ba.npz --sa net_sa.npz --images images.npz --regions grid:7x7 "
         "--method gradient --network networks.py:classifier -o audited",
         "net.npz networks.py",
     ),
@@ -161,13 +166,20 @@ def write_inputs(folder: Path) -> None:
     """Write the inputs, but for those that commands make (`MADE`)."""
     write_example_data(folder)
     shape = preset("mmr").sinogram_shape
-    counts = np.random.default_rng(0).poisson(0.2, (*shape[:2], 3)).astype(np.float32)
-    write_sinogram(folder / "sinogram.hs", counts, scanner="Siemens mMR", max_ring_difference=1)
     draw = np.random.default_rng(0)
+    near = abs(np.arange(shape[1]) - shape[1] / 2) < 40  # bins of lines of response through the object
+    prompts, background = draw.poisson(0.5 * near + np.zeros((3, *shape[:2]))), np.full((3, *shape[:2]), 0.01)
+    for name, array in {"sinogram": prompts, "additive": background}.items():
+        write_sinogram(folder / f"{name}.hs", array, scanner="Siemens mMR", max_ring_difference=1)
     listmode_file(folder, [(int(s), int(v), 172, True) for s, v in draw.integers(0, 64, (400, 2))])
+    head = read_nifti(folder / "t1.nii.gz")
+    write_nifti(folder / "mu.nii.gz", np.where(head.array > 0, 0.0096, 0.0), head.affine)
     write_itk_affine(folder / "affine.txt", np.diag([1.0, 1.0, 1.1, 1.0]))
     (folder / "networks.py").write_text(NETWORKS)
-    save_classifier(folder / "net.npz", {"w": draw.normal(size=(28, 28, 2))}, "networks.py:classifier")
+    for name in ("net", "net_ba", "net_sa"):
+        save_classifier(folder / f"{name}.npz", {"w": draw.normal(size=(28, 28, 2))}, "networks.py:classifier")
+    shutil.copytree(folder / "Dataset004_Hippocampus" / "labelsTs", folder / "predicted")
+    shutil.copy(str(files("medjax.diffusion") / "weights" / "noise_free.npz"), folder / "start.npz")
     save_prior(folder / "prior.npz", small_prior())
     settings = network_file.NetworkSettings(widths=(8, 8))
     model = network_file.built_in(settings)
