@@ -1,6 +1,6 @@
 """Shortcuts and bias in the diagnosis from brain MRI (paper 5), on a simulated cohort or on scans of your own.
 
-`tiny` runs the code in a minute or two on CPU; its figures say nothing. `small` shows the effects on two cores: a
+`tiny` runs the code in a few minutes on CPU; its figures say nothing. `small` shows the effects on two cores: a
 ResNet-10 with three seeds and a Swin transformer with one. `medium` has three seeds of both. `paper` has the published
 networks and sizes, on accelerators; the cohort is still the simulated one. Not run yet.
 

@@ -50,7 +50,8 @@ def slice_(tmp_path_factory) -> Path:
         "simulate", "--scanner", "ring_2d", "--slice-mm", "10", "--trues-per-mm3", "20", "--background", BACKGROUND,
         *SCALE, "--seed", "1", "--truth-dir", folder / "truth", "-o", folder / "counts.npz",
     )  # fmt: skip
-    assert said.stderr == "" and said.stdout.count("\n") == 1
+    assert said.stderr == "" and said.stdout.count("\n") == 2
+    assert f"reconstruct it with: medjax pet reconstruct {folder}/counts.npz -o {folder}/counts.nii.gz" in said.stdout
     return folder
 
 

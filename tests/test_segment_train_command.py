@@ -60,6 +60,8 @@ def folder(tmp_path_factory):
     write_dataset(folder / "data", scans, ("MR",), ("background", "bright", "dark"), test=[scan(7), scan(8)])
     said = done("train", folder / "data", "-o", folder / "model", "--fold", "0", *TRAIN)
     assert "patches of 12 × 12 × 12 voxels of 1 × 1 × 1 mm, 2 a batch; widths 4, 8" in said.stdout
+    following = f"medjax segment predict {folder}/model {folder}/data/imagesTs -o predicted"
+    assert f"segment its test images with: {following}\n" in said.stdout
     return folder
 
 

@@ -181,8 +181,8 @@ def run(
 ) -> None:
     """Run an experiment, or resume it after an interruption; a finished one is left as it is.
 
-    PRESET is tiny (a smoke test of about a minute, without data), small (the default: 15 minutes to an hour on two
-    cores) or paper (the published scale, for an accelerator).
+    PRESET is tiny (a smoke test of one to four minutes, without data), small (the default: 15 minutes to two hours on
+    two cores) or paper (the published scale, for an accelerator).
 
     Any value of the config can be changed by --config.KEY=VALUE, for example
 

@@ -1,6 +1,7 @@
 """`medjax pet`: simulate counts, reconstruct images from counts, train a score prior."""
 
 import math
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -139,6 +140,8 @@ def simulate_command(
             f"{total:,.0f} counts, {expected / max(total, 1):.0%} of them background; "
             f"wrote {', '.join(map(str, files))}"
         )
+        command = ["medjax", "pet", "reconstruct", str(output), "-o", str(output.with_suffix(".nii.gz"))]
+        typer.echo(f"reconstruct it with: {shlex.join(command)}")
 
 
 @app.command("train-prior")

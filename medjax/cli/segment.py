@@ -155,6 +155,10 @@ def train_command(
     if result.keep is not None:
         kept = [name for name, kind in result.labels.items() if kind in result.keep]
         typer.echo(f"one component is kept of: {', '.join(kept) or 'none'} (by cross-validation)")
+    own = ["--network", network] if is_part_reference(network) else []
+    command = ["medjax", "segment", "predict", str(output), str(dataset / "imagesTs"), "-o", "predicted", *own]
+    if (dataset / "imagesTs").is_dir():
+        typer.echo(f"segment its test images with: {shlex.join(command)}")
 
 
 @app.command("predict")
@@ -211,6 +215,9 @@ def predict_command(
     typer.echo(
         f"{pluralize(len(result.cases), 'case')} by {pluralize(result.networks, 'network')}{kept}; {wrote}{there}"
     )
+    references = images.with_name("labelsTs")
+    if references.is_dir() and images.name == "imagesTs":
+        typer.echo(f"evaluate them with: {shlex.join(['medjax', 'segment', 'evaluate', str(output), str(references)])}")
 
 
 @app.command("simulate")
@@ -232,6 +239,7 @@ def simulate_command(
     typer.echo(f"{pluralize(made.training, 'training case')}, {pluralize(made.test, 'test case')}")
     command = f"medjax segment train {shlex.quote(str(output))} -o model --fold 0 --base-width 8 --memory-gb 1"
     typer.echo(f"train on them with: {command} --patch 24,24,12 --epochs 40 --iterations 20")
+    typer.echo("(a trial of a minute or two, whose masks are rough: a hundred times the iterations are usual)")
 
 
 app.command("evaluate")(evaluate_command)

@@ -39,6 +39,7 @@ from medjax.registration.transforms import (
     to_displacement,
 )
 from medjax.registration.warp import jacobian_determinant
+from medjax.running.progress import say
 from medjax.tools.checks import MAX_STEPS, as_paths, check_choice, check_no_overwrite, check_output, parse_integers
 from medjax.tools.register_inputs import ImageFile, Pair, read_labels, read_mask, read_pair
 
@@ -119,6 +120,7 @@ def register_images(
     images = read_pair(fixed, moving)
     weights = read_mask(mask, images, fixed)
     labels = read_labels(images, fixed, moving, fixed_labels, moving_labels)
+    say(f"registering to {' × '.join(map(str, images.fixed.shape))} voxels, {kind}")
     begin = time.perf_counter()
     chain, inverse = _register(images, kind, similarity, levels, weights, as_paths(network)[0])
     seconds = time.perf_counter() - begin
