@@ -27,6 +27,7 @@ def at(place: int, form: str, *values: Any) -> Callable[[bytearray], None]:
     return lambda content: struct.pack_into(f"<{form}", content, place, *values)
 
 
+HARMLESS = ("slope_infinite", "type_binary", "no_bits", "affine_far")  # affine_far: where no position is asked for
 for name, place, form, values in (
     ("size_of_header", 0, "i", (10**9,)),
     ("no_axes", 40, "h", (0,)),
@@ -50,7 +51,7 @@ for name, place, form, values in (
     ("affine_infinite", 292, "f", (float("inf"),)),
     ("affine_far", 292, "f", (1e30,)),
 ):
-    nifti_kind(name, at(place, form, *values), harmless=name in ("slope_infinite", "type_binary", "no_bits"))
+    nifti_kind(name, at(place, form, *values), harmless=name in HARMLESS)
 for name, sides in {"voxels_of_a_kilometre": 1e6, "voxels_of_a_nanometre": 1e-6}.items():
     nifti_kind(name, at(280, "12f", sides, 0, 0, 0, 0, sides, 0, 0, 0, 0, sides, 0), harmless=True)
 

@@ -10,7 +10,10 @@ import numpy as np
 from tests.campaign.damage_kinds import JSON, TABLES, TEXT, bytes_kind
 
 bytes_kind("utf_16", lambda content, rng: content.decode().encode("utf-16"), *TEXT)
-bytes_kind("latin_1", lambda content, rng: content.rstrip() + "\nµ²é".encode("latin-1"), *TEXT)
+HEADERS = (".hs", ".hdr")  # comments of Interfile may be in latin-1
+for name, endings in {"latin_1": [one for one in TEXT if one not in HEADERS], "latin_1_header": HEADERS}.items():
+    harmless = name == "latin_1_header"
+    bytes_kind(name, lambda content, rng: content.rstrip() + "\nµ²é".encode("latin-1"), *endings, harmless=harmless)
 bytes_kind("byte_order_mark", lambda content, rng: b"\xef\xbb\xbf" + content, *TEXT, harmless=True)
 bytes_kind("windows_lines", lambda content, rng: content.replace(b"\n", b"\r\n"), *TEXT, harmless=True)
 bytes_kind("old_mac_lines", lambda content, rng: content.replace(b"\n", b"\r"), *TEXT, harmless=True)
