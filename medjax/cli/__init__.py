@@ -113,7 +113,7 @@ Experiment = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    str | None, typer.Option(metavar="FILE[:PRESET]", help="Config file and preset (default: configs/NAME.py).")
+    str | None, typer.Option(metavar="FILE[:PRESET]", help="Config file and preset.", show_default="configs/NAME.py")
 ]
 Overrides = Annotated[list[str] | None, typer.Option(hidden=True)]  # what WithOverrides gathers
 Experiments = Annotated[
@@ -121,7 +121,8 @@ Experiments = Annotated[
     typer.Option(
         "--experiments",
         metavar="DIR",
-        help="Folder that holds experiments/ and configs/ (default: the current one, then what came with medjax).",
+        help="Folder that holds experiments/ and configs/.",
+        show_default="the current one, then what came with medjax",
     ),
 ]
 
@@ -172,7 +173,8 @@ def _start(
 def run(
     experiment: Experiment,
     workdir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Work directory of the results (default: runs/NAME-PRESET-HASH).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Work directory of the results.", show_default="runs/NAME-PRESET-HASH"),
     ] = None,
     config: ConfigFile = None,
     experiments: Experiments = None,
@@ -209,7 +211,7 @@ def sweep(
     workdir: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of the runs' work directories (default: runs/NAME-PRESET-sweep-HASH)."
+            metavar="DIR", help="Folder of the runs' work directories.", show_default="runs/NAME-PRESET-sweep-HASH"
         ),
     ] = None,
     config: ConfigFile = None,
@@ -217,7 +219,7 @@ def sweep(
     part: Parts = None,
     together: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Maximum number of runs trained in parallel (default: all that can)."),
+        typer.Option(metavar="N", help="Maximum number of runs trained in parallel.", show_default="all that can"),
     ] = None,
     slurm: Annotated[
         bool,

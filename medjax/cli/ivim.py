@@ -25,8 +25,8 @@ Mask = Annotated[
     Path | None,
     typer.Option(
         metavar="NIFTI",
-        help="Mask of the voxels to fit, on the scan's grid (default: all with signal).",
-        show_default=False,
+        help="Mask of the voxels to fit, on the scan's grid.",
+        show_default="all with signal",
     ),
 ]
 Labels = Annotated[

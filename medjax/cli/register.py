@@ -162,7 +162,7 @@ def points_command(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.csv", help="Landmarks to write.")],
     invert: Invert = False,
     lps: Annotated[
-        bool, typer.Option("--lps", help="Coordinates are LPS, as in ITK, ANTs and Slicer (default: RAS).")
+        bool, typer.Option("--lps", help="Coordinates are LPS, as in ITK, ANTs and Slicer.", show_default="RAS")
     ] = False,
 ) -> None:
     """Take landmarks of the fixed image's space to the moving image's.
