@@ -23,10 +23,8 @@ def experiment_and_preset(incomplete: str) -> list[str]:
     """Names of experiments that begin so; where only one does, it with each of its presets as well."""
     from medjax.running.checkout import find_experiments
 
-    name = incomplete.partition(":")[0]
-    found = [entry for _, entry in find_experiments() if entry.name.startswith(name)]
-    if len(found) == 1 or ":" in incomplete:
-        presets = [f"{entry.name}:{preset}" for entry in found for preset in entry.presets]
-        found_names = [entry.name for entry in found] + presets
-        return [text for text in found_names if text.startswith(incomplete)]
-    return [entry.name for entry in found]
+    names = experiment(incomplete.partition(":")[0])
+    if len(names) != 1 and ":" not in incomplete:
+        return names
+    presets = [f"{entry.name}:{one}" for _, entry in find_experiments() if entry.name in names for one in entry.presets]
+    return [text for text in (*names, *presets) if text.startswith(incomplete)]
