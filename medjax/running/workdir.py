@@ -62,13 +62,16 @@ def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir,
     take its place.
 
     Raises:
-        WorkdirError: another process has locked it, it belongs to another config, or its name is no UTF-8, which the
-            checkpoints need.
+        WorkdirError: another process has locked it, it belongs to another config, a pipe or a device is in it, or its
+            name is no UTF-8, which the checkpoints need.
         OSError: it cannot be made or written.
     """
     if (name := str(path.absolute())) != name.encode(errors="ignore").decode():
         raise WorkdirError(f"{path}: a name that is not UTF-8; expected a work directory whose whole path is")
     new = not path.exists()
+    for file in path.iterdir() if path.is_dir() else ():
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise WorkdirError(f"{file}: is a pipe or a device; expected one that medjax wrote (delete it)")
     for folder in (path, path / "checkpoints", path / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(path), removed_if_empty(path, new, INITIAL_FILES):
@@ -145,7 +148,7 @@ def read_json(work: WorkDir, name: str) -> dict[str, Any]:
     if not os.path.lexists(path):
         return {}
     try:
-        return files.read_json_object(path, "one that medjax wrote: delete it")
+        return files.read_json_object(path, "one that medjax wrote (delete it)")
     except DataError as error:
         raise WorkdirError(str(error)) from error
 
@@ -172,7 +175,7 @@ def filter_jsonl(work: WorkDir, wanted: Callable[[dict[str, Any]], bool], name: 
     path = work.path / name
     if not os.path.lexists(path):
         return
-    expected = "records that medjax wrote: delete it, they are for looking at only"
+    expected = "records that medjax wrote (delete it: they are for looking at only)"
     try:
         lines = files.read_text(path, expected).splitlines(keepends=True)
         records = [files.parse_json(line, f"{path}: line {number}", expected) for number, line in enumerate(lines, 1)]
@@ -270,7 +273,7 @@ def _plain_name(name: str) -> str:
 
 
 def _drop_half_line(path: Path) -> None:
-    content = files.read_bytes(path, "records that medjax wrote: delete it")
+    content = files.read_bytes(path, "records that medjax wrote (delete it)")
     if content and not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
 

@@ -183,7 +183,7 @@ def snapshot(folder: Path) -> dict[str, str]:
     """What is in a folder: kind and content of everything, but for locks."""
     found = dict[str, str]()
     for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
+        for name in {*folders, *files} - {".lock"}:  # it holds the number of the process that came last
             path = Path(root) / name
             relative = str(path.relative_to(folder))
             if path.is_symlink():
