@@ -124,8 +124,6 @@ def reconstruct(
     check_background(str(loaded.files[0]) if loaded.files else "counts", scan)
     if output is not None:
         check_no_overwrite(volume_files(output, sd=True), [*loaded.files, mu, mr, settings.sampling.prior])
-    if mu is not None:
-        check_attenuation_once(scan)
     if settings.method in SAMPLERS and scan.truth is None:
         size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
     grid = _grid(scan, size, voxel_mm)
@@ -146,11 +144,13 @@ def reconstruct(
     if settings.subsets not in possible:
         expected = f"one of {', '.join(map(str, possible))}, which divide the views evenly"
         raise ConfigError(f"--subsets {settings.subsets}; expected {expected}")
+    if mu is not None:
+        check_attenuation_once(scan)
+    check_truncation(scan, grid)
     say(scan.summary)
     if note := correction_note(scan, attenuation_corrected=mu is not None):
         say(note)
     warn_of_few_counts(scan, settings)
-    check_truncation(scan, grid)
     start = time.perf_counter()
     image, sd = _image(scan, grid, system, settings, mu_image, part, maps)
     seconds, name, total = time.perf_counter() - start, title(settings), float(scan.counts.sum(dtype=float))

@@ -7,6 +7,7 @@ or changed, and it took less than 20 s and 4 GB.
 """
 
 import hashlib
+import itertools
 import os
 import shutil
 import zlib
@@ -27,6 +28,7 @@ TEXTS = ("", "nonsense", "$\\foo$", "{0}", "a\nb", "9" * 5000, "0,0,0", "nan,nan
 PATHS = ("", "absent/new", ".", "$\\foo$", "x" * 300, "a_pipe")  # no device: an administrator could replace it
 VALID = {  # values of an option that are in order, by its name
     "--seed": {"0"}, "--background": {"0", "0.5"}, "--post-filter-mm": {"0", "0.5"}, "--psf-mm": {"0", "0.5"},
+    "--centre": {"0,0,0"},
 }  # fmt: skip
 
 
@@ -176,6 +178,9 @@ def names_cause(case: Case, message: str) -> bool:
         folders = {part for word in case.command.inputs for part in Path(word).parts}
         return any(word in message for word in words | folders)
     short = case.kind if len(case.kind) < 40 else case.kind[:20]
+    typed = [option for option, value in itertools.pairwise(case.arguments) if value == case.kind]  # -o of --output
+    if any(option in message for option in typed):
+        return True
     return case.target in message or case.target.strip("-") in message or (bool(short) and short in message)
 
 
