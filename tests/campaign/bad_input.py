@@ -163,7 +163,7 @@ def judge(case: Case, outcome: Outcome, before: dict[str, str], after: dict[str,
     reason = outcome.reason
     if case.harmless and (outcome.code in (0, -9) and "Traceback" not in outcome.err and "memory" not in reason):
         return "valid"
-    own = Path(case.target).suffix == ".py" and outcome.err.splitlines()[-1].startswith("medjax: ")
+    own = Path(case.target).suffix == ".py" and outcome.err.strip().rpartition("\n")[2].startswith("medjax: ")
     if reason and not (own and "lines: " in reason):  # of a user's code that is damaged there are frames as well
         return reason
     if changed := sorted(name for name in before | after if before.get(name) != after.get(name)):
