@@ -462,7 +462,7 @@ def test_an_object_that_the_reconstruction_would_cut_is_told_of(here):
         "--scanner",
         "ring_2d",
         "--size",
-        "20",
+        "24",
         "--voxel-mm",
         "5",
         "-o",

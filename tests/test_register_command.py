@@ -115,6 +115,8 @@ def result(images, tmp_path_factory):
 
 def test_images_of_other_orientation_and_voxels_are_registered(result, images):
     out, printed = result
+    begun, printed = printed.split("\n", 1)
+    assert begun == "registering to 20 × 18 × 16 voxels, deformable"
     line = re.fullmatch(r"Dice ([\d.]+) before, ([\d.]+) after; folds 0.00%, SD of log Jacobian [\d.]+; .*\n", printed)
     assert line, printed
     assert float(line[1]) < 0.8
@@ -256,6 +258,7 @@ def test_a_network_gives_the_start_and_is_refined(here):
         save(Path(name), TrainedNetwork(model, params, settings))
     images = ("fixed.nii.gz", "moving.nii.gz", "-o", "w.nii.gz", "--network")
     refused("planes.npz: a network of 2-D images", *images, "planes.npz", *FAST)
+    refused("--network with --kind affine; expected deformable", *images, "network.npz", "--kind", "affine", *FAST)
     done(*images, "network.npz", *FAST)
     found, fixed = read_nifti("w.nii.gz").array, read_nifti("fixed.nii.gz").array
     assert np.corrcoef(found.ravel(), fixed.ravel())[0, 1] > 0.99

@@ -13,6 +13,7 @@ from medjax.io.nifti import SUFFIXES
 from medjax.io.tables import is_missing, read_table
 from medjax.tools.biomarker_case import Case
 from medjax.tools.biomarker_layouts import layout_cases
+from medjax.tools.checks import MAX_DIGITS
 from medjax.uncertainty.biomarkers import LAYOUTS, LabelCodes, check_codes
 from medjax.uncertainty.volume_curve import Frames
 
@@ -25,7 +26,7 @@ def parse_codes(text: str | None, cases: Sequence[Case]) -> tuple[LabelCodes, st
     Raises:
         ConfigError: no such codes, or none without a layout that has them.
     """
-    expected = "expected acdc (3,2,1), mnms (1,2,3), or the three label values LV,MYOCARDIUM,RV"
+    expected = "expected acdc (3,2,1), mnms (1,2,3), or three different label values LV,MYOCARDIUM,RV"
     if text is None:
         layouts = sorted({case.layout for case in cases})
         if len(layouts) > 1 or layouts[0] not in LAYOUTS:
@@ -35,9 +36,10 @@ def parse_codes(text: str | None, cases: Sequence[Case]) -> tuple[LabelCodes, st
     if text.lower() in LAYOUTS:
         return LAYOUTS[text.lower()], f"--labels {text}"
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+    values = [int(part) for part in parts if part.isdecimal() and len(part) < MAX_DIGITS]
+    if len(parts) != 3 or len(set(values) - {0}) != 3:
         raise ConfigError(f"--labels {text}; {expected}")
-    return check_codes(LabelCodes(*map(int, parts))), f"--labels {text}"
+    return check_codes(LabelCodes(*values)), f"--labels {text}"
 
 
 def list_cases(path: Path) -> list[Case]:

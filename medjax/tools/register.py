@@ -114,6 +114,8 @@ def register_images(
     check_choice("--kind", kind, KINDS)
     if similarity is not None:
         check_choice("--similarity", similarity, tuple(SIMILARITIES))
+    if network is not None and kind != "deformable":
+        raise ConfigError(f"--network with --kind {kind}; expected deformable: it gives the start of the field")
     levels = _parse_iterations(iterations)
     if (fixed_labels is None) != (moving_labels is None):
         raise ConfigError("one of --fixed-labels and --moving-labels; expected both or none")

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--kills", type=int, default=3, help="Kills of each command.")
     found.add_argument("--processes", type=int, default=2, help="Commands at once.")
     found.add_argument("--inputs", type=Path, help="Folder of valid inputs, made if absent and kept.")
+    found.add_argument("--again", type=Path, help="Only what was not fine in this file of findings (--out).")
     found.add_argument("--out", type=Path, help="File of all findings, JSON lines.")
     return found
 
@@ -95,7 +96,12 @@ def jobs(part: str, inputs: Path, given: argparse.Namespace) -> list[Job]:
             for one in faults.commands()
         ]
     random = np.random.default_rng(given.seed)
-    return [job for job in every if random.random() < given.share and given.match in job[0]]
+    drawn = [job for job in every if random.random() < given.share and given.match in job[0]]
+    if given.again is None:
+        return drawn
+    lines = [json.loads(line) for line in given.again.read_text().splitlines()]
+    again = {line["title"] for line in lines if line["reason"] not in FINE}
+    return [job for job in drawn if job[0] in again]
 
 
 def cache_of(inputs: Path) -> Path:

@@ -26,10 +26,15 @@ HARMLESS_SHARE = 0.25  # of the damages that may leave an input valid, as such a
 NUMBERS = ("0", "-1", "nan", "inf", "1e9", "1" + "0" * 30, "x", "", "9" * 5000, "0.5")
 TEXTS = ("", "nonsense", "$\\foo$", "{0}", "a\nb", "9" * 5000, "0,0,0", "nan,nan,nan", "1e30,1,1")
 PATHS = ("", "absent/new", ".", "$\\foo$", "x" * 300, "a_pipe")  # no device: an administrator could replace it
+HUGE = "1" + "0" * 30
 VALID = {  # values of an option that are in order, by its name
     "--seed": {"0"}, "--background": {"0", "0.5"}, "--post-filter-mm": {"0", "0.5"}, "--psf-mm": {"0", "0.5"},
-    "--centre": {"0,0,0"}, "--trues": {"0.5"}, "--truth-dir": {"."}, "--voxel-mm": {"0.5"}, "--mr": {"."},
-    "--tracer": set(TEXTS), "--rate": {"0.5", "1" + "0" * 30},  # that of a training that diverges is told by it
+    "--centre": {"0,0,0"}, "--trues": {"0.5"}, "--voxel-mm": {"0.5"}, "--mr": {"."}, "--experiments": {"."},
+    "--tracer": set(TEXTS), "--rate": {"0.5", HUGE},  # that of a training that diverges is told by it
+    "--alpha": {"0.5"}, "--level": {"0.5"}, "--memory-gb": {"0.5"}, "--snr": {"0.5"}, "--wrong": {"0.5"},
+    "--labels": {"0,0,0"},  # nnU-Net evaluates the background too
+    "--task": {"0"}, "--test": {"0"}, "--threshold": {"0", "0.5", "1e9", HUGE},  # of any score
+    **{name: set(PATHS) for name in ("--output", "--workdir", "--truth-dir")},  # what is new is made
 }  # fmt: skip
 
 
@@ -106,7 +111,7 @@ def option_cases() -> Iterator[Case]:
         for option in options(command.name.split()):
             for value in values_of(option):
                 arguments = with_option(command.arguments, option.opts, value)
-                harmless = value in VALID.get(option.opts[0], ())
+                harmless = value in VALID.get(option.opts[-1], ())
                 yield Case(command, option.opts[-1], value, arguments, harmless=harmless)
 
 
@@ -179,7 +184,7 @@ def names_cause(case: Case, message: str) -> bool:
         words = {Path(case.target).name, Path(case.target).stem.split(".")[0], *case.command.inputs}
         folders = {part for word in case.command.inputs for part in Path(word).parts}
         return any(word in message for word in words | folders)
-    short = case.kind if len(case.kind) < 40 else case.kind[:20]
+    short = " ".join((case.kind if len(case.kind) < 40 else case.kind[:20]).split())
     typed = [option for option, value in itertools.pairwise(case.arguments) if value == case.kind]  # -o of --output
     if any(option in message for option in typed):
         return True

@@ -107,5 +107,5 @@ def test_the_whole_campaign(part: str, tmp_path: Path) -> None:
         bad_input.make_inputs(inputs, server)
     every = jobs(part, inputs, parser().parse_args([]))
     assert len(every) >= {"input": 1000, "kills": len(kills.TOOLS) + 10, "faults": 8 * len(faults.commands())}[part]
-    found = attempt_all(every, tmp_path / part, cache_of(inputs), 2)
+    found = attempt_all(every, tmp_path / part, cache_of(inputs), 2, None)
     assert not [one for one in found if one.reason not in FINE]
