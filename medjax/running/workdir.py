@@ -34,6 +34,7 @@ INITIAL_FILES = (
     "checkpoints",
     "figures",
 )  # of a run without any result yet
+ENDINGS = (".json", ".jsonl", ".html")  # of files that a run writes beside checkpoints and figures
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def open_workdir(path: Path, config: Mapping | ConfigDict) -> Generator[WorkDir,
         raise WorkdirError(f"{path}: a name that is not UTF-8; expected a work directory whose whole path is")
     new = not path.exists()
     for file in path.iterdir() if path.is_dir() else ():
-        if file.exists() and not (file.is_file() or file.is_dir()):
+        if file.suffix in ENDINGS and file.exists() and not (file.is_file() or file.is_dir()):
             raise WorkdirError(f"{file}: is a pipe or a device; expected one that medjax wrote (delete it)")
     for folder in (path, path / "checkpoints", path / "figures"):
         folder.mkdir(parents=True, exist_ok=True)

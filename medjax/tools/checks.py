@@ -21,7 +21,7 @@ MAX_WIDTH = 2**13  # channels
 MAX_SIDE = 4096  # voxels along an axis
 MAX_SAMPLES = 10**4  # posterior samples
 MAX_RESAMPLES = 10**6
-MAX_RATE = 1e38  # learning rate, as float32 holds it: too large a one is told by its training
+MAX_RATE = 1000.0  # learning rate: with a larger one no network learns anything
 MAX_FWHM_MM = 200.0
 MIN_VOXEL_MM, MAX_VOXEL_MM = 0.01, 1000.0
 

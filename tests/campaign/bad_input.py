@@ -30,7 +30,7 @@ HUGE = "1" + "0" * 30
 VALID = {  # values of an option that are in order, by its name
     "--seed": {"0"}, "--background": {"0", "0.5"}, "--post-filter-mm": {"0", "0.5"}, "--psf-mm": {"0", "0.5"},
     "--centre": {"0,0,0"}, "--trues": {"0.5"}, "--voxel-mm": {"0.5"}, "--mr": {"."}, "--experiments": {"."},
-    "--tracer": set(TEXTS), "--rate": {"0.5", HUGE},  # that of a training that diverges is told by it
+    "--tracer": set(TEXTS), "--rate": {"0.5"},
     "--alpha": {"0.5"}, "--level": {"0.5"}, "--memory-gb": {"0.5"}, "--snr": {"0.5"}, "--wrong": {"0.5"},
     "--labels": {"0,0,0"},  # nnU-Net evaluates the background too
     "--task": {"0"}, "--test": {"0"}, "--threshold": {"0", "0.5", "1e9", HUGE},  # of any score

@@ -45,12 +45,15 @@ def test_folders_and_pipes_of_that_name(work, file):
     in_one_line(lambda: read_json(work, file), file)
 
 
-@pytest.mark.parametrize("file", ["metrics.json", "report.html", "notes"])
+@pytest.mark.parametrize("file", ["metrics.json", "report.html", "metrics.jsonl"])
 def test_pipes_stop_before_anything_is_changed(tmp_path, file):
     os.mkfifo(tmp_path / file)
     with pytest.raises(WorkdirError, match=rf"{file}: is a pipe or a device; expected .*"), open_workdir(tmp_path, {}):
         pass
     assert [one.name for one in tmp_path.iterdir()] == [file]
+    (tmp_path / file).rename(tmp_path / "other")  # not a run's
+    with open_workdir(tmp_path, {}):
+        pass
 
 
 def test_a_damaged_config_or_log_stops_before_anything_is_changed(tmp_path):
