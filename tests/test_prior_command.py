@@ -187,7 +187,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
 def test_a_training_that_diverges_says_what_to_try(tmp_path):
     with pytest.raises(DataError, match=r"the .* is not finite by step \d; try a smaller learning rate"):
         settings = PriorSettings(*SMALL, 16, 4.0)
-        pet_prior.train(tmp_path / "p", images(tmp_path), settings=settings, steps=7, batch=2, rate=1e30, every=1)
+        pet_prior.train(tmp_path / "p", images(tmp_path), settings=settings, steps=7, batch=2, rate=1000.0, every=1)
 
 
 def test_train_prior_beside_mr_images_and_sample_with_one(scan, tmp_path, small_network):
