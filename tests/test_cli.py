@@ -166,7 +166,8 @@ def test_a_bug_keeps_its_traceback_and_traceback_shows_any(root):
     assert isinstance(medjax_command("--traceback", "run", "toy:tiny").exception, FileNotFoundError)
 
 
-def test_the_list_of_experiments(root):
+def test_the_list_of_experiments(root, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     (root / "experiments" / "__init__.py").write_text('PAPERS = {"later": ("A title [1]", "Somebody", "0000.00000")}')
     done = medjax_command("experiments")
     assert done.exit_code == 0

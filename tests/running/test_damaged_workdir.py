@@ -125,6 +125,7 @@ CHECKPOINT_DAMAGES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of reads that the storage abandons
 @pytest.mark.parametrize("damage", CHECKPOINT_DAMAGES)
 def test_damaged_checkpoints(saved, damage, tmp_path, capfd):
     """Every file of the last checkpoint in turn: it is read all the same, or refused by name, and the one before is."""
