@@ -183,7 +183,7 @@ def run(
 ) -> None:
     """Run an experiment, or resume it after an interruption; a finished one is left as it is.
 
-    PRESET is tiny (a smoke test of one to four minutes, without data), small (the default: 15 minutes to two hours on
+    PRESET is tiny (a smoke test of a few minutes, without data), small (the default: 15 minutes to two hours on
     two cores) or paper (the published scale, for an accelerator).
 
     Any value of the config can be changed by --config.KEY=VALUE, for example
