@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from medjax.errors import DataError
 from medjax.one_program import one_program
-from medjax.pet import projector
+from medjax.pet import projection
 from medjax.pet.attenuation import check_mu
+from medjax.pet.projection import AnySystem, image_shape, subsets
 from medjax.pet.psf import Psf, blur
-from medjax.pet.system import System, subsets
 
 SMALLEST_VARIANCE = 0.1  # counts; the normal approximation of a Poisson count ends long before
 
@@ -33,38 +33,38 @@ class Acquisition:
     (`expected`, `deviance`, `gradient`) with an `update`, a preconditioner and a proximal step of its own.
     """
 
-    counts: Float[Array, "*stack view bin plane"]
-    multiplicative: Float[Array, "*stack view bin plane"]
-    additive: Float[Array, "*stack view bin plane"]
-    sensitivity: Float[Array, "*stack x y plane"]  # Gᵀ Pᵀ m
+    counts: Float[Array, "..."]
+    multiplicative: Float[Array, "..."]
+    additive: Float[Array, "..."]
+    sensitivity: Float[Array, "*stack x y z"]  # Gᵀ Pᵀ m
     system: PyTree  # system model, argument of project and backproject
     psf: Psf | None = None
-    project: Callable = field(default=projector.project, metadata={"static": True})
-    backproject: Callable = field(default=projector.backproject, metadata={"static": True})
+    project: Callable = field(default=projection.project, metadata={"static": True})
+    backproject: Callable = field(default=projection.backproject, metadata={"static": True})
 
     @one_program
-    def forward(self, image: Float[Array, "x y plane"]) -> Float[Array, "view bin plane"]:
+    def forward(self, image: Float[Array, "x y z"]) -> Float[Array, "*bin"]:
         """Forward projection m · P G x: the expected trues."""
         return self.multiplicative * self.project(self.system, blur(self.psf, image))
 
     @one_program
-    def adjoint(self, sinogram: Float[Array, "view bin plane"]) -> Float[Array, "x y plane"]:
+    def adjoint(self, sinogram: Float[Array, "*bin"]) -> Float[Array, "x y z"]:
         """Back-projection Gᵀ Pᵀ (m · y): the transpose of `forward`."""
         return blur(self.psf, self.backproject(self.system, self.multiplicative * sinogram))
 
     @one_program
-    def expected(self, image: Float[Array, "x y plane"]) -> Float[Array, "view bin plane"]:
+    def expected(self, image: Float[Array, "x y z"]) -> Float[Array, "*bin"]:
         """Expected counts q = m · P G x + b."""
         return self.forward(image) + self.additive
 
     @one_program
-    def log_likelihood(self, expected: Float[Array, "view bin plane"]) -> Scalar:
+    def log_likelihood(self, expected: Float[Array, "*bin"]) -> Scalar:
         """Poisson log-likelihood Σ y log q − q, without the constant Σ log y!; its gradient is finite at y = q = 0."""
         y = self.counts
         return jnp.sum(y * jnp.log(jnp.where(y > 0, expected, 1)) - expected)
 
     @one_program
-    def deviance(self, expected: Float[Array, "view bin plane"]) -> Scalar:
+    def deviance(self, expected: Float[Array, "*bin"]) -> Scalar:
         """Poisson deviance Σ q − y − y log(q / y): the log-likelihood's distance from its maximum, ≥ 0.
 
         In float32 it keeps the digits that the log-likelihood loses, whose large terms cancel.
@@ -74,42 +74,40 @@ class Acquisition:
         return jnp.sum(excess - y * jnp.log1p(excess / jnp.where(y > 0, y, 1)))
 
     @one_program
-    def gradient(self, image: Float[Array, "x y plane"]) -> Float[Array, "x y plane"]:
+    def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         """Gradient of the log-likelihood, Aᵀ(y / q) − Aᵀ1."""
         return self.adjoint(divide(self.counts, self.expected(image))) - self.sensitivity
 
     @one_program
-    def residual(self, expected: Float[Array, "view bin plane"]) -> Float[Array, "view bin plane"]:
+    def residual(self, expected: Float[Array, "*bin"]) -> Float[Array, "*bin"]:
         """Residual y − q."""
         return self.counts - expected
 
     @one_program
-    def precision(self, expected: Float[Array, "view bin plane"]) -> Float[Array, "view bin plane"]:
+    def precision(self, expected: Float[Array, "*bin"]) -> Float[Array, "*bin"]:
         """Inverse variance of each count in the Gaussian approximation, 1 / max(q, 0.1)."""
         return 1 / jnp.maximum(expected, SMALLEST_VARIANCE)
 
     @one_program
-    def precondition(
-        self, image: Float[Array, "x y plane"], direction: Float[Array, "x y plane"]
-    ) -> Float[Array, "x y plane"]:
+    def precondition(self, image: Float[Array, "x y z"], direction: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         """EM preconditioner x / Aᵀ1 · direction: with the gradient as direction, the EM step."""
         return divide(image, self.sensitivity) * direction
 
     @one_program
     def update(
-        self, image: Float[Array, "x y plane"], expected: Float[Array, "view bin plane"] | None = None
-    ) -> Float[Array, "x y plane"]:
+        self, image: Float[Array, "x y z"], expected: Float[Array, "*bin"] | None = None
+    ) -> Float[Array, "x y z"]:
         """One EM update of `image`: see `em_update`. Its expected counts, if known, save a projection."""
         return em_update(self, image, self.expected(image) if expected is None else expected)
 
     @one_program
     def proximal(
         self,
-        image: Float[Array, "x y plane"],
-        anchor: Float[Array, "x y plane"],
+        image: Float[Array, "x y z"],
+        anchor: Float[Array, "x y z"],
         weight: Float[Array, "..."] | float,
-        expected: Float[Array, "view bin plane"] | None = None,
-    ) -> Float[Array, "x y plane"]:
+        expected: Float[Array, "*bin"] | None = None,
+    ) -> Float[Array, "x y z"]:
         """Proximal update: one monotone step on log-likelihood − ½ Σ weight (x − anchor)²: see `de_pierro_update`."""
         return de_pierro_update(self.update(image, expected), self.sensitivity, anchor, weight)
 
@@ -135,8 +133,8 @@ def expected_deviance(expected: Float[Array, "..."]) -> Scalar:
 
 @one_program
 def em_update(
-    acquisition: Acquisition, image: Float[Array, "x y plane"], expected: Float[Array, "view bin plane"]
-) -> Float[Array, "x y plane"]:
+    acquisition: Acquisition, image: Float[Array, "x y z"], expected: Float[Array, "*bin"]
+) -> Float[Array, "x y z"]:
     """EM update x / Aᵀ1 · Aᵀ(y / q), given q of that image. Voxels that no line of response crosses become zero.
 
     Source: Shepp & Vardi, IEEE Transactions on Medical Imaging 1(2), 1982.
@@ -170,8 +168,8 @@ def de_pierro_update(
 
 
 def acquire(
-    system: System,
-    counts: Float[Array, "view bin plane"],
+    system: AnySystem,
+    counts: Float[Array, "*bin"],
     multiplicative: Float[Array, "..."] | float = 1.0,
     additive: Float[Array, "..."] | float = 0.0,
     psf: Psf | None = None,
@@ -188,9 +186,7 @@ def acquire(
     Raises:
         DataError: shapes do not fit the system, or a value is negative or not finite.
     """
-    image = (*system.shape, counts.shape[-1])
-    if counts.shape[:2] != system.row_index.shape:
-        raise DataError(f"counts: shape {counts.shape}; the system has (view, bin) = {system.row_index.shape}")
+    image = image_shape(system, counts.shape)
     if psf is not None and (voxels := tuple(axis.shape[0] for axis in (psf.x, psf.y, psf.z))) != image:
         raise DataError(f"psf: of {voxels} voxels; the image has {image}")
     factors = _broadcast("multiplicative", multiplicative, counts)
@@ -273,11 +269,11 @@ def require_subsets(stacked: Acquisition) -> None:
     Raises:
         DataError: the acquisition has no subsets.
     """
-    if stacked.counts.ndim != 4:
+    if stacked.sensitivity.ndim != 4:
         raise DataError("acquisition: without subsets; expected the result of ordered_subsets (1 subset for MLEM)")
 
 
-def attenuation_factors(system: System, mu: Float[Array, "x y plane"]) -> Float[Array, "view bin plane"]:
+def attenuation_factors(system: AnySystem, mu: Float[Array, "x y z"]) -> Float[Array, "*bin"]:
     """Attenuation factors exp(−∫ μ): fraction of photon pairs that leave the body unattenuated; `mu` in mm⁻¹.
 
     Raises:
@@ -288,8 +284,8 @@ def attenuation_factors(system: System, mu: Float[Array, "x y plane"]) -> Float[
 
 
 @one_program
-def _attenuation(system: System, mu: Array) -> Array:
-    return jnp.exp(-projector.project(system, jnp.maximum(mu, 0)))
+def _attenuation(system: AnySystem, mu: Array) -> Array:
+    return jnp.exp(-projection.project(system, jnp.maximum(mu, 0)))
 
 
 def divide(numerator: Float[Array, "*shape"], denominator: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

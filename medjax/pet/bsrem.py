@@ -26,7 +26,7 @@ from medjax.pet.acquisition import Acquisition, divide, require_subsets, select_
 class State(NamedTuple):
     """State of BSREM: image, number of updates, and safe length of this epoch's steps."""
 
-    image: Float[Array, "x y plane"]
+    image: Float[Array, "x y z"]
     step: Int[Array, ""]
     length: Scalar  # min(1, κ), found in an epoch's first update
 
@@ -68,7 +68,7 @@ def bsrem(
     return Algorithm(Partial(_init, stacked), Partial(_step, stacked, penalty, weight, relaxation, floor))
 
 
-def _init(stacked: Acquisition, image: Float[Array, "x y plane"] | None = None) -> State:
+def _init(stacked: Acquisition, image: Float[Array, "x y z"] | None = None) -> State:
     start = em.init(stacked).image if image is None else image
     return State(start, jnp.zeros((), jnp.int32), jnp.ones((), start.dtype))
 
@@ -102,8 +102,8 @@ def _step(
 
 
 def _hessian_times(
-    penalty: Penalty, image: Float[Array, "x y plane"], move: Float[Array, "x y plane"]
-) -> Float[Array, "x y plane"]:
+    penalty: Penalty, image: Float[Array, "x y z"], move: Float[Array, "x y z"]
+) -> Float[Array, "x y z"]:
     """∇²R m in reverse mode, for the Hessian is symmetric: gradients with a custom VJP have no other mode."""
     try:
         return jax.vjp(penalty.gradient, image)[1](move)[0]

@@ -27,7 +27,7 @@ from medjax.pet.acquisition import Acquisition, de_pierro_update, divide, em_upd
 class State(NamedTuple):
     """State of EM: image and number of updates."""
 
-    image: Float[Array, "x y plane"]
+    image: Float[Array, "x y z"]
     step: Int[Array, ""]  # updates made so far; the next one uses subset `order[step mod n]`
 
 
@@ -45,7 +45,7 @@ def mlem(acquisition: Acquisition) -> Algorithm:
 
     Source: Shepp & Vardi, IEEE Transactions on Medical Imaging 1(2), 1982.
     """
-    stacked = acquisition if acquisition.counts.ndim == 4 else jax.tree.map(lambda a: a[None], acquisition)
+    stacked = acquisition if acquisition.sensitivity.ndim == 4 else jax.tree.map(lambda a: a[None], acquisition)
     if len(stacked.counts) > 1:
         raise DataError(f"MLEM: {len(stacked.counts)} subsets; expected an acquisition without subsets, or `osem`")
     return osem(stacked)

@@ -19,13 +19,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import DataError
+from medjax.pet.gathers import add_up, pipelined, take, take_or_zero, take_slices, varying
+from medjax.pet.linear_pair import linear_pair
 from medjax.pet.lor_table import CELL_WIDTH
-from medjax.pet.system import AnyArray, Fan, System
+from medjax.pet.system import Fan, System
 
 _ROWS_A_STEP = 4  # image rows fused in one step of the projection
 _SLICES_A_PASS = 64  # slices that are projected at once, to stay in cache
@@ -40,7 +40,7 @@ def project(system: System, image: Float[Array, "x y slice"]) -> Float[Array, "v
     if image.shape[:2] != system.shape:
         raise DataError(f"image: shape {image.shape}; the system has (x, y) = {system.shape}")
     leaves, treedef = jax.tree.flatten(system)
-    return _project_p.bind(_varying(image, *leaves), *leaves, system=treedef)
+    return _project_p.bind(varying(image, *leaves), *leaves, system=treedef)
 
 
 def backproject(system: System, sinogram: Float[Array, "view bin slice"]) -> Float[Array, "x y slice"]:
@@ -52,7 +52,7 @@ def backproject(system: System, sinogram: Float[Array, "view bin slice"]) -> Flo
     if sinogram.shape[:2] != system.row_index.shape:
         raise DataError(f"sinogram: shape {sinogram.shape}; the system has (view, bin) = {system.row_index.shape}")
     leaves, treedef = jax.tree.flatten(system)
-    return _backproject_p.bind(_varying(sinogram, *leaves), *leaves, system=treedef)
+    return _backproject_p.bind(varying(sinogram, *leaves), *leaves, system=treedef)
 
 
 def _project(image: Array, *leaves: Array, system: Any) -> Array:
@@ -81,7 +81,7 @@ def _in_passes(apply: Callable[[Array], Array], stack: Array) -> Array:
 def _project_slices(system: System, image: Array) -> Array:
     slices = image.shape[-1]
     rows = [_fan_project(fan, image).reshape(-1, slices) for fan in system.fans]
-    sinogram = _take_or_zero(rows[0] if len(rows) == 1 else jnp.concatenate(rows), system.row_index)
+    sinogram = take_or_zero(rows[0] if len(rows) == 1 else jnp.concatenate(rows), system.row_index)
     return sinogram * system.length_mm.astype(image.dtype)[..., None]
 
 
@@ -90,7 +90,7 @@ def _backproject_slices(system: System, sinogram: Array) -> Array:
         _fan_backproject(fan, sinogram * system.length_mm.astype(sinogram.dtype)[..., None], system.shape)
         for fan in system.fans
     ]
-    return sum(parts[1:], parts[0])
+    return add_up(parts)
 
 
 def _fan_project(fan: Fan, image: Array) -> Array:
@@ -115,11 +115,11 @@ def _fan_project(fan: Fan, image: Array) -> Array:
         rows, below, beyond = prepared
         for r in range(_ROWS_A_STEP):
             first, second = (jnp.maximum(0, 1 - jnp.abs(beyond[r] - k))[..., None] for k in range(2))
-            total = total + (first * _take(rows, below[r]) + second * _take(rows, below[r] + 1))
+            total = total + (first * take(rows, below[r]) + second * take(rows, below[r] + 1))
         return total
 
     total = jnp.zeros((*position.shape, table.shape[-1]), dtype)
-    return _pipelined(prepare, accumulate, _varying(total, image), steps)
+    return pipelined((prepare,), accumulate, varying(total, image), steps)
 
 
 def _fan_backproject(fan: Fan, sinogram: Array, shape: tuple[int, int]) -> Array:
@@ -131,7 +131,7 @@ def _fan_backproject(fan: Fan, sinogram: Array, shape: tuple[int, int]) -> Array
     symmetric = len(fan.quarter_turns) == 4
     rows, width = shape if fan.quarter_turns[0] % 2 == 0 else shape[::-1]
     row = jnp.arange(rows // 2 if symmetric else 0, rows) - (rows - 1) / 2
-    selected = _take_or_zero(sinogram.reshape(-1, sinogram.shape[-1]), fan.lor_index)
+    selected = take_or_zero(sinogram.reshape(-1, sinogram.shape[-1]), fan.lor_index)
     views, bins, symmetric_views, slices = selected.shape
     out = _gather_lines(fan, selected.reshape(views, bins, -1), row, width).reshape(-1, width, symmetric_views, slices)
     if not symmetric:
@@ -155,146 +155,33 @@ def _gather_lines(fan: Fan, selected: Array, row: Array, width: int) -> Array:
     x, y = row.astype(dtype)[None, :, None], jnp.arange(width, dtype=dtype)[None, None]
 
     def find_cell(step: Array) -> Array:
-        u = y - mean_slope[step] * x
-        return jnp.floor((u - 1 - fan.table_start) / CELL_WIDTH).astype(jnp.int32) + view * cells
+        return table_cell(y - mean_slope[step] * x, fan.table_start) + view * cells
 
     def prepare(step: Array, cell: Array) -> tuple[Array, Array, tuple[Array, ...]]:
-        entry = _take_slices(table[step], cell)
-        u = y - mean_slope[step] * x
-        distance = [entry[..., 1 + k] + entry[..., 1 + taps + k] * x - u for k in range(taps)]
-        first = entry[..., 0].astype(jnp.int32) + view * bins
-        return lines[step], first, tuple(jnp.maximum(0, 1 - jnp.abs(d)) for d in distance)
+        first, weights = lines_near(take_slices(table[step], cell), y - mean_slope[step] * x, x)
+        return lines[step], first + view * bins, weights
 
     def accumulate(total: Array, prepared: tuple[Array, Array, tuple[Array, ...]]) -> Array:
         rows, first, weights = prepared
         for v in range(together):
-            terms = [weights[k][v][..., None] * _take(rows, first[v] + k) for k in range(taps)]
-            total = total + sum(terms[1:], terms[0])
+            terms = [weights[k][v][..., None] * take(rows, first[v] + k) for k in range(taps)]
+            total = total + add_up(terms)
         return total
 
     total = jnp.zeros((row.shape[0], width, selected.shape[2]), dtype)
-    return _pipelined(prepare, accumulate, _varying(total, selected), steps, look_up=find_cell)
+    return pipelined((find_cell, prepare), accumulate, varying(total, selected), steps)
 
 
-def _pipelined(
-    prepare: Callable[..., Any],
-    accumulate: Callable[[Array, Any], Array],
-    total: Array,
-    steps: int,
-    look_up: Callable[[Array], Any] | None = None,
-) -> Array:
-    """total ← accumulate(total, prepare(step)) for every step, each step's preparation made one step ahead and carried.
-
-    With `look_up` the preparation has two stages, prepare(step, look_up(step)), the first of them made two steps ahead.
-    """
-    zero = jnp.zeros((), jnp.int32)
-    stage = look_up or (lambda step: ())
-
-    def prepared(step: Array, found: Any) -> Any:
-        return prepare(step, found) if look_up else prepare(step)
-
-    def body(carry: tuple[Array, Any, Any], step: Array) -> tuple[tuple[Array, Any, Any], None]:
-        total, ready, found = carry
-        following, later = jnp.minimum(step + 1, steps - 1), jnp.minimum(step + 2, steps - 1)
-        return (accumulate(total, ready), prepared(following, found), stage(later)), None
-
-    start = (total, prepared(zero, stage(zero)), stage(jnp.minimum(zero + 1, steps - 1)))
-    return lax.scan(body, start, jnp.arange(steps, dtype=jnp.int32))[0][0]
+def table_cell(u: Array, start: float) -> Int[Array, "..."]:
+    """Cell of the LOR look-up table that holds the number u = y − mean_slope · row of a point of the image."""
+    return jnp.floor((u - 1 - start) / CELL_WIDTH).astype(jnp.int32)
 
 
-def _varying(array: Array, *data: Array) -> Array:
-    """`array`, marked as differing between the devices of a `shard_map` where the data does; elsewhere, itself."""
-    axes = frozenset().union(*(jax.typeof(a).mat.varying for a in data)) - jax.typeof(array).mat.varying
-    return lax.pcast(array, tuple(sorted(axes)), to="varying") if axes else array
+def lines_near(entry: Float[Array, "... entry"], u: Array, row: Array) -> tuple[Array, tuple[Array, ...]]:
+    """First of the lines that an entry of the table lists, and the weight max(0, 1 − |crossing − y|) of each."""
+    taps = (entry.shape[-1] - 1) // 2
+    distance = [entry[..., 1 + k] + entry[..., 1 + taps + k] * row - u for k in range(taps)]
+    return entry[..., 0].astype(jnp.int32), tuple(jnp.maximum(0, 1 - jnp.abs(d)) for d in distance)
 
 
-def _take(rows: Array, index: Int[Array, "..."]) -> Array:
-    """rows[index] for indices known to be in range."""
-    return rows.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
-
-
-def _take_or_zero(rows: Array, index: Int[AnyArray, "..."]) -> Array:
-    """rows[index], and zeros where the index is one past the last row."""
-    return rows.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-
-
-def _take_slices(table: Array, index: Int[Array, "..."]) -> Array:
-    """table[index] as one gather of whole contiguous rows."""
-    numbers = lax.GatherDimensionNumbers(offset_dims=(index.ndim,), collapsed_slice_dims=(0,), start_index_map=(0,))
-    return lax.gather(
-        table, index[..., None], numbers, (1, table.shape[1]), mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS
-    )
-
-
-def _linear_pair(
-    name: str, implementations: tuple[Callable[..., Array], Callable[..., Array]]
-) -> tuple[Primitive, Primitive]:
-    """Two primitives, linear in their first argument and each other's transpose; a batch folds into the slices.
-
-    (`custom_vjp` knows no forward mode and `custom_vmap` no reverse mode; a primitive has both.)
-    """
-    pair = Primitive(name), Primitive(f"{name}_transpose")
-    for primitive, transpose, implementation in zip(pair, pair[::-1], implementations, strict=True):
-        primitive.def_impl(partial(_evaluate, implementation))
-        primitive.def_abstract_eval(partial(_shape, implementation))
-        mlir.register_lowering(primitive, mlir.lower_fun(implementation, multiple_results=False))
-        ad.primitive_jvps[primitive] = partial(_derivative, primitive)
-        ad.primitive_transposes[primitive] = partial(_transpose, transpose)
-        batching.primitive_batchers[primitive] = partial(_fold, primitive)
-    return pair
-
-
-@partial(jax.jit, static_argnames=("implementation", "system"))
-def _jitted(implementation: Callable[..., Array], operand: Any, leaves: list[Any], system: Any) -> Array:
-    return implementation(operand, *leaves, system=system)
-
-
-def _evaluate(implementation: Callable[..., Array], operand: Any, *leaves: Any, system: Any) -> Array:
-    return _jitted(implementation, operand, list(leaves), system)
-
-
-def _shape(implementation: Callable[..., Array], operand: Any, *leaves: Any, system: Any) -> Any:
-    structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (operand, *leaves)]
-    out = jax.eval_shape(partial(implementation, system=system), *structs)
-    return operand.update(shape=out.shape, dtype=out.dtype)
-
-
-def _derivative(primitive: Primitive, primals: Any, tangents: Any, *, system: Any) -> Any:
-    operand, *leaves = primals
-    out = primitive.bind(operand, *leaves, system=system)
-    tangent = tangents[0]
-    if isinstance(tangent, ad.Zero):
-        return out, ad.Zero(jax.typeof(out).to_tangent_aval())
-    return out, primitive.bind(tangent, *leaves, system=system)
-
-
-def _transpose(transpose: Primitive, cotangent: Any, operand: Any, *leaves: Array, system: Any) -> Any:
-    if isinstance(cotangent, ad.Zero):
-        return (ad.Zero(operand.aval), *(None for _ in leaves))
-    return (transpose.bind(cotangent, *leaves, system=system), *(None for _ in leaves))
-
-
-def _fold(primitive: Primitive, arguments: Any, axes: Any, *, system: Any) -> Any:
-    """A batch of images is a longer stack of slices; only a batch of systems needs a loop."""
-    operand, *leaves = arguments
-    if any(axis is not None for axis in axes[1:]):
-        return _loop(primitive, arguments, axes, system)
-    last = jnp.moveaxis(operand, axes[0], -1)
-    size = last.shape[-1]
-    out = primitive.bind(last.reshape(*last.shape[:2], -1), *leaves, system=system)
-    return out.reshape(*out.shape[:2], -1, size), 3
-
-
-def _loop(primitive: Primitive, arguments: Any, axes: Any, system: Any) -> Any:
-    batched = [jnp.moveaxis(a, axis, 0) for a, axis in zip(arguments, axes, strict=True) if axis is not None]
-
-    def one(members: list[Array]) -> Array:
-        rest = iter(members)
-        return primitive.bind(
-            *(next(rest) if axis is not None else a for a, axis in zip(arguments, axes, strict=True)), system=system
-        )
-
-    return lax.map(one, batched), 0
-
-
-_project_p, _backproject_p = _linear_pair("pet_project", (_project, _backproject))
+_project_p, _backproject_p = linear_pair("pet_project", (_project, _backproject))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from medjax import defaults
 from medjax.errors import DataError
-from medjax.pet import projector
+from medjax.pet import projection
 from medjax.pet.acquisition import Acquisition, attenuation_factors, check_counts
 from medjax.pet.attenuation import check_mu
 from medjax.pet.grid import Grid
@@ -119,8 +119,8 @@ def system_of_rays(scanner: Scanner, grid: Grid, rays: int = 3) -> System:
 
 @jax.jit
 def _through(system: System, image: Array, mu: Array | None) -> Array:
-    integral = projector.project(system, image)
-    return integral if mu is None else integral * jnp.exp(-projector.project(system, jnp.maximum(mu, 0)))
+    integral = projection.project(system, image)
+    return integral if mu is None else integral * jnp.exp(-projection.project(system, jnp.maximum(mu, 0)))
 
 
 def sample_counts(
@@ -173,7 +173,7 @@ def _poisson(key: Array, mean: Array) -> Array:
 
 
 def multiplicative_factors(
-    scanner: Scanner, system: System, scale: float, mu: Float[Array, "x y plane"] | None = None
+    scanner: Scanner, system: System, scale: float, mu: Float[Array, "x y z"] | None = None
 ) -> Float[Array, "view bin plane"]:
     """Multiplicative factors of a reconstruction: scale × coverage × attenuation by its own projector."""
     flat = scale * jnp.asarray(coverage(scanner), jnp.float32)[..., None]
@@ -187,7 +187,7 @@ def simulate_acquisition(
     trues: Float[Array, "view bin plane"],
     total_trues: float,
     background: float = defaults.PET_BACKGROUND,
-    mu: Float[Array, "x y plane"] | None = None,
+    mu: Float[Array, "x y z"] | None = None,
 ) -> Acquisition:
     """Simulated acquisition: the `template` (system, resolution) with noisy counts, their factors and background.
 

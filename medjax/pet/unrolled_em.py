@@ -18,12 +18,12 @@ from medjax.pet.em import subset_order
 
 def unrolled_em(
     stacked: Acquisition,
-    image: Float[Array, "x y plane"],
-    regularize: Callable[[Float[Array, "x y plane"]], Float[Array, "x y plane"]],
+    image: Float[Array, "x y z"],
+    regularize: Callable[[Float[Array, "x y z"]], Float[Array, "x y z"]],
     strength: float | Scalar,
     updates: int,
     shared: int = 1,
-) -> Float[Array, "x y plane"]:
+) -> Float[Array, "x y z"]:
     """Unrolled EM: `updates` from `image`, each fused with max(regularize(x), 0), one subset each.
 
     Args:

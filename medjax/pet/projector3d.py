@@ -1,0 +1,278 @@
+"""Projection and back-projection in 3-D: line integrals in mm through a volume for all planes, and the exact transpose.
+
+    project(system, image)        (x, y, z) → (view, bin, plane)     Σ over rows of length · bilinear interpolation
+    backproject(system, sinogram) (view, bin, plane) → (x, y, z)     the transpose, as gathers
+
+Joseph's method in two passes a row: interpolation across the slice, once for all planes, makes an axial line of each
+line of response; each segment then reads that line at its own shift, as contiguous planes. The transpose runs the same
+passes backwards: all segments add up to axial lines, which the voxels gather. One linear primitive and its transpose,
+as in `projector`: differentiable in both modes, and a batch of images is carried side by side.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from medjax.errors import DataError
+from medjax.pet.axial import (
+    axial_lines,
+    axial_shift,
+    bin_probabilities,
+    padded_planes,
+    plane_offset,
+    split_planes,
+    window_starts,
+    windows,
+)
+from medjax.pet.gathers import add_up, pipelined, take, take_or_zero, take_slices, varying
+from medjax.pet.linear_pair import linear_pair
+from medjax.pet.projector import lines_near, table_cell
+from medjax.pet.system import Fan
+from medjax.pet.system3d import AxialFan, Bundle, System3D
+
+_ROWS_A_STEP = 4  # image rows fused in one step of the projection
+_VIEWS_A_BLOCK = 1  # views that are projected at once
+_ROWS_A_BLOCK = 4  # image rows that are back-projected at once
+
+
+def project(system: System3D, image: Float[Array, "x y z"]) -> Float[Array, "view bin plane *tof"]:
+    """Forward projection: line integrals of `image` along the lines of response of `system`, in image units × mm.
+
+    With time of flight, each bin has the integral of the image times the bin's probability.
+
+    Raises:
+        DataError: the image is not of the system's shape (its reads are not bounds-checked).
+    """
+    if image.shape != system.shape:
+        raise DataError(f"image: shape {image.shape}; the system has (x, y, z) = {system.shape}")
+    leaves, treedef = jax.tree.flatten(system)
+    sinogram = _project_p.bind(varying(image[..., None], *leaves), *leaves, system=treedef)[..., 0]
+    return sinogram[..., 0] if system.tof is None else sinogram
+
+
+def backproject(system: System3D, sinogram: Float[Array, "view bin plane *tof"]) -> Float[Array, "x y z"]:
+    """Back-projection, the transpose of `project`: each voxel sums sinogram × length (mm) over its lines of response.
+
+    Raises:
+        DataError: the sinogram is not of the system's shape.
+    """
+    if sinogram.shape != system.sinogram_shape:
+        raise DataError(f"sinogram: shape {sinogram.shape}; the system has {system.sinogram_shape}")
+    leaves, treedef = jax.tree.flatten(system)
+    bins = sinogram if system.tof is not None else sinogram[..., None]
+    return _backproject_p.bind(varying(bins[..., None], *leaves), *leaves, system=treedef)[..., 0]
+
+
+def _project(image: Array, *leaves: Array, system: Any) -> Array:
+    """(x, y, z, lane) → (view, bin, plane, tof, lane)."""
+    geometry: System3D = jax.tree.unflatten(system, leaves)
+    transaxial = geometry.transaxial
+    rows = []
+    for fan, axial in zip(transaxial.fans, geometry.axial, strict=True):
+        planes = _fan_project(geometry, fan, axial, image)  # (view, ray, plane, tof, symmetric view, lane)
+        views, rays, _, _, symmetric, _ = planes.shape
+        swapped = jnp.asarray(axial.swapped)[:, -rays:, None, None, :, None]
+        planes = jnp.where(swapped, planes[:, :, geometry.mirrored, ::-1], planes)
+        planes = jnp.moveaxis(planes, 4, 2)
+        rows.append(planes.reshape(views * rays * symmetric, *planes.shape[3:]))
+    sinogram = take_or_zero(rows[0] if len(rows) == 1 else jnp.concatenate(rows), transaxial.row_index)
+    return sinogram * _length_mm(geometry, image.dtype)[..., None, None]
+
+
+def _backproject(sinogram: Array, *leaves: Array, system: Any) -> Array:
+    """(view, bin, plane, tof, lane) → (x, y, z, lane)."""
+    geometry: System3D = jax.tree.unflatten(system, leaves)
+    weighted = sinogram * _length_mm(geometry, sinogram.dtype)[..., None, None]
+    parts = [
+        _fan_backproject(geometry, fan, axial, weighted)
+        for fan, axial in zip(geometry.transaxial.fans, geometry.axial, strict=True)
+    ]
+    return add_up(parts)
+
+
+def _length_mm(system: System3D, dtype: Any) -> Array:
+    """Length in mm that each line of response spends in one row of the image: longer the more it rises."""
+    chord, rise = jnp.asarray(system.chord_mm, dtype), jnp.asarray(system.rise_mm, dtype)
+    tilt = jnp.sqrt(1 + (rise[None, None] / chord[..., None]) ** 2)
+    return tilt * jnp.asarray(system.transaxial.length_mm, dtype)[..., None]
+
+
+def _fan_project(system: System3D, fan: Fan, axial: AxialFan, image: Array) -> Array:
+    """Each symmetric view's sum over rows: `(view, ray, plane, tof, symmetric view, lane)`."""
+    dtype = image.dtype
+    images = jnp.stack([jnp.rot90(image, -turn) for turn in fan.quarter_turns], axis=3)
+    nrows, width = images.shape[:2]
+    lanes = images.shape[3] * images.shape[4]
+    steps = -(-nrows // _ROWS_A_STEP)
+    images = jnp.pad(images, ((0, steps * _ROWS_A_STEP - nrows), (0, 0), system.padding, (0, 0), (0, 0)))
+    table = split_planes(system, images.reshape(steps * _ROWS_A_STEP, width, -1, lanes))
+    table = table.reshape(steps, _ROWS_A_STEP * width, -1)
+    rays = fan.position.shape[1]
+    blocks = fan.position.shape[0] // _VIEWS_A_BLOCK
+    lines = (
+        *(jnp.asarray(a, dtype) for a in (fan.position, fan.slope)),
+        *(jnp.asarray(a, dtype)[:, -rays:] for a in (axial.middle, axial.slope, axial.chord_mm)),
+    )
+    project_block = partial(_project_views, system, table, (nrows, width, lanes))
+    out = lax.map(project_block, tuple(a.reshape(blocks, _VIEWS_A_BLOCK, rays) for a in lines))
+    views = blocks * _VIEWS_A_BLOCK  # each out: (block, tof, view, ray, segment, plane · lane)
+    by_bundle = [jnp.moveaxis(a, 1, -1).reshape(views, rays, -1, lanes, a.shape[1]) for a in out]
+    joined = jnp.concatenate(by_bundle, axis=2)[:, :, system.plane_index]
+    return jnp.moveaxis(joined, -1, -2).reshape(*joined.shape[:3], -1, *images.shape[3:])
+
+
+def _project_views(
+    system: System3D, table: Array, sizes: tuple[int, int, int], lines: tuple[Array, ...]
+) -> tuple[Array, ...]:
+    """Sums over rows for some views: `(tof, view, ray, segment, plane · lane)` of each bundle of segments."""
+    position, slope, middle, rise, chord = lines
+    nrows, width, lanes = sizes
+    steps, length = table.shape[0], table.shape[2]
+    row_start = width * jnp.arange(_ROWS_A_STEP)[:, None, None]
+    line_start = length * jnp.arange(position.size).reshape(position.shape)[..., None]
+    dtype = table.dtype
+
+    def find(step: Array) -> Any:
+        row = (step * _ROWS_A_STEP + jnp.arange(_ROWS_A_STEP)).astype(dtype)[:, None, None] - (nrows - 1) / 2
+        crossing = position[None] + slope[None] * row
+        below = jnp.clip(jnp.floor(crossing), 0, width - 2)  # both neighbours exist; outside, both weights are 0
+        f = middle[None] + rise[None] * row
+        reads = []
+        for bundle in system.bundles:
+            start, beyond = axial_shift(bundle, f)
+            starts = tuple(line_start[None] + lanes * plane_offset(system, start + k) for k in range(2))
+            reads.append((starts, beyond, bin_probabilities(system, bundle, f, chord[None])))
+        return below.astype(jnp.int32) + row_start, crossing - below, reads
+
+    def interpolate(step: Array, found: Any) -> Any:
+        below, beyond, reads = found
+        rows = table[step]
+        first, second = (jnp.maximum(0, 1 - jnp.abs(beyond - k))[..., None] for k in range(2))
+        line = first * take(rows, below) + second * take(rows, below + 1)
+        return line.reshape(_ROWS_A_STEP, -1), reads
+
+    def read(line: Array, bundle: Bundle, starts: Any, beyond: Array, r: int) -> Array:
+        size = bundle.planes.shape[1] * lanes
+        low, high = (windows(line[r], start[r], size) for start in starts)
+        return (1 - beyond[r])[..., None] * low + beyond[r][..., None] * high
+
+    def read_all(step: Array, interpolated: Any) -> Any:
+        line, reads = interpolated
+        return [
+            ([read(line, bundle, starts, beyond, r) for r in range(_ROWS_A_STEP)], weights)
+            for bundle, (starts, beyond, weights) in zip(system.bundles, reads, strict=True)
+        ]
+
+    def accumulate(totals: Any, interpolated: Any) -> Any:
+        line, reads = interpolated
+        return tuple(
+            total + add_up([read(line, bundle, starts, beyond, r) for r in range(_ROWS_A_STEP)])[None]
+            for total, bundle, (starts, beyond, _) in zip(totals, system.bundles, reads, strict=True)
+        )
+
+    def accumulate_tof(totals: Any, ready: Any) -> Any:
+        return tuple(
+            total + add_up([jnp.moveaxis(weights[r], -1, 0)[..., None] * values[r][None] for r in range(_ROWS_A_STEP)])
+            for total, (values, weights) in zip(totals, ready, strict=True)
+        )
+
+    bins = 1 if system.tof is None else system.tof.edges_mm.shape[0] - 1
+    totals = tuple(
+        varying(jnp.zeros((bins, *position.shape, len(b.planes), b.planes.shape[1] * lanes), dtype), table)
+        for b in system.bundles
+    )
+    if system.tof is None:
+        return pipelined((find, interpolate), accumulate, totals, steps)
+    return pipelined((find, interpolate, read_all), accumulate_tof, totals, steps)
+
+
+def _fan_backproject(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array) -> Array:
+    """Back-projection of the fan's lines of response; with four symmetric views, half of the rows: see `projector`."""
+    symmetric = len(fan.quarter_turns) == 4
+    shape = system.transaxial.shape
+    nrows, width = shape if fan.quarter_turns[0] % 2 == 0 else shape[::-1]
+    row = jnp.arange(nrows // 2 if symmetric else 0, nrows) - (nrows - 1) / 2
+    selected = take_or_zero(sinogram.reshape(-1, *sinogram.shape[2:]), fan.lor_index)
+    swapped = jnp.asarray(axial.swapped)[..., None, None, None]
+    selected = jnp.where(swapped, selected[:, :, :, system.mirrored, ::-1], selected)
+    views, bins, turns, planes, tof, lanes = selected.shape  # → (view, bin, tof, plane, symmetric view, lane)
+    by_plane = selected.transpose(0, 1, 4, 3, 2, 5).reshape(views, bins, tof, planes, turns * lanes)
+    by_plane = jnp.pad(by_plane, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0)))
+    out = _gather_lines(system, fan, axial, by_plane, row, width)
+    out = out.reshape(-1, width, system.image_planes, turns, lanes)
+    if not symmetric:
+        return jnp.rot90(out[:, :, :, 0], fan.quarter_turns[0])
+    half = nrows // 2
+    whole = [jnp.concatenate([jnp.rot90(out[:, :, :, k + 2], 2)[:half], out[:, :, :, k]]) for k in range(2)]
+    return whole[0] + jnp.rot90(whole[1])
+
+
+def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, row: Array, width: int) -> Array:
+    """Voxels `(row, y, z, lane)` from `(view, bin, tof, plane, lane)`, some rows at a time."""
+    dtype = sinogram.dtype
+    views, bins, _, _, lanes = sinogram.shape
+    length = (system.image_planes + sum(system.padding)) // system.parts
+    padded = [padded_planes(system, bundle, sinogram, length) for bundle in system.bundles]
+    table, mean_slope = jnp.asarray(fan.table, dtype), jnp.asarray(fan.mean_slope, dtype)
+    middle, rise, chord = (jnp.asarray(a, dtype) for a in (axial.middle, axial.slope, axial.chord_mm))
+    y = jnp.arange(width, dtype=dtype)[None]
+    rows = _ROWS_A_BLOCK if system.tof is None else 1
+
+    def block(x: Array) -> Array:
+        x = x[:, None]
+        line = bins * jnp.arange(rows)[:, None]
+
+        def find(view: Array) -> Any:
+            cell = table_cell(y - mean_slope[view] * x, fan.table_start)
+            f = middle[view][None] + rise[view][None] * x
+            reads = []
+            for bundle in system.bundles:
+                starts, values = window_starts(system, bundle, *axial_shift(bundle, f), length)
+                reads.append((starts, values, bin_probabilities(system, bundle, f, chord[view][None])))
+            return cell, reads
+
+        def sum_tof(view: Array, found: Any) -> Any:
+            """Each bundle's planes, added up over time-of-flight bins with the weights of a row."""
+            cell, reads = found
+            sums = []
+            for planes, (starts, values, weights) in zip(padded, reads, strict=True):
+                own = planes[view]  # (bin, segment, tof, plane · lane)
+                terms = [weights[..., k, None] * own[None, :, :, k] for k in range(own.shape[2])]
+                sums.append((add_up(terms).reshape(-1), starts, values))
+            return cell, sums
+
+        def look_up_planes(view: Array, found: Any) -> Any:
+            cell, reads = found
+            own = [(planes[view].reshape(-1), *read[:2]) for planes, read in zip(padded, reads, strict=True)]
+            return add_segments(view, (cell, own))
+
+        def add_segments(view: Array, found: Any) -> Any:
+            cell, reads = found
+            first, weights = lines_near(take_slices(table[view], cell), y - mean_slope[view] * x, x)
+            lines = add_up(
+                [axial_lines(system, own, starts, values, length * lanes, lanes) for own, starts, values in reads]
+            )
+            return lines.reshape(-1, system.parts * length * lanes), first + line, weights
+
+        def accumulate(total: Array, ready: Any) -> Array:
+            lines, first, weights = ready
+            terms = [weight[..., None] * take(lines, first + k) for k, weight in enumerate(weights)]
+            return total + add_up(terms)
+
+        total = varying(jnp.zeros((rows, width, system.parts * length * lanes), dtype), sinogram)
+        stages = (find, look_up_planes) if system.tof is None else (find, sum_tof, add_segments)
+        return pipelined(stages, accumulate, total, views)
+
+    blocks = -(-len(row) // rows)
+    filled = jnp.pad(row.astype(dtype), (0, blocks * rows - len(row)))
+    out = lax.map(block, filled.reshape(blocks, rows)).reshape(-1, width, system.parts, length, lanes)
+    joined = jnp.moveaxis(out, 2, 3).reshape(-1, width, system.parts * length, lanes)
+    low = system.padding[0]
+    return joined[: len(row), :, low : low + system.image_planes]
+
+
+_project_p, _backproject_p = linear_pair("pet_project_3d", (_project, _backproject))
