@@ -4,7 +4,6 @@ An axial line holds the planes of the image, with padding, at one place of a sli
 next to each other in each plane, so that a window of planes is one contiguous read.
 """
 
-
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
