@@ -71,7 +71,7 @@ class Acquisition:
         """
         y = self.counts
         excess = expected - y
-        return jnp.sum(excess - y * jnp.log1p(excess / jnp.where(y > 0, y, 1)))
+        return jnp.sum(excess - y * jnp.log1p(divide(excess, y)))
 
     @one_program
     def gradient(self, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]:

@@ -32,11 +32,13 @@ _BLOCK = 16384  # lines that are worked off at once
 class Lines:
     """Lines that run mostly along one axis, in blocks: they cross row r, from the middle, at position + slope · r."""
 
-    position: Float[AnyArray, "block line 2"]  # (across, axial) index of voxels on the middle row
-    slope: Float[AnyArray, "block line 2"]
-    rows: Float[AnyArray, "block line 2"]  # first and last row between the ends of a line
-    tof: Float[AnyArray, "block line 3"] | None  # bin's lower and upper edge on the middle row, change a row; in √2 σ
-    index: Int[AnyArray, "block line"]  # number of the line; one past the last: padding
+    position: Float[AnyArray, "*stack block line 2"]  # (across, axial) index of voxels on the middle row
+    slope: Float[AnyArray, "*stack block line 2"]
+    rows: Float[AnyArray, "*stack block line 2"]  # first and last row between the ends of a line
+    tof: (
+        Float[AnyArray, "*stack block line 3"] | None
+    )  # bin's lower and upper edge on the middle row, change a row; in √2 σ
+    index: Int[AnyArray, "*stack block line"]  # number of the line; one past the last: padding
     along_x: bool = field(metadata={"static": True})
 
 
@@ -46,8 +48,8 @@ class LorSystem:
     """System model of single lines: image `(x, y, z)` ↔ one value a line."""
 
     groups: tuple[Lines, ...]
-    length_mm: Float[AnyArray, " line"]  # length of a line in a row of the image
-    row_index: Int[AnyArray, " line"]  # where a line lies in the joined groups
+    length_mm: Float[AnyArray, "*stack line"]  # length of a line in a row of the image
+    row_index: Int[AnyArray, "*stack line"]  # where a line lies in the joined groups
     shape: tuple[int, int, int] = field(metadata={"static": True})
 
     @property
@@ -196,28 +198,52 @@ def build_lor_system(
     Raises:
         DataError: an end point is not finite, or both ends of a line have one transaxial position.
     """
+    one = [None if a is None else a[None] for a in (along_x, tof_mm)]
+    stacked = stack_lor_systems(end_points[None], grid, along_x=one[0], tof_mm=one[1], tof_sd_mm=tof_sd_mm)
+    return jax.tree.map(lambda a: a[0], stacked)
+
+
+def stack_lor_systems(
+    end_points: Float[np.ndarray, "system line 2 3"],
+    grid: Grid,
+    *,
+    along_x: Bool[np.ndarray, "system line"] | None = None,
+    tof_mm: Float[np.ndarray, "system line 2"] | None = None,
+    tof_sd_mm: float | None = None,
+) -> LorSystem:
+    """Systems of as many lines each, with a leading axis: see `build_lor_system`.
+
+    Raises:
+        DataError: as `build_lor_system`.
+    """
     ends = np.asarray(end_points, float)
     if not np.all(np.isfinite(ends)):
         raise DataError("end points: hold values that are not finite")
-    voxel = np.asarray(grid.voxel_mm)
-    along = (ends[:, 1] - ends[:, 0]) / voxel
-    if np.any(np.hypot(along[:, 0], along[:, 1]) == 0):
+    along = np.abs(ends[..., 1, :] - ends[..., 0, :]) / np.asarray(grid.voxel_mm)
+    if np.any(np.hypot(along[..., 0], along[..., 1]) == 0):
         raise DataError("end points: both ends of a line have one transaxial position")
-    chosen = np.abs(along[:, 0]) >= np.abs(along[:, 1]) if along_x is None else np.asarray(along_x, bool)
-    length = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=-1)
-    row_index, start = np.zeros(len(ends), np.int32), 0
+    chosen = along[..., 0] >= along[..., 1] if along_x is None else np.asarray(along_x, bool)
+    row_index, start = np.zeros(chosen.shape, np.int32), 0
     groups: list[Lines] = []
     for walked_along_x in (True, False):
-        members = np.flatnonzero(chosen == walked_along_x)
-        if not members.size:
+        most = int((chosen == walked_along_x).sum(axis=1).max())
+        if not most:
             continue
-        members = members[_order(ends[members])]
-        tof = None if tof_mm is None else (np.asarray(tof_mm, float)[members], tof_sd_mm)
-        lines = _lines(ends[members], members, len(ends), grid, walked_along_x, tof)
-        row_index[members] = start + np.arange(len(members))
-        start += lines.index.size
-        groups.append(lines)
-    steps = np.where(chosen, np.abs(along[:, 0]), np.abs(along[:, 1]))
+        size = min(_BLOCK, most)
+        members = np.full((len(ends), -(-most // size) * size), ends.shape[1])  # one past the last: padding
+        for k, own in enumerate(chosen == walked_along_x):
+            numbers = np.flatnonzero(own)
+            members[k, : len(numbers)] = numbers[_order(ends[k, numbers])]
+            row_index[k, members[k, : len(numbers)]] = start + np.arange(len(numbers))
+        tables = _crossings(ends, members, grid, walked_along_x, tof_mm, tof_sd_mm)
+        position, slope, rows, tof = (
+            None if a is None else a.reshape(len(ends), -1, size, a.shape[-1]) for a in tables
+        )
+        index = members.reshape(len(ends), -1, size).astype(np.int32)
+        groups.append(Lines(position, slope, rows, tof, index, walked_along_x))
+        start += members.shape[1]
+    length = np.linalg.norm(ends[..., 1, :] - ends[..., 0, :], axis=-1)
+    steps = np.where(chosen, along[..., 0], along[..., 1])
     return jax.device_put(LorSystem(tuple(groups), length / steps, row_index, grid.shape))
 
 
@@ -229,34 +255,32 @@ def _order(ends: np.ndarray) -> np.ndarray:
     return np.lexsort((offset, angle))
 
 
-def _lines(
-    ends: np.ndarray, numbers: np.ndarray, total: int, grid: Grid, along_x: bool, tof: tuple[np.ndarray, Any] | None
-) -> Lines:
+def _crossings(
+    ends: np.ndarray,
+    members: np.ndarray,
+    grid: Grid,
+    along_x: bool,
+    tof_mm: np.ndarray | None,
+    tof_sd_mm: float | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Position, slope, rows and time-of-flight edges of `Lines` for these members of each system."""
+    known = np.minimum(members, ends.shape[1] - 1)
+    first, second = (np.take_along_axis(ends[:, :, k], known[..., None], axis=1) for k in range(2))
     axis, across = (0, 1) if along_x else (1, 0)
-    (step, wide, deep), shape = (grid.voxel_mm[k] for k in (axis, across, 2)), grid.shape
-    first, second = ends[:, 0], ends[:, 1]
-    per_mm = 1 / (second[:, axis] - first[:, axis])
-    start = -first[:, axis] * per_mm  # fraction of the line at the middle row
-    rate = step * per_mm
-    position: list[np.ndarray] = []
-    slope: list[np.ndarray] = []
-    for k, voxel in ((across, wide), (2, deep)):
-        rise = (second[:, k] - first[:, k]) / voxel
-        position.append(first[:, k] / voxel + rise * start + (shape[k] - 1) / 2)
-        slope.append(rise * rate)
-    rows = np.sort(ends[:, :, axis], axis=1) / step
-    tables = [np.stack(position, -1), np.stack(slope, -1), rows]
-    if tof is not None:
-        edges, sd = tof
-        length = np.linalg.norm(second - first, axis=-1)
-        middle, change = (start - 0.5) * length, rate * length
-        scaled = np.stack([edges[:, 0] - middle, edges[:, 1] - middle, change], -1) / (np.sqrt(2) * sd)
-        tables.append(scaled)
-    size = min(_BLOCK, len(ends))
-    extra = -len(ends) % size
-    blocks = [np.concatenate([a, np.repeat(a[-1:], extra, axis=0)]).reshape(-1, size, a.shape[1]) for a in tables]
-    index = np.concatenate([numbers, np.full(extra, total)]).reshape(-1, size).astype(np.int32)
-    return Lines(blocks[0], blocks[1], blocks[2], blocks[3] if tof is not None else None, index, along_x)
+    per_mm = 1 / np.where(members < ends.shape[1], (second - first)[..., axis], 1)
+    start = -first[..., axis] * per_mm  # fraction of the line at the middle row
+    rate = grid.voxel_mm[axis] * per_mm
+    rise = (second - first)[..., [across, 2]] / np.take(grid.voxel_mm, [across, 2])
+    middle = (np.take(grid.shape, [across, 2]) - 1) / 2
+    position = first[..., [across, 2]] / np.take(grid.voxel_mm, [across, 2]) + rise * start[..., None] + middle
+    rows = np.sort(np.stack([first[..., axis], second[..., axis]], -1), axis=-1) / grid.voxel_mm[axis]
+    if tof_mm is None:
+        return position, rise * rate[..., None], rows, None
+    edges = np.take_along_axis(tof_mm, known[..., None], axis=1)
+    length = np.linalg.norm(second - first, axis=-1)
+    offset = ((start - 0.5) * length)[..., None]
+    tof = np.concatenate([edges - offset, (rate * length)[..., None]], -1) / (np.sqrt(2) * tof_sd_mm)
+    return position, rise * rate[..., None], rows, tof
 
 
 _project_p, _backproject_p = linear_pair("pet_project_lines", (_project, _backproject))

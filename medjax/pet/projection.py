@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import ConfigError, DataError
-from medjax.pet import listmode, lor_projector, projector, projector3d, system, system3d
-from medjax.pet.listmode import ListSystem
+from medjax.pet import list_system, lor_projector, projector, projector3d, system, system3d
+from medjax.pet.list_system import ListSystem
 from medjax.pet.lor_projector import LorSystem
 from medjax.pet.system import System
 from medjax.pet.system3d import System3D
@@ -29,14 +29,14 @@ class _Kind(NamedTuple):
 
 
 def _no_subsets(system: AnySystem, number: int) -> tuple[AnySystem, np.ndarray]:
-    raise ConfigError(f"{number} subsets of single lines; expected a system for each: see `listmode.event_subsets`")
+    raise ConfigError(f"{number} subsets of single lines; expected a system for each: see `listmode.acquire_events`")
 
 
 _KINDS = {
     System: _Kind(projector.project, projector.backproject, system.subsets, system.possible_subsets),
     System3D: _Kind(projector3d.project, projector3d.backproject, system3d.subsets3d, system3d.possible_subsets3d),
     LorSystem: _Kind(lor_projector.project, lor_projector.backproject, _no_subsets, lambda system: [1]),
-    ListSystem: _Kind(listmode.project, listmode.backproject, _no_subsets, lambda system: [1]),
+    ListSystem: _Kind(list_system.project, list_system.backproject, _no_subsets, lambda system: [1]),
 }
 
 
