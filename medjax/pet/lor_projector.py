@@ -235,12 +235,11 @@ def stack_lor_systems(
             numbers = np.flatnonzero(own)
             members[k, : len(numbers)] = numbers[_order(ends[k, numbers])]
             row_index[k, members[k, : len(numbers)]] = start + np.arange(len(numbers))
-        tables = _crossings(ends, members, grid, walked_along_x, tof_mm, tof_sd_mm)
-        position, slope, rows, tof = (
-            None if a is None else a.reshape(len(ends), -1, size, a.shape[-1]) for a in tables
-        )
-        index = members.reshape(len(ends), -1, size).astype(np.int32)
-        groups.append(Lines(position, slope, rows, tof, index, walked_along_x))
+        position, slope, rows, tof = _crossings(ends, members, grid, walked_along_x, tof_mm, tof_sd_mm)
+        blocks = (len(ends), members.shape[1] // size, size)
+        position, slope, rows = (a.reshape(*blocks, 2) for a in (position, slope, rows))
+        tof = None if tof is None else tof.reshape(*blocks, 3)
+        groups.append(Lines(position, slope, rows, tof, members.reshape(blocks).astype(np.int32), walked_along_x))
         start += members.shape[1]
     length = np.linalg.norm(ends[..., 1, :] - ends[..., 0, :], axis=-1)
     steps = np.where(chosen, along[..., 0], along[..., 1])
