@@ -62,31 +62,33 @@ def _window_padding(system: System3D, bundle: Bundle, length: int) -> tuple[int,
     return (high + 1) // system.parts + 1, max(length - low // system.parts - bundle.planes.shape[-1] + 1, 0)
 
 
-def window_starts(system: System3D, bundle: Bundle, start: Array, beyond: Array, length: int) -> tuple[Array, Array]:
-    """Where the windows of an axial line start in a bundle's padded planes, and the weights of their reads.
+def window_starts(
+    system: System3D, bundle: Bundle, start: Array, beyond: Array, length: int
+) -> tuple[list[Array], list[Array]]:
+    """Where the windows of an axial line start in a view's padded planes, and the weights of both reads.
 
-    With time of flight each row has padded planes of its own.
+    Without time of flight all rows read the same planes; with it, each has its own sum.
     """
     segments, planes = bundle.planes.shape
-    rows, bins = start.shape[:2]
+    bins = start.shape[1]
     before, after = _window_padding(system, bundle, length)
-    number = jnp.arange(rows * bins * segments).reshape(rows, bins, segments)
-    origin = (before + planes + after) * (number[:1] if system.tof is None else number) + before
+    origin = (before + planes + after) * jnp.arange(bins * segments).reshape(1, bins, segments) + before
     if system.parts == 1:
-        return jnp.stack([origin - start, origin - start - 1]), jnp.stack([1 - beyond, beyond])
+        return [origin - start, origin - start - 1], [1 - beyond, beyond]
     tap = [(part - start) & 1 for part in range(2)]
     starts = [origin + ((part - start - tap[part]) >> 1) for part in range(2)]
-    return jnp.stack(starts), jnp.stack([jnp.where(one == 1, beyond, 1 - beyond) for one in tap])
+    return starts, [jnp.where(one == 1, beyond, 1 - beyond) for one in tap]
 
 
-def axial_lines(system: System3D, read: Array, starts: Array, values: Array, size: int, lanes: int) -> Array:
-    """Sum over a bundle's segments of their windows: `(row, bin, part · plane · lane)`."""
-    terms = [
-        [values[tap, ..., s, None] * windows(read, lanes * starts[tap, ..., s], size) for s in range(starts.shape[-1])]
-        for tap in range(2)
+def axial_lines(
+    system: System3D, planes: Array, starts: list[Array], values: list[Array], size: int
+) -> tuple[Array, ...]:
+    """Sum over a bundle's segments of their windows: `(bin, plane · lane)` of each part."""
+    sums = [
+        add_up([value[:, s, None] * windows(planes, start[:, s], size) for s in range(start.shape[-1])])
+        for start, value in zip(starts, values, strict=True)
     ]
-    sums = [add_up(tap) for tap in terms]
-    return sums[0] + sums[1] if system.parts == 1 else jnp.concatenate(sums, axis=-1)
+    return (sums[0] + sums[1],) if system.parts == 1 else tuple(sums)
 
 
 def windows(line: Array, start: Array, size: int) -> Array:

@@ -35,8 +35,8 @@ from medjax.pet.system import Fan
 from medjax.pet.system3d import AxialFan, Bundle, System3D
 
 _ROWS_A_STEP = 4  # image rows fused in one step of the projection
-_VIEWS_A_BLOCK = 1  # views that are projected at once
-_ROWS_A_BLOCK = 4  # image rows that are back-projected at once
+_VIEWS_A_BLOCK = 4  # views that are projected at once, where that divides them
+_ROWS_A_BLOCK = 8  # image rows that are back-projected at once
 
 
 def project(system: System3D, image: Float[Array, "x y z"]) -> Float[Array, "view bin plane *tof"]:
@@ -104,22 +104,22 @@ def _length_mm(system: System3D, dtype: Any) -> Array:
 def _fan_project(system: System3D, fan: Fan, axial: AxialFan, image: Array) -> Array:
     """Each symmetric view's sum over rows: `(view, ray, plane, tof, symmetric view, lane)`."""
     dtype = image.dtype
-    images = jnp.stack([jnp.rot90(image, -turn) for turn in fan.quarter_turns], axis=3)
+    images = jnp.stack([lax.optimization_barrier(jnp.rot90(image, -turn)) for turn in fan.quarter_turns], axis=3)
     nrows, width = images.shape[:2]
     lanes = images.shape[3] * images.shape[4]
     steps = -(-nrows // _ROWS_A_STEP)
     images = jnp.pad(images, ((0, steps * _ROWS_A_STEP - nrows), (0, 0), system.padding, (0, 0), (0, 0)))
     table = split_planes(system, images.reshape(steps * _ROWS_A_STEP, width, -1, lanes))
-    table = table.reshape(steps, _ROWS_A_STEP * width, -1)
-    rays = fan.position.shape[1]
-    blocks = fan.position.shape[0] // _VIEWS_A_BLOCK
+    table = table.reshape(steps * _ROWS_A_STEP * width, -1)
+    views, rays = fan.position.shape
+    together = next(n for n in (_VIEWS_A_BLOCK, 3, 2, 1) if views % n == 0)
     lines = (
         *(jnp.asarray(a, dtype) for a in (fan.position, fan.slope)),
         *(jnp.asarray(a, dtype)[:, -rays:] for a in (axial.middle, axial.slope, axial.chord_mm)),
     )
     project_block = partial(_project_views, system, table, (nrows, width, lanes))
-    out = lax.map(project_block, tuple(a.reshape(blocks, _VIEWS_A_BLOCK, rays) for a in lines))
-    views = blocks * _VIEWS_A_BLOCK  # each out: (block, tof, view, ray, segment, plane · lane)
+    out = lax.map(project_block, tuple(a.reshape(-1, together, rays) for a in lines))
+    # each out: (block, tof, view, ray, segment, plane · lane)
     by_bundle = [jnp.moveaxis(a, 1, -1).reshape(views, rays, -1, lanes, a.shape[1]) for a in out]
     joined = jnp.concatenate(by_bundle, axis=2)[:, :, system.plane_index]
     return jnp.moveaxis(joined, -1, -2).reshape(*joined.shape[:3], -1, *images.shape[3:])
@@ -131,7 +131,7 @@ def _project_views(
     """Sums over rows for some views: `(tof, view, ray, segment, plane · lane)` of each bundle of segments."""
     position, slope, middle, rise, chord = lines
     nrows, width, lanes = sizes
-    steps, length = table.shape[0], table.shape[2]
+    steps, length = table.shape[0] // (_ROWS_A_STEP * width), table.shape[1]
     row_start = width * jnp.arange(_ROWS_A_STEP)[:, None, None]
     line_start = length * jnp.arange(position.size).reshape(position.shape)[..., None]
     dtype = table.dtype
@@ -146,48 +146,37 @@ def _project_views(
             start, beyond = axial_shift(bundle, f)
             starts = tuple(line_start[None] + lanes * plane_offset(system, start + k) for k in range(2))
             reads.append((starts, beyond, bin_probabilities(system, bundle, f, chord[None])))
-        return below.astype(jnp.int32) + row_start, crossing - below, reads
+        return below.astype(jnp.int32) + row_start + step * (_ROWS_A_STEP * width), crossing - below, reads
 
-    def interpolate(step: Array, found: Any) -> Any:
-        below, beyond, reads = found
-        rows = table[step]
+    def interpolate(row: tuple[Array, Array]) -> Array:
+        below, beyond = row
         first, second = (jnp.maximum(0, 1 - jnp.abs(beyond - k))[..., None] for k in range(2))
-        line = first * take(rows, below) + second * take(rows, below + 1)
-        return line.reshape(_ROWS_A_STEP, -1), reads
+        return first * take(table, below) + second * take(table, below + 1)
 
-    def read(line: Array, bundle: Bundle, starts: Any, beyond: Array, r: int) -> Array:
-        size = bundle.planes.shape[1] * lanes
-        low, high = (windows(line[r], start[r], size) for start in starts)
-        return (1 - beyond[r])[..., None] * low + beyond[r][..., None] * high
+    def read(bundle: Bundle, line: Array, start: Any, beyond: Array) -> Array:
+        low, high = (windows(line.reshape(-1), one, bundle.planes.shape[1] * lanes) for one in start)
+        return (1 - beyond)[..., None] * low + beyond[..., None] * high
 
-    def read_all(step: Array, interpolated: Any) -> Any:
-        line, reads = interpolated
-        return [
-            ([read(line, bundle, starts, beyond, r) for r in range(_ROWS_A_STEP)], weights)
-            for bundle, (starts, beyond, weights) in zip(system.bundles, reads, strict=True)
-        ]
-
-    def accumulate(totals: Any, interpolated: Any) -> Any:
-        line, reads = interpolated
-        return tuple(
-            total + add_up([read(line, bundle, starts, beyond, r) for r in range(_ROWS_A_STEP)])[None]
-            for total, bundle, (starts, beyond, _) in zip(totals, system.bundles, reads, strict=True)
-        )
-
-    def accumulate_tof(totals: Any, ready: Any) -> Any:
-        return tuple(
-            total + add_up([jnp.moveaxis(weights[r], -1, 0)[..., None] * values[r][None] for r in range(_ROWS_A_STEP)])
-            for total, (values, weights) in zip(totals, ready, strict=True)
-        )
+    def accumulate(totals: Any, found: Any) -> Any:
+        below, beyond, reads = found
+        line = lax.map(interpolate, (below, beyond))  # a loop writes it down; fused, it would be computed for each read
+        new = []
+        for total, bundle, (starts, parts, weights) in zip(totals, system.bundles, reads, strict=True):
+            if weights is None:
+                rows = [read(bundle, line[r], [s[r] for s in starts], parts[r]) for r in range(_ROWS_A_STEP)]
+                new.append(total + add_up(rows)[None])
+                continue
+            values = lax.map(lambda row, bundle=bundle: read(bundle, *row), (line, starts, parts))
+            terms = [jnp.moveaxis(weights[r], -1, 0)[..., None] * values[r][None] for r in range(_ROWS_A_STEP)]
+            new.append(total + add_up(terms))
+        return tuple(new)
 
     bins = 1 if system.tof is None else system.tof.edges_mm.shape[0] - 1
     totals = tuple(
         varying(jnp.zeros((bins, *position.shape, len(b.planes), b.planes.shape[1] * lanes), dtype), table)
         for b in system.bundles
     )
-    if system.tof is None:
-        return pipelined((find, interpolate), accumulate, totals, steps)
-    return pipelined((find, interpolate, read_all), accumulate_tof, totals, steps)
+    return pipelined((find,), accumulate, totals, steps)
 
 
 def _fan_backproject(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array) -> Array:
@@ -201,7 +190,7 @@ def _fan_backproject(system: System3D, fan: Fan, axial: AxialFan, sinogram: Arra
     selected = jnp.where(swapped, selected[:, :, :, system.mirrored, ::-1], selected)
     views, bins, turns, planes, tof, lanes = selected.shape  # → (view, bin, tof, plane, symmetric view, lane)
     by_plane = selected.transpose(0, 1, 4, 3, 2, 5).reshape(views, bins, tof, planes, turns * lanes)
-    by_plane = jnp.pad(by_plane, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0)))
+    by_plane = lax.optimization_barrier(jnp.pad(by_plane, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0))))
     out = _gather_lines(system, fan, axial, by_plane, row, width)
     out = out.reshape(-1, width, system.image_planes, turns, lanes)
     if not symmetric:
@@ -222,55 +211,54 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
     y = jnp.arange(width, dtype=dtype)[None]
     rows = _ROWS_A_BLOCK if system.tof is None else 1
 
-    def block(x: Array) -> Array:
+    strides = [planes[0].size for planes in padded]
+
+    def block(x: Array) -> tuple[Array, ...]:
         x = x[:, None]
         line = bins * jnp.arange(rows)[:, None]
 
         def find(view: Array) -> Any:
             cell = table_cell(y - mean_slope[view] * x, fan.table_start)
             f = middle[view][None] + rise[view][None] * x
-            reads = []
-            for bundle in system.bundles:
-                starts, values = window_starts(system, bundle, *axial_shift(bundle, f), length)
-                reads.append((starts, values, bin_probabilities(system, bundle, f, chord[view][None])))
-            return cell, reads
-
-        def sum_tof(view: Array, found: Any) -> Any:
-            """Each bundle's planes, added up over time-of-flight bins with the weights of a row."""
-            cell, reads = found
-            sums = []
-            for planes, (starts, values, weights) in zip(padded, reads, strict=True):
-                own = planes[view]  # (bin, segment, tof, plane · lane)
-                terms = [weights[..., k, None] * own[None, :, :, k] for k in range(own.shape[2])]
-                sums.append((add_up(terms).reshape(-1), starts, values))
-            return cell, sums
-
-        def look_up_planes(view: Array, found: Any) -> Any:
-            cell, reads = found
-            own = [(planes[view].reshape(-1), *read[:2]) for planes, read in zip(padded, reads, strict=True)]
-            return add_segments(view, (cell, own))
-
-        def add_segments(view: Array, found: Any) -> Any:
-            cell, reads = found
             first, weights = lines_near(take_slices(table[view], cell), y - mean_slope[view] * x, x)
-            lines = add_up(
-                [axial_lines(system, own, starts, values, length * lanes, lanes) for own, starts, values in reads]
-            )
-            return lines.reshape(-1, system.parts * length * lanes), first + line, weights
+            reads = []
+            for bundle, stride in zip(system.bundles, strides, strict=True):
+                starts, values = window_starts(system, bundle, *axial_shift(bundle, f), length)
+                begin = view * stride if system.tof is None else 0
+                starts = [begin + lanes * one for one in starts]
+                reads.append((starts, values, bin_probabilities(system, bundle, f, chord[view][None])))
+            return view, first + line, weights, reads
 
-        def accumulate(total: Array, ready: Any) -> Array:
-            lines, first, weights = ready
-            terms = [weight[..., None] * take(lines, first + k) for k, weight in enumerate(weights)]
-            return total + add_up(terms)
+        def add_segments(view: Array, reads: Any) -> list[Array]:
+            """Axial lines of one row, `(bin, plane · lane)`, of each part."""
+            lines = []
+            for planes, (starts, values, weights) in zip(padded, reads, strict=True):
+                own = planes
+                if weights is not None:  # (bin, segment, tof, plane · lane), added up with the weights of this row
+                    bins_of_view = planes[view]
+                    terms = [weights[..., k, None] * bins_of_view[:, :, k] for k in range(bins_of_view.shape[2])]
+                    own = add_up(terms)
+                lines.append(axial_lines(system, own.reshape(-1), starts, values, length * lanes))
+            return [add_up(list(part)) for part in zip(*lines, strict=True)]
 
-        total = varying(jnp.zeros((rows, width, system.parts * length * lanes), dtype), sinogram)
-        stages = (find, look_up_planes) if system.tof is None else (find, sum_tof, add_segments)
-        return pipelined(stages, accumulate, total, views)
+        def accumulate(totals: tuple[Array, ...], found: Any) -> tuple[Array, ...]:
+            view, first, weights, reads = found
+            lines = lax.map(partial(add_segments, view), reads)  # a loop writes them down, see `_project_views`
+            new = []
+            for total, part in zip(totals, lines, strict=True):
+                flat = part.reshape(-1, part.shape[-1])
+                terms = [weight[..., None] * take(flat, first + k) for k, weight in enumerate(weights)]
+                new.append(total + add_up(terms))
+            return tuple(new)
+
+        zeros = varying(jnp.zeros((rows, width, length * lanes), dtype), sinogram)
+        return pipelined((find,), accumulate, (zeros,) * system.parts, views)
 
     blocks = -(-len(row) // rows)
     filled = jnp.pad(row.astype(dtype), (0, blocks * rows - len(row)))
-    out = lax.map(block, filled.reshape(blocks, rows)).reshape(-1, width, system.parts, length, lanes)
-    joined = jnp.moveaxis(out, 2, 3).reshape(-1, width, system.parts * length, lanes)
+    out = lax.map(block, filled.reshape(blocks, rows))
+    joined = jnp.stack([part.reshape(-1, width, length, lanes) for part in out], axis=3)
+    joined = joined.reshape(-1, width, system.parts * length, lanes)
     low = system.padding[0]
     return joined[: len(row), :, low : low + system.image_planes]
 
