@@ -59,8 +59,8 @@ def replacing_together(*paths: Path) -> Generator[list[Path], None, None]:
 
     When the block succeeds all of them take their places; otherwise every file is as it was. At no moment do old and
     new files stand side by side: old ones leave first. A process that is killed while they do leaves some of them
-    absent; the next writer there, or `remove_leftovers`, puts the new ones into place. What the block does not write
-    stays away, also if it was there.
+    absent; the next writer there, or `remove_leftovers`, puts the new ones into place, and removes what a killed one
+    had not completed. What the block does not write stays away, also if it was there.
 
     Raises:
         OSError: one cannot be written; it names that one of `paths`.
@@ -70,6 +70,7 @@ def replacing_together(*paths: Path) -> Generator[list[Path], None, None]:
     try:
         for parent in parents:
             _recover(parent.glob(f".*{COMPLETE_SUFFIX}"))
+            _discard(parent.glob(f".*{TEMPORARY_SUFFIX}"))
             folders[parent], lock = _new_folder(parent)
             locks.append(lock)
         parts = [folders[path.parent] / path.name for path in paths]
@@ -146,10 +147,8 @@ def remove_leftovers(folder: Path) -> None:
 
     Files that a dead writer was just putting into their places (`replacing_together`) take them.
     """
-    _recover([*folder.rglob(f".*{COMPLETE_SUFFIX}")])
-    for part in [*folder.rglob(f".*{TEMPORARY_SUFFIX}")]:
-        with suppress(OSError), _locked(part):
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+    _recover(folder.rglob(f".*{COMPLETE_SUFFIX}"))
+    _discard(folder.rglob(f".*{TEMPORARY_SUFFIX}"))
 
 
 def _recover(ready: Iterable[Path]) -> None:
@@ -160,6 +159,13 @@ def _recover(ready: Iterable[Path]) -> None:
                 if not part.name.endswith(".old"):
                     part.replace(folder.parent / part.name)
             shutil.rmtree(folder)
+
+
+def _discard(parts: Iterable[Path]) -> None:
+    """Delete what dead writers had not completed."""
+    for part in [*parts]:
+        with suppress(OSError), _locked(part):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 @contextmanager

@@ -66,6 +66,16 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -
     assert (tmp_path / "run" / "c").read_text() == "c"
 
 
+def test_the_next_writer_removes_what_a_dead_one_had_not_completed(tmp_path: Path) -> None:
+    dead = tmp_path / f".x{atomic.TEMPORARY_SUFFIX}"
+    dead.mkdir()
+    (dead / "a").write_text("half")
+    with replacing_together(tmp_path / "b") as (part,), replacing_together(tmp_path / "c") as (other,):
+        part.write_text("b")
+        other.write_text("c")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["b", "c"]
+
+
 def test_without_locks_files_are_written_and_no_leftover_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

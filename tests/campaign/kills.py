@@ -17,7 +17,7 @@ LONG = Limits(seconds=3600, bytes=2**50)
 TOOLS = [
     "pet train-prior subject_1.nii.gz subject_2.nii.gz --size 16 --steps 40 --batch 2 --network brief.py:levels "
     "-o trained",
-    "pet reconstruct scan.npz --iterations 6 --subsets 4 --size 24 --voxel-mm 11 -o image.nii.gz",
+    "pet reconstruct scan.npz --iterations 6 --subsets 3 --size 24 --voxel-mm 11 -o image.nii.gz",
     "ivim fit dwi.nii.gz --bvals dwi.bval -o maps",
     "segment train Dataset004_Hippocampus -o model --network brief.py:pointwise --patch 8,8,8 --epochs 6 "
     "--iterations 3",
@@ -44,7 +44,7 @@ class Survival(NamedTuple):
 def experiments() -> list[str]:
     """The tiny preset of every experiment."""
     names = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if not file.stem.startswith("_"))
-    return [f"run {name}:tiny --experiments {ROOT} --workdir work" for name in names]
+    return [f"run {name}:tiny --experiments {ROOT} --workdir killed" for name in names]
 
 
 def survive(server: Server, arguments: Sequence[str], inputs: Path, folder: Path, kills: int, seed: int) -> Survival:
