@@ -14,6 +14,7 @@ from medjax.errors import DataError
 from medjax.pet.grid import Grid
 
 _STEEPEST = 1.5  # columns a row: Joseph's method still reads the neighbourhood of every crossing
+_SMALLEST_RING = 0.8  # of half the image's side: a ring smaller than that is a mistake
 _WIDEST = 0.6  # columns a row by which lines of a view may differ: with more, the look-up table gets long
 
 
@@ -50,6 +51,8 @@ def concatenate(parts: list[Lors]) -> Lors:
 def from_end_points(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> Lors:
     """Lines through both end points, which must cross the image between them or miss it.
 
+    Of an image that passes the ring of end points, what counts is the part inside: see `inside_ring`.
+
     Raises:
         DataError: a line ends inside the image or before it, or its ends are one point or not finite.
     """
@@ -58,18 +61,34 @@ def from_end_points(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -
     size = f"the image of ±{half[0]:g} × ±{half[1]:g} mm"
     if not np.all(np.isfinite(end_points)):
         raise DataError("end points: hold values that are not finite")
-    if np.any(np.all(np.abs(end_points) < half, axis=-1)):
+    radius = float(np.hypot(end_points[..., 0], end_points[..., 1]).min())
+    beyond = inside_ring(end_points, grid) is not None
+    if beyond and radius < _SMALLEST_RING * half.min():
         raise DataError(f"end points: a line ends inside {size}; choose a smaller grid")
     along = second - first
     norm = np.hypot(along[..., 0], along[..., 1])
     if np.any(norm == 0):
         raise DataError("end points: both ends of a line are the same point")
-    enter, leave = _crossing(first, along, half)
-    if np.any((enter < leave) & ((leave <= 0) | (enter >= 1))):
+    if beyond:
+        nearest = -np.sum(first * along, axis=-1) / norm**2  # to the axis, from the first end to the second
+        distance = np.abs(first[..., 0] * along[..., 1] - first[..., 1] * along[..., 0]) / norm
+        before = (distance < radius) & ((nearest <= 0) | (nearest >= 1))
+    else:
+        enter, leave = _crossing(first, along, half)
+        before = (enter < leave) & ((leave <= 0) | (enter >= 1))
+    if np.any(before):
         raise DataError(f"end points: a line ends before {size}, which it would cross; move its end points apart")
     dx, dy = np.moveaxis(along, -1, 0)
     cos, sin = -dy / norm, dx / norm
     return Lors(cos, sin, first[..., 0] * cos + first[..., 1] * sin)
+
+
+def inside_ring(end_points: Float[np.ndarray, "*line 2 2"], grid: Grid) -> Bool[np.ndarray, "x y"] | None:
+    """Voxels that lie inside the ring of the end points as a whole; None where all of the grid does."""
+    radius = float(np.hypot(end_points[..., 0], end_points[..., 1]).min())
+    x, y = ((np.abs(np.arange(n) - (n - 1) / 2) + 0.5) * v for n, v in zip(grid.shape[:2], grid.voxel_mm, strict=False))
+    inside = np.hypot(x[:, None], y) <= radius
+    return None if inside.all() else inside
 
 
 def miss_image(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> Bool[np.ndarray, "view bin"]:

@@ -79,7 +79,7 @@ def _in_passes(apply: Callable[[Array], Array], stack: Array) -> Array:
 
 
 def _project_slices(system: System, image: Array) -> Array:
-    slices = image.shape[-1]
+    image, slices = within_ring(system, image), image.shape[-1]
     rows = [_fan_project(fan, image).reshape(-1, slices) for fan in system.fans]
     sinogram = take_or_zero(rows[0] if len(rows) == 1 else jnp.concatenate(rows), system.row_index)
     return sinogram * system.length_mm.astype(image.dtype)[..., None]
@@ -90,7 +90,14 @@ def _backproject_slices(system: System, sinogram: Array) -> Array:
         _fan_backproject(fan, sinogram * system.length_mm.astype(sinogram.dtype)[..., None], system.shape)
         for fan in system.fans
     ]
-    return add_up(parts)
+    return within_ring(system, add_up(parts))
+
+
+def within_ring(system: System, image: Array) -> Array:
+    """The image, with zeros in voxels (x, y) that do not lie inside the ring."""
+    if system.inside is None:
+        return image
+    return jnp.where(system.inside.reshape(system.shape + (1,) * (image.ndim - 2)), image, 0)
 
 
 def _fan_project(fan: Fan, image: Array) -> Array:

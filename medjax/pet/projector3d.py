@@ -30,7 +30,7 @@ from medjax.pet.axial import (
 )
 from medjax.pet.gathers import add_up, pipelined, take, take_or_zero, take_slices, varying
 from medjax.pet.linear_pair import linear_pair
-from medjax.pet.projector import lines_near, table_cell
+from medjax.pet.projector import lines_near, table_cell, within_ring
 from medjax.pet.system import Fan
 from medjax.pet.system3d import AxialFan, Bundle, System3D
 
@@ -71,6 +71,7 @@ def _project(image: Array, *leaves: Array, system: Any) -> Array:
     """(x, y, z, lane) → (view, bin, plane, tof, lane)."""
     geometry: System3D = jax.tree.unflatten(system, leaves)
     transaxial = geometry.transaxial
+    image = within_ring(transaxial, image)
     rows = []
     for fan, axial in zip(transaxial.fans, geometry.axial, strict=True):
         planes = _fan_project(geometry, fan, axial, image)  # (view, ray, plane, tof, symmetric view, lane)
@@ -91,7 +92,7 @@ def _backproject(sinogram: Array, *leaves: Array, system: Any) -> Array:
         _fan_backproject(geometry, fan, axial, weighted)
         for fan, axial in zip(geometry.transaxial.fans, geometry.axial, strict=True)
     ]
-    return add_up(parts)
+    return within_ring(geometry.transaxial, add_up(parts))
 
 
 def _length_mm(system: System3D, dtype: Any) -> Array:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from scipy.spatial import KDTree
 
 from medjax.errors import ConfigError
@@ -31,6 +31,7 @@ from medjax.pet.lor_geometry import (
     concatenate,
     from_end_points,
     in_voxels,
+    inside_ring,
     length_mm,
     views_along_x,
 )
@@ -65,6 +66,7 @@ class System:
     row_index: Int[
         AnyArray, "*stack view bin"
     ]  # in the fans' joined output; one past the last: the line misses the image
+    inside: Bool[AnyArray, "*stack x y"] | None  # voxels inside the ring; None: all of them
     shape: tuple[int, int] = field(metadata={"static": True})
 
 
@@ -83,10 +85,15 @@ def build_system(end_points: Float[np.ndarray, "view bin 2 2"], grid: Grid) -> S
     """
     all_lines = from_end_points(end_points, grid)
     by_view = views_along_x(all_lines, grid)
+    inside = inside_ring(end_points, grid)
+
+    def masked(system: System) -> System:
+        return system if inside is None else replace(system, inside=jax.device_put(inside))
+
     if by_view is None:
-        return _plain(all_lines, along_x(all_lines, grid), grid)
+        return masked(_plain(all_lines, along_x(all_lines, grid), grid))
     system = _symmetric(all_lines, by_view, grid)
-    return system if system is not None else _plain(all_lines, by_view[:, None], grid)
+    return masked(system if system is not None else _plain(all_lines, by_view[:, None], grid))
 
 
 def subsets(system: System, number: int) -> tuple[System, Int[np.ndarray, "subset view"]]:
@@ -137,9 +144,8 @@ def _subset(system: System, fans: list[Fan], held: np.ndarray) -> System:
         renamed.append(
             replace(fan, lor_index=np.where(missing, len(held) * bins, rank[view] * bins + bin_).astype(np.int32))
         )
-    return System(
-        tuple(renamed), np.asarray(system.length_mm)[held], _row_index(renamed, (len(held), bins)), system.shape
-    )
+    rows = _row_index(renamed, (len(held), bins))
+    return System(tuple(renamed), np.asarray(system.length_mm)[held], rows, system.inside, system.shape)
 
 
 def _row_index(fans: list[Fan], sinogram: tuple[int, int]) -> np.ndarray:
@@ -192,7 +198,7 @@ def _symmetric(all_lines: Lors, along_x: np.ndarray, grid: Grid) -> System | Non
     if np.any(row_index[reached] == fan.position.size * 4):
         return None
     length = jax.device_put(length_mm(all_lines, along_x[:, None], grid))
-    return System((_on_device(fan),), length, jax.device_put(row_index), grid.shape[:2])
+    return System((_on_device(fan),), length, jax.device_put(row_index), None, grid.shape[:2])
 
 
 def _upper_half(views: Lors, reach: float) -> Lors | None:
@@ -233,7 +239,7 @@ def _plain(all_lines: Lors, along_x: np.ndarray, grid: Grid) -> System:
         rays = Lors(*take[:3])
         fans.append(_fan(rays, rays, take[3][..., None], (turn,), shape, voxel_mm))
     length, row_index = length_mm(all_lines, along_x, grid), _row_index(fans, all_lines.offset.shape)
-    return System(tuple(map(_on_device, fans)), jax.device_put(length), jax.device_put(row_index), grid.shape[:2])
+    return System(tuple(map(_on_device, fans)), jax.device_put(length), jax.device_put(row_index), None, grid.shape[:2])
 
 
 def _fan(

@@ -292,6 +292,22 @@ def test_bad_geometry_is_refused():
         Grid((1, 8, 1), (1.0, 1.0, 1.0))
 
 
+@pytest.mark.parametrize("size", [42, 50])  # half sides of 84 and 100 mm; the ring's radius is 90
+def test_a_grid_that_passes_the_ring_is_seen_inside_it(size: int):
+    inner, wide = Grid((40, 40, 1), (4.0, 4.0, 2.0)), Grid((size, size, 1), (4.0, 4.0, 2.0))
+    margin = (size - 40) // 2
+    x, y, _ = centers_mm(inner)
+    disc = (np.hypot(x, y) < 75).astype(np.float32)
+    system = build_system(lors(SMALL), wide)
+    image = np.pad(disc, ((margin, margin), (margin, margin), (0, 0)))
+    want = project(build_system(lors(SMALL), inner), jnp.asarray(disc))
+    np.testing.assert_allclose(project(system, jnp.asarray(image)), want, atol=1e-3)
+    corner = np.zeros(wide.shape, np.float32)
+    corner[0, 0], corner[-1, 1] = 1, 1
+    assert not np.any(project(system, jnp.asarray(corner)))
+    assert _gap(system, *_pair(system, 1)) < 1e-6
+
+
 def test_arrays_of_another_shape_are_refused():
     system = build_system(lors(SMALL), Grid((12, 12, 1), (4.0, 4.0, 2.0)))
     with pytest.raises(DataError, match=r"image: shape \(10, 10, 1\); .* \(12, 12\)"):
