@@ -80,7 +80,7 @@ def window_starts(
     return starts, [jnp.where(one == 1, beyond, 1 - beyond) for one in tap]
 
 
-def axial_lines(
+def axial_sums(
     system: System3D, planes: Array, starts: list[Array], values: list[Array], size: int
 ) -> tuple[Array, ...]:
     """Sum over a bundle's segments of their windows: `(bin, plane · lane)` of each part."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 from medjax.pet.system import AnyArray
 
 
-def pipelined(
+def pipeline(
     stages: tuple[Callable[..., Any], ...], accumulate: Callable[[Any, Any], Any], total: Any, steps: int
 ) -> Any:
     """total ← accumulate(total, prepared(step)) for every step, each stage of the preparation made one step ahead.

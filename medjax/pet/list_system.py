@@ -24,7 +24,7 @@ from medjax.pet.system import AnyArray
 class ListSystem:
     """System model of events and, as the last bin, of all other lines of response."""
 
-    lines: LorSystem  # of the events, and of padding that counts nothing
+    lors: LorSystem  # of the events, and of padding that counts nothing
     factors: Float[AnyArray, "*stack event"]  # multiplicative factors of their lines
     sensitivity: Float[AnyArray, "*stack x y z"]  # Pᵀ m of all lines, before any point spread function
     shape: tuple[int, int, int] = field(metadata={"static": True})
@@ -37,7 +37,7 @@ class ListSystem:
 
 def project(system: ListSystem, image: Float[Array, "x y z"]) -> Float[Array, " bin"]:
     """Line integrals of the events' lines of response, and the factor-weighted ones of all the rest as the last bin."""
-    integrals = lor_projector.project(system.lines, image)
+    integrals = lor_projector.project(system.lors, image)
     factors, sensitivity = (jnp.asarray(a, image.dtype) for a in (system.factors, system.sensitivity))
     rest = jnp.vdot(sensitivity, image, precision="highest") - jnp.vdot(factors, integrals, precision="highest")
     return jnp.concatenate([integrals, rest[None]])
@@ -47,4 +47,4 @@ def backproject(system: ListSystem, sinogram: Float[Array, " bin"]) -> Float[Arr
     """The transpose of `project`."""
     rest = sinogram[-1]
     factors, sensitivity = (jnp.asarray(a, sinogram.dtype) for a in (system.factors, system.sensitivity))
-    return lor_projector.backproject(system.lines, sinogram[:-1] - factors * rest) + sensitivity * rest
+    return lor_projector.backproject(system.lors, sinogram[:-1] - factors * rest) + sensitivity * rest

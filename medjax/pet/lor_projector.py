@@ -3,8 +3,8 @@
     project(system, image)       (x, y, z) → (line,)     Σ over rows of length · bilinear interpolation · time of flight
     backproject(system, values)  (line,) → (x, y, z)     the transpose
 
-Joseph's method, line by line: the same numbers as `projector3d` gives for the same line. Lines are worked off in blocks
-that stay in cache; the transpose adds 2 × 2 voxels at a time.
+Joseph's method, line by line: the same numbers as `projector3d` gives for the same line. Lines are worked off in
+blocks that stay in cache; the transpose adds 2 × 2 voxels at a time.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ _BLOCK = 16384  # lines that are worked off at once
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Lines:
+class LorGroup:
     """Lines that run mostly along one axis, in blocks: they cross row r, from the middle, at position + slope · r."""
 
     position: Float[AnyArray, "*stack block line 2"]  # (across, axial) index of voxels on the middle row
@@ -47,7 +47,7 @@ class Lines:
 class LorSystem:
     """System model of single lines: image `(x, y, z)` ↔ one value a line."""
 
-    groups: tuple[Lines, ...]
+    groups: tuple[LorGroup, ...]
     length_mm: Float[AnyArray, "*stack line"]  # length of a line in a row of the image
     row_index: Int[AnyArray, "*stack line"]  # where a line lies in the joined groups
     shape: tuple[int, int, int] = field(metadata={"static": True})
@@ -114,7 +114,7 @@ def _planes(image: Array, along_x: bool) -> Array:
     return jnp.pad(rows, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def _operands(lines: Lines, dtype: Any) -> tuple[Array | None, ...]:
+def _operands(lines: LorGroup, dtype: Any) -> tuple[Array | None, ...]:
     return tuple(
         None if a is None else jnp.asarray(a, dtype) for a in (lines.position, lines.slope, lines.rows, lines.tof)
     )
@@ -224,7 +224,7 @@ def stack_lor_systems(
         raise DataError("end points: both ends of a line have one transaxial position")
     chosen = along[..., 0] >= along[..., 1] if along_x is None else np.asarray(along_x, bool)
     row_index, start = np.zeros(chosen.shape, np.int32), 0
-    groups: list[Lines] = []
+    groups: list[LorGroup] = []
     for walked_along_x in (True, False):
         most = int((chosen == walked_along_x).sum(axis=1).max())
         if not most:
@@ -239,7 +239,7 @@ def stack_lor_systems(
         blocks = (len(ends), members.shape[1] // size, size)
         position, slope, rows = (a.reshape(*blocks, 2) for a in (position, slope, rows))
         tof = None if tof is None else tof.reshape(*blocks, 3)
-        groups.append(Lines(position, slope, rows, tof, members.reshape(blocks).astype(np.int32), walked_along_x))
+        groups.append(LorGroup(position, slope, rows, tof, members.reshape(blocks).astype(np.int32), walked_along_x))
         start += members.shape[1]
     length = np.linalg.norm(ends[..., 1, :] - ends[..., 0, :], axis=-1)
     steps = np.where(chosen, along[..., 0], along[..., 1])
@@ -262,7 +262,7 @@ def _crossings(
     tof_mm: np.ndarray | None,
     tof_sd_mm: float | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """Position, slope, rows and time-of-flight edges of `Lines` for these members of each system."""
+    """Position, slope, rows and time-of-flight edges of `LorGroup` for these members of each system."""
     known = np.minimum(members, ends.shape[1] - 1)
     first, second = (np.take_along_axis(ends[:, :, k], known[..., None], axis=1) for k in range(2))
     axis, across = (0, 1) if along_x else (1, 0)

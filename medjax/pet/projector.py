@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import DataError
-from medjax.pet.gathers import add_up, pipelined, take, take_or_zero, take_slices, varying
+from medjax.pet.gathers import add_up, pipeline, take, take_or_zero, take_slices, varying
 from medjax.pet.linear_pair import linear_pair
 from medjax.pet.lor_table import CELL_WIDTH
 from medjax.pet.system import Fan, System
@@ -126,7 +126,7 @@ def _fan_project(fan: Fan, image: Array) -> Array:
         return total
 
     total = jnp.zeros((*position.shape, table.shape[-1]), dtype)
-    return pipelined((prepare,), accumulate, varying(total, image), steps)
+    return pipeline((prepare,), accumulate, varying(total, image), steps)
 
 
 def _fan_backproject(fan: Fan, sinogram: Array, shape: tuple[int, int]) -> Array:
@@ -165,7 +165,7 @@ def _gather_lines(fan: Fan, selected: Array, row: Array, width: int) -> Array:
         return table_cell(y - mean_slope[step] * x, fan.table_start) + view * cells
 
     def prepare(step: Array, cell: Array) -> tuple[Array, Array, tuple[Array, ...]]:
-        first, weights = lines_near(take_slices(table[step], cell), y - mean_slope[step] * x, x)
+        first, weights = lors_near(take_slices(table[step], cell), y - mean_slope[step] * x, x)
         return lines[step], first + view * bins, weights
 
     def accumulate(total: Array, prepared: tuple[Array, Array, tuple[Array, ...]]) -> Array:
@@ -176,7 +176,7 @@ def _gather_lines(fan: Fan, selected: Array, row: Array, width: int) -> Array:
         return total
 
     total = jnp.zeros((row.shape[0], width, selected.shape[2]), dtype)
-    return pipelined((find_cell, prepare), accumulate, varying(total, selected), steps)
+    return pipeline((find_cell, prepare), accumulate, varying(total, selected), steps)
 
 
 def table_cell(u: Array, start: float) -> Int[Array, "..."]:
@@ -184,7 +184,7 @@ def table_cell(u: Array, start: float) -> Int[Array, "..."]:
     return jnp.floor((u - 1 - start) / CELL_WIDTH).astype(jnp.int32)
 
 
-def lines_near(entry: Float[Array, "... entry"], u: Array, row: Array) -> tuple[Array, tuple[Array, ...]]:
+def lors_near(entry: Float[Array, "... entry"], u: Array, row: Array) -> tuple[Array, tuple[Array, ...]]:
     """First of the lines that an entry of the table lists, and the weight max(0, 1 − |crossing − y|) of each."""
     taps = (entry.shape[-1] - 1) // 2
     distance = [entry[..., 1 + k] + entry[..., 1 + taps + k] * row - u for k in range(taps)]

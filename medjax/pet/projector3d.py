@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 
 from medjax.errors import DataError
 from medjax.pet.axial import (
-    axial_lines,
     axial_shift,
+    axial_sums,
     bin_probabilities,
     padded_planes,
     plane_offset,
@@ -28,9 +28,9 @@ from medjax.pet.axial import (
     window_starts,
     windows,
 )
-from medjax.pet.gathers import add_up, pipelined, take, take_or_zero, take_slices, varying
+from medjax.pet.gathers import add_up, pipeline, take, take_or_zero, take_slices, varying
 from medjax.pet.linear_pair import linear_pair
-from medjax.pet.projector import lines_near, table_cell, within_ring
+from medjax.pet.projector import lors_near, table_cell, within_ring
 from medjax.pet.system import Fan
 from medjax.pet.system3d import AxialFan, Bundle, System3D
 
@@ -177,7 +177,7 @@ def _project_views(
         varying(jnp.zeros((bins, *position.shape, len(b.planes), b.planes.shape[1] * lanes), dtype), table)
         for b in system.bundles
     )
-    return pipelined((find,), accumulate, totals, steps)
+    return pipeline((find,), accumulate, totals, steps)
 
 
 def _fan_backproject(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array) -> Array:
@@ -221,7 +221,7 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
         def find(view: Array) -> Any:
             cell = table_cell(y - mean_slope[view] * x, fan.table_start)
             f = middle[view][None] + rise[view][None] * x
-            first, weights = lines_near(take_slices(table[view], cell), y - mean_slope[view] * x, x)
+            first, weights = lors_near(take_slices(table[view], cell), y - mean_slope[view] * x, x)
             reads = []
             for bundle, stride in zip(system.bundles, strides, strict=True):
                 starts, values = window_starts(system, bundle, *axial_shift(bundle, f), length)
@@ -239,7 +239,7 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
                     bins_of_view = planes[view]
                     terms = [weights[..., k, None] * bins_of_view[:, :, k] for k in range(bins_of_view.shape[2])]
                     own = add_up(terms)
-                lines.append(axial_lines(system, own.reshape(-1), starts, values, length * lanes))
+                lines.append(axial_sums(system, own.reshape(-1), starts, values, length * lanes))
             return [add_up(list(part)) for part in zip(*lines, strict=True)]
 
         def accumulate(totals: tuple[Array, ...], found: Any) -> tuple[Array, ...]:
@@ -253,7 +253,7 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
             return tuple(new)
 
         zeros = varying(jnp.zeros((rows, width, length * lanes), dtype), sinogram)
-        return pipelined((find,), accumulate, (zeros,) * system.parts, views)
+        return pipeline((find,), accumulate, (zeros,) * system.parts, views)
 
     blocks = -(-len(row) // rows)
     filled = jnp.pad(row.astype(dtype), (0, blocks * rows - len(row)))

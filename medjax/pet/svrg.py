@@ -24,8 +24,8 @@ from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, divide, require_subsets, select_subset
 from medjax.pet.psf import Psf, blur
 
-PASSES_AN_ANCHOR = 2  # passes over the subsets for which an anchor serves
-PASSES_A_PRECONDITIONER = 3  # first passes at whose start the preconditioner is made anew
+EPOCHS_AN_ANCHOR = 2  # passes over the subsets for which an anchor serves
+EPOCHS_A_PRECONDITIONER = 3  # first passes at whose start the preconditioner is made anew
 CURVATURE = 1.5  # factor of the penalty's curvature in the preconditioner
 STEPS = ((10, 3.0), (100, 2.0), (200, 1.5), (300, 1.0))  # updates up to which a step length holds
 LAST_STEP = 0.5
@@ -117,11 +117,11 @@ def _step(
         return part.adjoint(divide(part.counts, expected)) - part.sensitivity - slope
 
     gradients = jax.lax.cond(
-        state.step % (PASSES_AN_ANCHOR * number) == 0,
+        state.step % (EPOCHS_AN_ANCHOR * number) == 0,
         lambda: jax.lax.map(lambda one: gradient(one, one.expected(image)), stacked),
         lambda: state.gradients,
     )
-    renew = (state.step % number == 0) & (state.step < PASSES_A_PRECONDITIONER * number)
+    renew = (state.step % number == 0) & (state.step < EPOCHS_A_PRECONDITIONER * number)
     preconditioner = jax.lax.cond(
         renew,
         lambda: _preconditioner(stacked, penalty, weight, smoothing, image),

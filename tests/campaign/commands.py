@@ -160,8 +160,9 @@ def _watched(child: int, limits: Limits, start: float) -> tuple[int, resource.st
         if found:
             return status, usage
         if time.monotonic() > until or _resident(child) > limits.bytes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
+            for kill in (os.killpg, os.kill):  # it may have no group of its own yet
+                with contextlib.suppress(ProcessLookupError):
+                    kill(child, signal.SIGKILL)
             _, status, usage = os.wait4(child, 0)
             return status, usage
         time.sleep(0.01)

@@ -59,12 +59,20 @@ def survive(server: Server, arguments: Sequence[str], inputs: Path, folder: Path
         if first.code:
             return Survival(title, 0, first.seconds, f"fails alone: {first.err[-300:]}")
         random = np.random.default_rng([seed, zlib.crc32(title.encode())])
-        done = 0
-        for _ in range(kills):
-            outcome = server.run(arguments, killed, LONG._replace(kill_after=first.seconds * float(random.random())))
-            done += outcome.code == -9
+        done, span = 0, first.seconds
+        for _ in range(4 * kills):
+            outcome = server.run(arguments, killed, LONG._replace(kill_after=span * float(random.random())))
             if outcome.code not in (0, -9):
                 return Survival(title, done, first.seconds, f"after {done} kills: {outcome.err[-300:]}")
+            done += outcome.code == -9
+            if done == kills:
+                break
+            if outcome.code == 0:  # it ended before, for programs are compiled by now: anew, and killed earlier
+                if unlike := difference(alone, killed):
+                    return Survival(title, done, first.seconds, unlike)
+                span /= 2
+                shutil.rmtree(killed)
+                shutil.copytree(inputs, killed, symlinks=True)
         last = server.run(arguments, killed, LONG)
         if last.code:
             return Survival(title, done, first.seconds, f"after {done} kills: {last.err[-300:]}")

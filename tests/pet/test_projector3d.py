@@ -20,6 +20,7 @@ from medjax.pet.projector3d import backproject, project
 from medjax.pet.scanner import PRESETS, Scanner, lors
 from medjax.pet.system3d import System3D, build_system3d, subsets3d
 from medjax.pet.tof import Tof
+from tests.pet.adjoint import dot_gap
 from tests.pet.oracle import joseph_rows
 
 RING = replace(PRESETS["mmr"], crystals=40, radius_mm=80.0, bins=25, block=5, rings=5)
@@ -35,12 +36,6 @@ def _system(grid: Grid = GRID, span: int = 1, largest: int = 4, tof: Tof | None 
 def _pair(system: System3D, dtype=np.float32, seed: int = 0) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(seed)
     return tuple(jnp.asarray(rng.normal(size=s).astype(dtype)) for s in (system.shape, system.sinogram_shape))
-
-
-def _gap(there, sinogram, image, back) -> float:
-    """|⟨Ax, y⟩ − ⟨x, Aᵀy⟩| / (‖Ax‖ ‖y‖), summed in float64."""
-    there, y, x, back = (np.asarray(a, np.float64) for a in (there, sinogram, image, back))
-    return abs((there * y).sum() - (x * back).sum()) / max(np.linalg.norm(there) * np.linalg.norm(y), 1e-30)
 
 
 @st.composite
@@ -74,7 +69,7 @@ def test_random_scanners_are_josephs_rows_and_adjoint(drawn: dict):
     system = build_system3d(ends, planes, scanner.ring_spacing_mm, grid, tof)
     image, sinogram = _pair(system)
     there = project(system, image)
-    assert _gap(there, sinogram, image, backproject(system, sinogram)) < 1e-5
+    assert dot_gap(there, sinogram, image, backproject(system, sinogram)) < 1e-5
     lines = oblique_lors(ends, planes.plane_rings, scanner.ring_spacing_mm, scanner.rings)
     along_x = _along_x(ends, grid, lines.shape)
     want = joseph_rows(lines.reshape(-1, 2, 3), along_x, grid, np.asarray(image, float), tof)
@@ -86,7 +81,7 @@ def test_random_scanners_are_josephs_rows_and_adjoint(drawn: dict):
 def test_adjoint_in_float64(span: int, tof: Tof | None, x64):
     system = _system(span=span, tof=tof)
     image, sinogram = _pair(system, np.float64)
-    assert _gap(project(system, image), sinogram, image, backproject(system, sinogram)) < 1e-12
+    assert dot_gap(project(system, image), sinogram, image, backproject(system, sinogram)) < 1e-12
 
 
 def _along_x(ends: np.ndarray, grid: Grid, shape: tuple[int, ...]) -> np.ndarray:
@@ -132,7 +127,7 @@ def test_random_lines_are_josephs_rows_and_adjoint(tof: Tof | None, x64):
     system = build_lor_system(ends, grid, tof_mm=edges, tof_sd_mm=None if tof is None else tof.sd_mm)
     image, values = jnp.asarray(rng.normal(size=grid.shape)), jnp.asarray(rng.normal(size=300))
     there = lor_projector.project(system, image)
-    assert _gap(there, values, image, lor_projector.backproject(system, values)) < 1e-12
+    assert dot_gap(there, values, image, lor_projector.backproject(system, values)) < 1e-12
     want = joseph_rows(ends, along[:, 0] >= along[:, 1], grid, np.asarray(image), tof)
     want = want if bins is None else np.take_along_axis(want.reshape(300, -1), bins[:, None], 1)[:, 0]
     np.testing.assert_allclose(there, want.ravel(), atol=1e-10 * np.abs(want).max())
