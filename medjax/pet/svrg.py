@@ -66,7 +66,8 @@ def svrg(
 
     Args:
         stacked: ordered subsets of the data, from `ordered_subsets`; about 25 of them.
-        penalty: penalty with a gradient and a curvature.
+        penalty: penalty with a gradient and a curvature; one that is not smooth at 0 (a relative difference with ε = 0)
+            keeps the last digits from settling.
         weight: weight of the penalty.
         smoothing: blur of the image x̂ in the preconditioner, such as a Gaussian of 5 mm FWHM; None: none.
         step_size: factor of the step lengths, 1.5 (100 updates) and 1.

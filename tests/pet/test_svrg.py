@@ -35,11 +35,13 @@ def data():
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("kind", [Quadratic, RelativeDifference])
-def test_the_gap_to_the_maximum_closes(kind, data, x64):
+@pytest.mark.parametrize("kind", ["quadratic", "relative difference"])
+def test_the_gap_to_the_maximum_closes(kind: str, data, x64):
     """(Φ* − Φ) / (Φ* − Φ of the first image) ≤ 1e-6 after 40 epochs, Φ* after 200; and MAP-EM's, where there is one."""
     whole, stacked = data
-    penalty, weight = kind(neighbors(GRID.shape, GRID.voxel_mm)), 2.0 if kind is Quadratic else 20.0
+    pairs = neighbors(GRID.shape, GRID.voxel_mm)
+    smoothed = RelativeDifference(pairs, epsilon=3e-3)  # 1e-3 of the maximum, as in PETRIC
+    penalty, weight = (Quadratic(pairs), 2.0) if kind == "quadratic" else (smoothed, 20.0)
     start = iterate.scan(em.osem(stacked), em.init(stacked), 9)[0].image
     algorithm = svrg(stacked, penalty, weight, gaussian_psf(GRID, 5.0))
     value = jax.jit(lambda image: objective(stacked, penalty, weight, image))
@@ -48,7 +50,7 @@ def test_the_gap_to_the_maximum_closes(kind, data, x64):
     best = value(run(state, 9 * 200).image)
     gap = float((best - value(state.image)) / (best - value(start)))
     assert -1e-9 < gap < 1e-6
-    if kind is Quadratic:  # another algorithm's maximum, from another image
+    if kind == "quadratic":  # another algorithm's maximum, from another image
         one = ordered_subsets(whole, 1)
         other = jax.jit(lambda state: iterate.repeat(em.map_em(one, penalty, weight), state, 3000))(em.init(one))
         assert 0 <= float((best - value(other.image)) / (best - value(start))) < 5e-6  # it is still rising
