@@ -4,8 +4,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 
+JAX_ADDRESS_SPACE = 7 * 2**28  # bytes that a process needs to start JAX, with which it aborts below that
 CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -35,6 +36,23 @@ def available_memory() -> float:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             known.append(float(limit - pages * os.sysconf("SC_PAGE_SIZE")))
     return max(min(known), 0.0)
+
+
+def check_address_space() -> None:
+    """Check that the limit of this process's address space (`ulimit -v`), where there is one, lets JAX start.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    with contextlib.suppress(ImportError):
+        import resource  # not on every system
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < JAX_ADDRESS_SPACE:
+            raise ConfigError(
+                f"the address space is limited to {_size(limit)} (ulimit -v), with which JAX cannot start; expected "
+                f"{JAX_ADDRESS_SPACE / 2**30:.2f} GiB or more"
+            )
 
 
 def check_memory(name: str, needed: int | float, remedy: str = "expected less") -> None:

@@ -159,6 +159,15 @@ def test_what_an_experiment_raises(root, raised, code, message):
     assert (done.exit_code, done.stderr) == (code, message)
 
 
+def test_an_address_space_that_jax_cannot_start_in_is_refused(root, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (2**30, 2**30))
+    (root / "experiments" / "toy.py").write_text("def run(config, work): raise AssertionError")
+    done = medjax_command("run", "toy:tiny")
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("medjax: the address space is limited to 1.0 GiB (ulimit -v)")
+    assert medjax_command("experiments").exit_code == 0
+
+
 def test_a_bug_keeps_its_traceback_and_traceback_shows_any(root):
     (root / "experiments" / "toy.py").write_text("def run(config, work): raise ZeroDivisionError('mine')")
     assert isinstance(medjax_command("run", "toy:tiny").exception, ZeroDivisionError)

@@ -14,6 +14,7 @@ import typer
 
 from medjax.cli import completion, plain
 from medjax.errors import ConfigError, MedjaxError, one_line
+from medjax.memory import check_address_space
 from medjax.report.terminal import accept_any_text
 
 TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its command is used
@@ -29,6 +30,7 @@ TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its comma
 }
 
 
+WITHOUT_JAX = ("new", "experiments")
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "can't start new thread")  # of JAX and Python
 
 
@@ -45,6 +47,8 @@ class Commands(plain.Group):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
+        if name not in WITHOUT_JAX:
+            check_address_space()
         return name, _load_tool(name) if name in TOOLS else command, rest
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
