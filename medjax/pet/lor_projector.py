@@ -19,7 +19,7 @@ from jax.scipy.special import erf
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax.errors import DataError
-from medjax.pet.gathers import add_up, varying
+from medjax.pet.gathers import add_up, pipeline, varying
 from medjax.pet.grid import Grid
 from medjax.pet.linear_pair import linear_pair
 from medjax.pet.system import AnyArray
@@ -114,49 +114,51 @@ def _planes(image: Array, along_x: bool) -> Array:
     return jnp.pad(rows, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def _operands(lines: LorGroup, dtype: Any) -> tuple[Array | None, ...]:
-    return tuple(
-        None if a is None else jnp.asarray(a, dtype) for a in (lines.position, lines.slope, lines.rows, lines.tof)
-    )
+def _operands(lines: LorGroup, dtype: Any) -> tuple[Array, ...]:
+    """Position and slope across and along z, first and last row, and time-of-flight edges, each a contiguous array."""
+    tables = [a for a in (lines.position, lines.slope, lines.rows, lines.tof) if a is not None]
+    return tuple(jnp.asarray(a[..., k], dtype) for a in tables for k in range(a.shape[-1]))
 
 
-def _crossing(lines: tuple[Array | None, ...], row: Array, shape: tuple[int, int]) -> tuple[Array, tuple[Array, ...]]:
+def _crossing(lines: tuple[Array, ...], row: Array, shape: tuple[int, int]) -> tuple[list[Array], list[Array]]:
     """Voxel (across, z) below each line's crossing of a row, and the weights of the four around it."""
-    position, slope, rows, tof = lines
-    assert position is not None and slope is not None and rows is not None
-    crossing = position + slope * row + 1  # with padding
-    below = jnp.stack([jnp.clip(jnp.floor(crossing[:, k]), 0, shape[k] - 2) for k in range(2)], axis=-1)
-    beyond = crossing - below
-    within = (row >= rows[:, 0]) & (row <= rows[:, 1])
-    weight = within.astype(position.dtype)
-    if tof is not None:
-        low, high, change = tof[:, 0], tof[:, 1], tof[:, 2]
+    below: list[Array] = []
+    near: list[list[Array]] = []
+    for position, slope, size in zip(lines[:2], lines[2:4], shape, strict=True):
+        crossing = position + slope * row + 1  # with padding
+        low = jnp.clip(jnp.floor(crossing), 0, size - 2)
+        below.append(low.astype(jnp.int32))
+        near.append([jnp.maximum(0, 1 - jnp.abs(crossing - low - k)) for k in range(2)])
+    weight = jnp.where((row >= lines[4]) & (row <= lines[5]), 1.0, 0.0).astype(row.dtype)
+    if len(lines) > 6:
+        low, high, change = lines[6:]
         weight = weight * (erf(high - change * row) - erf(low - change * row)) / 2
-    near = [jnp.maximum(0, 1 - jnp.abs(beyond - k)) for k in range(2)]
-    corners = tuple(weight * near[a][:, 0] * near[b][:, 1] for a in range(2) for b in range(2))
-    return below.astype(jnp.int32), corners
+    return below, [weight * one * other for one in near[0] for other in near[1]]
 
 
-def _sum_rows(table: Array, lines: tuple[Array | None, ...]) -> Array:
+def _sum_rows(table: Array, lines: tuple[Array, ...]) -> Array:
     """Sums over rows for a block of lines: `(line, lane)`."""
     nrows, width, planes, lanes = table.shape
-    number = lines[0].shape[0]  # pyrefly: ignore[missing-attribute]
-    flat = table.reshape(nrows, width * planes, lanes)
+    flat = table.reshape(nrows * width * planes, *([lanes] if lanes > 1 else []))
 
-    def body(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
-        plane, r = row
-        below, corners = _crossing(lines, r, (width, planes))
-        first = below[:, 0] * planes + below[:, 1]
+    rows = _row_numbers(nrows, table.dtype)
+
+    def prepare(row: Array) -> tuple[Array, list[Array]]:
+        below, corners = _crossing(lines, rows[row], (width, planes))
+        return row * (width * planes) + below[0] * planes + below[1], corners
+
+    def accumulate(total: Array, prepared: tuple[Array, list[Array]]) -> Array:
+        first, corners = prepared
         for corner, offset in zip(corners, (0, 1, planes, planes + 1), strict=True):
-            read = plane.at[first + offset].get(mode="promise_in_bounds", wrap_negative_indices=False)
-            total = total + corner[:, None] * read
-        return total, None
+            read = flat.at[first + offset].get(mode="promise_in_bounds", wrap_negative_indices=False)
+            total = total + (corner[:, None] if lanes > 1 else corner) * read
+        return total
 
-    start = varying(jnp.zeros((number, lanes), table.dtype), table)
-    return lax.scan(body, start, (flat, _row_numbers(nrows, table.dtype)))[0]
+    start = varying(jnp.zeros((lines[0].shape[0], *flat.shape[1:]), table.dtype), table)
+    return pipeline((prepare,), accumulate, start, nrows).reshape(-1, lanes)
 
 
-def _scatter_rows(table: Array, block: tuple[tuple[Array | None, ...], Array]) -> tuple[Array, None]:
+def _scatter_rows(table: Array, block: tuple[tuple[Array, ...], Array]) -> tuple[Array, None]:
     """The table with a block of lines added to it."""
     lines, values = block
     nrows, width, planes, _ = table.shape
@@ -169,7 +171,7 @@ def _scatter_rows(table: Array, block: tuple[tuple[Array | None, ...], Array]) -
         below, corners = _crossing(lines, r, (width, planes))
         squares = jnp.stack(corners, axis=-1).reshape(-1, 2, 2, 1) * values[:, None, None]
         mode = lax.GatherScatterMode.PROMISE_IN_BOUNDS
-        return None, lax.scatter_add(plane, below, squares, numbers, mode=mode)
+        return None, lax.scatter_add(plane, jnp.stack(below, axis=-1), squares, numbers, mode=mode)
 
     return lax.scan(body, None, (table, _row_numbers(nrows, table.dtype)))[1], None
 
