@@ -262,7 +262,7 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
         ("--post-filter-mm -3; expected 0 or more", ["--post-filter-mm", "-3"]),
         ("--voxel-mm 0; expected more than 0", ["--voxel-mm", "0"]),
         ("--size 1; expected 2 or more", ["--size", "1"]),
-        ("choose a smaller grid", ["--size", "130"]),
+        ("choose a smaller grid", ["--size", "200"]),
         ("--sum-planes 2; expected 1 to 1", ["--sum-planes", "2"]),
         ("--centre 1,2; expected three numbers", ["--centre", "1,2"]),
         ("--centre 1,2,inf; expected finite", ["--centre", "1,2,inf"]),
