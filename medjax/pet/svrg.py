@@ -28,6 +28,7 @@ from medjax.iterate import Algorithm
 from medjax.penalty import Penalty, require
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, divide, require_subsets, select_subset
+from medjax.pet.bsrem import Info
 from medjax.pet.psf import Psf, blur
 
 EPOCHS_AN_ANCHOR = 2  # epochs (of all subsets) for which an anchor serves
@@ -44,13 +45,6 @@ class State(NamedTuple):
     step: Int[Array, ""]
     gradients: Float[Array, "subset x y z"]
     preconditioner: Float[Array, "x y z"]
-
-
-class Info(NamedTuple):
-    """Deviance and relative change of an SVRG update."""
-
-    deviance: Scalar  # deviance of the image that entered the step, on the step's subset
-    change: Scalar  # ‖new − old‖ / ‖old‖
 
 
 def svrg(
