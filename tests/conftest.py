@@ -115,7 +115,5 @@ def make_checkout(tmp_path: Path, monkeypatch) -> Callable[[str, str], Path]:
 @pytest.fixture
 def x64() -> Iterator[None]:
     """64-bit numbers within one test."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
+    with jax.enable_x64(True):
+        yield

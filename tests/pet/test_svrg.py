@@ -31,7 +31,7 @@ def data():
         expected = 2 * project(system, image) + 5
         counts = jnp.asarray(np.random.default_rng(0).poisson(expected), float)
         whole = acquire(system, counts, 2.0, 5.0)
-        yield whole, ordered_subsets(whole, 9)
+        return whole, ordered_subsets(whole, 9)
 
 
 @pytest.mark.optimized
