@@ -1,4 +1,8 @@
-"""Interfile: headers of `key := value` lines beside raw binary, as STIR and Siemens use it for projection data."""
+"""Interfile: headers of `key := value` lines beside raw binary, as STIR and Siemens use it for projection data.
+
+Here: what a header tells of the scanner, and sinograms of direct planes. All segments, and time of flight:
+`interfile_sinograms`.
+"""
 
 import math
 import warnings
@@ -11,26 +15,10 @@ from jaxtyping import Array, Float, Real
 
 from medjax.atomic import replacing_together
 from medjax.errors import DataError
-from medjax.io.interfile_header import check_data_file, check_keys, integers, number, read_header, whole
+from medjax.io.interfile_header import check_keys, number, read_header, whole
 from medjax.io.interfile_keys import Role
+from medjax.io.interfile_layout import find_data_file, read_axes, read_number_type, read_scale, read_segments
 from medjax.memory import check_memory
-
-NUMBER_KINDS = {"signed integer": "i", "unsigned integer": "u", "float": "f", "short float": "f", "long float": "f"}
-MIN_SCALE, MAX_SCALE = 1e-30, 1e30  # of stored numbers, as float32 holds them
-BYTE_ORDERS = {"littleendian": "<", "bigendian": ">"}
-AXES = {
-    "tangential coordinate": "bin",
-    "sinogram projections": "bin",
-    "bin": "bin",
-    "view": "view",
-    "sinogram views": "view",
-    "projection": "view",
-    "axial coordinate": "plane",
-    "number of sinograms": "plane",
-    "plane": "plane",
-    "segment": "segment",
-}
-DEFAULT_AXIS_LABELS = {1: "bin", 2: "view", 3: "plane", 4: "segment"}
 
 
 class Geometry(NamedTuple):
@@ -64,8 +52,13 @@ def read_geometry(path: str | Path) -> Geometry:
         radius_mm=length("gantry crystal radius (cm)", 10) if diameter is None else diameter,
         depth_mm=length("average depth of interaction (cm)", 10),
         ring_spacing_mm=length("distance between rings (cm)", 10),
-        max_ring_difference=None if "data format" in keys and _is_list(keys) else _segments(path, keys)[2],
+        max_ring_difference=None if "data format" in keys and _is_list(keys) else _largest_direct(path, keys),
     )
+
+
+def _largest_direct(path: Path, keys: dict[str, str]) -> int | None:
+    segments = read_segments(path, keys, read_axes(path, keys))
+    return None if segments.bands is None else segments.bands[segments.direct][1]
 
 
 def data_file(path: str | Path) -> Path:
@@ -94,15 +87,18 @@ def read_sinogram(header: str | Path, role: Role = "counts") -> Float[np.ndarray
     path = Path(header)
     keys = read_header(path)
     check_keys(path, keys, role)
-    names, sizes = _axes(path, keys)
-    (stored, direct, _), scale = _segments(path, keys), _scale(path, keys)
+    axes, scale = read_axes(path, keys), read_scale(path, keys)
+    stored, _, direct = read_segments(path, keys, axes)
+    if axes.tof is not None:
+        raise DataError(f"{path}: time of flight in {axes.tof} bins; expected direct planes without it")
     if len(stored) > 1:
         warnings.warn(f"{path}: {len(stored) - 1} oblique segments left out, only segment 0 is read", stacklevel=2)
-    shape = [stored[direct] if name == "plane" else sizes[name][0] for name in names]
-    dtype, offset = _number_type(path, keys), whole(path, keys, "data offset in bytes", 0)
-    per_plane = sizes["view"][0] * sizes["bin"][0] * dtype.itemsize
-    data = _data_file(path, keys, offset + sum(stored) * per_plane)
-    if len(stored) > 1 and len(sizes["plane"]) == 1 and names[0] != "plane":
+    sizes = {"plane": stored[direct], "view": axes.views, "bin": axes.bins}
+    shape, names = [sizes[name] for name in axes.names], axes.names
+    dtype, offset = read_number_type(path, keys), whole(path, keys, "data offset in bytes", 0)
+    per_plane = axes.views * axes.bins * dtype.itemsize
+    data = find_data_file(path, keys, offset + sum(stored) * per_plane)
+    if len(stored) > 1 and len(axes.planes) == 1 and names[0] != "plane":
         raise DataError(f"{path}: a segment table with views outside planes; expected planes as the slowest axis")
     start = offset + sum(stored[:direct]) * per_plane
     check_memory(str(data), math.prod(shape) * (dtype.itemsize + 8))
@@ -189,82 +185,5 @@ number of time frames := 1
 """
 
 
-def _axes(path: Path, keys: dict[str, str]) -> tuple[list[str], dict[str, list[int]]]:
-    """Names of the stored axes, slowest first, without segments; and the sizes of each, for planes one a segment."""
-    count = whole(path, keys, "number of dimensions", 3)
-    if count not in (3, 4):
-        raise DataError(f"{path}: {count} dimensions; expected 3, or 4 with segments (no time of flight)")
-    names: list[str] = []
-    sizes: dict[str, list[int]] = {}
-    for axis in range(count, 0, -1):
-        label = keys.get(f"matrix axis label [{axis}]", DEFAULT_AXIS_LABELS[axis]).lower()
-        if label not in AXES:
-            raise DataError(f"{path}: matrix axis label [{axis}] is {label!r}; expected one of {', '.join(AXES)}")
-        names.append(AXES[label])
-        sizes[AXES[label]] = integers(path, keys, f"matrix size [{axis}]")
-    inner = names[1:] if count == 4 else names
-    if sorted(inner) != ["bin", "plane", "view"] or inner[-1] != "bin" or names[:-3] not in ([], ["segment"]):
-        raise DataError(f"{path}: axes {names}; expected (segment, plane, view, bin) or (segment, view, plane, bin)")
-    if len(sizes["view"]) != 1 or len(sizes["bin"]) != 1 or sizes.get("segment", [1]) != [len(sizes["plane"])]:
-        raise DataError(f"{path}: matrix sizes {sizes}; expected one for views, for bins, and a segment for planes")
-    return inner, sizes
-
-
-def _segments(path: Path, keys: dict[str, str]) -> tuple[list[int], int, int | None]:
-    """Planes of each stored segment, the index of the direct one, and its largest ring difference (None: unknown)."""
-    planes = _axes(path, keys)[1]["plane"]
-    if "segment table" in keys:  # Siemens: segment 0 first, spans of an odd number of ring differences
-        table, span = integers(path, keys, "segment table"), whole(path, keys, "axial compression")
-        if sum(table) != sum(planes) or span % 2 == 0:
-            raise DataError(
-                f"{path}: segment table {table}, axial compression {span}; expected {sum(planes)} planes in all, and "
-                "an odd compression"
-            )
-        return table, 0, min((span - 1) // 2, whole(path, keys, "maximum ring difference", (span - 1) // 2))
-    if len(planes) == 1 and "minimum ring difference per segment" not in keys:
-        return planes, 0, None
-    low = integers(path, keys, "minimum ring difference per segment")
-    high = integers(path, keys, "maximum ring difference per segment")
-    direct = [index for index, (least, most) in enumerate(zip(low, high, strict=False)) if least == -most]
-    if len(direct) != 1 or not len(low) == len(high) == len(planes):
-        raise DataError(f"{path}: ring differences {low} to {high}; expected one segment that is symmetric about 0")
-    return planes, direct[0], high[direct[0]]
-
-
-def _scale(path: Path, keys: dict[str, str]) -> float:
-    """Factor from stored numbers to values; `quantification units` is another name of it, as in STIR."""
-    scale = number(path, keys, "image scaling factor", 1)
-    units = number(path, keys, "quantification units", scale)
-    if scale not in (1, units):
-        raise DataError(f"{path}: image scaling factor {scale:g}, quantification units {units:g}; expected one factor")
-    if not MIN_SCALE <= units <= MAX_SCALE:
-        raise DataError(f"{path}: image scaling factor {units:g}; expected {MIN_SCALE:g} to {MAX_SCALE:g}")
-    return units
-
-
 def _is_list(keys: dict[str, str]) -> bool:
     return keys["data format"].lower() == "coincidencelist"
-
-
-def _number_type(path: Path, keys: dict[str, str]) -> np.dtype:
-    kind = keys.get("number format", "unsigned integer").lower()
-    order = keys.get("imagedata byte order", keys.get("image data byte order", "BIGENDIAN")).lower()
-    size = whole(path, keys, "number of bytes per pixel")
-    if (
-        kind not in NUMBER_KINDS
-        or order not in BYTE_ORDERS
-        or size not in ((4, 8) if "float" in kind else (1, 2, 4, 8))
-    ):
-        raise DataError(
-            f"{path}: number format {kind!r}, {size} bytes, {order!r}; expected integers or floats of 1 to 8 bytes"
-        )
-    return np.dtype(f"{BYTE_ORDERS[order]}{NUMBER_KINDS[kind]}{size}")
-
-
-def _data_file(path: Path, keys: dict[str, str], size: int) -> Path:
-    """The file beside the header that holds the data, which must be there and have `size` bytes."""
-    data = path.parent / keys.get("name of data file", "")
-    check_data_file(path, keys)
-    if data.stat().st_size != size:
-        raise DataError(f"{data}: {data.stat().st_size} bytes; its header {path.name} has {size}")
-    return data

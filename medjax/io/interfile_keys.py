@@ -26,6 +26,8 @@ _STORAGE = frozenset({
     "data offset in bytes", "number of dimensions", "matrix axis label", "matrix size", "image scaling factor",
     "quantification units", "minimum ring difference per segment", "maximum ring difference per segment",
     "segment table", "axial compression", "maximum ring difference",
+    "maximum number of (unmashed) tof time bins", "size of unmashed tof time bins (ps)", "tof mashing factor",
+    "tof bin order", "tof timing resolution (ps)", "timing resolution (ps)",
 })  # fmt: skip
 # Compared with the scanner, or used in its place
 GEOMETRY = frozenset({
@@ -86,8 +88,9 @@ HARMLESS = (  # patterns of whole names
     "scanner type|septa state|transaxial fov diameter.*|energy resolution|reference energy.*|number of energy windows",
     "energy window .*|(default|effective central|) ?bin size.*|number of (blocks|crystals) per .*",
     "(maximum|default) number of .*bins.*|scanner orientation.*|scanner direction.*|coincidence window.*",
-    "(horizontal|vertical) bed .*|(start|end) (horizontal|vertical) bed .*|bed zero offset.*|timing resolution.*",
+    "(horizontal|vertical) bed .*|(start|end) (horizontal|vertical) bed .*|bed zero offset.*",
     "maximum number of \\(unmashed\\) tof time bins|size of .*tof time bins?.*|tof mashing factor|tof bin order",
+    "(tof )?timing resolution.*",
     # what follows from other keys, and statistics
     "(scaling|scale) factor \\((mm|degree)/pixel\\)|number of segments|total number of sinograms",
     "(maximum|minimum) pixel count|total (prompts|delayed|randoms|net trues|number of singles blocks).*|data format",

@@ -134,7 +134,8 @@ def test_write_then_read_gives_the_same(tmp_path):
     ("change", "message"),
     [
         (("!INTERFILE  :=", "!OTHERFILE :="), "not an Interfile header"),
-        (("number of dimensions := 4", "number of dimensions := 5"), "5 dimensions"),
+        (("number of dimensions := 4", "number of dimensions := 6"), "6 dimensions"),
+        (("number of dimensions := 4", "number of dimensions := 5"), "matrix size \\[5\\] is ''"),
         (("number of dimensions := 4", "number of dimensions := many"), "number of dimensions is 'many'"),
         (("tangential coordinate", "wavelength"), "label \\[1\\] is 'wavelength'"),
         (("label [1] := tangential coordinate", "label [1] := view"), "axes"),

@@ -10,6 +10,8 @@ from medjax.errors import DataError
 from medjax.io import interfile, siemens_listmode
 from medjax.io.interfile_header import check_keys, read_header
 from medjax.io.interfile_keys import CHECKED, SPARED_BY_ROLE, USED
+from medjax.io.interfile_sinograms import read_sinograms
+from tests.io.test_interfile_sinograms import TOF
 
 STIR = """!INTERFILE :=
 name of data file := data.s
@@ -86,6 +88,12 @@ COUNTS_EFFECTS = {
     "segment table": (SIEMENS, "{3,2,2}", "{1,3,3}"),
     "axial compression": (SIEMENS, "compression:=3", "compression:=5"),
     "maximum ring difference": (SIEMENS, "ring difference:=4", "ring difference:=0"),
+    "maximum number of (unmashed) tof time bins": (TOF, "time bins := 39", "time bins := 13"),
+    "size of unmashed tof time bins (ps)": (TOF, "6.84615", "7"),
+    "tof mashing factor": (TOF, "factor := 13", "factor := 3"),
+    "tof bin order": (TOF, "", "TOF bin order := {0,1,-1}"),
+    "tof timing resolution (ps)": (TOF, "390", "400"),
+    "timing resolution (ps)": (TOF.replace("TOF timing", "timing"), "390", "400"),
     "number of rings": (STIR, "rings := 2", "rings := 3"),
     "number of detectors per ring": (STIR, "ring := 6", "ring := 8"),
     "inner ring diameter (cm)": (STIR, "65.6", "80"),
@@ -123,7 +131,8 @@ WRONG = {  # values of checked keys that are someone's
 
 def save(folder, header):
     (folder / "data.hs").write_text(header)
-    (folder / "data.s").write_bytes(np.arange(42, dtype="<i4").tobytes())
+    size = 234 if "timing positions" in header else 42
+    (folder / "data.s").write_bytes(np.arange(size, dtype="<i4").tobytes())
     return folder / "data.hs"
 
 
@@ -141,6 +150,9 @@ def outcome(folder, header):
         try:
             if "listmode" in header:
                 return siemens_listmode.read_header(path), interfile.read_geometry(path)
+            if "timing positions" in header:
+                sinograms = read_sinograms(path)
+                return sinograms.array.tobytes(), sinograms.tof
             return interfile.read_sinogram(path).tobytes(), interfile.read_geometry(path)
         except DataError as error:
             assert str(path.parent) in str(error) and "\n" not in str(error)
