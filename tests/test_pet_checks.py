@@ -11,9 +11,8 @@ from medjax.tools.pet_settings import ReconstructionSettings, complete_settings,
 def test_subsets_by_counts():
     def chosen(total, planes=1, **requested):
         requested = ReconstructionSettings(**requested)
-        counts = np.full((252, 10, planes), total / 2520 / planes)
         possible = [n for n in range(1, 127) if 126 % n == 0]  # of the 252 views of mmr and ring_2d, two fans
-        return settings_for_counts(complete_settings(requested), requested, counts, possible)[1:3]
+        return settings_for_counts(complete_settings(requested), requested, total / planes, possible)[1:3]
 
     assert chosen(1e6) == (3, 21) and chosen(1e6, planes=100) == (4, 18)
     assert chosen(5200) == (7, 9) and chosen(1000) == (30, 2) and chosen(10) == (30, 1)

@@ -38,7 +38,8 @@ def reconstruct_command(
     size: options.Size = None,
     voxel_mm: options.VoxelMm = None,
     sum_planes: options.SumPlanes = 1,
-    max_ring_difference: options.MaxRingDifference = defaults.PET_MAX_RING_DIFFERENCE,
+    span: options.Span = None,
+    max_ring_difference: options.MaxRingDifference = None,
     additive: options.Additive = None,
     additive_convention: options.AdditiveConvention = defaults.PET_ADDITIVE_CONVENTION,
     multiplicative: options.Multiplicative = None,
@@ -58,10 +59,12 @@ def reconstruct_command(
 
     medjax pet reconstruct scan.l --scanner mmr --sum-planes 4 --method map-em -o image.nii.gz
 
+    medjax pet reconstruct scan.l --scanner mmr --span 11 --method map-em -o image.nii.gz
+
     medjax pet reconstruct counts.npz --method split-gibbs --samples 16 -o image.nii.gz
 
-    List mode is rebinned to direct planes; its expected randoms, from smoothed delayeds, are the background. For OSEM
-    of few counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
+    List mode is rebinned to direct planes, or with --span reconstructed in 3-D; its expected randoms, from delayeds,
+    are the background. For OSEM of few counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
     """
     with command_process():
         from medjax.pet.interfile_scan import Factors
@@ -75,7 +78,7 @@ def reconstruct_command(
         sampling = SamplingOptions(slice_prior, steps, samples, seed, perpendicular, net)
         settings = ReconstructionSettings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
         factors = Factors(additive, multiplicative, additive_convention, multiplicative_convention, corrections)
-        scan = partial(load_scan, counts, scanner, factors=factors, max_ring_difference=max_ring_difference)
+        scan = partial(load_scan, counts, scanner, factors=factors, span=span, max_ring_difference=max_ring_difference)
         where = {"size": size, "voxel_mm": voxel_mm, "planes_to_sum": sum_planes, "center_mm": _millimetres(center)}
         made = reconstruct(scan, settings, output, mu=mu, mr=mr, **where)
         error = "" if made.nrmse is None else f", NRMSE {made.nrmse:.3f} against the file's truth"

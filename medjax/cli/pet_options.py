@@ -101,7 +101,21 @@ VoxelMm = Annotated[
     ),
 ]
 SumPlanes = Annotated[int, typer.Option(help="Number of neighbouring planes to sum into one, where counts are few.")]
-MaxRingDifference = Annotated[int, typer.Option(help="Largest ring difference of list-mode events, in rings.")]
+Span = Annotated[
+    int | None,
+    typer.Option(
+        help="Axial compression (span, odd) of list mode, for a fully 3-D reconstruction of its oblique planes. Other "
+        "files have a span of their own.",
+        show_default="list mode: single-slice rebinning to direct planes",
+    ),
+]
+MaxRingDifference = Annotated[
+    int | None,
+    typer.Option(
+        help="Largest ring difference, in rings, of list-mode events or of the segments of oblique planes.",
+        show_default="direct planes of list mode 5, else all",
+    ),
+]
 Additive = Annotated[
     Path | None,
     typer.Option(metavar="HEADER", help="Expected randoms + scatter (Interfile).", show_default="none"),

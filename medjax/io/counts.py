@@ -2,7 +2,10 @@
 
 Its entries: `counts`, `additive` and `multiplicative`, each (plane, view, bin); `scanner`, a name; and optionally
 `metadata`, a JSON object whose `corrections` lists those that the multiplicative factors hold, and `truth` (x, y, z)
-with `affine` (4, 4). Nothing pickled: any NumPy reads and writes it.
+with `affine` (4, 4). Oblique planes are those of segments 0, +1, −1, …, one segment after the other; `rings` and
+`segments` of the metadata, [smallest, largest ring difference] of each, tell them. Counts and background with time of
+flight are (tof, plane, view, bin); `tof` of the metadata tells `bins`, `bin_ps`, `resolution_ps`. Nothing pickled: any
+NumPy reads and writes it.
 """
 
 import json
@@ -27,11 +30,11 @@ CORRECTIONS = ("attenuation", "normalisation", "dead time", "decay", "arc correc
 class Counts:
     """PET counts ~ Poisson(multiplicative · P x + additive), with P the line integrals of the scanner."""
 
-    counts: Float[np.ndarray, "view bin plane"]
-    additive: Float[np.ndarray, "view bin plane"]  # expected randoms + scatter, in counts
+    counts: Float[np.ndarray, "view bin plane *tof"]
+    additive: Float[np.ndarray, "view bin plane *tof"]  # expected randoms + scatter, in counts
     multiplicative: Float[np.ndarray, "view bin plane"]  # normalisation · attenuation factors
     scanner: str  # a preset of medjax.pet.scanner
-    metadata: dict[str, Any] = field(default_factory=dict)  # JSON: corrections (that factors hold), tracer, centre_mm
+    metadata: dict[str, Any] = field(default_factory=dict)  # JSON: corrections (in the factors), tracer, …
     truth: Float[np.ndarray, "x y z"] | None = None  # the true activity, where it is known
     affine: Float[np.ndarray, "4 4"] | None = None  # affine of the truth, voxel index → RAS+ mm
 
@@ -49,7 +52,7 @@ def write_counts(path: str | Path, counts: Counts) -> None:
     names = (*SINOGRAMS, *OPTIONAL)
     arrays = {name: np.asarray(values) for name in names if (values := getattr(counts, name)) is not None}
     _check(path, arrays)
-    arrays |= {name: np.moveaxis(arrays[name], 2, 0) for name in SINOGRAMS}
+    arrays |= {name: _from_memory(arrays[name]) for name in SINOGRAMS}
     try:
         metadata = json.dumps(counts.metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -60,7 +63,7 @@ def write_counts(path: str | Path, counts: Counts) -> None:
 
 
 def read_counts(path: str | Path) -> Counts:
-    """Read a counts file; sinograms come back as (view, bin, plane), all as float32 but the affine.
+    """Read a counts file; sinograms come back as (view, bin, plane), or (view, bin, plane, tof), as float32.
 
     Raises:
         DataError: missing, no npz, entries missing, shapes that differ, or negative, NaN or infinite values.
@@ -69,11 +72,13 @@ def read_counts(path: str | Path) -> Counts:
     entries = read_npz(path, "a counts file (.npz)")
     if missing := [name for name in (*SINOGRAMS, "scanner") if name not in entries]:
         raise DataError(f"{path}: no {', '.join(missing)}; expected {', '.join(SINOGRAMS)} and scanner")
-    arrays = {name: np.moveaxis(_numbers(path, entries, name, 3), 0, 2).astype(np.float32) for name in SINOGRAMS}
+    axes = 4 if entries["counts"].ndim == 4 else 3
+    arrays = {name: _to_memory(_numbers(path, entries, name, axes)) for name in ("counts", "additive")}
+    arrays["multiplicative"] = _to_memory(_numbers(path, entries, "multiplicative", 3))
     arrays |= {name: _numbers(path, entries, name, axes) for name, axes in OPTIONAL.items() if name in entries}
     _check(path, arrays)
     return Counts(
-        *(np.ascontiguousarray(arrays[name]) for name in SINOGRAMS),
+        *(arrays[name] for name in SINOGRAMS),
         scanner=str(entries["scanner"]),
         metadata=_metadata(path, str(entries.get("metadata", "{}"))),
         truth=arrays["truth"].astype(np.float32) if "truth" in arrays else None,
@@ -81,11 +86,21 @@ def read_counts(path: str | Path) -> Counts:
     )
 
 
+def _from_memory(values: np.ndarray) -> np.ndarray:
+    """(view, bin, plane) → (plane, view, bin), and (view, bin, plane, tof) → (tof, plane, view, bin)."""
+    return values.transpose((3, 2, 0, 1) if values.ndim == 4 else (2, 0, 1))
+
+
+def _to_memory(values: np.ndarray) -> np.ndarray:
+    order = (2, 3, 1, 0) if values.ndim == 4 else (1, 2, 0)
+    return np.ascontiguousarray(values.transpose(order), np.float32)
+
+
 def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
     shape = arrays["counts"].shape
     for name in SINOGRAMS:
         values = arrays[name]
-        if values.shape != shape:
+        if values.shape != (shape[:3] if name == "multiplicative" else shape):
             raise DataError(f"{path}: {name} has (view, bin, plane) {values.shape}; the counts have {shape}")
         if values.size == 0 or not (values.min() >= 0 and values.max() <= LARGEST):
             raise DataError(f"{path}: {name} is empty or has negative, NaN or infinite values; expected none of them")

@@ -19,6 +19,7 @@ from medjax.pet.scan import Scan
 ADDITIVE_CONVENTIONS = ("counts", "divided")
 MULTIPLICATIVE_CONVENTIONS = ("factors", "corrections")
 GROUPS = 10  # of lines of response, by their factors
+MANY = 20_000_000  # bins, of which a check looks at a part
 RECIPROCAL, MIN_VARIATION = -0.8, 0.2  # slope of log background, and sd of log factors from which it tells something
 SMOOTHER = 0.5  # roughness of background × factors relative to the background's, below which it is divided by them
 MIN_INCREASE = 1.5  # of correction factors, from lines of response past the object to those through its middle
@@ -84,8 +85,12 @@ def check_background(name: str, scan: Scan) -> None:
         DataError: the background explains all counts, or exceeds by half and 5 standard deviations those of a tenth of
             the lines of response, by their factors.
     """
-    seen = scan.multiplicative > 0
-    factors, counts, additive = scan.multiplicative[seen], scan.counts[seen], scan.additive[seen]
+    every = max(scan.multiplicative.size // MANY, 1)  # of many bins some tell as much
+    chosen = np.flatnonzero(scan.multiplicative.reshape(-1)[::every] > 0) * every
+    factors = scan.multiplicative.reshape(-1)[chosen]
+    counts, additive = (
+        a.reshape(scan.multiplicative.size, -1)[chosen].sum(axis=1) for a in (scan.counts, scan.additive)
+    )
     total, background = float(counts.sum(dtype=float)), float(additive.sum(dtype=float))
     remedy = "if it is divided by the multiplicative factors, as in STIR, give --additive-convention divided"
     for part in [slice(None), *np.array_split(np.argsort(factors), GROUPS)]:
@@ -98,8 +103,8 @@ def check_background(name: str, scan: Scan) -> None:
     if background >= total:
         raise DataError(f"{name}: the counts are explained by the background alone; expected some activity")
     if _slope(factors, additive) < RECIPROCAL:
-        multiplied = _roughness(scan.additive * scan.multiplicative)
-        if multiplied < SMOOTHER * _roughness(np.where(seen, scan.additive, 0)):
+        whole, seen = scan.additive.reshape(*scan.multiplicative.shape, -1).sum(axis=-1), scan.multiplicative > 0
+        if _roughness(whole * scan.multiplicative) < SMOOTHER * _roughness(np.where(seen, whole, 0)):
             warnings.warn(f"{name}: the background varies as the reciprocal of the factors: {remedy}", stacklevel=3)
 
 

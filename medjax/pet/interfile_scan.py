@@ -18,6 +18,7 @@ from medjax.io import interfile, siemens_listmode
 from medjax.io.interfile_header import read_header
 from medjax.io.interfile_keys import Role
 from medjax.pet import corrections as correcting
+from medjax.pet.michelogram import Michelogram
 from medjax.pet.scan import Scan
 from medjax.pet.scanner import Scanner, coverage
 
@@ -53,7 +54,7 @@ def read_interfile_scan(path: Path, scanner: Scanner, factors: Factors) -> Scan:
     geometry = interfile.read_geometry(path)
     scanner = scanner_of_header(path, scanner, geometry, counts.shape[2])
     direct_only = geometry.max_ring_difference == 0 and counts.shape[2] > 1  # a plane a ring, none between them
-    check_sinogram_shape(path, counts, scanner, direct_only=direct_only)
+    check_sinogram_shape(path, counts.shape, scanner, direct_only=direct_only)
     roles: tuple[Role, ...] = ("additive", "multiplicative")
     files = {role: Path(file) for role in roles if (file := getattr(factors, role))}
     read = {role: _interfile_planes(file, role) for role, file in files.items()}
@@ -139,16 +140,28 @@ def scanner_of_header(path: Path, scanner: Scanner, geometry: interfile.Geometry
 
 
 def check_sinogram_shape(
-    path: Path | str, counts: Float[np.ndarray, "view bin plane"], scanner: Scanner, *, direct_only: bool = False
+    path: Path | str,
+    shape: tuple[int, ...],
+    scanner: Scanner,
+    michelogram: Michelogram | None = None,
+    *,
+    direct_only: bool = False,
 ) -> Scanner:
-    """Check that counts have the views and bins of a scanner and no more planes than it; returns the scanner.
+    """Check that counts of this shape have the views and bins of a scanner and no more planes than it; the scanner.
 
-    `direct_only`: there is a plane a ring and none between them.
+    `michelogram`: of oblique planes. `direct_only`: there is a plane a ring and none between them.
 
     Raises:
         DataError: they do not.
     """
-    views, bins, planes = counts.shape
+    views, bins, planes = shape
+    if michelogram is not None:
+        if (views, bins) != (scanner.views, scanner.bins) or michelogram.rings > scanner.rings:
+            raise DataError(
+                f"{path}: {views} views, {bins} bins, {michelogram.rings} rings; {scanner.name} has {scanner.views}, "
+                f"{scanner.bins}, {scanner.rings}"
+            )
+        return scanner
     if direct_only and (views, bins) == (scanner.views, scanner.bins) and planes <= scanner.rings:
         return scanner
     if (views, bins) != (scanner.views, scanner.bins) or planes > scanner.planes or planes % 2 == 0:

@@ -12,11 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from medjax import defaults
 from medjax.errors import ConfigError, DataError
-from medjax.io import interfile, siemens_listmode
 from medjax.io.counts import Counts, read_counts
 from medjax.io.files import check_file
 from medjax.io.grids import MAX_POSITION_MM
@@ -29,11 +25,11 @@ from medjax.pet.interfile_scan import (
     check_sinogram_shape,
     counts_summary,
     read_interfile_scan,
-    scanner_of_header,
 )
-from medjax.pet.randoms import estimate_randoms
-from medjax.pet.scan import Scan
-from medjax.pet.scanner import PRESETS, Scanner, coverage, preset
+from medjax.pet.listmode_scan import read_listmode_scan
+from medjax.pet.plane_metadata import read_michelogram, read_tof
+from medjax.pet.scan import Scan, select_segments
+from medjax.pet.scanner import PRESETS, Scanner, preset
 
 
 def load_scan(
@@ -41,7 +37,8 @@ def load_scan(
     scanner: str | None = None,
     *,
     factors: Factors | None = None,
-    max_ring_difference: int = defaults.PET_MAX_RING_DIFFERENCE,
+    max_ring_difference: int | None = None,
+    span: int | None = None,
 ) -> Scan:
     """Read counts from a medjax counts file (.npz), an Interfile header (.hs) or Siemens list mode (.l or its .l.hdr).
 
@@ -50,7 +47,10 @@ def load_scan(
         scanner: name of a preset; a .npz names its own.
         factors: additive and multiplicative files that go with an Interfile one, and their conventions. Of a counts
             file only `corrections` can be stated, where its metadata do not say.
-        max_ring_difference: largest ring difference of list-mode events.
+        max_ring_difference: largest ring difference of events, or of the segments of oblique planes; None: 5 of list
+            mode that is rebinned to direct planes, else all.
+        span: axial compression of list mode in oblique planes; None: single-slice rebinning to direct planes. Of other
+            files it is checked.
 
     Raises:
         ConfigError: no such scanner, none where one is needed, or an option that does not go with this kind of file.
@@ -61,20 +61,20 @@ def load_scan(
         raise DataError(f"{path}: is a folder; expected counts: a .npz, an Interfile header (.hs) or list mode (.l)")
     if scanner is not None:
         preset(scanner)
-    if not 0 <= max_ring_difference <= MAX_RINGS:
+    if max_ring_difference is not None and not 0 <= max_ring_difference <= MAX_RINGS:
         raise ConfigError(f"--max-ring-difference {str(max_ring_difference)[:20]}; expected 0 to {MAX_RINGS}")
     with warnings.catch_warnings(record=True) as told:  # of a file that is refused nothing else is told
         warnings.simplefilter("always")
         kind, factors = _kind(path), factors or Factors()
         _check_factors(path, kind, factors)
-        if kind != "list mode" and max_ring_difference != defaults.PET_MAX_RING_DIFFERENCE:
-            raise ConfigError(f"--max-ring-difference goes with list mode only; {path} is {kind}")
-        if kind == "npz":
-            scan = _from_npz(path, scanner, factors.corrections)
-        elif kind == "list mode":
-            scan = _from_listmode(path, _needed(path, scanner), max_ring_difference)
+        if kind == "list mode":
+            scan = read_listmode_scan(path, _needed(path, scanner), span, max_ring_difference)
         else:
-            scan = read_interfile_scan(path, _needed(path, scanner), factors)
+            if kind == "npz":
+                scan = _from_npz(path, scanner, factors.corrections)
+            else:
+                scan = read_interfile_scan(path, _needed(path, scanner), factors)
+            scan = _segments(path, scan, span, max_ring_difference)
         scan = _require_counts(scan, str(path))
     for one in told:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
@@ -130,11 +130,12 @@ def scan_from_counts(read: Counts, name: str = "counts", corrections: str | None
     if read.scanner not in PRESETS:
         raise DataError(f"{name}: scanner {read.scanner!r}; expected one of {', '.join(PRESETS)}")
     held, missing = _corrections(name, read.metadata, corrections)
+    planes = read_michelogram(name, read.metadata, read.counts.shape[2])
     scan = Scan(
         read.counts,
         read.multiplicative,
         read.additive,
-        check_sinogram_shape(name, read.counts, preset(read.scanner)),
+        check_sinogram_shape(name, read.counts.shape[:3], preset(read.scanner), planes),
         preset(read.scanner).ring_spacing_mm / 2,
         _center(name, read.metadata),
         counts_summary(read.counts, read.additive),
@@ -142,6 +143,8 @@ def scan_from_counts(read: Counts, name: str = "counts", corrections: str | None
         corrections=held,
         tracer=str(read.metadata.get("tracer", "")),
         truth=Volume(read.truth, read.affine) if read.truth is not None and read.affine is not None else None,
+        michelogram=planes,
+        tof=read_tof(name, read.metadata, read.counts.shape[3] if read.counts.ndim == 4 else None),
     )
     return _require_counts(scan, name)
 
@@ -164,33 +167,18 @@ def _corrections(name: str, metadata: Mapping[str, Any], stated: str | None) -> 
     return sources, ("attenuation",) if "attenuation" not in held else ()
 
 
-def _from_listmode(path: Path, scanner: Scanner, max_ring_difference: int) -> Scan:
-    header = siemens_listmode.header_of(path)
-    scanner = scanner_of_header(header.path, scanner, interfile.read_geometry(header.path), 2 * header.rings - 1)
-    if (header.views, header.bins, header.rings) != (scanner.views, scanner.bins, scanner.rings):
-        raise DataError(
-            f"{path}: {header.views} views, {header.bins} bins, {header.rings} rings; "
-            f"{scanner.name} has {scanner.views}, {scanner.bins}, {scanner.rings}"
+def _segments(path: Path, scan: Scan, span: int | None, max_ring_difference: int | None) -> Scan:
+    """The scan with the segments asked for; a span must be that of its planes."""
+    if scan.michelogram is None and (span is not None or max_ring_difference is not None):
+        raise ConfigError(
+            f"--span and --max-ring-difference go with oblique planes or list mode; {path} has direct planes"
         )
-    if max_ring_difference > header.max_ring_difference:
-        expected = f"expected 0 to {header.max_ring_difference}, that of {header.path}"
-        raise ConfigError(f"--max-ring-difference {max_ring_difference}; {expected}")
-    _, prompts, delayeds, pairs, number = siemens_listmode.read_direct_planes(header.path, max_ring_difference)
-    prompts, delayeds = (np.ascontiguousarray(planes[..., ::-1]) for planes in (prompts, delayeds))
-    coverages = (coverage(scanner)[..., None] * pairs).astype(np.float32)  # pairs are the same from either end
-    if stray := int(prompts[coverages == 0].sum() + delayeds[coverages == 0].sum()):
-        warnings.warn(f"{path}: {stray} events in the gaps between the detector blocks of {scanner.name}", stacklevel=2)
-    summary = (
-        f"{number[0]:,} prompts and {number[1]:,} delayeds; {prompts.sum(dtype=float):,.0f} and "
-        f"{delayeds.sum(dtype=float):,.0f} with |ring difference| ≤ {max_ring_difference}"
-    )
-    background = estimate_randoms(delayeds, coverages)
-    plane_mm = scanner.ring_spacing_mm / 2
-    missing = ("attenuation", "normalisation")
-    return Scan(
-        prompts, coverages, background, scanner, plane_mm, summary=summary, uncorrected=missing, measured=True,
-        files=(path, header.path, header.data),
-    )  # fmt: skip
+    if scan.michelogram is None:
+        return scan
+    own = max(one.highest - one.lowest for one in scan.michelogram.segments) + 1
+    if span is not None and span != own:
+        raise ConfigError(f"--span {span}; the planes of {path} have span {own}")
+    return scan if max_ring_difference is None else select_segments(scan, max_ring_difference)
 
 
 def _require_counts(scan: Scan, name: str) -> Scan:

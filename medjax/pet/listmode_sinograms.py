@@ -7,7 +7,7 @@ of the file is ring `rings` − 1 − r.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from medjax.errors import ConfigError
 from medjax.io.siemens_listmode import CHUNK, Events, ListmodeHeader
@@ -50,11 +50,16 @@ def fill_sinograms(header: ListmodeHeader, events: Events, planes: Michelogram) 
 
 
 def planes_of_file(header: ListmodeHeader, planes: Michelogram) -> np.ndarray:
-    """Plane of each span-1 sinogram of the file; −1 for one that lies in no plane.
+    """Plane of each span-1 sinogram of the file; −1 for one that lies in no plane."""
+    first, second = rings_of_file(header)
+    return planes.plane_of_pair[first, second]
+
+
+def rings_of_file(header: ListmodeHeader) -> Int[np.ndarray, "2 sinogram"]:
+    """Rings of the first and the second crystal of each span-1 sinogram of the file, counted to the head.
 
     A ring difference of the file is that of the first crystal's ring from the second's: of the mMR's real scan in the
     tests this explains the prompts better than the opposite.
     """
     rings = michelogram(header.rings, 1, header.max_ring_difference).plane_rings.astype(int)
-    second, first = header.rings - 1 - rings.T
-    return planes.plane_of_pair[first, second]
+    return header.rings - 1 - rings.T[::-1]

@@ -82,9 +82,6 @@ def singles_from_delayeds(
 ) -> Float[np.ndarray, "ring crystal"]:
     """Singles rate of each crystal, in √(delayeds a line of response): s₁ s₂ are expected between two crystals.
 
-    The rates whose products have the fan sums of the delayeds, as the most likely ones do: s ← s √(fan sum / its
-    expectation), s · Σ of all rates in the crystal's fan.
-
     Args:
         delayeds: delayed coincidences in the planes of a Michelogram of span 1.
         scanner: scanner; its views must not be mashed.
@@ -92,17 +89,53 @@ def singles_from_delayeds(
     Raises:
         DataError: views are mashed.
     """
-    rings, first, second = _unmashed(scanner, delayeds.shape[2])
-    sums = fan_sums(delayeds, scanner)
+    rings, _, _ = _unmashed(scanner, delayeds.shape[2])
+    return singles_from_fan_sums(fan_sums(delayeds, scanner), scanner, int(np.ptp(rings, axis=1).max()))
+
+
+def singles_from_fan_sums(
+    sums: Float[np.ndarray, "ring crystal"], scanner: Scanner, max_ring_difference: int, *, shrink: bool = False
+) -> Float[np.ndarray, "ring crystal"]:
+    """Singles rate of each crystal, in √(delayeds a line of response), from the delayeds of all its lines of response.
+
+    The rates whose products have the fan sums, as the most likely ones do: s ← s √(fan sum / its expectation), the
+    expectation s · Σ of all rates in the crystal's fan.
+
+    Args:
+        sums: delayeds of each crystal.
+        scanner: scanner, its views unmashed.
+        max_ring_difference: largest |ring difference| of the delayeds.
+        shrink: whether few delayeds are shrunk towards the mean of their ring (empirical Bayes): with E expected in a
+            crystal's fan and v the variance of the rates about 1 that noise does not explain, to E / (E + 1 / v) of
+            the difference.
+    """
+    first, second = (crystal[:, 0] for crystal in bin_crystals(scanner))
     facing = np.zeros((scanner.crystals, scanner.crystals))
     np.add.at(facing, (first.ravel(), second.ravel()), 1)
-    axial = np.zeros((scanner.rings, scanner.rings))
-    axial[rings[:, 0], rings[:, 1]] = 1
-    rates = np.where(sums > 0, math.sqrt(sums.sum() / max(facing.sum() * axial.sum(), 1)), 0.0)
-    for _ in range(_ITERATIONS):
-        expected = rates * (axial @ rates @ facing.T + axial.T @ rates @ facing)
-        rates = rates * np.sqrt(np.divide(sums, expected, out=np.zeros_like(sums), where=expected > 0))
-    return rates
+    distance = np.abs(np.subtract.outer(np.arange(scanner.rings), np.arange(scanner.rings)))
+    axial = (distance <= max_ring_difference).astype(float)
+
+    def fans(rates: np.ndarray) -> np.ndarray:
+        return rates * (axial @ (rates @ facing.T) + axial.T @ (rates @ facing))
+
+    def fitted(rates: np.ndarray, steps: int) -> np.ndarray:
+        for _ in range(steps):
+            expected = fans(rates)
+            rates = rates * np.sqrt(np.divide(sums, expected, out=np.zeros_like(sums), where=expected > 0))
+        return rates
+
+    start = np.where(sums > 0, math.sqrt(sums.sum() / max(facing.sum() * axial.sum(), 1)), 0.0)
+    rates = fitted(start, _ITERATIONS)
+    if not shrink or not sums.any():
+        return rates
+    real = sums.any(axis=0)  # crystals in the gaps between blocks have no delayeds in any ring
+    base = np.where(real, rates[:, real].mean(axis=1, keepdims=True), 0.0)
+    expected = fans(base)
+    seen = expected > 0
+    excess = float(np.var(rates[seen] / base[seen]) - np.mean(1 / expected[seen]))
+    weight = expected * max(excess, 0.0) / (expected * max(excess, 0.0) + 1)
+    rates = base + weight * (rates - base)
+    return rates * math.sqrt(float(sums.sum() / fans(rates).sum()))
 
 
 def randoms_from_singles(

@@ -1,4 +1,4 @@
-"""A PET scan ready for reconstruction: counts, factors, scanner, the position of its planes and its image grid."""
+"""A PET scan ready for reconstruction: counts, factors, scanner, its planes and their position, its image grid."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,16 +10,24 @@ from jaxtyping import Float
 from medjax.errors import ConfigError
 from medjax.io.nifti import Volume
 from medjax.pet.grid import Grid
-from medjax.pet.scanner import Scanner
+from medjax.pet.michelogram import Michelogram
+from medjax.pet.projection import AnySystem
+from medjax.pet.scanner import Scanner, lors
+from medjax.pet.system import build_system
+from medjax.pet.system3d import build_system3d
+from medjax.pet.tof import Tof
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan: counts ~ Poisson(multiplicative · P x + additive), its scanner, and the position of its planes."""
+    """A scan: counts ~ Poisson(multiplicative · P x + additive), its scanner, and the position of its planes.
 
-    counts: Float[np.ndarray, "view bin plane"]
+    With time of flight, counts and background have the bins as a last axis; the factors are those of all bins.
+    """
+
+    counts: Float[np.ndarray, "view bin plane *tof"]
     multiplicative: Float[np.ndarray, "view bin plane"]
-    additive: Float[np.ndarray, "view bin plane"]
+    additive: Float[np.ndarray, "view bin plane *tof"]
     scanner: Scanner  # the planes may be fewer than its own
     plane_mm: float  # distance from one plane to the next
     center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)  # middle of the planes, RAS+
@@ -30,12 +38,47 @@ class Scan:
     measured: bool = False  # whether it is known to be real data of a scanner
     truth: Volume | None = None  # true image of a simulation
     files: tuple[Path, ...] = ()  # what it was read from
+    michelogram: Michelogram | None = None  # of oblique planes; None: direct planes
+    tof: Tof | None = None  # time-of-flight bins
+
+    @property
+    def slices(self) -> int:
+        """Number of slices of its image: one at each axial position of a plane."""
+        return self.counts.shape[2] if self.michelogram is None else 2 * self.michelogram.rings - 1
 
 
 def image_grid(scan: Scan, size: int, voxel_mm: float | None = None) -> Grid:
     """Image grid of `size` × `size` voxels of `voxel_mm` (default: the scanner's own), and a slice a plane."""
     voxel = voxel_mm or scan.scanner.voxel_mm
-    return Grid((size, size, scan.counts.shape[2]), (voxel, voxel, scan.plane_mm))
+    return Grid((size, size, scan.slices), (voxel, voxel, scan.plane_mm))
+
+
+def system_model(scan: Scan, grid: Grid) -> AnySystem:
+    """System model of a scan: of direct planes, or of oblique planes and time-of-flight bins.
+
+    Raises:
+        DataError: the grid's slices are not half a ring spacing apart.
+    """
+    if scan.michelogram is None:
+        return build_system(lors(scan.scanner), grid)
+    return build_system3d(lors(scan.scanner), scan.michelogram, scan.scanner.ring_spacing_mm, grid, scan.tof)
+
+
+def select_segments(scan: Scan, max_ring_difference: int) -> Scan:
+    """The scan without the segments that hold larger ring differences.
+
+    Raises:
+        ConfigError: no segment is left.
+    """
+    if scan.michelogram is None:
+        return scan
+    kept = [max(-one.lowest, one.highest) <= max_ring_difference for one in scan.michelogram.segments]
+    if not any(kept):
+        raise ConfigError(f"--max-ring-difference {max_ring_difference}: no segment is within; expected more")
+    planes = np.repeat(kept, scan.michelogram.planes_per_segment)
+    segments = tuple(one for one, stays in zip(scan.michelogram.segments, kept, strict=True) if stays)
+    arrays = {name: getattr(scan, name)[:, :, planes] for name in ("counts", "multiplicative", "additive")}
+    return replace(scan, **arrays, michelogram=Michelogram(scan.michelogram.rings, segments))
 
 
 def image_affine(grid: Grid, center_mm: tuple[float, float, float]) -> Float[np.ndarray, "4 4"]:
@@ -58,9 +101,11 @@ def sum_planes(scan: Scan, number: int) -> Scan:
     Empty planes are added at the ends where `number` does not divide the planes.
 
     Raises:
-        ConfigError: `number` is not between 1 and the number of planes.
+        ConfigError: `number` is not between 1 and the number of planes, or planes are oblique.
     """
     planes = scan.counts.shape[2]
+    if number > 1 and scan.michelogram is not None:
+        raise ConfigError(f"--sum-planes {number} goes with direct planes; these are oblique: expected 1")
     if not 1 <= number <= planes:
         raise ConfigError(f"--sum-planes {number}; expected 1 to {planes}, the number of planes")
     missing = -planes % number

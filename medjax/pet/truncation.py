@@ -24,8 +24,8 @@ class Truncation(NamedTuple):
 def truncation(
     end_points: Float[np.ndarray, "view bin 2 2"],
     grid: Grid,
-    counts: Float[np.ndarray, "view bin plane"],
-    additive: Float[np.ndarray, "view bin plane"],
+    counts: Float[np.ndarray, "view bin *plane"],
+    additive: Float[np.ndarray, "view bin *plane"],
 ) -> Truncation:
     """Truncation of an object by the transverse grid, from the data alone.
 
@@ -33,7 +33,7 @@ def truncation(
     no voxel for their counts; those on lines that do cross the grid are put into its outer voxels.
     """
     beyond = miss_image(end_points, grid)
-    prompts, background = (np.asarray(a, float).sum(axis=-1) for a in (counts, additive))
+    prompts, background = (a.sum(axis=tuple(range(2, a.ndim)), dtype=float) for a in (counts, additive))
     net = prompts - background
     total, outside = float(net.sum()), float(net[beyond].sum())
     return Truncation(outside / total if total > 0 else 0.0, outside / float(np.sqrt(max(prompts[beyond].sum(), 1.0))))

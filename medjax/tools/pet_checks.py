@@ -155,7 +155,7 @@ def check_image(acquisition: Acquisition, image: Image, method: str, *, penalize
 
 def warn_of_few_counts(scan: Scan, settings: ReconstructionSettings) -> None:
     """Warn where a subset of OSEM has few counts a plane."""
-    counts = float(scan.counts.sum(dtype=float)) / scan.counts.shape[2] / settings.subsets
+    counts = float(scan.counts.sum(dtype=float)) / scan.slices / settings.subsets
     if settings.method == "osem" and counts < MIN_COUNTS:
         fewer = "fewer --subsets, " * (settings.subsets > 1)
         text = f"only {counts:.0f} counts a subset and plane: use {fewer}--sum-planes or --method map-em"

@@ -26,10 +26,9 @@ from medjax.pet.attenuation import check_mu
 from medjax.pet.corrections import check_background
 from medjax.pet.grid import Grid, in_field_of_view
 from medjax.pet.io import load_scan, scan_from_counts
+from medjax.pet.projection import AnySystem, possible_subsets
 from medjax.pet.psf import blur, gaussian_psf
-from medjax.pet.scan import Scan, correction_note, image_affine, image_grid, sum_planes
-from medjax.pet.scanner import lors
-from medjax.pet.system import System, build_system, possible_subsets
+from medjax.pet.scan import Scan, correction_note, image_affine, image_grid, sum_planes, system_model
 from medjax.report.figures import PET
 from medjax.report.volumes import volume_files, write_volume
 from medjax.running.parts import Part
@@ -138,9 +137,10 @@ def reconstruct(
     maps = {str(mu) if isinstance(mu, Path) else "μ-map": mu_image, str(mr) if isinstance(mr, Path) else "MR": guide}
     perpendicular = settings.sampling.perpendicular
     part = denoiser_for_grid(prior, grid, perpendicular, guide) if prior else _penalty(settings, grid, guide)
-    system = build_system(lors(scan.scanner), grid)
+    system = system_model(scan, grid)
     possible = possible_subsets(system)
-    settings = settings_for_counts(settings, requested, scan.counts, possible)
+    total = float(scan.counts.sum(dtype=float))
+    settings = settings_for_counts(settings, requested, total / scan.slices, possible)
     if settings.subsets not in possible:
         expected = f"one of {', '.join(map(str, possible))}, which divide the views evenly"
         raise ConfigError(f"--subsets {settings.subsets}; expected {expected}")
@@ -153,7 +153,7 @@ def reconstruct(
     warn_of_few_counts(scan, settings)
     start = time.perf_counter()
     image, sd = _image(scan, grid, system, settings, mu_image, part, maps)
-    seconds, name, total = time.perf_counter() - start, title(settings), float(scan.counts.sum(dtype=float))
+    seconds, name = time.perf_counter() - start, title(settings)
     files = () if output is None else write_volume(output, image, affine, ACTIVITY_SCALE, name, sd, note)
     return Reconstruction(image, sd, affine, name, note, total, seconds, _error(scan.truth, image, affine), files)
 
@@ -161,7 +161,7 @@ def reconstruct(
 def _image(
     scan: Scan,
     grid: Grid,
-    system: System,
+    system: AnySystem,
     settings: ReconstructionSettings,
     mu: Float[Array, "x y z"] | None,
     part: Any,
@@ -169,7 +169,8 @@ def _image(
 ) -> tuple[Image, Image | None]:
     """Image, and standard deviation of several samples; `part` is a denoiser of volumes, or a penalty."""
     psf = _psf(grid, settings.psf_mm) if settings.psf_mm > 0 else None
-    data = (jnp.asarray(scan.counts), jnp.asarray(scan.multiplicative), jnp.asarray(scan.additive))
+    factors = scan.multiplicative if scan.tof is None else scan.multiplicative[..., None]
+    data = (jnp.asarray(scan.counts), jnp.asarray(factors), jnp.asarray(scan.additive))
     acquisition = acquire(system, *data, psf)
     if any(one is not None for one in maps.values()):  # before attenuation, which raises activity where it is known
         stacked = ordered_subsets(acquisition, settings.subsets)
@@ -178,7 +179,9 @@ def _image(
         for line in check_coverage(emission, maps, background):
             say(line)
     if mu is not None:
-        acquisition = acquire(system, data[0], data[1] * attenuation_factors(system, mu), data[2], psf)
+        attenuation = attenuation_factors(system_model(replace(scan, tof=None), grid), mu)
+        attenuation = attenuation if scan.tof is None else attenuation[..., None]
+        acquisition = acquire(system, data[0], data[1] * attenuation, data[2], psf)
     image, sd = _solve(acquisition, _first(acquisition, grid, scan), settings, part)
     check_image(acquisition, image, settings.method, penalized=settings.method == "map-em")
     return _filtered(grid, settings, jnp.asarray(image)), sd

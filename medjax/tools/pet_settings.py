@@ -3,9 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
 from medjax import defaults
 from medjax.errors import ConfigError, pluralize
 from medjax.running.config import did_you_mean
@@ -85,21 +82,21 @@ def complete_settings(settings: ReconstructionSettings) -> ReconstructionSetting
 def settings_for_counts(
     settings: ReconstructionSettings,
     requested: ReconstructionSettings,
-    counts: Float[np.ndarray, "view bin plane"],
+    counts_a_slice: float,
     possible: Sequence[int],
 ) -> ReconstructionSettings:
     """Settings whose default numbers of subsets and iterations suit the counts: fewer subsets, as many updates.
 
     OSEM sets voxels to 0 for good where a subset has no counts along their lines of response, so a subset should have
-    500 counts a plane.
+    500 counts a slice.
 
     Args:
         settings: complete ones.
         requested: as they were before `complete_settings`; what is set there stays.
-        counts: the counts.
-        possible: numbers of subsets that divide the views, see `medjax.pet.system.possible_subsets`.
+        counts_a_slice: counts per slice of the image.
+        possible: numbers of subsets that divide the views, see `medjax.pet.projection.possible_subsets`.
     """
-    allowed = min(float(counts.sum(dtype=float)) / counts.shape[2] / COUNTS_A_SUBSET, settings.subsets)
+    allowed = min(counts_a_slice / COUNTS_A_SUBSET, settings.subsets)
     subsets = max(number for number in possible if number <= max(allowed, 1))
     if settings.method != "osem" or requested.subsets is not None or subsets == settings.subsets:
         return settings
