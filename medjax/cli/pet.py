@@ -71,10 +71,11 @@ def reconstruct_command(
         from medjax.pet.io import load_scan
         from medjax.tools.pet_reconstruct import reconstruct
         from medjax.tools.pet_sample import SamplingOptions
-        from medjax.tools.pet_settings import ReconstructionSettings
+        from medjax.tools.pet_settings import PENALTIES, ReconstructionSettings
 
         slice_prior = load_part(prior, "--prior") if prior and is_part_reference(prior) else prior and Path(prior)
-        own, net = _part(penalty, "--penalty"), _part(network, "--network")
+        own = penalty if penalty in PENALTIES else _part(penalty, "--penalty")
+        net = _part(network, "--network")
         sampling = SamplingOptions(slice_prior, steps, samples, seed, perpendicular, net)
         settings = ReconstructionSettings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
         factors = Factors(additive, multiplicative, additive_convention, multiplicative_convention, corrections)

@@ -40,8 +40,20 @@ Scanner = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        help="Reconstruction method: osem, mlem, map-em; samplers split-gibbs, dds-cg, dds or likelihood-schedule.",
-        autocompletion=one_of("osem", "mlem", "map-em", "split-gibbs", "dds-cg", "dds", "likelihood-schedule"),
+        help="Reconstruction method: osem, mlem, kernel-em; map-em, svrg, bsrem of a penalized likelihood; samplers "
+        "split-gibbs, dds-cg, dds or likelihood-schedule.",
+        autocompletion=one_of(
+            "osem",
+            "mlem",
+            "kernel-em",
+            "map-em",
+            "svrg",
+            "bsrem",
+            "split-gibbs",
+            "dds-cg",
+            "dds",
+            "likelihood-schedule",
+        ),
     ),
 ]
 Iterations = Annotated[
@@ -49,14 +61,16 @@ Iterations = Annotated[
     typer.Option(
         help="Number of iterations, each of all subsets. likelihood-schedule: of MLEM, whose likelihood is the target; "
         "dds: updates in each reverse diffusion step; split-gibbs, dds-cg: conjugate-gradient iterations in each step.",
-        show_default="osem 3 or more, mlem 30, map-em 10, likelihood-schedule 20, dds 4, dds-cg 2, split-gibbs 4",
+        show_default="osem 3 or more, mlem 30, map-em and kernel-em 10, svrg 20, bsrem 30, likelihood-schedule 20, "
+        "dds 4, dds-cg 2, split-gibbs 4",
     ),
 ]
 Subsets = Annotated[
     int | None,
     typer.Option(
         help="Number of ordered subsets of the views.",
-        show_default="osem 21, fewer below 500 counts a subset and plane, mlem 1, map-em 7",
+        show_default="osem 21, fewer below 500 counts a subset and slice, mlem 1, map-em and kernel-em 7, svrg and "
+        "bsrem 21",
     ),
 ]
 MuMap = Annotated[
@@ -71,15 +85,17 @@ Guide = Annotated[
     Path | None,
     typer.Option(
         metavar="NIFTI",
-        help="MR image in the same space: anatomical guide of map-em (Bowsher), or input of an MR-guided prior.",
+        help="MR image in the same space: anatomical guide of the penalty (Bowsher) or of kernel-em, or input of an "
+        "MR-guided prior.",
     ),
 ]
 Beta = Annotated[
     float | None,
     typer.Option(
-        help="Penalty strength β of map-em, without unit: ½ β Σ w ((xⱼ − xₖ) / m)² over pairs of neighbours, weights w "
-        "that add up to 1 around a voxel, m the mean activity. It needs no tuning to units or counts: neighbours are "
-        "expected to differ by about m / √β.",
+        help="Penalty strength β of map-em, svrg and bsrem, without unit: ½ β Σ w ((xⱼ − xₖ) / m)² over pairs of "
+        "neighbours, weights w that add up to 1 around a voxel, m the mean activity; of the relative difference, with "
+        "m (xⱼ + xₖ + 2 |xⱼ − xₖ|) / 2 for m². It needs no tuning to units or counts: neighbours are expected to "
+        "differ by about m / √β.",
         show_default="5; 30 with --mr",
     ),
 ]
@@ -166,10 +182,14 @@ Center = Annotated[
 
 PenaltyPart = Annotated[
     str | None,
-    part(
-        "Penalty of your own for map-em: a pytree with value, gradient and surrogate, or a function of the image's "
-        "shape and voxel size (mm) that returns one. β is its weight, 1 by default.",
+    typer.Option(
         "--penalty",
+        metavar="NAME",
+        help="Penalty of map-em, svrg and bsrem: quadratic, relative-difference (not of map-em), or FILE.py:NAME, one "
+        "of your own: a pytree with value, gradient and surrogate (svrg: curvature), or a function of the image's shape "
+        "and voxel size (mm) that returns one. β is then its weight, 1 by default.",
+        show_default="quadratic",
+        autocompletion=one_of("quadratic", "relative-difference"),
     ),
 ]
 PriorFile = Annotated[

@@ -92,7 +92,9 @@ def transpose(kernel: Kernel, image: Float[Array, "x y z"]) -> Float[Array, "x y
 
 
 def kernel_em(stacked: Acquisition, kernel: Kernel) -> Algorithm:
-    """Kernel EM in ordered subsets: `init() → State`, `step(State) → State, Info`; `state.image` is K α.
+    """Kernel EM in ordered subsets: `init(coefficients=None) → State`, `step(State) → State, Info`.
+
+    `state.image` is K α.
 
     Raises:
         DataError: the acquisition has no subsets (1 for all data), or the kernel is not of the image's shape.
@@ -103,8 +105,8 @@ def kernel_em(stacked: Acquisition, kernel: Kernel) -> Algorithm:
     return Algorithm(Partial(_init, stacked, kernel), Partial(_step, stacked, kernel))
 
 
-def _init(stacked: Acquisition, kernel: Kernel) -> State:
-    start = em.init(stacked).image
+def _init(stacked: Acquisition, kernel: Kernel, coefficients: Float[Array, "x y z"] | None = None) -> State:
+    start = em.init(stacked).image if coefficients is None else coefficients
     return State(start, smooth(kernel, start), jnp.zeros((), jnp.int32))
 
 

@@ -10,14 +10,20 @@ from medjax.running.part_identity import as_part
 from medjax.tools.checks import MAX_FWHM_MM, MAX_SAMPLES, MAX_STEPS, check_range, check_seed
 from medjax.tools.pet_sample import CG_ITERATION, SAMPLERS, SamplingOptions
 
-DEFAULTS = {"osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7)}  # method → (iterations, subsets)
+DEFAULTS = {  # method → (iterations, subsets)
+    "osem": (3, 21), "mlem": (30, 1), "map-em": (10, 7), "svrg": (20, 21), "bsrem": (30, 21), "kernel-em": (10, 7),
+}  # fmt: skip
 DEFAULTS |= {name: (sampler.iterations, 1) for name, sampler in SAMPLERS.items()}
 NAMES = {  # of methods in titles; the options are the keys
-    "osem": "OSEM", "mlem": "MLEM", "map-em": "MAP-EM", "split-gibbs": "split Gibbs", "dds-cg": "DDS, solved step",
+    "osem": "OSEM", "mlem": "MLEM", "map-em": "MAP-EM", "svrg": "SVRG", "bsrem": "BSREM", "kernel-em": "Kernel EM",
+    "split-gibbs": "split Gibbs", "dds-cg": "DDS, solved step",
     "dds": "DDS", "likelihood-schedule": "likelihood schedule",
 }  # fmt: skip
 MIN_COUNTS = 100  # counts in a plane of a subset: with fewer, ordered subsets without a penalty are too noisy
 COUNTS_A_SUBSET = 500  # and from which on OSEM's image keeps the number of counts to 5 %
+MR_GUIDED = ("map-em", "svrg", "bsrem", "kernel-em")  # methods that take an MR image, beside samplers
+PENALIZED = ("map-em", "svrg", "bsrem")  # methods of a penalized likelihood
+PENALTIES = ("quadratic", "relative-difference")  # names of penalties
 MAX_SUBSETS, MAX_BETA, MAX_SAMPLING_STEPS = 10**4, 1e12, 10**4
 BETA, MR_GUIDED_BETA, USER_BETA = 5.0, 30.0, 1.0  # β of the quadratic, the Bowsher and a user's own penalty
 
@@ -31,9 +37,7 @@ class ReconstructionSettings(NamedTuple):
     beta: float | Any = None
     psf_mm: float = defaults.PET_PSF_MM  # FWHM
     post_filter_mm: float = 0.0  # FWHM
-    penalty: Any = (
-        None  # penalty with a surrogate, or a function of the image's shape and voxel size (mm) that returns one
-    )
+    penalty: Any = None  # name of one, a penalty, or a function of the image's shape and voxel size (mm) → penalty
     sampling: SamplingOptions = SamplingOptions()
     mr_guided: bool = False
 
@@ -49,12 +53,20 @@ def complete_settings(settings: ReconstructionSettings) -> ReconstructionSetting
         known = ", ".join(DEFAULTS)
         raise ConfigError(f"--method {method}; expected one of {known}{did_you_mean(method, DEFAULTS)}")
     for name in ("beta", "penalty"):
-        if method != "map-em" and getattr(settings, name) is not None:
-            raise ConfigError(f"--{name} goes with --method map-em, not with {method}")
-    if settings.penalty is not None and settings.mr_guided:
+        if method not in PENALIZED and getattr(settings, name) is not None:
+            raise ConfigError(f"--{name} goes with --method {_either(PENALIZED)}, not with {method}")
+    own = settings.penalty is not None and settings.penalty not in PENALTIES
+    if isinstance(settings.penalty, str) and own:
+        near = did_you_mean(settings.penalty, PENALTIES)
+        raise ConfigError(f"--penalty {settings.penalty}; expected {_either(PENALTIES)} or FILE.py:NAME{near}")
+    if settings.penalty == "relative-difference" and method == "map-em":
+        raise ConfigError("--penalty relative-difference has no surrogate for map-em; use --method svrg or bsrem")
+    if own and settings.mr_guided:
         raise ConfigError("--penalty replaces the MR-guided penalty of --mr; expected one of them")
-    if settings.mr_guided and method not in ("map-em", *SAMPLERS):
-        raise ConfigError(f"--mr goes with --method {_either(('map-em', *SAMPLERS))}, not with {method}")
+    if settings.mr_guided and method not in (*MR_GUIDED, *SAMPLERS):
+        raise ConfigError(f"--mr goes with --method {_either((*MR_GUIDED, *SAMPLERS))}, not with {method}")
+    if method == "kernel-em" and not settings.mr_guided:
+        raise ConfigError("--method kernel-em needs --mr, the image whose voxels it compares")
     if method == "mlem" and settings.subsets not in (None, 1):
         raise ConfigError(f"--subsets {settings.subsets} makes it OSEM; expected 1 for mlem, or --method osem")
     if method in SAMPLERS and settings.subsets not in (None, 1):
@@ -62,7 +74,7 @@ def complete_settings(settings: ReconstructionSettings) -> ReconstructionSetting
     if method not in SAMPLERS and settings.sampling != SamplingOptions():
         options = "--prior, --network, --samples, --steps, --seed and --perpendicular"
         raise ConfigError(f"{options} go with {_either(SAMPLERS)}")
-    beta = USER_BETA if settings.penalty is not None else MR_GUIDED_BETA if settings.mr_guided else BETA
+    beta = USER_BETA if own else MR_GUIDED_BETA if settings.mr_guided else BETA
     usual: dict[str, Any] = dict(zip(("iterations", "subsets", "beta"), (*DEFAULTS[method], beta), strict=True))
     chosen = settings._replace(**{name: value for name, value in usual.items() if getattr(settings, name) is None})
     check_seed(settings.sampling.seed)
@@ -76,7 +88,7 @@ def complete_settings(settings: ReconstructionSettings) -> ReconstructionSetting
     limits |= dict.fromkeys(("psf_mm", "post_filter_mm"), (0, MAX_FWHM_MM))
     for name, ends in limits.items():
         check_range(f"--{name.replace('_', '-')}", getattr(chosen, name), *ends)
-    return chosen if settings.penalty is None else chosen._replace(penalty=as_part(settings.penalty))
+    return chosen._replace(penalty=as_part(settings.penalty)) if own else chosen
 
 
 def settings_for_counts(
@@ -118,8 +130,10 @@ def title(settings: ReconstructionSettings) -> str:
         samples, unit = pluralize(settings.sampling.samples, "sample"), SAMPLERS[settings.method].unit
         updates = "" if unit == CG_ITERATION else f", {pluralize(settings.iterations, unit)}"
         return f"{name}{updates}, {samples}"
-    kind = "MR-guided, " * settings.mr_guided if settings.penalty is None else f"{settings.penalty.name}, "
-    penalty = f", {kind}β = {settings.beta:g}" if settings.method == "map-em" else ""
+    kind = "MR-guided, " * settings.mr_guided
+    if settings.penalty is not None:
+        kind += f"{settings.penalty if isinstance(settings.penalty, str) else settings.penalty.name}, "
+    penalty = f", {kind}β = {settings.beta:g}" if settings.method in PENALIZED else ""
     subsets = f" × {settings.subsets} subsets" if settings.subsets > 1 else ""
     post = f", {settings.post_filter_mm:g} mm post-filter" if settings.post_filter_mm else ""
     return f"{name}, {pluralize(settings.iterations, 'iteration')}{subsets}{penalty}{post}"
