@@ -100,6 +100,21 @@ def neighbors(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float])
 
 
 @one_program
+def edge_weights(pairs: Neighbors, kappa: Float[Array, "x y z"]) -> Neighbors:
+    """Spatially varying weights w κⱼ κₖ, for any penalty on pairs: resolution is then uniform, and not finer where
+    the data are less certain.
+
+    Args:
+        pairs: pairs of neighbours and their weights w.
+        kappa: image κ of the certainty of the data, such as `medjax.pet.kappa.kappa`; κ = 1 changes nothing.
+
+    Source: Fessler & Rogers, IEEE Transactions on Image Processing 5(9), 1996.
+    """
+    both = [weight * (kappa * shift(kappa, o)) for weight, o in zip(pairs.weights, pairs.offsets, strict=True)]
+    return replace(pairs, weights=jnp.stack(both))
+
+
+@one_program
 def patch_weights(pairs: Neighbors, image: Float[Array, "x y z"], delta: float | Scalar) -> Neighbors:
     """Patch-based weights, with which the quadratic penalty majorises the patch-based one at `image`.
 

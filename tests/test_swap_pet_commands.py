@@ -151,7 +151,7 @@ def test_a_penalty_of_ones_own_in_map_em(here):
 @pytest.mark.parametrize(
     ("message", "options"),
     [
-        ("--penalty mine.py:rough: MAP-EM needs a penalty with surrogate; Rough has no surrogate",
+        ("--penalty mine.py:rough: MAP-EM needs a penalty with surrogate, value; Rough has no surrogate",
          ["--method", "map-em", "--penalty", "mine.py:rough"]),
         ("mine.py:plain: Plain is not a pytree; expected", ["--method", "map-em", "--penalty", "mine.py:plain"]),
         ("--penalty mine.py:broken: KeyError: 'nothing.*; expected value, gradi",

@@ -32,9 +32,10 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """Deviance of an EM update."""
+    """Deviance and objective of an EM update, of the image that entered the step; they cost no extra projection."""
 
-    deviance: Scalar  # deviance of the image that entered the step, on the step's subset; costs no extra projection
+    deviance: Scalar  # on the step's subset
+    objective: Scalar  # −deviance − weight R / number of subsets: with one subset the objective, else summed over all
 
 
 def mlem(acquisition: Acquisition) -> Algorithm:
@@ -69,12 +70,12 @@ def map_em(stacked: Acquisition, penalty: Penalty, weight: float | Scalar) -> Al
     With one subset the objective never falls and x stays non-negative.
 
     Raises:
-        ConfigError: the penalty has no surrogate.
+        ConfigError: the penalty has no surrogate or no value.
         DataError: the acquisition has no subsets.
 
     Source: De Pierro, IEEE Transactions on Medical Imaging 14(1), 1995.
     """
-    require(penalty, "MAP-EM", "surrogate")
+    require(penalty, "MAP-EM", "surrogate", "value")
     require_subsets(stacked)
     return Algorithm(Partial(init, stacked), Partial(_step, stacked, penalty, weight))
 
@@ -116,8 +117,10 @@ def _step(stacked: Acquisition, penalty: Penalty | None, weight: float | Scalar,
     number = stacked.counts.shape[0]
     part = select_subset(stacked, subset_order(number)[state.step % number])
     expected = part.expected(state.image)
-    image = em_update(part, state.image, expected)
+    image, deviance = em_update(part, state.image, expected), part.deviance(expected)
+    objective = -deviance
     if penalty is not None:
         anchor, curvature = penalty.surrogate(state.image)  # pyrefly: ignore[missing-attribute] (`require` saw it)
         image = de_pierro_update(image, part.sensitivity, anchor, weight / number * curvature)
-    return State(image, state.step + 1), Info(part.deviance(expected))
+        objective = objective - weight / number * penalty.value(state.image)
+    return State(image, state.step + 1), Info(deviance, objective)

@@ -116,5 +116,5 @@ def _step(stacked: Acquisition, kernel: Kernel, state: State) -> tuple[State, em
     expected = part.expected(state.image)
     ratio = transpose(kernel, part.adjoint(divide(part.counts, expected)))
     coefficients = divide(state.coefficients, transpose(kernel, part.sensitivity)) * ratio
-    image = smooth(kernel, coefficients)
-    return State(coefficients, image, state.step + 1), em.Info(part.deviance(expected))
+    image, deviance = smooth(kernel, coefficients), part.deviance(expected)
+    return State(coefficients, image, state.step + 1), em.Info(deviance, -deviance)

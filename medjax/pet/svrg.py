@@ -67,10 +67,10 @@ def svrg(
         step_size: factor of the step lengths, 1.5 (100 updates) and 1.
 
     Raises:
-        ConfigError: the penalty has no gradient or no curvature.
+        ConfigError: the penalty has no gradient, no curvature or no value.
         DataError: the acquisition has no subsets: expected the result of `ordered_subsets`.
     """
-    require(penalty, "SVRG", "gradient", "curvature")
+    require(penalty, "SVRG", "gradient", "curvature", "value")
     require_subsets(stacked)
     return Algorithm(
         Partial(_init, stacked, penalty, weight, smoothing),
@@ -84,6 +84,25 @@ def objective(stacked: Acquisition, penalty: Penalty, weight: float | Scalar, im
     return -jnp.sum(deviances) - weight * penalty.value(image)
 
 
+def preconditioner(
+    stacked: Acquisition,
+    penalty: Penalty,
+    weight: float | Scalar,
+    image: Float[Array, "x y z"],
+    smoothing: Psf | None = None,
+) -> Float[Array, "x y z"]:
+    """Preconditioner D = z / (H z + 1.5 · weight · z · diag ∇²R(x̂)), and 0 where no line of response passes.
+
+    x̂ is the image, smoothed. It costs two projections and a back-projection of all data; BSREM takes it too.
+    """
+    smooth = blur(smoothing, image)
+    z = smooth + _ADDED * smooth.mean()
+    information = jax.lax.map(lambda one: one.adjoint(divide(one.forward(z), one.expected(smooth))), stacked)
+    curvature = CURVATURE * weight * penalty.curvature(smooth)  # pyrefly: ignore[missing-attribute] (`require` saw it)
+    seen = stacked.sensitivity.sum(axis=0) > 0
+    return jnp.where(seen, divide(z, information.sum(axis=0) + curvature * z), 0)
+
+
 def _init(
     stacked: Acquisition,
     penalty: Penalty,
@@ -93,9 +112,7 @@ def _init(
 ) -> State:
     start = em.init(stacked).image if image is None else image
     gradients = jnp.zeros((stacked.counts.shape[0], *start.shape), start.dtype)  # the first step makes them
-    return State(
-        start, jnp.zeros((), jnp.int32), gradients, _preconditioner(stacked, penalty, weight, smoothing, start)
-    )
+    return State(start, jnp.zeros((), jnp.int32), gradients, preconditioner(stacked, penalty, weight, start, smoothing))
 
 
 def _step(
@@ -122,25 +139,15 @@ def _step(
         lambda: state.gradients,
     )
     renew = (state.step % number == 0) & (state.step < EPOCHS_A_PRECONDITIONER * number)
-    preconditioner = jax.lax.cond(
+    renewed = jax.lax.cond(
         renew,
-        lambda: _preconditioner(stacked, penalty, weight, smoothing, image),
+        lambda: preconditioner(stacked, penalty, weight, image, smoothing),
         lambda: state.preconditioner,
     )
     direction = number * (gradient(part, expected) - gradients[subset]) + gradients.sum(axis=0)
     length = jnp.where(state.step < FIRST_UPDATES, FIRST_STEP, LAST_STEP)
-    new = jnp.maximum(image + step_size * length * preconditioner * direction, 0)
+    new = jnp.maximum(image + step_size * length * renewed * direction, 0)
     change = jnp.linalg.norm(new - image) / jnp.maximum(jnp.linalg.norm(image), jnp.finfo(image.dtype).tiny)
-    return State(new, state.step + 1, gradients, preconditioner), Info(part.deviance(expected), change)
-
-
-def _preconditioner(
-    stacked: Acquisition, penalty: Penalty, weight: float | Scalar, smoothing: Psf | None, image: Array
-) -> Array:
-    """z / (H z + 1.5 · weight · z · diag ∇²R(x̂)), and 0 where no line of response passes."""
-    smooth = blur(smoothing, image)
-    z = smooth + _ADDED * smooth.mean()
-    information = jax.lax.map(lambda one: one.adjoint(divide(one.forward(z), one.expected(smooth))), stacked)
-    curvature = CURVATURE * weight * penalty.curvature(smooth)  # pyrefly: ignore[missing-attribute] (`require` saw it)
-    seen = stacked.sensitivity.sum(axis=0) > 0
-    return jnp.where(seen, divide(z, information.sum(axis=0) + curvature * z), 0)
+    deviance = part.deviance(expected)
+    info = Info(deviance, -deviance - weight / number * penalty.value(image), change)
+    return State(new, state.step + 1, gradients, renewed), info

@@ -92,7 +92,7 @@ def history(
 ) -> list[tuple[em.State, em.Info]]:
     """State and info of every update, the initial state first."""
     state = em.init(stacked)
-    rows = [(state, em.Info(jnp.zeros(())))]
+    rows = [(state, em.Info(jnp.zeros(()), jnp.zeros(())))]
     for _ in range(updates):
         state, info = em_step(stacked, state, penalty, weight)
         rows.append((state, info))

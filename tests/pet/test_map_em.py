@@ -109,7 +109,9 @@ def test_the_patch_penalty_changes_with_the_image_and_raises_its_objective(numbe
 
 
 def test_a_penalty_without_a_surrogate_is_refused_by_name(x64: None):
-    with pytest.raises(ConfigError, match="MAP-EM needs a penalty with surrogate; FunctionPenalty has no surrogate"):
+    with pytest.raises(
+        ConfigError, match="MAP-EM needs a penalty with surrogate, value; FunctionPenalty has no surrogate"
+    ):
         em.map_em(scan(), from_function(jnp.sum), 1.0)
 
 
