@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from medjax.errors import ConfigError, DataError
 from medjax.pet.grid import Grid
+from medjax.pet.michelogram import Michelogram
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Scanner:
     """Cylindrical scanner: rings of crystals, sinogram size and default voxel size. Hashable.
 
     `crystals` is the number in a ring, virtual ones (in the gaps between blocks) included; every `block`-th crystal is
-    virtual when `gaps` is true. `depth_mm` is the mean depth of interaction, added to `radius_mm`. `mash` is the view
-    mashing factor: so many views are added into one.
+    virtual when `gaps` is true. `axial_block` is the number of rings from one block to the next, the last of which is
+    virtual (in the gap between them); 0: no ring is. `depth_mm` is the mean depth of interaction, added to `radius_mm`.
+    `mash` is the view mashing factor: so many views are added into one.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Scanner:
     block: int = 1
     gaps: bool = False
     mash: int = 1
+    axial_block: int = 0
 
     def __post_init__(self) -> None:
         for name in ("crystals", "rings", "bins", "block", "mash", "radius_mm", "ring_spacing_mm", "voxel_mm"):
@@ -43,6 +46,8 @@ class Scanner:
                 raise ConfigError(f"scanner {self.name}: {name} is {value}; expected more than 0")
         if not 0 <= self.depth_mm < np.inf:
             raise ConfigError(f"scanner {self.name}: depth_mm is {self.depth_mm}; expected 0 or more")
+        if self.axial_block < 0 or self.axial_block == 1:
+            raise ConfigError(f"scanner {self.name}: axial_block is {self.axial_block}; expected 0, or 2 rings or more")
         if self.crystals % 2 or (self.crystals // 2) % self.mash:
             raise ConfigError(f"scanner {self.name}: {self.crystals} crystals do not make views mashed by {self.mash}")
         if self.gaps and self.crystals % self.block:
@@ -100,6 +105,7 @@ PRESETS = {
         block=14,
         gaps=True,
         mash=2,
+        axial_block=14,
     ),
 }
 """Scanners by name. Sources: the group's public reconstruction code and the Siemens headers it reads."""
@@ -165,6 +171,35 @@ def coverage(scanner: Scanner) -> Float[np.ndarray, "view bin"]:
         return np.ones((scanner.views, scanner.bins))
     first, second = crystal_pairs(scanner)
     return np.mean((first % scanner.block != 0) & (second % scanner.block != 0), axis=1)
+
+
+def real_rings(scanner: Scanner) -> Bool[np.ndarray, " ring"]:
+    """Mask of the rings that are no gap between blocks."""
+    ring = np.arange(scanner.rings)
+    return ring % scanner.axial_block != scanner.axial_block - 1 if scanner.axial_block else np.full(ring.shape, True)
+
+
+def ring_coverage(scanner: Scanner, michelogram: Michelogram) -> Float[np.ndarray, " plane"]:
+    """Fraction of a plane's pairs of rings that are real.
+
+    Raises:
+        ConfigError: the Michelogram has another number of rings.
+    """
+    if michelogram.rings != scanner.rings:
+        raise ConfigError(f"Michelogram of {michelogram.rings} rings; scanner {scanner.name} has {scanner.rings}")
+    real, plane = real_rings(scanner), michelogram.plane_of_pair
+    held = plane[(plane >= 0) & real[:, None] & real]
+    return np.bincount(held, minlength=michelogram.planes) / michelogram.ring_pairs
+
+
+def coverage3d(scanner: Scanner, michelogram: Michelogram) -> Float[np.ndarray, "view bin plane"]:
+    """Fraction of a bin's pairs of crystals that are real: of those of its view and bin × of its plane's rings.
+
+    Raises:
+        ConfigError: the Michelogram has another number of rings.
+    """
+    rings = ring_coverage(scanner, michelogram).astype(np.float32)
+    return coverage(scanner).astype(np.float32)[..., None] * rings
 
 
 def gap_mask(scanner: Scanner) -> Bool[np.ndarray, "view bin"]:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from medjax.errors import ConfigError, DataError
 from medjax.pet import scanner as scanners
 from medjax.pet.grid import Grid, centers_mm, in_field_of_view
+from medjax.pet.michelogram import michelogram
 from medjax.pet.scanner import PRESETS, Scanner, coverage, gap_mask, lors, preset, with_rings
 from medjax.pet.system import build_system
+from medjax.pet.tof import preset_tof
 
 MMR, MCT = PRESETS["mmr"], PRESETS["mct"]
 SMALL = Scanner("small", 72, 4, 80.0, 4.0, 49, 4.0, depth_mm=9.6, block=9, gaps=True)
@@ -203,3 +205,38 @@ def test_the_centre_of_the_grid_is_the_origin(shape: tuple[int, int, int]):
         assert in_field_of_view(grid, 4.0)[index] == (want[0] ** 2 + want[1] ** 2 <= 16)
     assert grid.affine[0, 0] > 0 and grid.affine[1, 1] > 0 and grid.affine[2, 2] > 0  # RAS+
     assert grid.voxel_volume_mm3 == 9.0
+
+
+def test_axial_gaps_of_the_mct():
+    """4 blocks of 13 rings with a virtual one between them; a plane of virtual rings alone has no real pair."""
+    assert np.flatnonzero(~scanners.real_rings(MCT)).tolist() == [13, 27, 41] and scanners.real_rings(MMR).all()
+    for span, largest in ((1, 54), (11, 49)):
+        planes = michelogram(55, span, largest)
+        pairs, real = np.zeros(planes.planes), np.zeros(planes.planes)
+        for first, second in product(range(55), repeat=2):
+            if (plane := planes.plane_of_pair[first, second]) >= 0:
+                pairs[plane] += 1
+                real[plane] += first not in (13, 27, 41) and second not in (13, 27, 41)
+        np.testing.assert_allclose(scanners.ring_coverage(MCT, planes), real / pairs, rtol=1e-15)
+    direct = scanners.ring_coverage(MCT, michelogram(55, 1, 0))
+    assert np.flatnonzero(direct == 0).tolist() == [13, 27, 41] and direct.sum() == 52
+
+
+def test_coverage_in_3d():
+    """Without axial gaps every plane has the coverage of the direct planes."""
+    planes = michelogram(4, 3)
+    covered = scanners.coverage3d(SMALL, planes)
+    np.testing.assert_array_equal(covered, np.repeat(coverage(SMALL)[..., None], planes.planes, axis=2))
+    blocks = replace(SMALL, axial_block=2)  # rings 1 and 3 are virtual
+    crystals = coverage(SMALL)[..., None]
+    np.testing.assert_allclose(scanners.coverage3d(blocks, planes), crystals * scanners.ring_coverage(blocks, planes))
+    assert scanners.ring_coverage(blocks, michelogram(4, 1, 0)).tolist() == [1, 0, 1, 0]
+    with pytest.raises(ConfigError, match="Michelogram of 5 rings; scanner small has 4"):
+        scanners.ring_coverage(SMALL, michelogram(5))
+    with pytest.raises(ConfigError, match="axial_block is 1; expected 0, or 2 rings or more"):
+        replace(SMALL, axial_block=1)
+
+
+def test_time_of_flight_of_the_presets():
+    mct = preset_tof("mct")
+    assert mct is not None and mct.bins * mct.bin_ps == 4062.5 and preset_tof("mmr") is None
