@@ -1,7 +1,8 @@
-"""PET acquisition: counts y ~ Poisson(q), q = m · P G x + b, and the Poisson likelihood of an image.
+"""PET acquisition: counts y ~ Poisson(q), q = m · S P G x + b, and the Poisson likelihood of an image.
 
     m  multiplicative factors (attenuation × normalisation × gaps × scale), one a bin
-    P  projector, in mm;  G  image-space point spread function;  b  additive background (randoms + scatter), in counts
+    P  projector, in mm;  G  image-space point spread function;  S  one along the sinogram (by default none)
+    b  additive background (randoms + scatter), in counts
 
 Functions and arrays of an acquisition can be replaced one by one (`dataclasses.replace`): another projector plugs in.
 """
@@ -20,6 +21,7 @@ from medjax.pet import projection
 from medjax.pet.attenuation import check_mu
 from medjax.pet.projection import AnySystem, image_shape, subsets
 from medjax.pet.psf import Psf, blur
+from medjax.pet.sinogram_psf import SinogramPsf, blur_sinogram, blur_sinogram_adjoint
 
 SMALLEST_VARIANCE = 0.1  # counts; the normal approximation of a Poisson count ends long before
 
@@ -27,7 +29,7 @@ SMALLEST_VARIANCE = 0.1  # counts; the normal approximation of a Poisson count e
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Acquisition:
-    """Measured counts and their model q = m · P G x + b.
+    """Measured counts and their model q = m · S P G x + b.
 
     Arrays are data (traced, vmapped, sharded); functions are static. It is a `medjax.likelihood.Likelihood`
     (`expected`, `deviance`, `gradient`) with an `update`, a preconditioner and a proximal step of its own.
@@ -36,25 +38,28 @@ class Acquisition:
     counts: Float[Array, "..."]
     multiplicative: Float[Array, "..."]
     additive: Float[Array, "..."]
-    sensitivity: Float[Array, "*stack x y z"]  # Gᵀ Pᵀ m
+    sensitivity: Float[Array, "*stack x y z"]  # Gᵀ Pᵀ Sᵀ m
     system: PyTree  # system model, argument of project and backproject
     psf: Psf | None = None
     project: Callable = field(default=projection.project, metadata={"static": True})
     backproject: Callable = field(default=projection.backproject, metadata={"static": True})
+    sinogram_psf: SinogramPsf | None = None
 
     @one_program
     def forward(self, image: Float[Array, "x y z"]) -> Float[Array, "*bin"]:
-        """Forward projection m · P G x: the expected trues."""
-        return self.multiplicative * self.project(self.system, blur(self.psf, image))
+        """Forward projection m · S P G x: the expected trues."""
+        trues = self.project(self.system, blur(self.psf, image))
+        return self.multiplicative * blur_sinogram(self.sinogram_psf, trues)
 
     @one_program
     def adjoint(self, sinogram: Float[Array, "*bin"]) -> Float[Array, "x y z"]:
-        """Back-projection Gᵀ Pᵀ (m · y): the transpose of `forward`."""
-        return blur(self.psf, self.backproject(self.system, self.multiplicative * sinogram))
+        """Back-projection Gᵀ Pᵀ Sᵀ (m · y): the transpose of `forward`."""
+        trues = blur_sinogram_adjoint(self.sinogram_psf, self.multiplicative * sinogram)
+        return blur(self.psf, self.backproject(self.system, trues))
 
     @one_program
     def expected(self, image: Float[Array, "x y z"]) -> Float[Array, "*bin"]:
-        """Expected counts q = m · P G x + b."""
+        """Expected counts q = m · S P G x + b."""
         return self.forward(image) + self.additive
 
     @one_program
@@ -173,6 +178,7 @@ def acquire(
     multiplicative: Float[Array, "..."] | float = 1.0,
     additive: Float[Array, "..."] | float = 0.0,
     psf: Psf | None = None,
+    sinogram_psf: SinogramPsf | None = None,
 ) -> Acquisition:
     """Acquisition of counts with its sensitivity image (one back-projection); factors are broadcast to the counts.
 
@@ -182,6 +188,7 @@ def acquire(
         multiplicative: factors, attenuation × normalisation × gaps × scale.
         additive: expected randoms + scatter, in counts.
         psf: image-space point spread function; None: none.
+        sinogram_psf: point spread function along the sinogram; None: none.
 
     Raises:
         DataError: shapes do not fit the system, or a value is negative or not finite.
@@ -193,7 +200,10 @@ def acquire(
     background = _broadcast("additive", additive, counts)
     for name, values in (("counts", counts), ("multiplicative", factors), ("additive", background)):
         check_counts(name, values)
-    empty = Acquisition(counts, factors, background, jnp.zeros(image, counts.dtype), system, psf)
+    if sinogram_psf is not None:
+        sinogram_psf.check_shape(counts.shape)
+    zero = jnp.zeros(image, counts.dtype)
+    empty = Acquisition(counts, factors, background, zero, system, psf, sinogram_psf=sinogram_psf)
     return replace(empty, sensitivity=empty.adjoint(jnp.ones_like(counts)))
 
 
@@ -232,18 +242,12 @@ def ordered_subsets(acquisition: Acquisition, number: int) -> Acquisition:
         ConfigError: the number of subsets does not divide the views.
     """
     system, views = subsets(acquisition.system, number)
-    psf = jax.tree.map(lambda a: jnp.broadcast_to(a, (number, *a.shape)), acquisition.psf)
-    parts = [a[views] for a in (acquisition.counts, acquisition.multiplicative, acquisition.additive)]
+    names = ("counts", "multiplicative", "additive")
+    parts: dict[str, PyTree] = {name: getattr(acquisition, name)[views] for name in names}
+    kernels = {name: getattr(acquisition, name) for name in ("psf", "sinogram_psf")}
+    parts |= jax.tree.map(lambda a: jnp.broadcast_to(a, (number, *a.shape)), kernels)
     empty = jnp.zeros((number, *acquisition.sensitivity.shape), acquisition.counts.dtype)
-    stacked = replace(
-        acquisition,
-        counts=parts[0],
-        multiplicative=parts[1],
-        additive=parts[2],
-        sensitivity=empty,
-        system=system,
-        psf=psf,
-    )
+    stacked = replace(acquisition, **parts, sensitivity=empty, system=system)
     return replace(stacked, sensitivity=_sensitivities(stacked))
 
 

@@ -39,7 +39,7 @@ def gaussian_psf(grid: Grid, fwhm_mm: float | Float[Array, ""] | tuple[float, fl
     own 1/12, and what its integrals lack of it, below 2 voxels, goes to both neighbours.
     """
     widths = fwhm_mm if isinstance(fwhm_mm, tuple) else (fwhm_mm,) * 3
-    return Psf(*(_matrix(n, w / v) for n, w, v in zip(grid.shape, widths, grid.voxel_mm, strict=True)))
+    return Psf(*(gaussian_matrix(n, w / v) for n, w, v in zip(grid.shape, widths, grid.voxel_mm, strict=True)))
 
 
 @one_program
@@ -54,8 +54,11 @@ def blur(psf: Psf | None, image: Float[Array, "x y z"]) -> Float[Array, "x y z"]
 
 
 @partial(jax.jit, static_argnums=0, inline=True)
-def _matrix(size: int, fwhm: float | Float[Array, ""]) -> Float[Array, "size size"]:
-    """Kernel of `fwhm` voxels with its mirror images: p(i − j) + p(i + j + 1), p(d) = Σ_k g(d + 2 size k)."""
+def gaussian_matrix(size: int, fwhm: float | Float[Array, ""]) -> Float[Array, "size size"]:
+    """Blur along one axis: the kernel of `fwhm` voxels with its mirror images.
+
+    p(i − j) + p(i + j + 1), p(d) = Σ_k g(d + 2 size k).
+    """
     variance = jnp.minimum(jnp.asarray(fwhm) / FWHM_PER_SD, 2.0 * size) ** 2
     periods = 2.0 * size * jnp.arange(-_IMAGES, _IMAGES + 1)[:, None]
     periodic = _kernel(jnp.arange(2 * size)[None] + periods, variance).sum(axis=0)
