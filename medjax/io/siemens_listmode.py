@@ -1,8 +1,9 @@
 """Siemens 32-bit list mode (PETLINK bin address): one word an event, an address into a span-1 sinogram.
 
-Words are little-endian. Bit 31 marks a tag word (time, gating), skipped here; else bit 30 tells a prompt (1) from a
-delayed coincidence (0), and the lower 30 bits are an address, (sinogram · views + view) · bins + bin. Sinograms go by
-ring difference: 0 first, then 1 and −1, 2 and −2, …, each ring by ring.
+Words are little-endian. Bit 31 marks a tag word: of time where bits 30 and 29 are 0, the lower 29 bits being ms since
+the start of the scan, else of gating and the like, skipped here. Without it bit 30 tells a prompt (1) from a delayed
+coincidence (0), and the lower 30 bits are an address, (sinogram · views + view) · bins + bin. Sinograms go by ring
+difference: 0 first, then 1 and −1, 2 and −2, …, each ring by ring.
 """
 
 import warnings
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from medjax import defaults
 from medjax.errors import DataError
 from medjax.io.files import check_file
+from medjax.io.frames import Frames, frame_edges_ms
 from medjax.io.interfile_header import check_keys, number, whole
 from medjax.io.interfile_header import read_header as read_interfile_header
 from medjax.memory import check_memory
@@ -24,6 +26,7 @@ from medjax.memory import check_memory
 CHUNK = 1 << 22  # words read at a time: 16 MiB
 MAX_RINGS = 10_000
 TAG, PROMPT, ADDRESS = np.uint32(1 << 31), np.uint32(1 << 30), np.uint32((1 << 30) - 1)
+TIME = np.uint32((1 << 29) - 1)  # ms of a time tag
 SUPPORTED = {"lm event and tag words format (bits)": 32, "axial compression": 1}
 
 
@@ -116,19 +119,42 @@ def read_events(path: str | Path) -> tuple[ListmodeHeader, Events]:
     header = header_of(path)
     words = _words(header)
     check_memory(str(header.data), 5 * len(words))
-    limit = header.sinograms * header.views * header.bins
-    events = Events(
-        *(np.empty(sum(chunk.size for _, chunk in _event_chunks(words)), kind) for kind in (np.int32, bool))
-    )
+    number = sum(int(np.sum(chunk < TAG)) for _, chunk in _chunks(words))
+    events = Events(np.empty(number, np.int32), np.empty(number, bool))
     filled = 0
-    for position, chunk in _event_chunks(words):
-        address = chunk & ADDRESS
-        if address.size and (largest := int(address.max())) >= limit:
-            raise DataError(f"{header.data}: address {largest} after word {position}; its header has {limit} bins")
-        events.address[filled : filled + chunk.size] = address
-        events.prompt[filled : filled + chunk.size] = chunk & PROMPT
-        filled += chunk.size
+    for position, chunk in _chunks(words):
+        own = _events(header, position, chunk)
+        for all_events, part in zip(events, own, strict=True):
+            all_events[filled : filled + part.size] = part
+        filled += own.prompt.size
     return header, events
+
+
+class EventChunk(NamedTuple):
+    """Events of one frame that follow each other in the file."""
+
+    frame: int  # number of the frame, from 0
+    events: Events
+
+
+def read_event_chunks(path: str | Path, frames: Frames | None = None) -> tuple[ListmodeHeader, Iterator[EventChunk]]:
+    """Read a list-mode file once from its start to its end, a few MiB at a time, however large it is.
+
+    An event belongs to the time of the last tag before it, in whole ms. One in no frame is skipped; frames that cover
+    the scan hold all of its events.
+
+    Args:
+        path: the list-mode file (.l), or its header (.l.hdr).
+        frames: start and end in seconds of each time frame, in their order; None: one frame, all of the scan.
+
+    Raises:
+        ConfigError: frames overlap or lie outside the scan that the header describes.
+        DataError: as `read_events`, and, with frames, where time runs backwards; the latter and an address beyond the
+            last sinogram as the iterator gets there.
+    """
+    header = header_of(path)
+    edges = None if frames is None else frame_edges_ms(frames, header.duration_s)
+    return header, _frame_chunks(header, _words(header), edges)
 
 
 class DirectPlanes(NamedTuple):
@@ -223,8 +249,42 @@ def _words(header: ListmodeHeader) -> np.ndarray:
     return np.memmap(header.data, "<u4", mode="r", offset=header.offset)
 
 
-def _event_chunks(words: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Position and event words of each chunk of the file."""
+def _chunks(words: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Position and words of each chunk of the file."""
     for start in range(0, len(words), CHUNK):
-        chunk = np.asarray(words[start : start + CHUNK])
-        yield start, chunk[chunk < TAG]
+        yield start, np.asarray(words[start : start + CHUNK])
+
+
+def _events(header: ListmodeHeader, position: int, words: np.ndarray) -> Events:
+    """Events among these words, which begin at this position."""
+    words = words[words < TAG]
+    address, limit = (words & ADDRESS).view(np.int32), header.sinograms * header.views * header.bins
+    if address.size and (largest := int(address.max())) >= limit:
+        raise DataError(f"{header.data}: address {largest} after word {position}; its header has {limit} bins")
+    return Events(address, (words & PROMPT) != 0)
+
+
+def _frame_chunks(
+    header: ListmodeHeader, words: np.ndarray, edges: list[tuple[float, float]] | None
+) -> Iterator[EventChunk]:
+    """Events by frame, given the first time tag of each and the first after it; without edges, all in one frame."""
+    now = 0  # events before the first tag belong to the first ms
+    for position, chunk in _chunks(words):
+        if edges is None:
+            yield EventChunk(0, _events(header, position, chunk))
+            continue
+        (tags,) = np.nonzero(chunk >> np.uint32(29) == TAG >> np.uint32(29))
+        times = np.concatenate([[now], (chunk[tags] & TIME).astype(int)])
+        if np.any(backwards := np.diff(times) < 0):
+            k = int(np.argmax(backwards))
+            raise DataError(
+                f"{header.data}: time tag of {times[k + 1]} ms at word {position + tags[k]}, after one of {times[k]} "
+                "ms; expected times that grow, so it is damaged"
+            )
+        begins = np.concatenate([[0], tags, [len(chunk)]])
+        for frame, (first, after) in enumerate(edges):
+            start, stop = begins[np.searchsorted(times, [first, after])]
+            events = _events(header, position + int(start), chunk[start:stop])
+            if events.prompt.size:
+                yield EventChunk(frame, events)
+        now = int(times[-1])

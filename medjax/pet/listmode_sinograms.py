@@ -4,15 +4,19 @@ Siemens counts rings from the head of a patient who lies head first on the back;
 of the file is ring `rings` − 1 − r.
 """
 
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from medjax.errors import ConfigError
-from medjax.io.siemens_listmode import CHUNK, Events, ListmodeHeader
+from medjax.io.siemens_listmode import EventChunk, ListmodeHeader
 from medjax.memory import check_memory
 from medjax.pet.michelogram import Michelogram, michelogram
+
+_EVENTS = 1 << 20  # events that are sorted into bins at once
 
 
 class Sinograms(NamedTuple):
@@ -23,30 +27,58 @@ class Sinograms(NamedTuple):
     left_out: tuple[int, int]
 
 
-def fill_sinograms(header: ListmodeHeader, events: Events, planes: Michelogram) -> Sinograms:
-    """Histogram of the events of a file (`siemens_listmode.read_events`) in these planes.
+def fill_sinograms(
+    header: ListmodeHeader, chunks: Iterable[EventChunk], planes: Michelogram, frames: int = 1
+) -> Iterator[Sinograms]:
+    """Histogram of the events of each frame in these planes, one frame after the other.
+
+    The file is read once, as the sinograms are asked for, and one frame's are in memory at a time.
+
+    Args:
+        header: header of the file.
+        chunks: its events by frame, see `siemens_listmode.read_event_chunks`.
+        planes: planes of the sinograms.
+        frames: number of frames.
 
     Raises:
         ConfigError: the Michelogram has another number of rings than the file.
-        DataError: there is no memory for the sinograms.
+        DataError: there is no memory for the sinograms, or what `chunks` raises.
     """
     if planes.rings != header.rings:
         raise ConfigError(f"{header.path}: {header.rings} rings; the Michelogram has {planes.rings}")
     shape = (2, header.views, header.bins, planes.planes)  # prompts, delayeds
     check_memory(str(header.data), 4 * int(np.prod(shape)))
-    counts = np.zeros(shape, np.float32)
-    plane = planes_of_file(header, planes)
-    left_out = [0, 0]
-    for start in range(0, events.address.size, CHUNK):
-        sinogram, index = np.divmod(events.address[start : start + CHUNK], header.views * header.bins)
-        delayed, own = ~events.prompt[start : start + CHUNK], plane[sinogram]
-        for kind in range(2):
-            left_out[kind] += int(np.sum((own < 0) & (delayed == kind)))
-        held = own >= 0
-        view, bin_ = np.divmod(index[held], header.bins)
-        where = np.ravel_multi_index((delayed[held].astype(int), view, bin_, own[held]), shape)
-        np.add.at(counts.reshape(-1), where, 1)
-    return Sinograms(counts[0], counts[1], (left_out[0], left_out[1]))
+    return _fill(shape, chunks, planes_of_file(header, planes), frames)
+
+
+def _fill(
+    shape: tuple[int, int, int, int], chunks: Iterable[EventChunk], plane: np.ndarray, frames: int
+) -> Iterator[Sinograms]:
+    """Sinograms of this shape, given the plane of each sinogram of the file."""
+    by_frame = groupby(chunks, key=lambda chunk: chunk.frame)
+    frame, own = next(by_frame, (frames, iter(())))
+    for number in range(frames):
+        counts = np.zeros(shape, np.float32)
+        left_out = np.zeros(2, int)
+        if frame == number:
+            for _, events in own:
+                for start in range(0, events.address.size, _EVENTS):
+                    part = slice(start, start + _EVENTS)
+                    left_out += _add(counts, events.address[part], ~events.prompt[part], plane)
+            frame, own = next(by_frame, (frames, iter(())))
+        yield Sinograms(counts[0], counts[1], (int(left_out[0]), int(left_out[1])))
+        del counts
+
+
+def _add(counts: np.ndarray, address: np.ndarray, delayed: np.ndarray, plane: np.ndarray) -> np.ndarray:
+    """Add events to counts; number of prompts and delayeds that lie in no plane."""
+    _, views, bins, _ = counts.shape
+    sinogram, index = np.divmod(address, views * bins)
+    held = plane[sinogram] >= 0
+    view, bin_ = np.divmod(index[held], bins)
+    where = np.ravel_multi_index((delayed[held].astype(int), view, bin_, plane[sinogram[held]]), counts.shape)
+    np.add.at(counts.reshape(-1), where, 1)
+    return np.bincount(delayed[~held], minlength=2)
 
 
 def planes_of_file(header: ListmodeHeader, planes: Michelogram) -> np.ndarray:

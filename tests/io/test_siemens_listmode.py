@@ -1,11 +1,12 @@
 """List mode: the real mMR file's known numbers; tiny files by hand for the format and for all that is refused."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError
 from medjax.io import siemens_listmode
 
 HEADER = """!INTERFILE:=
@@ -152,3 +153,91 @@ def test_no_real_event_touches_a_virtual_crystal(mmr):
     offset = bin_ - 172
     first, second = (view + (offset >> 1)) % 504, (view - ((offset + 1) >> 1) + 252) % 504
     assert not np.any((first % 9 == 0) | (second % 9 == 0))
+
+
+def timed(tmp_path, milliseconds=100, a_millisecond=10):
+    """A scan of one tag a millisecond; event k of millisecond t is address (t + k) mod 56, every third one delayed."""
+    words = []
+    for t in range(milliseconds):
+        kinds = [(PROMPT if k % 3 else 0) | ((t + k) % 56) for k in range(a_millisecond)]
+        words += [TAG | t, *kinds, TAG | (7 << 28) | 5]  # the last one is none of time
+    header = HEADER.replace("counts:=5", f"counts:={len(words)}").replace("(sec):=1.5", f"(sec):={milliseconds / 1000}")
+    return save(tmp_path, header, words)
+
+
+@pytest.mark.parametrize("chunk", [7, 1000, siemens_listmode.CHUNK])
+def test_events_of_each_frame(tmp_path, monkeypatch, chunk):
+    path = timed(tmp_path)
+    monkeypatch.setattr(siemens_listmode, "CHUNK", chunk)
+    frames = [(0.0, 0.02), (0.02, 0.0205), (0.05, 0.1)]
+    header, chunks = siemens_listmode.read_event_chunks(path, frames)
+    chunks = list(chunks)
+    assert [c.frame for c in chunks] == sorted(c.frame for c in chunks) and header.words == 1200
+    for number, times in enumerate((range(20), range(20, 21), range(50, 100))):
+        own = [c.events for c in chunks if c.frame == number]
+        address = np.concatenate([events.address for events in own])
+        assert address.tolist() == [(t + k) % 56 for t in times for k in range(10)]
+        assert sum(int(events.prompt.sum()) for events in own) == 6 * len(times)
+
+
+def test_frames_that_cover_the_scan_hold_all_events(tmp_path):
+    path = timed(tmp_path)
+    with (tmp_path / "tiny.l").open("r+b") as file:  # a last tag at the very end, with events after it
+        file.seek(-8, os.SEEK_END)
+        file.write(np.array([TAG | 100, PROMPT | 3], "<u4").tobytes())
+    whole = siemens_listmode.read_events(path)[1]
+    for frames in (None, [(0.0, 0.1)], [(0.0, 0.03), (0.03, 0.07), (0.07, 0.1)]):
+        events = [chunk.events for chunk in siemens_listmode.read_event_chunks(path, frames)[1]]
+        np.testing.assert_array_equal(np.concatenate([e.address for e in events]), whole.address)
+        np.testing.assert_array_equal(np.concatenate([e.prompt for e in events]), whole.prompt)
+
+
+def test_chunks_that_are_refused(tmp_path):
+    path = timed(tmp_path)
+    for frames, message in (
+        ([(0.0, 0.2)], "frame 1, 0 to 0.2 s, ends after the scan, which lasts 0.1 s"),
+        ([(0.0, 0.05), (0.04, 0.06)], "frame 2, 0.04 to 0.06 s, begins before"),
+        ([], "frames: 0; expected 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            siemens_listmode.read_event_chunks(path, frames)
+    os.truncate(tmp_path / "tiny.l", 4 * 1200 - 1)
+    with pytest.raises(DataError, match="4799 bytes; expected whole words"):
+        siemens_listmode.read_event_chunks(path)
+    path = save(tmp_path, words=[TAG | 9, PROMPT | 1, TAG | 5, PROMPT | 1, PROMPT | 1])
+    assert len(list(siemens_listmode.read_event_chunks(path)[1])) == 1  # without frames times do not count
+    with pytest.raises(DataError, match="time tag of 5 ms at word 2, after one of 9 ms") as caught:
+        list(siemens_listmode.read_event_chunks(path, [(0.0, 1.0)])[1])
+    assert "\n" not in str(caught.value)
+    path = save(tmp_path, words=[*WORDS[:4], 60])
+    with pytest.raises(DataError, match="address 60 after word 0; its header has 56 bins"):
+        list(siemens_listmode.read_event_chunks(path)[1])
+
+
+def test_memory_of_a_file_of_many_chunks_is_that_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(siemens_listmode, "CHUNK", 1 << 14)
+    path, peaks = timed(tmp_path, 2000, 100), []
+    for frames in (None, [(0.1, 1.0), (1.0, 1.9)]):
+        _, chunks = siemens_listmode.read_event_chunks(path, frames)
+        tracemalloc.start()
+        number = sum(chunk.events.prompt.size for chunk in chunks)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert number == (200_000 if frames is None else 180_000)
+    assert max(peaks) < 20 * (1 << 14) < (2000 * 102 * 4) / 2  # bytes: 20 a word of one chunk; the file has 12 chunks
+
+
+def test_frames_of_the_real_file(test_data):
+    """One time tag a millisecond: the 613 ms in frames of 100 ms hold all events."""
+    path = test_data / "pet_listmode" / "small_listmode_file.l"
+    frames = [(k / 10, (k + 1) / 10) for k in range(7)]
+    with pytest.warns(UserWarning, match="words in its header"):
+        _, chunks = siemens_listmode.read_event_chunks(path, frames)
+    prompts, delayeds = np.zeros(7, int), np.zeros(7, int)
+    for frame, events in chunks:
+        prompts[frame] += events.prompt.sum()
+        delayeds[frame] += (~events.prompt).sum()
+    assert (prompts.sum(), delayeds.sum()) == (218_881, 35_320)
+    rates = (prompts + delayeds) / [100] * 1.0
+    np.testing.assert_allclose(rates[:6], 254_201 / 613, rtol=0.05)  # events a millisecond
+    np.testing.assert_allclose(rates[6], 13 / 100 * 254_201 / 613, rtol=0.1)

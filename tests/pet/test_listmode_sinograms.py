@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from medjax.errors import ConfigError
-from medjax.io.siemens_listmode import Events, ListmodeHeader, read_events
+from medjax.io.siemens_listmode import EventChunk, Events, ListmodeHeader, read_event_chunks
 from medjax.pet import lor_projector
 from medjax.pet.grid import Grid
 from medjax.pet.listmode_sinograms import fill_sinograms
@@ -23,26 +23,45 @@ def test_an_event_goes_to_the_plane_of_its_rings():
     """Sinogram 3 of three rings is ring difference +1, rings 0 and 1 of the file: 2 and 1 here, the second crystal's
     first; view 2, bin 4."""
     address = (3 * 4 + 2) * 5 + 4
-    events = Events(np.array([address, address, 0], np.int32), np.array([True, False, True]))
+    chunks = [EventChunk(0, Events(np.array([address, address, 0], np.int32), np.array([True, False, True])))]
     planes = michelogram(3, 1)
-    filled = fill_sinograms(HEADER, events, planes)
+    (filled,) = fill_sinograms(HEADER, chunks, planes)
     assert filled.prompts[2, 4, planes.plane_of_pair[1, 2]] == filled.delayeds[2, 4, planes.plane_of_pair[1, 2]] == 1
     assert filled.prompts[0, 0, planes.plane_of_pair[2, 2]] == 1 and filled.prompts.sum() == 2
-    assert fill_sinograms(HEADER, events, michelogram(3, 1, 0)).left_out == (1, 1)
+    assert next(fill_sinograms(HEADER, chunks, michelogram(3, 1, 0))).left_out == (1, 1)
     with pytest.raises(ConfigError, match="3 rings; the Michelogram has 4"):
-        fill_sinograms(HEADER, events, michelogram(4, 1))
+        fill_sinograms(HEADER, chunks, michelogram(4, 1))
+
+
+def test_one_sinogram_a_frame():
+    rng = np.random.default_rng(0)
+    frames = [0, 0, 2, 2, 2, 5]  # chunks of frames 1, 3 and 4 are missing: no event was in them
+    chunks = [
+        EventChunk(frame, Events(rng.integers(0, 9 * 20, 50).astype(np.int32), rng.random(50) < 0.7))
+        for frame in frames
+    ]
+    planes = michelogram(3, 3)
+    filled = list(fill_sinograms(HEADER, iter(chunks), planes, 6))
+    assert [int(f.prompts.sum() + f.delayeds.sum()) for f in filled] == [100, 0, 150, 0, 0, 50]
+    (whole,) = fill_sinograms(HEADER, [EventChunk(0, chunk.events) for chunk in chunks], planes)
+    np.testing.assert_array_equal(sum(f.prompts for f in filled), whole.prompts)
+    np.testing.assert_array_equal(sum(f.delayeds for f in filled), whole.delayeds)
+    (two,) = fill_sinograms(HEADER, [EventChunk(0, c.events) for c in chunks if c.frame == 2], planes)
+    np.testing.assert_array_equal(filled[2].prompts, two.prompts)
 
 
 def test_all_events_of_the_real_scan(test_data: Path):
     scan = test_data / "pet_listmode" / "small_listmode_file.l"
     with pytest.warns(UserWarning, match="words in its header"):
-        header, events = read_events(scan)
+        header, chunks = read_event_chunks(scan)
     mmr, planes = preset("mmr"), michelogram(64, 11, 60)
-    filled = fill_sinograms(header, events, planes)
+    (filled,) = fill_sinograms(header, chunks, planes)
     assert (filled.prompts.sum(dtype=int), filled.delayeds.sum(dtype=int), filled.left_out) == (218_881, 35_320, (0, 0))
     assert not filled.prompts[coverage(mmr) == 0].any() and not filled.delayeds[coverage(mmr) == 0].any()
     # An image of direct planes expects the oblique prompts, in their segments and not in the opposite ones
-    direct = fill_sinograms(header, events, michelogram(64, 3, 1)).prompts
+    with pytest.warns(UserWarning, match="words in its header"):
+        chunks = read_event_chunks(scan)[1]
+    direct = next(fill_sinograms(header, chunks, michelogram(64, 3, 1))).prompts
     grid = Grid((60, 60, 127), (5.0, 5.0, mmr.ring_spacing_mm / 2))
     image = jnp.asarray(gaussian_filter(_backprojected(direct, grid), (1.5, 1.5, 3.0)), jnp.float32)
     view, bin_, plane = np.nonzero(filled.prompts)
