@@ -72,12 +72,12 @@ def _fill(
 
 def _add(counts: np.ndarray, address: np.ndarray, delayed: np.ndarray, plane: np.ndarray) -> np.ndarray:
     """Add events to counts; number of prompts and delayeds that lie in no plane."""
-    _, views, bins, _ = counts.shape
-    sinogram, index = np.divmod(address, views * bins)
-    held = plane[sinogram] >= 0
-    view, bin_ = np.divmod(index[held], bins)
-    where = np.ravel_multi_index((delayed[held].astype(int), view, bin_, plane[sinogram[held]]), counts.shape)
-    np.add.at(counts.reshape(-1), where, 1)
+    _, views, bins, planes = counts.shape
+    sinogram, line = np.divmod(address, views * bins)
+    own = plane[sinogram]
+    held = own >= 0
+    where = (delayed[held].astype(int) * (views * bins) + line[held]) * planes + own[held]
+    np.add.at(counts.reshape(-1), where, counts.dtype.type(1))  # of another type it takes sixteen times as long
     return np.bincount(delayed[~held], minlength=2)
 
 
