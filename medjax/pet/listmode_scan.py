@@ -11,7 +11,7 @@ import numpy as np
 from medjax import defaults
 from medjax.errors import ConfigError, DataError
 from medjax.io import interfile, siemens_listmode
-from medjax.io.siemens_listmode import ListmodeHeader
+from medjax.io.siemens_listmode import EventChunk, ListmodeHeader
 from medjax.pet.interfile_scan import scanner_of_header
 from medjax.pet.listmode_randoms import event_fan_sums
 from medjax.pet.listmode_sinograms import fill_sinograms
@@ -84,7 +84,7 @@ def _oblique_planes(
     largest = header.max_ring_difference if max_ring_difference is None else max_ring_difference
     planes = michelogram(header.rings, span, largest)
     _, events = siemens_listmode.read_events(header.path)
-    filled = fill_sinograms(header, events, planes)
+    (filled,) = fill_sinograms(header, [EventChunk(0, events)], planes)
     coverages = (coverage(scanner)[..., None] * planes.ring_pairs).astype(np.float32)
     stray = int(filled.prompts[coverages == 0].sum())
     if stray:
