@@ -119,7 +119,7 @@ def repeat(algorithm: Algorithm, state: Any, n: int) -> Any:
     return iterate.repeat(algorithm, state, n)
 
 
-def measure(case: Case, epochs: int, console: Console, images: dict[str, np.ndarray]) -> list[Row]:
+def measure(case: Case, epochs: int, console: Console, images: dict[str, Any]) -> list[Row]:
     """Rows of one scan."""
     whole, regions = simulate(case)
     stacked, one = ordered_subsets(whole, SUBSETS), ordered_subsets(whole, 1)
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    console, rows, images = Console(), list[Row](), dict[str, np.ndarray]()
+    console, rows, images = Console(), list[Row](), dict[str, Any]()
     for case in CASES:
         if not options.case or any(part in case.name for part in options.case):
             rows += measure(case, options.epochs, console, images)
