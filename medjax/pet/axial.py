@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from medjax.pet.gathers import add_up
+from medjax.pet.gathers import add_up, take_or_zero
 from medjax.pet.system3d import Bundle, System3D
 from medjax.pet.tof import tof_weights
 
@@ -49,11 +49,45 @@ def plane_offset(system: System3D, plane: Array) -> Array:
     return (plane & 1) * half + (plane >> 1)
 
 
-def padded_planes(system: System3D, bundle: Bundle, sinogram: Array, length: int) -> Array:
-    """Planes of a bundle, `(view, bin, segment, tof, plane · lane)`, with zeros on both sides for any window."""
-    planes = jnp.moveaxis(sinogram[:, :, :, bundle.planes], 2, 3)
-    padded = jnp.pad(planes, (*[(0, 0)] * 4, _window_padding(system, bundle, length), (0, 0)))
-    return padded.reshape(*padded.shape[:4], -1)
+def line_planes(
+    system: System3D, sinogram: Array, lines: tuple[Array, Array, Array], length: int
+) -> list[Array]:
+    """Planes of each bundle, `(view, bin, segment, tof, plane · lane)`, weighted, with zeros on both sides for windows.
+
+    Args:
+        system: system model.
+        sinogram: `(view, bin, plane, tof, lane)`.
+        lines: number of the line of response and whether it is swapped, `(view, bin, symmetric view)`; chord in mm of
+            a bin, `(view, bin)`.
+        length: number of planes of a window.
+    """
+    number, swapped, chord = lines
+    *_, planes, tof, lanes = sinogram.shape
+    rows = take_or_zero(sinogram.reshape(-1, planes, tof, lanes), number)  # (view, bin, symmetric view, plane, …)
+    if tof > 1:
+        rows = jnp.where(swapped[..., None, None, None], rows[..., ::-1, :], rows)
+    flat = rows.reshape(-1, tof, lanes)
+    length_mm = take_or_zero(jnp.asarray(system.transaxial.length_mm, rows.dtype).reshape(-1), number)
+    first = planes * jnp.arange(number.size).reshape(number.shape)[:, :, None, None]
+    mirrored = jnp.append(jnp.asarray(system.mirrored), planes)
+    made = []
+    for bundle in system.bundles:
+        around = _window_padding(system, bundle, length)
+        plane = jnp.pad(jnp.asarray(bundle.planes), ((0, 0), around), constant_values=planes)[..., None]
+        chosen = jnp.where(swapped[:, :, None, None], mirrored[plane], plane)
+        own = take_or_zero(flat, jnp.where(chosen < planes, first + chosen, len(flat)))
+        rise = _as_last(jnp.asarray(bundle.rise_mm, rows.dtype), 3)
+        tilt = jnp.sqrt(1 + (rise / jnp.where(chord > 0, chord, 1)[..., None]) ** 2)
+        own = own * (tilt[..., None, None] * length_mm[:, :, None, None])[..., None, None]
+        own = jnp.moveaxis(own, -2, 3)  # (view, bin, segment, tof, plane, symmetric view, lane)
+        made.append(own.reshape(*own.shape[:4], -1))
+    return made
+
+
+def padded_size(system: System3D, bundle: Bundle, length: int) -> int:
+    """Number of a bundle's planes, with padding."""
+    segments, planes = bundle.planes.shape
+    return segments * (planes + sum(_window_padding(system, bundle, length)))
 
 
 def _window_padding(system: System3D, bundle: Bundle, length: int) -> tuple[int, int]:

@@ -22,7 +22,8 @@ from medjax.pet.axial import (
     axial_shift,
     axial_sums,
     bin_probabilities,
-    padded_planes,
+    line_planes,
+    padded_size,
     plane_offset,
     split_planes,
     window_starts,
@@ -37,6 +38,7 @@ from medjax.pet.system3d import AxialFan, Bundle, System3D
 _ROWS_A_STEP = 4  # image rows fused in one step of the projection
 _VIEWS_A_BLOCK = 4  # views that are projected at once, where that divides them
 _ROWS_A_BLOCK = 8  # image rows that are back-projected at once
+_VALUES_A_BLOCK = 2**24  # of a sinogram's values, padding included, those that are prepared at once (64 MiB)
 
 
 def project(system: System3D, image: Float[Array, "x y z"]) -> Float[Array, "view bin plane *tof"]:
@@ -87,9 +89,8 @@ def _project(image: Array, *leaves: Array, system: Any) -> Array:
 def _backproject(sinogram: Array, *leaves: Array, system: Any) -> Array:
     """(view, bin, plane, tof, lane) → (x, y, z, lane)."""
     geometry: System3D = jax.tree.unflatten(system, leaves)
-    weighted = sinogram * _length_mm(geometry, sinogram.dtype)[..., None, None]
     parts = [
-        _fan_backproject(geometry, fan, axial, weighted)
+        _fan_backproject(geometry, fan, axial, sinogram)
         for fan, axial in zip(geometry.transaxial.fans, geometry.axial, strict=True)
     ]
     return within_ring(geometry.transaxial, add_up(parts))
@@ -186,14 +187,8 @@ def _fan_backproject(system: System3D, fan: Fan, axial: AxialFan, sinogram: Arra
     shape = system.transaxial.shape
     nrows, width = shape if fan.quarter_turns[0] % 2 == 0 else shape[::-1]
     row = jnp.arange(nrows // 2 if symmetric else 0, nrows) - (nrows - 1) / 2
-    selected = take_or_zero(sinogram.reshape(-1, *sinogram.shape[2:]), fan.lor_index)
-    swapped = jnp.asarray(axial.swapped)[..., None, None, None]
-    selected = jnp.where(swapped, selected[:, :, :, system.mirrored, ::-1], selected)
-    views, bins, turns, planes, tof, lanes = selected.shape  # → (view, bin, tof, plane, symmetric view, lane)
-    by_plane = selected.transpose(0, 1, 4, 3, 2, 5).reshape(views, bins, tof, planes, turns * lanes)
-    by_plane = lax.optimization_barrier(jnp.pad(by_plane, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0))))
-    out = _gather_lines(system, fan, axial, by_plane, row, width)
-    out = out.reshape(-1, width, system.image_planes, turns, lanes)
+    out = _gather_lines(system, fan, axial, sinogram, row, width)
+    out = out.reshape(-1, width, system.image_planes, len(fan.quarter_turns), sinogram.shape[-1])
     if not symmetric:
         return jnp.rot90(out[:, :, :, 0], fan.quarter_turns[0])
     half = nrows // 2
@@ -202,66 +197,91 @@ def _fan_backproject(system: System3D, fan: Fan, axial: AxialFan, sinogram: Arra
 
 
 def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, row: Array, width: int) -> Array:
-    """Voxels `(row, y, z, lane)` from `(view, bin, tof, plane, lane)`, some rows at a time."""
+    """Voxels `(row, y, z, lane)` from `(view, bin, plane, tof, lane)`, some views and some rows at a time."""
     dtype = sinogram.dtype
-    views, bins, _, _, lanes = sinogram.shape
+    views, bins, turns = fan.lor_index.shape
+    lanes = turns * sinogram.shape[-1]
     length = (system.image_planes + sum(system.padding)) // system.parts
-    padded = [padded_planes(system, bundle, sinogram, length) for bundle in system.bundles]
-    table, mean_slope = jnp.asarray(fan.table, dtype), jnp.asarray(fan.mean_slope, dtype)
-    middle, rise, chord = (jnp.asarray(a, dtype) for a in (axial.middle, axial.slope, axial.chord_mm))
-    y = jnp.arange(width, dtype=dtype)[None]
     rows = _ROWS_A_BLOCK if system.tof is None else 1
-
-    strides = [planes[0].size for planes in padded]
-
-    def block(x: Array) -> tuple[Array, ...]:
-        x = x[:, None]
-        line = bins * jnp.arange(rows)[:, None]
-
-        def find(view: Array) -> Any:
-            cell = table_cell(y - mean_slope[view] * x, fan.table_start)
-            f = middle[view][None] + rise[view][None] * x
-            first, weights = lors_near(take_slices(table[view], cell), y - mean_slope[view] * x, x)
-            reads = []
-            for bundle, stride in zip(system.bundles, strides, strict=True):
-                starts, values = window_starts(system, bundle, *axial_shift(bundle, f), length)
-                begin = view * stride if system.tof is None else 0
-                starts = [begin + lanes * one for one in starts]
-                reads.append((starts, values, bin_probabilities(system, bundle, f, chord[view][None])))
-            return view, first + line, weights, reads
-
-        def add_segments(view: Array, reads: Any) -> list[Array]:
-            """Axial lines of one row, `(bin, plane · lane)`, of each part."""
-            lines = []
-            for planes, (starts, values, weights) in zip(padded, reads, strict=True):
-                own = planes
-                if weights is not None:  # (bin, segment, tof, plane · lane), added up with the weights of this row
-                    bins_of_view = planes[view]
-                    terms = [weights[..., k, None] * bins_of_view[:, :, k] for k in range(bins_of_view.shape[2])]
-                    own = add_up(terms)
-                lines.append(axial_sums(system, own.reshape(-1), starts, values, length * lanes))
-            return [add_up(list(part)) for part in zip(*lines, strict=True)]
-
-        def accumulate(totals: tuple[Array, ...], found: Any) -> tuple[Array, ...]:
-            view, first, weights, reads = found
-            lines = lax.map(partial(add_segments, view), reads)  # a loop writes them down, see `_project_views`
-            new = []
-            for total, part in zip(totals, lines, strict=True):
-                flat = part.reshape(-1, part.shape[-1])
-                terms = [weight[..., None] * take(flat, first + k) for k, weight in enumerate(weights)]
-                new.append(total + add_up(terms))
-            return tuple(new)
-
-        zeros = varying(jnp.zeros((rows, width, length * lanes), dtype), sinogram)
-        return pipeline((find,), accumulate, (zeros,) * system.parts, views)
-
     blocks = -(-len(row) // rows)
-    filled = jnp.pad(row.astype(dtype), (0, blocks * rows - len(row)))
-    out = lax.map(block, filled.reshape(blocks, rows))
+    filled = jnp.pad(row.astype(dtype), (0, blocks * rows - len(row))).reshape(blocks, rows)
+    together = _views_a_block(system, views, bins * lanes * sinogram.shape[-2], length)
+    arrays = (fan.table, fan.mean_slope, axial.middle, axial.slope, axial.chord_mm)
+    split = [jnp.asarray(a, dtype) for a in arrays] + [jnp.asarray(fan.lor_index), jnp.asarray(axial.swapped)]
+
+    def add_views(totals: tuple[Array, ...], own: list[Array]) -> tuple[tuple[Array, ...], None]:
+        *geometry, lor_index, swapped = own
+        padded = line_planes(system, sinogram, (lor_index, swapped, geometry[-1]), length)
+        add = partial(_gather_views, system, (width, length, fan.table_start), geometry, padded)
+        return lax.map(lambda block: add(*block), (filled, totals)), None
+
+    zeros = varying(jnp.zeros((blocks, rows, width, length * lanes), dtype), sinogram)
+    blocked = [a.reshape(-1, together, *a.shape[1:]) for a in split]
+    out, _ = lax.scan(add_views, (zeros,) * system.parts, blocked)
     joined = jnp.stack([part.reshape(-1, width, length, lanes) for part in out], axis=3)
     joined = joined.reshape(-1, width, system.parts * length, lanes)
     low = system.padding[0]
     return joined[: len(row), :, low : low + system.image_planes]
+
+
+def _views_a_block(system: System3D, views: int, size: int, length: int) -> int:
+    """Views whose planes are prepared at once: as many as divide them and stay small beside an image."""
+    planes = sum(padded_size(system, bundle, length) for bundle in system.bundles)
+    most = max(_VALUES_A_BLOCK // (size * planes), 1)
+    return max(n for n in range(1, views + 1) if views % n == 0 and n <= most)
+
+
+def _gather_views(
+    system: System3D,
+    sizes: tuple[int, int, float],
+    geometry: list[Array],
+    padded: list[Array],
+    x: Array,
+    totals: tuple[Array, ...],
+) -> tuple[Array, ...]:
+    """Some rows of voxels, `(row, y, z · lane)` of each part, with the lines of some views added."""
+    (width, length, table_start), (table, mean_slope, middle, rise, chord) = sizes, geometry
+    views, bins = middle.shape
+    lanes = totals[0].shape[-1] // length
+    x, y = x[:, None], jnp.arange(width, dtype=x.dtype)[None]
+    line = bins * jnp.arange(len(x))[:, None]
+    strides = [planes[0].size for planes in padded]
+
+    def find(view: Array) -> Any:
+        cell = table_cell(y - mean_slope[view] * x, table_start)
+        f = middle[view][None] + rise[view][None] * x
+        first, weights = lors_near(take_slices(table[view], cell), y - mean_slope[view] * x, x)
+        reads = []
+        for bundle, stride in zip(system.bundles, strides, strict=True):
+            starts, values = window_starts(system, bundle, *axial_shift(bundle, f), length)
+            begin = view * stride if system.tof is None else 0
+            starts = [begin + lanes * one for one in starts]
+            reads.append((starts, values, bin_probabilities(system, bundle, f, chord[view][None])))
+        return view, first + line, weights, reads
+
+    def add_segments(view: Array, reads: Any) -> list[Array]:
+        """Axial lines of one row, `(bin, plane · lane)`, of each part."""
+        lines = []
+        for planes, (starts, values, weights) in zip(padded, reads, strict=True):
+            own = planes
+            if weights is not None:  # (bin, segment, tof, plane · lane), added up with the weights of this row
+                bins_of_view = planes[view]
+                terms = [weights[..., k, None] * bins_of_view[:, :, k] for k in range(bins_of_view.shape[2])]
+                own = add_up(terms)
+            lines.append(axial_sums(system, own.reshape(-1), starts, values, length * lanes))
+        return [add_up(list(part)) for part in zip(*lines, strict=True)]
+
+    def accumulate(totals: tuple[Array, ...], found: Any) -> tuple[Array, ...]:
+        view, first, weights, reads = found
+        lines = lax.map(partial(add_segments, view), reads)  # a loop writes them down, see `_project_views`
+        new = []
+        for total, part in zip(totals, lines, strict=True):
+            flat = part.reshape(-1, part.shape[-1])
+            terms = [weight[..., None] * take(flat, first + k) for k, weight in enumerate(weights)]
+            new.append(total + add_up(terms))
+        return tuple(new)
+
+    return pipeline((find,), accumulate, totals, views)
 
 
 _project_p, _backproject_p = linear_pair("pet_project_3d", (_project, _backproject))
