@@ -47,18 +47,17 @@ def steps(system: System3D, subsets: int) -> Iterator[dict[str, Any]]:
     row, expected = measure("forward", lambda: jax.jit(projector3d.project)(system, image))
     yield row
     counts = jnp.asarray(np.random.default_rng(0).poisson(1.0, shape).astype(np.float32))
-    row, ratio = measure("ratio", lambda: divide(counts, expected))
+    row, expected = measure("ratio", lambda: divide(counts, expected))  # in the place of what was expected
     yield row
-    del expected
-    row, _ = measure("back", lambda: jax.jit(projector3d.backproject)(system, ratio))
+    row, _ = measure("back", lambda: jax.jit(projector3d.backproject)(system, expected))
     yield row
-    del ratio
+    expected = None
     row, acquisition = measure("acquisition and its sensitivity", lambda: acquire(system, counts, 1.0, 0.1))
     yield row
     if subsets:
         row, stacked = measure(f"{subsets} ordered subsets", lambda: ordered_subsets(acquisition, subsets))
         yield row
-        del acquisition
+        acquisition = None
         algorithm = em.osem(stacked)
         state = algorithm.init()
         row, _ = measure("one OSEM update", lambda: jax.jit(lambda one, state: one.step(state))(algorithm, state))

@@ -49,19 +49,17 @@ def plane_offset(system: System3D, plane: Array) -> Array:
     return (plane & 1) * half + (plane >> 1)
 
 
-def line_planes(
-    system: System3D, sinogram: Array, lines: tuple[Array, Array, Array], length: int
-) -> list[Array]:
+def line_planes(system: System3D, sinogram: Array, lors: tuple[Array, Array, Array], length: int) -> list[Array]:
     """Planes of each bundle, `(view, bin, segment, tof, plane · lane)`, weighted, with zeros on both sides for windows.
 
     Args:
         system: system model.
         sinogram: `(view, bin, plane, tof, lane)`.
-        lines: number of the line of response and whether it is swapped, `(view, bin, symmetric view)`; chord in mm of
+        lors: number of the line of response and whether it is swapped, `(view, bin, symmetric view)`; chord in mm of
             a bin, `(view, bin)`.
         length: number of planes of a window.
     """
-    number, swapped, chord = lines
+    number, swapped, chord = lors
     *_, planes, tof, lanes = sinogram.shape
     rows = take_or_zero(sinogram.reshape(-1, planes, tof, lanes), number)  # (view, bin, symmetric view, plane, …)
     if tof > 1:

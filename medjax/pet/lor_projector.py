@@ -4,7 +4,7 @@
     backproject(system, values)  (line,) → (x, y, z)     the transpose
 
 Joseph's method, line by line: the same numbers as `projector3d` gives for the same line. Lines are worked off in
-blocks that stay in cache; the transpose adds 2 × 2 voxels at a time.
+blocks that stay in cache; the transpose adds them to the voxels around each crossing.
 """
 
 from dataclasses import dataclass, field
@@ -19,12 +19,13 @@ from jax.scipy.special import erf
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax.errors import DataError
-from medjax.pet.gathers import add_up, pipeline, varying
+from medjax.pet.gathers import add_up, take, varying
 from medjax.pet.grid import Grid
 from medjax.pet.linear_pair import linear_pair
 from medjax.pet.system import AnyArray
 
-_BLOCK = 16384  # lines that are worked off at once
+_BLOCK = 65536  # most lines that are worked off at once
+_TABLES = 2  # tables that lines are added to side by side
 
 
 @jax.tree_util.register_dataclass
@@ -101,9 +102,9 @@ def _backproject(values: Array, *leaves: Array, system: Any) -> Array:
         own = weighted.at[lines.index].get(mode="fill", fill_value=0)
         nx, ny, nz = geometry.shape
         rows, width = (nx, ny) if lines.along_x else (ny, nx)
-        table = varying(jnp.zeros((rows, width + 2, nz + 2, values.shape[-1]), values.dtype), values)
-        table, _ = lax.scan(_scatter_rows, table, (_operands(lines, values.dtype), own))
-        inner = table[:, 1:-1, 1:-1]
+        tables = jnp.zeros((_TABLES, rows, width + 2, nz + 2, values.shape[-1]), values.dtype)
+        tables, _ = lax.scan(_scatter_rows, varying(tables, values), (_operands(lines, values.dtype), own))
+        inner = tables.sum(axis=0)[:, 1:-1, 1:-1]
         parts.append(inner if lines.along_x else jnp.swapaxes(inner, 0, 1))
     return add_up(parts)
 
@@ -120,60 +121,64 @@ def _operands(lines: LorGroup, dtype: Any) -> tuple[Array, ...]:
     return tuple(jnp.asarray(a[..., k], dtype) for a in tables for k in range(a.shape[-1]))
 
 
-def _crossing(lines: tuple[Array, ...], row: Array, shape: tuple[int, int]) -> tuple[list[Array], list[Array]]:
-    """Voxel (across, z) below each line's crossing of a row, and the weights of the four around it."""
+def _crossing(lines: tuple[Array, ...], row: Array, shape: tuple[int, int]) -> tuple[list[Array], list[Array], Array]:
+    """Voxel (across, z) below each line's crossing of a row, how far beyond it lies, and the line's weight there."""
     below: list[Array] = []
-    near: list[list[Array]] = []
+    beyond: list[Array] = []
     for position, slope, size in zip(lines[:2], lines[2:4], shape, strict=True):
-        crossing = position + slope * row + 1  # with padding
-        low = jnp.clip(jnp.floor(crossing), 0, size - 2)
+        crossing = jnp.clip(position + slope * row + 1, 0, size - 1)  # with padding, whose voxels are 0
+        low = jnp.minimum(jnp.floor(crossing), size - 2)
         below.append(low.astype(jnp.int32))
-        near.append([jnp.maximum(0, 1 - jnp.abs(crossing - low - k)) for k in range(2)])
+        beyond.append(crossing - low)
     weight = jnp.where((row >= lines[4]) & (row <= lines[5]), 1.0, 0.0).astype(row.dtype)
     if len(lines) > 6:
         low, high, change = lines[6:]
         weight = weight * (erf(high - change * row) - erf(low - change * row)) / 2
-    return below, [weight * one * other for one in near[0] for other in near[1]]
+    return below, beyond, weight
 
 
 def _sum_rows(table: Array, lines: tuple[Array, ...]) -> Array:
-    """Sums over rows for a block of lines: `(line, lane)`."""
+    """Sums over rows for a block of lines, `(line, lane)`: one loop over the lines a row, which keeps no index."""
     nrows, width, planes, lanes = table.shape
-    flat = table.reshape(nrows * width * planes, *([lanes] if lanes > 1 else []))
+    flat = table.reshape(nrows, width * planes, *([lanes] if lanes > 1 else []))
 
-    rows = _row_numbers(nrows, table.dtype)
-
-    def prepare(row: Array) -> tuple[Array, list[Array]]:
-        below, corners = _crossing(lines, rows[row], (width, planes))
-        return row * (width * planes) + below[0] * planes + below[1], corners
-
-    def accumulate(total: Array, prepared: tuple[Array, list[Array]]) -> Array:
-        first, corners = prepared
-        for corner, offset in zip(corners, (0, 1, planes, planes + 1), strict=True):
-            read = flat.at[first + offset].get(mode="promise_in_bounds", wrap_negative_indices=False)
-            total = total + (corner[:, None] if lanes > 1 else corner) * read
-        return total
-
-    start = varying(jnp.zeros((lines[0].shape[0], *flat.shape[1:]), table.dtype), table)
-    return pipeline((prepare,), accumulate, start, nrows).reshape(-1, lanes)
-
-
-def _scatter_rows(table: Array, block: tuple[tuple[Array, ...], Array]) -> tuple[Array, None]:
-    """The table with a block of lines added to it."""
-    lines, values = block
-    nrows, width, planes, _ = table.shape
-    numbers = lax.ScatterDimensionNumbers(
-        update_window_dims=(1, 2, 3), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
-    )
-
-    def body(_: None, row: tuple[Array, Array]) -> tuple[None, Array]:
+    def add_row(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
         plane, r = row
-        below, corners = _crossing(lines, r, (width, planes))
-        squares = jnp.stack(corners, axis=-1).reshape(-1, 2, 2, 1) * values[:, None, None]
-        mode = lax.GatherScatterMode.PROMISE_IN_BOUNDS
-        return None, lax.scatter_add(plane, jnp.stack(below, axis=-1), squares, numbers, mode=mode)
+        below, beyond, weight = _crossing(lines, r, (width, planes))
+        across, axial = (b[:, None] if lanes > 1 else b for b in beyond)
+        near = [take(plane, below[0] * planes + below[1] + k) for k in (0, 1, planes, planes + 1)]
+        low, high = ((1 - axial) * one + axial * other for one, other in (near[:2], near[2:]))
+        value = (1 - across) * low + across * high
+        return total + (weight[:, None] if lanes > 1 else weight) * value, None
 
-    return lax.scan(body, None, (table, _row_numbers(nrows, table.dtype)))[1], None
+    start = varying(jnp.zeros((lines[0].shape[0], *flat.shape[2:]), table.dtype), table)
+    return lax.scan(add_row, start, (flat, _row_numbers(nrows, table.dtype)))[0].reshape(-1, lanes)
+
+
+def _scatter_rows(tables: Array, block: tuple[tuple[Array, ...], Array]) -> tuple[Array, None]:
+    """The tables with a block of lines added to them, some lines to each, so that they may run at once."""
+    lines, values = block
+    number, nrows, width, planes, lanes = tables.shape
+    flat = tables.reshape(number, nrows, width * planes, *([lanes] if lanes > 1 else []))
+    values = values if lanes > 1 else values[:, 0]
+
+    def add_row(_: None, row: tuple[Array, Array]) -> tuple[None, Array]:
+        own, r = row
+        below, beyond, weight = _crossing(lines, r, (width, planes))
+        first, (across, axial) = below[0] * planes + below[1], beyond
+        terms = [weight * one * other for one in (1 - across, across) for other in (1 - axial, axial)]
+        made = []
+        for k in range(number):
+            some, plane = slice(k, None, number), own[k]
+            for offset, term in zip((0, 1, planes, planes + 1), terms, strict=True):
+                update = (term[some, None] if lanes > 1 else term[some]) * values[some]
+                at = plane.at[first[some] + offset]
+                plane = at.add(update, mode="promise_in_bounds", wrap_negative_indices=False)
+            made.append(plane)
+        return None, jnp.stack(made)
+
+    rows = (jnp.swapaxes(flat, 0, 1), _row_numbers(nrows, tables.dtype))
+    return jnp.swapaxes(lax.scan(add_row, None, rows)[1], 0, 1).reshape(tables.shape), None
 
 
 def _row_numbers(rows: int, dtype: Any) -> Array:
@@ -231,7 +236,7 @@ def stack_lor_systems(
         most = int((chosen == walked_along_x).sum(axis=1).max())
         if not most:
             continue
-        size = min(_BLOCK, most)
+        size = -(-most // -(-most // _BLOCK))
         members = np.full((len(ends), -(-most // size) * size), ends.shape[1])  # one past the last: padding
         for k, own in enumerate(chosen == walked_along_x):
             numbers = np.flatnonzero(own)
