@@ -191,7 +191,7 @@ def build_lor_system(
     *,
     along_x: Bool[np.ndarray, " line"] | None = None,
     tof_mm: Float[np.ndarray, "line 2"] | None = None,
-    tof_sd_mm: float | None = None,
+    tof_sd_mm: float | Float[np.ndarray, " line"] | None = None,
 ) -> LorSystem:
     """System model of the lines between these points, on the image `grid`.
 
@@ -200,13 +200,14 @@ def build_lor_system(
         grid: image grid.
         along_x: whether a line is walked along x, or along y; None: along the axis on which it crosses more voxels.
         tof_mm: lower and upper edge of each line's time-of-flight bin, in mm from the middle to the second end.
-        tof_sd_mm: standard deviation of the time-of-flight kernel, in mm along the line.
+        tof_sd_mm: standard deviation of the time-of-flight kernel, in mm along the line: one, or one a line.
 
     Raises:
         DataError: an end point is not finite, or both ends of a line have one transaxial position.
     """
     one = [None if a is None else a[None] for a in (along_x, tof_mm)]
-    stacked = stack_lor_systems(end_points[None], grid, along_x=one[0], tof_mm=one[1], tof_sd_mm=tof_sd_mm)
+    sd = tof_sd_mm[None] if isinstance(tof_sd_mm, np.ndarray) else tof_sd_mm
+    stacked = stack_lor_systems(end_points[None], grid, along_x=one[0], tof_mm=one[1], tof_sd_mm=sd)
     return jax.tree.map(lambda a: a[0], stacked)
 
 
@@ -216,7 +217,7 @@ def stack_lor_systems(
     *,
     along_x: Bool[np.ndarray, "system line"] | None = None,
     tof_mm: Float[np.ndarray, "system line 2"] | None = None,
-    tof_sd_mm: float | None = None,
+    tof_sd_mm: float | Float[np.ndarray, "system line"] | None = None,
 ) -> LorSystem:
     """Systems of as many lines each, with a leading axis: see `build_lor_system`.
 
@@ -267,7 +268,7 @@ def _crossings(
     grid: Grid,
     along_x: bool,
     tof_mm: np.ndarray | None,
-    tof_sd_mm: float | None,
+    tof_sd_mm: float | np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Position, slope, rows and time-of-flight edges of `LorGroup` for these members of each system."""
     known = np.minimum(members, ends.shape[1] - 1)
@@ -285,7 +286,9 @@ def _crossings(
     edges = np.take_along_axis(tof_mm, known[..., None], axis=1)
     length = np.linalg.norm(second - first, axis=-1)
     offset = ((start - 0.5) * length)[..., None]
-    tof = np.concatenate([edges - offset, (rate * length)[..., None]], -1) / (np.sqrt(2) * tof_sd_mm)
+    sd = np.broadcast_to(np.asarray(tof_sd_mm, float), ends.shape[:2])
+    sd = np.take_along_axis(sd, known, axis=1)[..., None]
+    tof = np.concatenate([edges - offset, (rate * length)[..., None]], -1) / (np.sqrt(2) * sd)
     return position, rise * rate[..., None], rows, tof
 
 
