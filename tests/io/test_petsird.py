@@ -141,7 +141,7 @@ def test_a_truncated_file(tmp_path, name):
         assert "1 bytes or more after the last one" in refused(path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["scan.petsird", "scan.ndjson"]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
