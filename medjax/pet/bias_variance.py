@@ -1,11 +1,11 @@
-"""Bias and standard deviation of reconstructions over noise realisations, with bootstrap confidence bands.
+"""Bias and standard deviation of reconstructions over noise realizations, with bootstrap confidence bands.
 
-    study = bias_variance(key, expected, truth, {"OSEM": osem, "MAP-EM": map_em}, {"tumour": mask}, realisations=100)
-    study["OSEM"].bias[s, p, r]       mean over realisations of the mean of region r, less the true one
-    study["OSEM"].sd[s, p, r]         its standard deviation over realisations (n − 1)
+    study = bias_variance(key, expected, truth, {"OSEM": osem, "MAP-EM": map_em}, {"tumour": mask}, realizations=100)
+    study["OSEM"].bias[s, p, r]       mean over realizations of the mean of region r, less the true one
+    study["OSEM"].sd[s, p, r]         its standard deviation over realizations (n − 1)
 
 Method: reconstruct(counts, setting) → images at several points of its curve (iterations), and its settings, such as β.
-Realisation i is drawn with `fold_in(key, i)`, the same for all methods and settings. `chunk` realisations are
+Realization i is drawn with `fold_in(key, i)`, the same for all methods and settings. `chunk` realizations are
 reconstructed at once, by `vmap`; images are not kept but summed (Chan's update), so that memory does not grow with
 their number.
 """
@@ -66,12 +66,12 @@ def bias_variance(
     methods: Mapping[str, Method],
     regions: Mapping[str, Bool[AnyArray, "x y z"]] | None = None,
     *,
-    realisations: int = 50,
+    realizations: int = 50,
     chunk: int = 8,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> dict[str, BiasVariance]:
-    """Bias and standard deviation of each method, over realisations of counts ~ Poisson(expected).
+    """Bias and standard deviation of each method, over realizations of counts ~ Poisson(expected).
 
     Args:
         key: random key; the same key gives the same result.
@@ -79,18 +79,18 @@ def bias_variance(
         truth: image that the bias refers to.
         methods: methods by name.
         regions: masks by name; None: the whole image.
-        realisations: number of noise realisations.
-        chunk: number of realisations that are reconstructed at once; it bounds memory, and changes only rounding.
-        resamples: number of bootstrap resamples of the realisations.
+        realizations: number of noise realizations.
+        chunk: number of realizations that are reconstructed at once; it bounds memory, and changes only rounding.
+        resamples: number of bootstrap resamples of the realizations.
         level: probability of the confidence intervals.
 
     Raises:
-        DataError: no method, fewer than two realisations, a chunk or resamples below 1, a level outside 0–1, an empty
+        DataError: no method, fewer than two realizations, a chunk or resamples below 1, a level outside 0–1, an empty
             region, expected counts that are negative or not finite, or a method whose images are not those of its
             points.
     """
     masks = {"whole image": np.ones(truth.shape, bool)} if regions is None else regions
-    _check(expected, truth, methods, masks, realisations, chunk, resamples, level)
+    _check(expected, truth, methods, masks, realizations, chunk, resamples, level)
     stacked = jnp.stack([jnp.asarray(mask, truth.dtype) / np.sum(mask) for mask in masks.values()])
     noise, draws = jax.random.split(key)
     found: dict[str, BiasVariance] = {}
@@ -102,10 +102,10 @@ def bias_variance(
         if shape != (len(points), *truth.shape):
             raise DataError(f"{name}: images of shape {shape}; expected {(len(points), *truth.shape)}")
         moments, means = _moments(
-            noise, jnp.asarray(expected), jnp.asarray(truth), reconstruct, given, stacked, realisations, chunk
+            noise, jnp.asarray(expected), jnp.asarray(truth), reconstruct, given, stacked, realizations, chunk
         )
-        variance = moments.square / (realisations - 1)
-        voxel = jnp.sqrt(jnp.tensordot(variance, stacked, axes=((2, 3, 4), (1, 2, 3))))
+        variance = moments.square / (realizations - 1)
+        voxel = jnp.sqrt(jnp.tensordot(variance, stacked, axes=((2, 3, 4), (1, 2, 3)), precision="highest"))
         centre = _bias_sd(means)
         ends = _intervals(draws, means, resamples, jnp.asarray(level, truth.dtype))
         arrays = (*centre, *ends, voxel, moments.mean, jnp.sqrt(variance))
@@ -123,7 +123,7 @@ def from_algorithm(
     """Method of an iterative algorithm: its images after every `iterations`, each of all subsets.
 
     Args:
-        stacked: ordered subsets of the data, whose counts are replaced by each realisation.
+        stacked: ordered subsets of the data, whose counts are replaced by each realization.
         make: (acquisition, setting) → algorithm and first state, a function of a module or a `Partial`.
         points: number of images.
         settings: settings, such as β.
@@ -154,12 +154,12 @@ def _moments(
     reconstruct: Any,
     settings: Array,
     regions: Array,
-    realisations: int,
+    realizations: int,
     chunk: int,
 ) -> tuple[_Moments, Array]:
-    """Moments of x − truth of every voxel by setting and point, and the regions' errors of each realisation."""
-    size = min(chunk, realisations)
-    number = -(-realisations // size)
+    """Moments of x − truth of every voxel by setting and point, and the regions' errors of each realization."""
+    size = min(chunk, realizations)
+    number = -(-realizations // size)
     index = jnp.arange(number * size).reshape(number, size)
 
     def of_setting(setting: Array) -> tuple[_Moments, Array]:
@@ -168,7 +168,7 @@ def _moments(
 
         def step(moments: _Moments, own: Array) -> tuple[_Moments, Array]:
             errors = jax.vmap(one)(own)
-            held = (own < realisations).astype(errors.dtype)
+            held = (own < realizations).astype(errors.dtype)
             spread = held.reshape(-1, *[1] * (errors.ndim - 1))
             count = held.sum()
             mean = (errors * spread).sum(axis=0) / count
@@ -184,19 +184,19 @@ def _moments(
         shape = jax.eval_shape(one, index[0, 0])
         nothing = _Moments(jnp.zeros((), shape.dtype), *[jnp.zeros(shape.shape, shape.dtype)] * 2)
         moments, rows = jax.lax.scan(step, nothing, index)
-        return moments, rows.reshape(-1, *rows.shape[2:])[:realisations]
+        return moments, rows.reshape(-1, *rows.shape[2:])[:realizations]
 
     return jax.lax.map(of_setting, settings)
 
 
 def _bias_sd(means: Array) -> tuple[Array, Array]:
-    """Bias and standard deviation over realisations, the axis after the settings'."""
+    """Bias and standard deviation over realizations, the axis after the settings'."""
     return means.mean(axis=1), means.std(axis=1, ddof=1)
 
 
 @partial(jax.jit, static_argnums=2)
 def _intervals(key: Array, means: Array, resamples: int, level: Array) -> tuple[Array, Array]:
-    """Percentile bootstrap intervals of bias and standard deviation over resampled realisations."""
+    """Percentile bootstrap intervals of bias and standard deviation over resampled realizations."""
 
     def resampled(one: Array) -> tuple[Array, Array]:
         chosen = jax.random.randint(jax.random.fold_in(key, one), (means.shape[1],), 0, means.shape[1])
@@ -213,14 +213,14 @@ def _check(
     truth: Any,
     methods: Mapping[str, Method],
     masks: Mapping[str, Any],
-    realisations: int,
+    realizations: int,
     chunk: int,
     resamples: int,
     level: float,
 ) -> None:
     if not methods:
         raise DataError("methods: none; expected at least one")
-    for name, value, least in (("realisations", realisations, 2), ("chunk", chunk, 1), ("resamples", resamples, 1)):
+    for name, value, least in (("realizations", realizations, 2), ("chunk", chunk, 1), ("resamples", resamples, 1)):
         if value < least:
             raise DataError(f"{name}: {value}; expected {least} or more")
     if not 0 < level < 1:

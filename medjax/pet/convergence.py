@@ -7,7 +7,7 @@ over the voxels of each region; x* is the reference, an image that has converged
 background. The rule is met by the first update from which on all of them stay below for 10 updates.
 
     errors = convergence_errors(image, regions, reference)        of one image, or under vmap of many
-    first_converged(stacked_errors)                               number of the update, or -1
+    pass_index(stacked_errors)                               number of the update, or -1
 
 Source: the PETRIC challenge (Positron Emission Tomography Rapid Image Reconstruction Challenge), 2024.
 """
@@ -86,7 +86,7 @@ def convergence_errors(
     )
 
 
-def is_converged(errors: ConvergenceErrors, thresholds: Thresholds = PETRIC) -> Bool[Array, "*image"]:
+def meet_thresholds(errors: ConvergenceErrors, thresholds: Thresholds = PETRIC) -> Bool[Array, "*image"]:
     """Whether all errors of each image are at or below their thresholds; a NaN is not."""
     return (
         (errors.whole_object_rmse <= thresholds.whole_object_rmse)
@@ -95,7 +95,7 @@ def is_converged(errors: ConvergenceErrors, thresholds: Thresholds = PETRIC) -> 
     )
 
 
-def first_converged(errors: ConvergenceErrors, thresholds: Thresholds = PETRIC, window: int = WINDOW) -> Int[Array, ""]:
+def pass_index(errors: ConvergenceErrors, thresholds: Thresholds = PETRIC, window: int = WINDOW) -> Int[Array, ""]:
     """Index of the first image from which on `window` images in a row have converged; −1 if there is none.
 
     Args:
@@ -108,7 +108,7 @@ def first_converged(errors: ConvergenceErrors, thresholds: Thresholds = PETRIC, 
     """
     if window < 1:
         raise DataError(f"window: {window}; expected 1 or more images")
-    passed = is_converged(errors, thresholds).astype(jnp.int32)
+    passed = meet_thresholds(errors, thresholds).astype(jnp.int32)
     if passed.shape[0] < window:
         return jnp.asarray(-1)
     sums = jnp.cumsum(jnp.concatenate([jnp.zeros(1, jnp.int32), passed]))

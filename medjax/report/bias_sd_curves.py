@@ -89,7 +89,7 @@ def plot_bias_sd(
 def _draw(axes: Any, curve: Curve, color: str) -> Any:
     x, y, across, band = (np.asarray(values, float) for values in curve)
     if len(x) > 1:
-        axes.fill_between(x, band[0], band[1], color=color, alpha=0.15, lw=0)
+        axes.fill_between(x, band[0], band[1], color=color, alpha=0.25, lw=0)
     else:
         axes.vlines(x, band[0], band[1], color=color, lw=1.0, alpha=0.6)
     axes.hlines(y, across[0], across[1], color=color, lw=0.8, alpha=0.5)

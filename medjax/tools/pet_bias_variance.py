@@ -1,6 +1,6 @@
 """Bias–variance study of PET reconstructions: a table of every method, setting, point and region, and the curves.
 
-study = bias_variance_study(expected, truth, {"OSEM": osem, "MAP-EM": map_em}, regions, "study", realisations=100)
+study = bias_variance_study(expected, truth, {"OSEM": osem, "MAP-EM": map_em}, regions, "study", realizations=100)
 
 writes study/bias_variance.csv and study/bias_variance.png; methods are `medjax.pet.bias_variance.Method`s.
 """
@@ -34,14 +34,14 @@ def bias_variance_study(
     regions: Mapping[str, Bool[AnyArray, "x y z"]] | None = None,
     output: Path | str | None = None,
     *,
-    realisations: int = 50,
+    realizations: int = 50,
     chunk: int = 8,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
     title: str = "Bias and standard deviation",
 ) -> dict[str, BiasVariance]:
-    """Bias and standard deviation of reconstruction methods over noise realisations, written as a table and a figure.
+    """Bias and standard deviation of reconstruction methods over noise realizations, written as a table and a figure.
 
     A method of several points has a curve over them for each of its settings; one of a single point, a curve over its
     settings. The table is in the image's unit; the figure in % of the true mean of the region.
@@ -52,8 +52,8 @@ def bias_variance_study(
         methods: methods by name.
         regions: masks by name; None: the whole image.
         output: folder for bias_variance.csv and bias_variance.png, created if need be; None: no file.
-        realisations: number of noise realisations.
-        chunk: number of realisations that are reconstructed at once; it bounds memory.
+        realizations: number of noise realizations.
+        chunk: number of realizations that are reconstructed at once; it bounds memory.
         resamples: number of bootstrap resamples.
         level: probability of the confidence intervals.
         seed: random seed.
@@ -80,13 +80,13 @@ def bias_variance_study(
         truth,
         methods,
         masks,
-        realisations=realisations,
+        realizations=realizations,
         chunk=chunk,
         resamples=resamples,
         level=level,
     )
     if output is not None:
-        note = f"{realisations} noise realisations; bands and bars: {100 * level:g} % bootstrap intervals"
+        note = f"{realizations} noise realizations; bands and bars: {100 * level:g} % bootstrap intervals"
         figure = plot_bias_sd(curves(study, true_means), unit="% of the true mean", title=title, note=note)
         output.mkdir(parents=True, exist_ok=True)
         with replacing_together(*files) as (table, picture):

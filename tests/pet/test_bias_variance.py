@@ -39,7 +39,7 @@ def test_a_linear_estimator_has_its_closed_form(x64: None):
     single = {f"{at}": np.arange(120).reshape(SHAPE) == at for at in range(120)}
     half = np.arange(120).reshape(SHAPE) < 60
     number = 300
-    study = bias_variance(KEY, expected, truth, {"scaled": linear()}, single | {"half": half}, realisations=number)
+    study = bias_variance(KEY, expected, truth, {"scaled": linear()}, single | {"half": half}, realizations=number)
     found = study["scaled"]
     for s, setting in enumerate(found.settings):
         for p, times in enumerate((1, 2)):
@@ -76,7 +76,7 @@ def test_it_is_a_python_loop_whatever_the_chunk(x64: None):
     assert method.points == [2.0, 4.0]
     hot = {"hot": np.asarray(truth > truth.mean())}
     study, again, other = (
-        bias_variance(KEY, expected, truth, {"MAP-EM": method}, hot, realisations=5, chunk=chunk, resamples=40)[
+        bias_variance(KEY, expected, truth, {"MAP-EM": method}, hot, realizations=5, chunk=chunk, resamples=40)[
             "MAP-EM"
         ]
         for chunk in (2, 2, 5)
@@ -109,10 +109,10 @@ def test_it_is_a_python_loop_whatever_the_chunk(x64: None):
 
 
 def test_memory_is_bounded_by_the_chunk():
-    def memory(realisations: int, chunk: int) -> int:
+    def memory(realizations: int, chunk: int) -> int:
         expected, regions = jnp.ones((40, 40, 1)), jnp.ones((1, 40, 40, 1)) / 1600
         arguments = (KEY, expected, expected, Partial(scaled), jnp.ones(2), regions)
-        return _moments.lower(*arguments, realisations, chunk).compile().memory_analysis().temp_size_in_bytes
+        return _moments.lower(*arguments, realizations, chunk).compile().memory_analysis().temp_size_in_bytes
 
     few, many, wide = memory(32, 4), memory(512, 4), memory(512, 64)
     assert many < 1.2 * few and wide > 4 * many
@@ -122,7 +122,7 @@ def test_the_tool_writes_a_table_and_a_figure(tmp_path, x64: None):
     truth = np.full(SHAPE, 20.0)
     regions = {"left": np.arange(120).reshape(SHAPE) < 60, "all": np.ones(SHAPE, bool)}
     methods = {"scaled": linear(), "one point": Method(lambda y, c: (c * y)[None], (0.8, 1.0, 1.2))}
-    study = bias_variance_study(truth, truth, methods, regions, tmp_path / "study", realisations=20, resamples=50)
+    study = bias_variance_study(truth, truth, methods, regions, tmp_path / "study", realizations=20, resamples=50)
     with (tmp_path / "study" / "bias_variance.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == 2 * 2 * 2 + 3 * 2
@@ -140,7 +140,7 @@ def test_bad_input_is_refused():
     empty = {"nothing": np.zeros(SHAPE, bool)}
     for methods, regions, settings, message in (
         ({}, None, {}, "methods: none; expected at least one"),
-        (good, None, {"realisations": 1}, "realisations: 1; expected 2 or more"),
+        (good, None, {"realizations": 1}, "realizations: 1; expected 2 or more"),
         (good, None, {"chunk": 0}, "chunk: 0; expected 1 or more"),
         (good, None, {"level": 1.0}, "level: 1; expected between 0 and 1"),
         (good, empty, {}, "region nothing: no voxel"),

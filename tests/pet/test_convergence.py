@@ -12,8 +12,8 @@ from medjax.pet.convergence import (
     Thresholds,
     check_regions,
     convergence_errors,
-    first_converged,
-    is_converged,
+    meet_thresholds,
+    pass_index,
 )  # fmt: skip
 
 SHAPE = (6, 5, 4)
@@ -34,7 +34,7 @@ def test_errors_are_the_challenges(x64: None):
         means = [abs(image[mask].mean() - reference[mask].mean()) / level for mask in VOIS]
         np.testing.assert_allclose(got.voi_errors[k], means, rtol=1e-10)
     same = convergence_errors(jnp.asarray(reference), REGIONS, jnp.asarray(reference))
-    assert max(float(np.max(one)) for one in same) == 0 and bool(is_converged(same))
+    assert max(float(np.max(one)) for one in same) == 0 and bool(meet_thresholds(same))
 
 
 def errors_of(whole: np.ndarray, voi: np.ndarray | None = None) -> ConvergenceErrors:
@@ -48,18 +48,18 @@ def test_the_rule_is_met_where_all_stay_below(window: int):
         whole = np.random.default_rng(seed).choice([0.005, 0.02], 40, p=[0.8, 0.2])
         passed = whole <= 0.01
         starts = [k for k in range(40 - window + 1) if passed[k : k + window].all()]
-        assert int(first_converged(errors_of(whole), window=window)) == (starts[0] if starts else -1)
+        assert int(pass_index(errors_of(whole), window=window)) == (starts[0] if starts else -1)
 
 
 def test_every_error_counts_and_nan_never_passes():
     below = np.full(12, 0.004)
-    assert int(first_converged(errors_of(below, below))) == 0
-    assert int(first_converged(errors_of(below, np.full(12, 0.006)))) == -1  # a VOI has half of the threshold
-    assert int(first_converged(errors_of(below, np.full(12, 0.006)), Thresholds(voi_error=0.01))) == 0
-    assert int(first_converged(errors_of(np.where(np.arange(12) == 3, np.nan, below)))) == -1
-    assert int(first_converged(errors_of(below[:9]))) == -1  # fewer images than the window
+    assert int(pass_index(errors_of(below, below))) == 0
+    assert int(pass_index(errors_of(below, np.full(12, 0.006)))) == -1  # a VOI has half of the threshold
+    assert int(pass_index(errors_of(below, np.full(12, 0.006)), Thresholds(voi_error=0.01))) == 0
+    assert int(pass_index(errors_of(np.where(np.arange(12) == 3, np.nan, below)))) == -1
+    assert int(pass_index(errors_of(below[:9]))) == -1  # fewer images than the window
     with pytest.raises(DataError, match="window: 0; expected 1 or more images"):
-        first_converged(errors_of(below), window=0)
+        pass_index(errors_of(below), window=0)
 
 
 def test_bad_regions_are_refused():
