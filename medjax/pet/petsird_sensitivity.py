@@ -18,7 +18,7 @@ from medjax.pet.lor_projector import backproject, build_lor_system
 from medjax.pet.petsird_events import crosses_axially
 from medjax.pet.petsird_scanner import Detectors
 
-MAX_LINES = 20_000_000  # of which all are taken
+MAX_LORS = 20_000_000  # of which all are taken
 _BATCH = 1 << 17  # lines back-projected at once
 _REALISATIONS = 16  # of a sample, whose spread gives the variance
 
@@ -28,7 +28,7 @@ class Sensitivity(NamedTuple):
 
     image: Float[Array, "x y z"]
     variance: Float[Array, "x y z"] | None  # of the image; None: all lines were taken
-    lines: int  # number of valid lines of response
+    lors: int  # number of valid lines of response
     taken: int  # number of lines back-projected
 
 
@@ -37,19 +37,19 @@ def line_sensitivity(
     grid: Grid,
     *,
     factors: Callable[[np.ndarray], np.ndarray] | None = None,
-    max_lines: int = MAX_LINES,
+    max_lors: int = MAX_LORS,
     seed: int = 0,
 ) -> Sensitivity:
     """Sensitivity Σ m Pᵀ 1 over the valid lines of response, m their efficiency times `factors`.
 
-    Where there are more than `max_lines`, that many are drawn with replacement, all with the same probability, and the
+    Where there are more than `max_lors`, that many are drawn with replacement, all with the same probability, and the
     sum is scaled to all of them: unbiased, and its variance is that of the mean of 16 independent parts.
 
     Args:
         scanner: detectors.
         grid: image grid.
         factors: further multiplicative factors, such as attenuation, of end points (line, 2, 3) in mm; None: 1.
-        max_lines: number of lines beyond which a sample is drawn.
+        max_lors: number of lines beyond which a sample is drawn.
         seed: random seed of the sample.
 
     Raises:
@@ -60,11 +60,11 @@ def line_sensitivity(
     if not total:
         raise DataError(f"{scanner.name}: no modules in coincidence; expected two or more")
     size = min(_BATCH, total)
-    if total <= max_lines:
+    if total <= max_lors:
         image = _backproject_all(scanner, grid, _all_lines(scanner, blocks), size, factors)
         return Sensitivity(image, None, total, total)
     rng = np.random.default_rng(seed)
-    each = -(-max_lines // _REALISATIONS)
+    each = -(-max_lors // _REALISATIONS)
     parts = [
         _backproject_all(scanner, grid, _sample(scanner, blocks, each, rng), min(size, each), factors) * (total / each)
         for _ in range(_REALISATIONS)

@@ -75,13 +75,13 @@ def _brute_force() -> np.ndarray:
 def test_sensitivity_of_all_lines_and_of_a_sample():
     want = _brute_force()
     whole = line_sensitivity(SCANNER, GRID)
-    assert whole.variance is None and whole.lines == whole.taken
+    assert whole.variance is None and whole.lors == whole.taken
     np.testing.assert_allclose(whole.image, want, rtol=1e-4, atol=1e-4 * want.max())
     seen = want > 0.1 * want.max()
     ratios = []
     for seed in range(3):
-        sample = line_sensitivity(SCANNER, GRID, max_lines=whole.lines // 2, seed=seed)
-        assert sample.variance is not None and sample.lines == whole.lines and sample.taken < sample.lines
+        sample = line_sensitivity(SCANNER, GRID, max_lors=whole.lors // 2, seed=seed)
+        assert sample.variance is not None and sample.lors == whole.lors and sample.taken < sample.lors
         squared = (np.asarray(sample.image) - want) ** 2
         ratios.append(squared[seen].mean() / np.asarray(sample.variance)[seen].mean())
     assert 0.5 < np.mean(ratios) < 2  # the squared error is what the variance says
@@ -208,7 +208,7 @@ def test_without_efficiencies_all_modules_are_in_coincidence():
     scanner = detectors(bare, "bare")
     bins = [m * a * b for m, (a, b) in zip(MODULES, ELEMENTS, strict=True)]
     lines = bins[0] * (bins[0] - 1) // 2 + bins[0] * bins[1] + bins[1] * (bins[1] - 1) // 2
-    assert line_sensitivity(scanner, GRID).lines == lines
+    assert line_sensitivity(scanner, GRID).lors == lines
     listed = list_events(scanner, coincidences(HEADER, 5))
     assert np.all(listed.events.factors == 1)
 
