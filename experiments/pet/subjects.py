@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 
 from experiments.pet.scans import FINE_MM, RESOLUTION_MM, ScanSetup, Subject
 from medjax.pet.grid import Grid
+from medjax.pet.projection import AnySystem
 from medjax.pet.simulate import emission_volume_mm3, expected_trues, middle_planes, system_of_rays
-from medjax.pet.system import System
 from medjax.phantoms.brain import Brain, brain
 from medjax.phantoms.freesurfer import read_head, resample_head
 from medjax.phantoms.heads import (
@@ -126,7 +126,7 @@ def _deformed(head: Brain, change: Deformation, z_mm: float, grid: Grid, smooth:
     return deform(head, change, grid.voxel_mm, grid.shape, (x, y, float(z_mm)), smooth)
 
 
-def subject_of(setup: ScanSetup, on_grid: Callable[[Grid], Brain], system: System | None = None) -> Subject:
+def subject_of(setup: ScanSetup, on_grid: Callable[[Grid], Brain], system: AnySystem | None = None) -> Subject:
     """A subject from its images on the reconstruction's grid and on the simulation's, of which this is the system."""
     fine = on_grid(setup.fine_grid)
     activity, mu = np.maximum(fine.activity, 0), np.clip(fine.mu, 0, None)

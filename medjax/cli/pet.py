@@ -4,12 +4,14 @@ import math
 import shlex
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from medjax import defaults
 from medjax.cli import pet_options as options
 from medjax.cli import pet_prior_options as prior_options
+from medjax.cli import pet_simulation_options as simulation_options
 from medjax.errors import ConfigError
 from medjax.running.environment import command_process
 from medjax.running.parts import Part, is_part_reference, load_part
@@ -71,10 +73,10 @@ def reconstruct_command(
         from medjax.pet.io import load_scan
         from medjax.tools.pet_reconstruct import reconstruct
         from medjax.tools.pet_sample import SamplingOptions
-        from medjax.tools.pet_settings import PENALTIES, ReconstructionSettings
+        from medjax.tools.pet_settings import ReconstructionSettings
 
         slice_prior = load_part(prior, "--prior") if prior and is_part_reference(prior) else prior and Path(prior)
-        own = penalty if penalty in PENALTIES else _part(penalty, "--penalty")
+        own = load_part(penalty, "--penalty") if penalty and is_part_reference(penalty) else penalty
         net = _part(network, "--network")
         sampling = SamplingOptions(slice_prior, steps, samples, seed, perpendicular, net)
         settings = ReconstructionSettings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
@@ -89,24 +91,27 @@ def reconstruct_command(
 
 @app.command("simulate")
 def simulate_command(
-    output: options.NewCounts,
-    phantom: options.Phantom = None,
-    activity: options.Activity = None,
-    mu: options.ActivityMu = None,
-    lesions: options.Lesions = 0,
-    lesion_kind: options.LesionKind = "both",
-    scanner: options.SimulatedScanner = defaults.PET_SCANNER,
-    trues_per_mm3: options.TruesPerMm3 = None,
-    trues: options.Trues = None,
-    background: options.Background = defaults.PET_BACKGROUND,
-    planes: options.Planes = None,
-    slice_mm: options.SliceMm = None,
-    center: options.SimulatedCenter = None,
-    psf_mm: options.ResolutionMm = defaults.PET_PSF_MM,
-    size: options.TruthSize = defaults.PET_SIZE,
-    voxel_mm: options.TruthVoxelMm = None,
-    seed: options.Seed = 0,
-    truth_dir: options.TruthDir = None,
+    output: simulation_options.NewCounts,
+    phantom: simulation_options.Phantom = None,
+    activity: simulation_options.Activity = None,
+    mu: simulation_options.ActivityMu = None,
+    lesions: simulation_options.Lesions = 0,
+    lesion_kind: simulation_options.LesionKind = "both",
+    scanner: simulation_options.SimulatedScanner = defaults.PET_SCANNER,
+    trues_per_mm3: simulation_options.TruesPerMm3 = None,
+    trues: simulation_options.Trues = None,
+    background: simulation_options.Background = defaults.PET_BACKGROUND,
+    planes: simulation_options.Planes = None,
+    span: simulation_options.SimulatedSpan = None,
+    max_ring_difference: simulation_options.SimulatedRingDifference = None,
+    tof: simulation_options.TofBins = None,
+    slice_mm: simulation_options.SliceMm = None,
+    center: simulation_options.SimulatedCenter = None,
+    psf_mm: simulation_options.ResolutionMm = defaults.PET_PSF_MM,
+    size: simulation_options.TruthSize = defaults.PET_SIZE,
+    voxel_mm: simulation_options.TruthVoxelMm = None,
+    seed: simulation_options.Seed = 0,
+    truth_dir: simulation_options.TruthDir = None,
 ) -> None:
     """Simulate the counts of a PET scan, of a brain phantom or of your own activity image.
 
@@ -114,11 +119,14 @@ def simulate_command(
 
     medjax pet simulate --activity image.nii.gz --scanner ring_2d --slice-mm 20 -o slice.npz
 
+    medjax pet simulate --scanner mmr --planes 31 --span 3 --tof 11,400,500 -o tof.npz
+
     The phantom is the MNI152 atlas (it comes with nilearn, of medjax's extra `data`), in MNI mm. The simulation
     has 1 mm voxels and finer rays than a reconstruction.
     """
     with command_process():
         from medjax.errors import pluralize
+        from medjax.tools.pet_planes import PlaneSettings
         from medjax.tools.pet_simulate import CountSettings, simulate
 
         made, files = simulate(
@@ -130,7 +138,7 @@ def simulate_command(
             lesion_kind=lesion_kind,
             scanner=scanner,
             count_settings=CountSettings(trues_per_mm3, trues, background, psf_mm, seed),
-            planes=planes,
+            plane_settings=PlaneSettings(planes, span, max_ring_difference, None if tof is None else _tof(tof)),
             slice_mm=slice_mm,
             center_mm=_millimetres(center),
             size=size,
@@ -188,6 +196,19 @@ def train_prior_command(
 
 def _part(text: str | None, option: str) -> Part | None:
     return None if text is None else load_part(text, option)
+
+
+def _tof(text: str) -> Any:
+    """`bins,width,resolution` as time-of-flight bins."""
+    from medjax.pet.tof import Tof
+
+    try:
+        bins, width, resolution = text.split(",")
+        numbers = int(bins), float(width), float(resolution)
+    except ValueError:
+        expected = "expected BINS,WIDTH,RESOLUTION in ps, as in --tof 13,312.5,580"
+        raise ConfigError(f"--tof {text}; {expected}") from None
+    return Tof(*numbers)
 
 
 def _millimetres(text: str | None) -> tuple[float, float, float] | None:

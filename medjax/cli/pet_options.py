@@ -1,4 +1,4 @@
-"""The options of `medjax pet`: their types and help."""
+"""The options of `medjax pet reconstruct`: their types and help."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,6 @@ def part(text: str, *names: str, default: bool | str = False) -> Any:
 SCANNERS = "Scanner preset: mmr, mct or ring_2d (one ring)"
 complete_scanner = one_of("mmr", "mct", "ring_2d")
 
-# Of reconstruct
 CountsFile = Annotated[
     Path,
     typer.Argument(
@@ -186,8 +185,8 @@ PenaltyPart = Annotated[
         "--penalty",
         metavar="NAME",
         help="Penalty of map-em, svrg and bsrem: quadratic, relative-difference (not of map-em), or FILE.py:NAME, one "
-        "of your own: a pytree with value, gradient and surrogate (svrg: curvature), or a function of the image's shape "
-        "and voxel size (mm) that returns one. β is then its weight, 1 by default.",
+        "of your own: a pytree with value, gradient and surrogate (svrg: curvature), or a function of the image's "
+        "shape and voxel size (mm) that returns one. β is then its weight, 1 by default.",
         show_default="quadratic",
         autocompletion=one_of("quadratic", "relative-difference"),
     ),
@@ -220,76 +219,5 @@ Perpendicular = Annotated[
     bool,
     typer.Option(
         "--perpendicular", help="Prior on slices of all three orientations in turn, not only transverse ones."
-    ),
-]
-
-# Of simulate
-NewCounts = Annotated[Path, typer.Option("-o", "--output", metavar="COUNTS", help="Counts file (.npz) to write.")]
-Phantom = Annotated[
-    str | None,
-    typer.Option(
-        help="Brain phantom with the uptake of a tracer: fdg or dpa714.",
-        show_default="fdg",
-        autocompletion=one_of("fdg", "dpa714"),
-    ),
-]
-Activity = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="NIFTI",
-        help="Activity image of your own instead of a phantom, in any unit of activity per volume.",
-        show_default=False,
-    ),
-]
-ActivityMu = Annotated[
-    Path | None,
-    typer.Option(metavar="NIFTI", help="Attenuation map (μ-map) of --activity in mm⁻¹.", show_default="no attenuation"),
-]
-Lesions = Annotated[int, typer.Option(help="Number of lesions in the phantom.")]
-LesionKind = Annotated[
-    str,
-    typer.Option(
-        help="Images in which the lesions are visible: pet, mr or both.", autocompletion=one_of("pet", "mr", "both")
-    ),
-]
-SimulatedScanner = Annotated[str, typer.Option("--scanner", help=f"{SCANNERS}.", autocompletion=complete_scanner)]
-TruesPerMm3 = Annotated[
-    float | None,
-    typer.Option(help="Expected true coincidences per mm³ of emission volume within the planes.", show_default="10"),
-]
-Trues = Annotated[
-    float | None,
-    typer.Option(help="Total number of expected true coincidences, instead of --trues-per-mm3.", show_default=False),
-]
-Background = Annotated[float, typer.Option(help="Fraction of the prompts that is background (randoms + scatter).")]
-Planes = Annotated[
-    int | None, typer.Option(help="Number of direct planes, odd.", show_default="as many as cover the object")
-]
-SliceMm = Annotated[
-    float | None,
-    typer.Option(help="Position z (mm) of the middle plane, in the image's space.", show_default="the object's middle"),
-]
-SimulatedCenter = Annotated[
-    str | None,
-    typer.Option(
-        "--centre",
-        metavar="X,Y,Z",
-        help="Position of the scanner's centre, RAS+ mm.",
-        show_default="the middle of the image's field of view",
-    ),
-]
-ResolutionMm = Annotated[float, typer.Option("--psf-mm", help="Resolution (FWHM, mm) of the scanner.")]
-TruthVoxelMm = Annotated[
-    float | None,
-    typer.Option("--voxel-mm", help="Voxel size (mm) of the truth along x and y.", show_default="the scanner's"),
-]
-TruthSize = Annotated[int, typer.Option("--size", help="Number of voxels of the truth along x and y.")]
-Seed = Annotated[int, typer.Option(help="Random seed of lesions and noise.")]
-TruthDir = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder to write the true image, μ-map and T1 to (truth, mu, t1 .nii.gz).",
-        show_default=False,
     ),
 ]

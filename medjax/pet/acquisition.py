@@ -12,13 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from medjax.errors import DataError
 from medjax.one_program import one_program
 from medjax.pet import projection
-from medjax.pet.attenuation import check_mu
 from medjax.pet.projection import AnySystem, image_shape, subsets
 from medjax.pet.psf import Psf, blur
 from medjax.pet.sinogram_psf import SinogramPsf, blur_sinogram, blur_sinogram_adjoint
@@ -275,21 +273,6 @@ def require_subsets(stacked: Acquisition) -> None:
     """
     if stacked.sensitivity.ndim != 4:
         raise DataError("acquisition: without subsets; expected the result of ordered_subsets (1 subset for MLEM)")
-
-
-def attenuation_factors(system: AnySystem, mu: Float[Array, "x y z"]) -> Float[Array, "*bin"]:
-    """Attenuation factors exp(−∫ μ): fraction of photon pairs that leave the body unattenuated; `mu` in mm⁻¹.
-
-    Raises:
-        DataError: μ is not in mm⁻¹, or negative: see `check_mu`.
-    """
-    check_mu(np.asarray(mu))
-    return _attenuation(system, mu)
-
-
-@one_program
-def _attenuation(system: AnySystem, mu: Array) -> Array:
-    return jnp.exp(-projection.project(system, jnp.maximum(mu, 0)))
 
 
 def divide(numerator: Float[Array, "*shape"], denominator: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

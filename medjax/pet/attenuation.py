@@ -1,9 +1,16 @@
-"""Check of attenuation maps: linear attenuation coefficients μ in mm⁻¹ at 511 keV, where water has 0.0096."""
+"""Attenuation: the check of maps and the factors of lines of response.
 
+Maps are linear attenuation coefficients μ in mm⁻¹ at 511 keV, where water has 0.0096.
+"""
+
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from medjax.errors import DataError
+from medjax.one_program import one_program
+from medjax.pet.projection import AnySystem, project
+from medjax.pet.system3d import System3D, without_tof
 
 TISSUE = (0.001, 0.03)  # mm⁻¹: what the median of a body's voxels lies within; lung has 0.003, cortical bone 0.015
 LARGEST = 0.3  # mm⁻¹: gold; titanium has 0.04, steel 0.065
@@ -49,3 +56,24 @@ def _tissue(mu: np.ndarray) -> float:
 def _at(mu: np.ndarray, where: np.ndarray) -> str:
     first = tuple(np.argwhere(where)[0].tolist())
     return f"{mu[first]:.3g} at voxel {first}"
+
+
+def attenuation_factors(system: AnySystem, mu: Float[Array, "x y z"]) -> Float[Array, "*bin"]:
+    """Attenuation factors exp(−∫ μ): fraction of photon pairs that leave the body unattenuated; `mu` in mm⁻¹.
+
+    With time of flight they have a last axis of length 1: they are those of all bins.
+
+    Raises:
+        DataError: μ is not in mm⁻¹, or negative: see `check_mu`.
+    """
+    check_mu(np.asarray(mu))
+    return attenuation(system, mu)
+
+
+@one_program
+def attenuation(system: AnySystem, mu: Float[Array, "x y z"]) -> Float[Array, "*bin"]:
+    """Attenuation factors without the checks of `attenuation_factors`; values below 0 count as 0."""
+    mu = jnp.maximum(mu, 0)
+    if isinstance(system, System3D) and system.tof is not None:
+        return jnp.exp(-project(without_tof(system), mu))[..., None]
+    return jnp.exp(-project(system, mu))

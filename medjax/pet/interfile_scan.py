@@ -1,7 +1,7 @@
-"""A scan from Interfile files: counts, and factors in either convention, on the planes of segment 0.
+"""A scan from Interfile files: counts, and factors in either convention, of direct planes or of all segments.
 
 Siemens and STIR count rings from the head of a patient who lies head first on the back; in memory planes run to the
-head, so those of files are reversed.
+head, so those of files are reversed. STIR's time-of-flight bins grow towards the first crystal, medjax's to the second.
 """
 
 import warnings
@@ -17,10 +17,12 @@ from medjax.errors import DataError
 from medjax.io import interfile, siemens_listmode
 from medjax.io.interfile_header import read_header
 from medjax.io.interfile_keys import Role
+from medjax.io.interfile_sinograms import read_sinograms, reverse_rings
 from medjax.pet import corrections as correcting
-from medjax.pet.michelogram import Michelogram
-from medjax.pet.scan import Scan
+from medjax.pet.michelogram import Michelogram, Segment
+from medjax.pet.scan import Scan, pair_numbers
 from medjax.pet.scanner import Scanner, coverage
+from medjax.pet.tof import Tof
 
 MAX_DIFFERENCE = 0.05  # relative, of a length in a header from the scanner's own: beyond, it is another scanner
 FIELDS = {
@@ -50,27 +52,33 @@ def read_interfile_scan(path: Path, scanner: Scanner, factors: Factors) -> Scan:
         DataError: a file cannot be used: see `interfile.read_sinogram`; or it is not of the scanner or of the counts'
             shape.
     """
-    counts = _interfile_planes(path, "counts")
+    counts, planes, tof = _interfile_planes(path, "counts")
     geometry = interfile.read_geometry(path)
-    scanner = scanner_of_header(path, scanner, geometry, counts.shape[2])
-    direct_only = geometry.max_ring_difference == 0 and counts.shape[2] > 1  # a plane a ring, none between them
-    check_sinogram_shape(path, counts.shape, scanner, direct_only=direct_only)
+    slices = counts.shape[2] if planes is None else 2 * planes.rings - 1
+    scanner = scanner_of_header(path, scanner, geometry, slices)
+    direct_only = planes is None and geometry.max_ring_difference == 0 and slices > 1  # a plane a ring, none between
+    check_sinogram_shape(path, counts.shape[:3], scanner, planes, direct_only=direct_only)
     roles: tuple[Role, ...] = ("additive", "multiplicative")
     files = {role: Path(file) for role in roles if (file := getattr(factors, role))}
-    read = {role: _interfile_planes(file, role) for role, file in files.items()}
-    for name, sinogram in read.items():
-        if sinogram.shape != counts.shape:
-            raise DataError(f"{files[name]}: (view, bin, plane) {sinogram.shape}; the counts have {counts.shape}")
+    read = dict[str, np.ndarray]()
+    for name, file in files.items():
+        sinogram, own, _ = _interfile_planes(file, name)
+        expected = counts.shape[:3] if name == "multiplicative" else counts.shape
+        if sinogram.shape != expected or own != planes:
+            found = "other segments than the counts" if own != planes else f"(view, bin, plane) {sinogram.shape}"
+            raise DataError(f"{file}: {found}; the counts have {expected}")
+        read[name] = sinogram
     if "multiplicative" in read:
         file = str(files["multiplicative"])
         multiplicative = correcting.efficiencies(file, read["multiplicative"], factors.multiplicative_convention)
         held = _held(files["multiplicative"], factors.corrections)
     else:
-        multiplicative = _coverages(path, scanner, geometry.max_ring_difference, counts.shape)
+        multiplicative = _coverages(path, scanner, geometry.max_ring_difference, counts.shape, planes)
         held = dict[str, str]()
     background = np.zeros_like(counts)
     if "additive" in read:
-        background = correcting.background_counts(read["additive"], multiplicative, factors.additive_convention)
+        each = multiplicative if tof is None else multiplicative[..., None]
+        background = correcting.background_counts(read["additive"], each, factors.additive_convention)
     return Scan(
         counts,
         multiplicative,
@@ -81,12 +89,22 @@ def read_interfile_scan(path: Path, scanner: Scanner, factors: Factors) -> Scan:
         uncorrected=correcting.missing_corrections(held),
         corrections=held,
         files=tuple(file for header in (path, *files.values()) for file in (header, interfile.data_file(header))),
+        michelogram=planes,
+        tof=tof,
     )
 
 
-def _coverages(path: Path, scanner: Scanner, max_ring_difference: int | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Fraction of a bin's crystal pairs that are real × relative number of ring pairs that its plane sums."""
+def _coverages(
+    path: Path,
+    scanner: Scanner,
+    max_ring_difference: int | None,
+    shape: tuple[int, ...],
+    michelogram: Michelogram | None,
+) -> np.ndarray:
+    """Fraction of a bin's crystal pairs that are real × number of ring pairs in its plane (relative if direct)."""
     planes = shape[2]
+    if michelogram is not None:
+        return pair_numbers(scanner, michelogram)
     pairs = np.ones(planes)
     if max_ring_difference is None and planes > 1:
         warnings.warn(
@@ -113,11 +131,26 @@ def _held(path: Path, stated: str | None) -> dict[str, str]:
     return dict.fromkeys(("attenuation", "normalisation"), source)
 
 
-def _interfile_planes(path: Path, role: Role) -> np.ndarray:
-    sinogram = np.ascontiguousarray(np.moveaxis(interfile.read_sinogram(path, role)[::-1], 0, 2))
-    if negative := np.count_nonzero(sinogram < 0):
+def _interfile_planes(path: Path, role: Role) -> tuple[np.ndarray, Michelogram | None, Tof | None]:
+    """Sinogram (view, bin, plane), or (…, tof), with its planes where they are oblique and its time-of-flight bins."""
+    read = reverse_rings(read_sinograms(path, role))
+    if negative := np.count_nonzero(read.array < 0):
         raise DataError(f"{path}: {negative} negative bins; expected values ≥ 0")
-    return sinogram
+    bands = read.segments or ((0, 0),)
+    tof = None
+    if read.tof is None:
+        sinogram = np.ascontiguousarray(read.array.transpose(1, 2, 0))
+        if len(bands) == 1:
+            return sinogram, None, None
+    elif read.tof.resolution_ps is None:
+        raise DataError(f"{path}: no timing resolution (ps); expected one beside {read.tof.bins} time-of-flight bins")
+    else:
+        sinogram = np.ascontiguousarray(read.array[::-1].transpose(2, 3, 1, 0))
+        tof = Tof(read.tof.bins, read.tof.bin_ps, read.tof.resolution_ps)
+    if read.rings is None:
+        raise DataError(f"{path}: no number of rings; expected one beside its segments")
+    planes = Michelogram(read.rings, tuple(Segment(low, high) for low, high in bands))
+    return sinogram, planes, tof
 
 
 def scanner_of_header(path: Path, scanner: Scanner, geometry: interfile.Geometry, planes: int) -> Scanner:

@@ -11,13 +11,13 @@ import numpy as np
 from medjax import defaults
 from medjax.errors import ConfigError, DataError
 from medjax.io import interfile, siemens_listmode
-from medjax.io.siemens_listmode import EventChunk, ListmodeHeader
+from medjax.io.siemens_listmode import ListmodeHeader, read_event_chunks
 from medjax.pet.interfile_scan import scanner_of_header
 from medjax.pet.listmode_randoms import event_fan_sums
 from medjax.pet.listmode_sinograms import fill_sinograms
 from medjax.pet.michelogram import michelogram
 from medjax.pet.randoms import estimate_randoms, randoms_from_singles, singles_from_fan_sums
-from medjax.pet.scan import Scan
+from medjax.pet.scan import Scan, pair_numbers
 from medjax.pet.scanner import Scanner, coverage
 
 MISSING = ("attenuation", "normalisation")  # corrections
@@ -83,24 +83,20 @@ def _oblique_planes(
     """All prompts whose ring difference a segment holds; randoms from the singles that explain all delayeds."""
     largest = header.max_ring_difference if max_ring_difference is None else max_ring_difference
     planes = michelogram(header.rings, span, largest)
-    _, events = siemens_listmode.read_events(header.path)
-    (filled,) = fill_sinograms(header, [EventChunk(0, events)], planes)
-    coverages = (coverage(scanner)[..., None] * planes.ring_pairs).astype(np.float32)
-    stray = int(filled.prompts[coverages == 0].sum())
-    if stray:
+    (sums,) = event_fan_sums(header, read_event_chunks(header.path)[1], scanner)
+    singles = singles_from_fan_sums(sums, scanner, header.max_ring_difference, hierarchical=True)
+    (filled,) = fill_sinograms(header, read_event_chunks(header.path)[1], planes)
+    pairs = pair_numbers(scanner, planes)
+    if stray := int(filled.prompts[pairs == 0].sum()):
         text = f"{path}: {stray} prompts in the gaps between the detector blocks of {scanner.name} are left out"
         warnings.warn(text, stacklevel=2)
-        filled.prompts[coverages == 0] = 0
-    sums = event_fan_sums(header, events, scanner)
-    singles = singles_from_fan_sums(sums, scanner, header.max_ring_difference, shrink=True)
+    prompts = np.where(pairs > 0, filled.prompts, 0)
     background = randoms_from_singles(singles, scanner, planes)
-    number = int(events.prompt.sum())
     summary = (
-        f"{number:,} prompts and {events.prompt.size - number:,} delayeds; {filled.prompts.sum(dtype=float):,.0f} "
-        f"prompts in {planes.planes} planes of span {span} with |ring difference| ≤ {largest}, "
-        f"{background.sum(dtype=float):,.0f} of them expected randoms"
+        f"{prompts.sum(dtype=float):,.0f} prompts in {planes.planes} planes of span {span} with |ring difference| ≤ "
+        f"{largest}; of them {background.sum(dtype=float):,.0f} expected randoms, from {sums.sum() / 2:,.0f} delayeds"
     )
     return Scan(
-        filled.prompts, coverages, background, scanner, scanner.ring_spacing_mm / 2, summary=summary,
-        uncorrected=MISSING, measured=True, files=(path, header.path, header.data), michelogram=planes,
+        prompts, pairs, background, scanner, scanner.ring_spacing_mm / 2, summary=summary, uncorrected=MISSING,
+        measured=True, files=(path, header.path, header.data), michelogram=planes,
     )  # fmt: skip

@@ -94,7 +94,7 @@ def singles_from_delayeds(
 
 
 def singles_from_fan_sums(
-    sums: Float[np.ndarray, "ring crystal"], scanner: Scanner, max_ring_difference: int, *, shrink: bool = False
+    sums: Float[np.ndarray, "ring crystal"], scanner: Scanner, max_ring_difference: int, *, hierarchical: bool = False
 ) -> Float[np.ndarray, "ring crystal"]:
     """Singles rate of each crystal, in √(delayeds a line of response), from the delayeds of all its lines of response.
 
@@ -105,9 +105,9 @@ def singles_from_fan_sums(
         sums: delayeds of each crystal.
         scanner: scanner, its views unmashed.
         max_ring_difference: largest |ring difference| of the delayeds.
-        shrink: whether few delayeds are shrunk towards the mean of their ring (empirical Bayes): with E expected in a
-            crystal's fan and v the variance of the rates about 1 that noise does not explain, to E / (E + 1 / v) of
-            the difference.
+        hierarchical: whether rates of few delayeds lie nearer to the mean of their ring (empirical Bayes): with E
+            expected in a crystal's fan and v the relative variance of rates that noise does not explain, at
+            E / (E + 1 / v) of the difference.
     """
     first, second = (crystal[:, 0] for crystal in bin_crystals(scanner))
     facing = np.zeros((scanner.crystals, scanner.crystals))
@@ -126,7 +126,7 @@ def singles_from_fan_sums(
 
     start = np.where(sums > 0, math.sqrt(sums.sum() / max(facing.sum() * axial.sum(), 1)), 0.0)
     rates = fitted(start, _ITERATIONS)
-    if not shrink or not sums.any():
+    if not hierarchical or not sums.any():
         return rates
     real = sums.any(axis=0)  # crystals in the gaps between blocks have no delayeds in any ring
     base = np.where(real, rates[:, real].mean(axis=1, keepdims=True), 0.0)

@@ -12,7 +12,7 @@ from medjax.io.nifti import Volume
 from medjax.pet.grid import Grid
 from medjax.pet.michelogram import Michelogram
 from medjax.pet.projection import AnySystem
-from medjax.pet.scanner import Scanner, lors
+from medjax.pet.scanner import Scanner, coverage, coverage3d, lors
 from medjax.pet.system import build_system
 from medjax.pet.system3d import build_system3d
 from medjax.pet.tof import Tof
@@ -53,15 +53,27 @@ def image_grid(scan: Scan, size: int, voxel_mm: float | None = None) -> Grid:
     return Grid((size, size, scan.slices), (voxel, voxel, scan.plane_mm))
 
 
-def system_model(scan: Scan, grid: Grid) -> AnySystem:
-    """System model of a scan: of direct planes, or of oblique planes and time-of-flight bins.
+def system_model(
+    scanner: Scanner, grid: Grid, michelogram: Michelogram | None = None, tof: Tof | None = None
+) -> AnySystem:
+    """System model of direct planes, or of oblique planes and their time-of-flight bins.
 
     Raises:
-        DataError: the grid's slices are not half a ring spacing apart.
+        DataError: the grid's slices are not half a ring spacing apart, where planes are oblique.
     """
-    if scan.michelogram is None:
-        return build_system(lors(scan.scanner), grid)
-    return build_system3d(lors(scan.scanner), scan.michelogram, scan.scanner.ring_spacing_mm, grid, scan.tof)
+    if michelogram is None:
+        return build_system(lors(scanner), grid)
+    return build_system3d(lors(scanner), michelogram, scanner.ring_spacing_mm, grid, tof)
+
+
+def pair_numbers(scanner: Scanner, michelogram: Michelogram | None) -> Float[np.ndarray, "view bin plane"]:
+    """Number of ring pairs in each plane × fraction of a bin's crystal pairs that are real: factors of the counts.
+
+    Direct planes (`None`) count 1 each, as a plane axis of length 1 that is broadcast.
+    """
+    if michelogram is None:
+        return coverage(scanner).astype(np.float32)[..., None]
+    return coverage3d(scanner, michelogram) * michelogram.ring_pairs.astype(np.float32)
 
 
 def select_segments(scan: Scan, max_ring_difference: int) -> Scan:
@@ -108,6 +120,8 @@ def sum_planes(scan: Scan, number: int) -> Scan:
         raise ConfigError(f"--sum-planes {number} goes with direct planes; these are oblique: expected 1")
     if not 1 <= number <= planes:
         raise ConfigError(f"--sum-planes {number}; expected 1 to {planes}, the number of planes")
+    if number == 1:
+        return scan
     missing = -planes % number
     below, above = missing // 2, missing - missing // 2
 

@@ -17,12 +17,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from medjax import defaults
 from medjax.errors import DataError
 from medjax.pet import projection
-from medjax.pet.acquisition import Acquisition, attenuation_factors, check_counts
-from medjax.pet.attenuation import check_mu
+from medjax.pet.acquisition import Acquisition, check_counts
+from medjax.pet.attenuation import attenuation, attenuation_factors, check_mu
 from medjax.pet.grid import Grid
+from medjax.pet.michelogram import Michelogram
+from medjax.pet.projection import AnySystem
 from medjax.pet.psf import blur, gaussian_psf
-from medjax.pet.scanner import Scanner, coverage, lors
-from medjax.pet.system import System, build_system
+from medjax.pet.scan import pair_numbers
+from medjax.pet.scanner import Scanner, lors
+from medjax.pet.system import build_system
+from medjax.pet.system3d import build_system3d
+from medjax.pet.tof import Tof
 
 _MANY = 1e5  # counts a bin, of which the Poisson distribution's skewness is 0.003
 _TOO_MANY = 1e13  # counts a bin, whose standard deviation is three steps of float32
@@ -31,9 +36,9 @@ _TOO_MANY = 1e13  # counts a bin, whose standard deviation is three steps of flo
 class SimulatedCounts(NamedTuple):
     """Noisy counts, expected trues and background; `scale` is in counts per image unit and mm."""
 
-    counts: Float[Array, "view bin plane"]
-    trues: Float[Array, "view bin plane"]  # expected
-    additive: Float[Array, "view bin plane"]  # expected background (randoms + scatter)
+    counts: Float[Array, "view bin plane *tof"]
+    trues: Float[Array, "view bin plane *tof"]  # expected
+    additive: Float[Array, "view bin plane *tof"]  # expected background (randoms + scatter)
     scale: float
 
 
@@ -74,9 +79,13 @@ def expected_trues(
     mu: Float[np.ndarray, "x y z"] | None = None,
     fwhm_mm: float = defaults.PET_PSF_MM,
     rays: int = 3,
-    system: System | None = None,
-) -> Float[Array, "view bin plane"]:
+    system: AnySystem | None = None,
+    michelogram: Michelogram | None = None,
+    tof: Tof | None = None,
+) -> Float[Array, "view bin plane *tof"]:
     """Expected trues, unscaled: a bin's coverage × mean over its rays of attenuation × line integral of activity.
+
+    Oblique planes count as often as they sum ring pairs.
 
     Args:
         scanner: scanner with its lines of response.
@@ -86,7 +95,9 @@ def expected_trues(
         mu: attenuation map in mm⁻¹; None: no attenuation.
         fwhm_mm: FWHM of the point spread function, by which the activity is blurred; 0: none.
         rays: a bin.
-        system: `system_of_rays` of the same scanner, grid and rays, for many images; None: it is built.
+        system: `system_of_rays` of the same scanner, grid, rays and planes, for many images; None: it is built.
+        michelogram: oblique planes; None: direct planes.
+        tof: time-of-flight bins, of oblique planes; None: none.
 
     Raises:
         DataError: a shape differs from the fine grid's, its planes cannot be centred on the scanner's, or a value is
@@ -106,29 +117,38 @@ def expected_trues(
     seen = middle_planes(fine_grid, planes)
     image = blur(gaussian_psf(fine_grid, fwhm_mm), jnp.asarray(activity))[..., seen]
     mu = None if mu is None else mu[..., seen]
-    known = system_of_rays(scanner, fine_grid, rays) if system is None else system
-    every_ray = _through(known, image, mu).reshape(scanner.views, rays, scanner.bins, -1)
-    return every_ray.mean(axis=1) * jnp.asarray(coverage(scanner), image.dtype)[..., None]
+    seen_grid = Grid((*fine_grid.shape[:2], planes), fine_grid.voxel_mm)
+    known = system_of_rays(scanner, seen_grid, rays, michelogram, tof) if system is None else system
+    every_ray = _through(known, image, mu)
+    mean = every_ray.reshape(scanner.views, rays, scanner.bins, *every_ray.shape[2:]).mean(axis=1)
+    pairs = jnp.asarray(pair_numbers(scanner, michelogram), image.dtype)
+    return mean * (pairs if mean.ndim == 3 else pairs[..., None])
 
 
-def system_of_rays(scanner: Scanner, grid: Grid, rays: int = 3) -> System:
+def system_of_rays(
+    scanner: Scanner, grid: Grid, rays: int = 3, michelogram: Michelogram | None = None, tof: Tof | None = None
+) -> AnySystem:
     """System of several rays a bin, one after the other; building it takes longer than a projection."""
     shifts = (np.arange(rays) - (rays - 1) / 2) / rays
-    return build_system(np.concatenate([lors(scanner, shift) for shift in shifts], axis=1), grid)
+    ends = np.concatenate([lors(scanner, shift) for shift in shifts], axis=1)
+    if michelogram is None:
+        return build_system(ends, grid)
+    return build_system3d(ends, michelogram, scanner.ring_spacing_mm, grid, tof)
 
 
 @jax.jit
-def _through(system: System, image: Array, mu: Array | None) -> Array:
+def _through(system: AnySystem, image: Array, mu: Array | None) -> Array:
     integral = projection.project(system, image)
-    return integral if mu is None else integral * jnp.exp(-projection.project(system, jnp.maximum(mu, 0)))
+    return integral if mu is None else integral * attenuation(system, mu)
 
 
 def sample_counts(
     key: PRNGKeyArray,
     scanner: Scanner,
-    trues: Float[Array, "view bin plane"],
+    trues: Float[Array, "view bin plane *tof"],
     total_trues: float,
     background: float = defaults.PET_BACKGROUND,
+    michelogram: Michelogram | None = None,
 ) -> SimulatedCounts:
     """Sample counts ~ Poisson(trues + additive), scaled to `total_trues` expected trues.
 
@@ -137,7 +157,8 @@ def sample_counts(
         scanner: scanner, for the coverage of the bins.
         trues: expected, unscaled.
         total_trues: expected number of trues.
-        background: fraction of the prompts that is randoms + scatter; uniform over bins outside detector gaps.
+        background: fraction of the prompts that is randoms + scatter; uniform over pairs of crystals outside gaps.
+        michelogram: oblique planes; None: direct planes.
 
     Raises:
         DataError: `total_trues` or `background` is out of range, or the expected trues sum to 0.
@@ -150,7 +171,8 @@ def sample_counts(
     if not unscaled > 0:
         raise DataError("trues: their sum is not above 0; no line of response sees any activity")
     scale = total_trues / unscaled
-    flat = jnp.broadcast_to(jnp.asarray(coverage(scanner), trues.dtype)[..., None], trues.shape)
+    pairs = jnp.asarray(pair_numbers(scanner, michelogram), trues.dtype)
+    flat = jnp.broadcast_to(pairs if trues.ndim == 3 else pairs[..., None], trues.shape)
     level = background / (1 - background) * total_trues / float(jnp.sum(flat))
     most = scale * float(jnp.max(trues)) + level
     if not most < _TOO_MANY:
@@ -173,11 +195,21 @@ def _poisson(key: Array, mean: Array) -> Array:
 
 
 def multiplicative_factors(
-    scanner: Scanner, system: System, scale: float, mu: Float[Array, "x y z"] | None = None
+    scanner: Scanner,
+    system: AnySystem,
+    scale: float,
+    mu: Float[Array, "x y z"] | None = None,
+    michelogram: Michelogram | None = None,
 ) -> Float[Array, "view bin plane"]:
-    """Multiplicative factors of a reconstruction: scale × coverage × attenuation by its own projector."""
-    flat = scale * jnp.asarray(coverage(scanner), jnp.float32)[..., None]
-    return flat if mu is None else flat * attenuation_factors(system, mu)
+    """Multiplicative factors of a reconstruction, of all time-of-flight bins: scale × coverage × attenuation.
+
+    Attenuation is by the reconstruction's own projector.
+    """
+    flat = scale * jnp.asarray(pair_numbers(scanner, michelogram))
+    if mu is None:
+        return flat
+    factors = attenuation_factors(system, mu)
+    return flat * (factors if factors.ndim == 3 else factors[..., 0])
 
 
 def simulate_acquisition(

@@ -132,6 +132,11 @@ def build_system3d(
     return jax.device_put(system)
 
 
+def without_tof(system: System3D) -> System3D:
+    """The same lines of response without time of flight: of attenuation."""
+    return replace(system, tof=None)
+
+
 def subsets3d(system: System3D, number: int) -> tuple[System3D, Int[np.ndarray, "subset view"]]:
     """Subsets of the views as one system with a leading axis, and the views of each: see `system.subsets`.
 

@@ -16,8 +16,8 @@ from medjax.io.counts import Counts
 from medjax.io.grids import TOLERANCE, corner_distance
 from medjax.io.nifti import SUFFIXES, Volume, resample
 from medjax.metrics.image import nrmse
-from medjax.pet.acquisition import acquire, attenuation_factors, ordered_subsets
-from medjax.pet.attenuation import check_mu
+from medjax.pet.acquisition import acquire, ordered_subsets
+from medjax.pet.attenuation import attenuation_factors, check_mu
 from medjax.pet.corrections import check_background
 from medjax.pet.grid import Grid
 from medjax.pet.io import load_scan, scan_from_counts
@@ -46,7 +46,7 @@ from medjax.tools.pet_checks import (
 )
 from medjax.tools.pet_sample import SAMPLERS, denoiser_for_grid, prepare_prior
 from medjax.tools.pet_settings import PENALIZED, ReconstructionSettings, complete_settings, settings_for_counts, title
-from medjax.tools.pet_solve import filtered, first_image, psf_of, regularizer, solve
+from medjax.tools.pet_solve import first_image, post_filter, psf_of, regularizer, solve
 
 PRIOR_SIZE, PRIOR_VOXEL_MM = 96, 2.5  # slice of medjax's brain prior
 ACTIVITY_SCALE = PET._replace(unit="activity, arbitrary units")
@@ -127,7 +127,7 @@ def reconstruct(
     maps = {str(mu) if isinstance(mu, Path) else "μ-map": mu_image, str(mr) if isinstance(mr, Path) else "MR": guide}
     perpendicular = settings.sampling.perpendicular
     part = denoiser_for_grid(prior, grid, perpendicular, guide) if prior else regularizer(settings, grid, guide)
-    system = system_model(scan, grid)
+    system = system_model(scan.scanner, grid, scan.michelogram, scan.tof)
     possible = possible_subsets(system)
     total = float(scan.counts.sum(dtype=float))
     settings = settings_for_counts(settings, requested, total / scan.slices, possible)
@@ -175,12 +175,11 @@ def _image(
         for line in check_coverage(emission, maps, background):
             say(line)
     if mu is not None:
-        attenuation = attenuation_factors(system_model(replace(scan, tof=None), grid), mu)
-        attenuation = attenuation if scan.tof is None else attenuation[..., None]
+        attenuation = attenuation_factors(system, mu)
         acquisition = acquire(system, data[0], data[1] * attenuation, data[2], psf)
     image, sd = solve(acquisition, first_image(acquisition, grid, scan), settings, part, grid)
     check_image(acquisition, image, settings.method, penalized=settings.method in PENALIZED)
-    return filtered(image, grid, settings.post_filter_mm), sd
+    return post_filter(image, grid, settings.post_filter_mm), sd
 
 
 def _grid(scan: Scan, size: int | None, voxel_mm: float | None) -> Grid:

@@ -1,6 +1,5 @@
 """PET simulation (`medjax pet simulate`): an object on a fine grid, its counts, and a counts file with the truth."""
 
-import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,16 @@ from medjax import defaults
 from medjax.atomic import replacing_together
 from medjax.errors import ConfigError, DataError, pluralize
 from medjax.io.counts import Counts, write_counts
-from medjax.io.nifti import Volume, extent_mm, resample, write_nifti
+from medjax.io.nifti import Volume, resample, write_nifti
 from medjax.pet import simulate as simulation
 from medjax.pet.acquisition import check_counts
 from medjax.pet.attenuation import check_mu
 from medjax.pet.grid import Grid
-from medjax.pet.scan import image_affine
-from medjax.pet.scanner import Scanner, lors, preset, with_rings
-from medjax.pet.system import build_system
+from medjax.pet.michelogram import Michelogram, michelogram
+from medjax.pet.plane_metadata import plane_metadata
+from medjax.pet.scan import image_affine, system_model
+from medjax.pet.scanner import Scanner, preset, with_rings
+from medjax.pet.tof import Tof
 from medjax.phantoms import brain
 from medjax.running.config import did_you_mean
 from medjax.tools.checks import (
@@ -34,9 +35,9 @@ from medjax.tools.checks import (
     check_range,
     check_seed,
     check_volume,
-    short_number,
 )
 from medjax.tools.pet_checks import check_coverage, check_grid, check_grid_memory
+from medjax.tools.pet_planes import PlaneSettings, check_planes, simulation_grids
 from medjax.tools.pet_resampling import resample_beyond_ends, resample_to_grid
 
 SIMULATION_VOXEL_MM = 1.0  # along x and y
@@ -84,7 +85,7 @@ def simulate(
     lesion_kind: str = "both",
     scanner: str = defaults.PET_SCANNER,
     count_settings: CountSettings | None = None,
-    planes: int | None = None,
+    plane_settings: PlaneSettings | None = None,
     slice_mm: float | None = None,
     center_mm: tuple[float, float, float] | None = None,
     size: int = defaults.PET_SIZE,
@@ -102,7 +103,7 @@ def simulate(
         lesion_kind: pet, mr or both: the images in which lesions are visible.
         scanner: name of a preset.
         count_settings: count level, background, resolution and seed.
-        planes: number of direct planes, odd.
+        plane_settings: direct or oblique planes, and time-of-flight bins.
         slice_mm: z of the middle plane.
         center_mm: position of the scanner's centre, RAS+.
         size: voxels of the truth along x and y.
@@ -118,7 +119,9 @@ def simulate(
     _check_counting(count_settings)
     _check_object(phantom, activity, mu, lesions, lesion_kind)
     ring, tracer = preset(scanner), phantom or "fdg"
-    _check_grid(ring, planes, slice_mm, size, voxel_mm)
+    chosen = plane_settings or PlaneSettings()
+    check_planes(ring, chosen, slice_mm)
+    check_grid(size, voxel_mm)
     if output is not None:
         check_output(output, (".npz",))
     if truth_dir is not None and truth_dir.exists() and not truth_dir.is_dir():
@@ -134,13 +137,17 @@ def simulate(
     x, y, z = scanned.activity.center_mm if center_mm is None else center_mm
     center = (x, y, z if slice_mm is None else slice_mm)
     check_position(center, "--centre or --slice-mm")
-    fine, grid = _grids(ring, scanned, center, planes, size, voxel_mm)
+    fine, grid = simulation_grids(
+        ring, scanned.name, [scanned.activity, scanned.mu], center, chosen.planes, size, voxel_mm
+    )
     check_grid_memory(grid)
+    ring = with_rings(ring, grid.shape[2])
+    oblique = None if chosen.span is None else michelogram(ring.rings, chosen.span, chosen.max_ring_difference)
     if lesions:
         anatomy = brain.brain(fine.voxel_mm, tracer, fine.shape, center_mm=center)  # lesions lie where it is scanned
         kind: brain.LesionKind = lesion_kind  # pyrefly: ignore[bad-assignment] (checked against KINDS)
         scanned = _phantom(tracer, brain.random_lesions(count_settings.seed, anatomy, lesions, kind))
-    counts = _scan(with_rings(ring, grid.shape[2]), scanned, count_settings, fine, grid, center)
+    counts = _scan(ring, scanned, count_settings, fine, grid, center, oblique, chosen.tof)
     return Simulation(counts, _write(output, truth_dir, scanned, counts))
 
 
@@ -180,6 +187,8 @@ def _scan(
     fine: Grid,
     grid: Grid,
     center: tuple[float, float, float],
+    oblique: Michelogram | None,
+    tof: Tof | None,
 ) -> Counts:
     """Counts with factors, background and truth."""
     per_mm3, total, background, psf_mm, seed = count_settings
@@ -191,24 +200,24 @@ def _scan(
     if not seen.any():
         half = fine.shape[2] * fine.voxel_mm[2] / 2
         raise DataError(f"{scanned.name}: no activity between z = {center[2] - half:.0f} to {center[2] + half:.0f} mm")
-    expected = simulation.expected_trues(scanner, activity, longer, mu, psf_mm)
+    expected = simulation.expected_trues(scanner, activity, longer, mu, psf_mm, michelogram=oblique, tof=tof)
     volume = simulation.emission_volume_mm3(seen, fine)
     total = (per_mm3 or DEFAULT_TRUES_PER_MM3) * volume if total is None else total
     if mu is not None:
         check_coverage(seen, {f"μ-map of {scanned.name}": mu[..., middle]})
-    drawn = simulation.sample_counts(jax.random.key(seed), scanner, expected, total, background)
+    drawn = simulation.sample_counts(jax.random.key(seed), scanner, expected, total, background, oblique)
     coarse_mu = resample_to_grid(scanned.mu, grid, center)
-    system = build_system(lors(scanner), grid)
-    factors = simulation.multiplicative_factors(
-        scanner, system, drawn.scale, None if coarse_mu is None else jnp.asarray(coarse_mu)
-    )
+    system = system_model(scanner, grid, oblique, tof)
+    mu_image = None if coarse_mu is None else jnp.asarray(coarse_mu)
+    factors = simulation.multiplicative_factors(scanner, system, drawn.scale, mu_image, oblique)
     metadata = {
         "object": scanned.name, "centre_mm": list(center), "trues": total, "trues_per_mm3": total / volume,
         "background": background, "psf_mm": psf_mm, "seed": seed, "attenuation": scanned.mu is not None,
         "corrections": ["attenuation"] * (scanned.mu is not None),
     }  # fmt: skip
     metadata |= {"tracer": scanned.tracer} if scanned.tracer else {}
-    arrays = (np.asarray(drawn.counts), np.asarray(drawn.additive), np.broadcast_to(factors, drawn.counts.shape))
+    metadata |= plane_metadata(oblique, tof)
+    arrays = (np.asarray(drawn.counts), np.asarray(drawn.additive), np.broadcast_to(factors, drawn.counts.shape[:3]))
     truth = resample_to_grid(scanned.activity, grid, center)
     return Counts(*arrays, scanner.name, metadata, truth, image_affine(grid, center))
 
@@ -224,40 +233,6 @@ def _phantom(tracer: str, lesions: tuple[brain.Lesion, ...] = ()) -> ScannedObje
     activity, mu, t1 = (Volume(array, head.affine) for array in (head.activity, head.mu, head.t1))
     number = f" with {pluralize(len(lesions), 'lesion')}" if lesions else ""
     return ScannedObject(f"{tracer} phantom{number}", activity, mu, t1, tracer)
-
-
-def _grids(
-    scanner: Scanner,
-    scanned: ScannedObject,
-    center: tuple[float, float, float],
-    planes: int | None,
-    size: int,
-    voxel_mm: float | None,
-) -> tuple[Grid, Grid]:
-    """Fine grid of the simulation, which contains the object, and grid of the reconstruction."""
-    plane_mm = scanner.ring_spacing_mm / 2
-    seen = [scanned.activity] if scanned.mu is None else [scanned.activity, scanned.mu]
-    reach = np.max([extent_mm(volume, center) for volume in seen], axis=0).tolist()
-    if planes is None:
-        planes = min(2 * math.ceil(max(reach[2] / plane_mm - 0.5, 0)) + 1, scanner.planes)
-    max_half = math.floor(min((scanner.radius_mm + scanner.depth_mm) / math.sqrt(2), scanner.field_of_view_mm)) - 1
-    half = max(reach[:2])
-    if half > max_half:
-        raise DataError(
-            f"{scanned.name}: reaches {half:.0f} mm from the scanner's axis at x, y = {center[0]:g}, {center[1]:g} mm; "
-            f"{scanner.name} allows {max_half} mm: crop the image, or use --centre"
-        )
-    voxel = voxel_mm or scanner.voxel_mm
-    short = f"{scanned.name}: reaches {half:.0f} mm from the axis, the image grid {size * voxel / 2:.0f} mm"
-    if half > size * voxel:
-        raise DataError(f"{short}; expected a --size of {math.ceil(2 * half / voxel)} or more")
-    if half > size * voxel / 2:
-        warnings.warn(f"{short}; use a larger --size", stacklevel=2)
-    side = 8 * math.ceil(min(half + OBJECT_MARGIN_MM, max_half) / SIMULATION_VOXEL_MM / 4)
-    fine = Grid(
-        (min(side, 2 * max_half), min(side, 2 * max_half), planes), (SIMULATION_VOXEL_MM, SIMULATION_VOXEL_MM, plane_mm)
-    )
-    return fine, Grid((size, size, planes), (voxel, voxel, plane_mm))
 
 
 def _write(output: Path | None, folder: Path | None, scanned: ScannedObject, counts: Counts) -> tuple[Path, ...]:
@@ -281,16 +256,3 @@ def _write(output: Path | None, folder: Path | None, scanned: ScannedObject, cou
         if path not in contents and path.exists():
             warnings.warn(f"{path}: was there before, not of this simulation; it stays", stacklevel=3)
     return tuple(contents)
-
-
-def _check_grid(
-    scanner: Scanner, planes: int | None, slice_mm: float | None, size: int, voxel_mm: float | None
-) -> None:
-    if planes is not None and (planes % 2 == 0 or not 1 <= planes <= scanner.planes):
-        raise ConfigError(
-            f"--planes {short_number(planes)}; expected an odd number from 1 to {scanner.planes}, those of "
-            f"{scanner.name}"
-        )
-    if slice_mm is not None and not math.isfinite(slice_mm):
-        raise ConfigError(f"--slice-mm {slice_mm}; expected mm")
-    check_grid(size, voxel_mm)

@@ -112,7 +112,7 @@ def _require_finite_image(settings: ReconstructionSettings, state: Any, _: Any, 
         raise DataError(f"{settings.method}: the image is not finite {after}; nothing is written")
 
 
-def filtered(image: Image, grid: Grid, fwhm_mm: float) -> Image:
+def post_filter(image: Image, grid: Grid, fwhm_mm: float) -> Image:
     """Image after a Gaussian post-filter; 0 mm: none."""
     return np.asarray(jax.jit(blur)(psf_of(grid, fwhm_mm), jnp.asarray(image))) if fwhm_mm > 0 else image
 

@@ -16,13 +16,13 @@ from medjax.pet import projector
 from medjax.pet.acquisition import (
     Acquisition,
     acquire,
-    attenuation_factors,
     de_pierro_update,
     em_update,
     expected_deviance,
     ordered_subsets,
     select_subset,
 )
+from medjax.pet.attenuation import attenuation_factors
 from medjax.pet.grid import Grid
 from medjax.pet.psf import gaussian_psf
 from medjax.pet.scanner import Scanner, coverage, lors
