@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from medjax.pet.grid import Grid
-from medjax.pet.projector import backproject, project
+from medjax.pet.projection import backproject, project
 from medjax.pet.scanner import lors, parallel_lors, preset
+from medjax.pet.shear_system import ShearSystem, build_shear_system
 from medjax.pet.system import System, build_system
 from medjax.running.environment import keep_freed_memory
 from tests.pet.oracle import joseph_matrix
@@ -62,7 +63,7 @@ def cases() -> list[Case]:
     ]
 
 
-def ours(system: System, image: np.ndarray, sinogram: np.ndarray) -> dict[str, Callable[[], Any]]:
+def ours(system: System | ShearSystem, image: np.ndarray, sinogram: np.ndarray) -> dict[str, Callable[[], Any]]:
     """medjax' three operations, compiled."""
     x, y = jnp.asarray(image), jnp.asarray(sinogram)
     forward, adjoint = jax.jit(project), jax.jit(backproject)
@@ -147,6 +148,12 @@ def measure(case: Case, repeats: int, console: Console) -> list[Row]:
         f"{case.name}: system {memory[0] / 1e6:.1f} MB, matrix {memory[1] / 1e6:.0f} MB; same sinogram to {gap:.0e}"
     )
     rows = []
+    if slices == 1:
+        shear = ours(build_shear_system(case.end_points, case.grid), image, sinogram)
+        for operation, call in shear.items():
+            own = {"ours": call, "peer": peers["scipy CSR"][operation]}
+            medians = rivals_ms(own, 3, repeats // 3)
+            rows.append(Row(f"{case.name}, shear model", operation, medians["ours"], "scipy CSR", medians["peer"]))
     for operation in ("forward", "adjoint", "mlem"):
         for peer, calls in peers.items():
             if operation in calls:

@@ -1,4 +1,4 @@
-"""Projection with any system: direct planes (`system`), oblique planes and TOF (`system3d`), single lines, events.
+"""Projection with any system: direct planes (`system`, `shear_system`), oblique planes (`system3d`), lines, events.
 
 project(system, image)          line integrals in image units × mm, as the system's own module documents
 backproject(system, sinogram)   the transpose
@@ -12,13 +12,23 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import ConfigError, DataError
-from medjax.pet import list_system, lor_projector, projector, projector3d, system, system3d
+from medjax.pet import (
+    list_system,
+    lor_projector,
+    projector,
+    projector3d,
+    shear_projector,
+    shear_system,
+    system,
+    system3d,
+)
 from medjax.pet.list_system import ListSystem
 from medjax.pet.lor_projector import LorSystem
+from medjax.pet.shear_system import ShearSystem
 from medjax.pet.system import System
 from medjax.pet.system3d import System3D
 
-AnySystem = System | System3D | LorSystem | ListSystem
+AnySystem = System | ShearSystem | System3D | LorSystem | ListSystem
 
 
 class _Kind(NamedTuple):
@@ -34,6 +44,9 @@ def _no_subsets(system: AnySystem, number: int) -> tuple[AnySystem, np.ndarray]:
 
 _KINDS = {
     System: _Kind(projector.project, projector.backproject, system.subsets, system.possible_subsets),
+    ShearSystem: _Kind(
+        shear_projector.project, shear_projector.backproject, shear_system.one_subset, lambda system: [1]
+    ),
     System3D: _Kind(projector3d.project, projector3d.backproject, system3d.subsets3d, system3d.possible_subsets3d),
     LorSystem: _Kind(lor_projector.project, lor_projector.backproject, _no_subsets, lambda system: [1]),
     ListSystem: _Kind(list_system.project, list_system.backproject, _no_subsets, lambda system: [1]),
@@ -70,9 +83,10 @@ def image_shape(system: AnySystem, sinogram: tuple[int, ...]) -> tuple[int, int,
     Raises:
         DataError: the sinogram does not fit the system.
     """
-    if isinstance(system, System):
-        if len(sinogram) != 3 or sinogram[:2] != system.row_index.shape:
-            raise DataError(f"counts: shape {sinogram}; the system has (view, bin) = {system.row_index.shape}")
+    if isinstance(system, System | ShearSystem):
+        own = system.row_index.shape if isinstance(system, System) else system.column.shape
+        if len(sinogram) != 3 or sinogram[:2] != own:
+            raise DataError(f"counts: shape {sinogram}; the system has (view, bin) = {own}")
         return (*system.shape, sinogram[2])
     if sinogram != system.sinogram_shape:
         raise DataError(f"counts: shape {sinogram}; the system has {system.sinogram_shape}")
