@@ -8,8 +8,8 @@ long where a penalty is strong: κ = gᵀp / pᵀ C p is the length that Newton'
 curvature: that of EM's surrogate, (s + weight max(∇R, 0)) / (x + δ), which touches the likelihood where both gradients
 balance, and weight ∇²R. So one subset converges without relaxation. An epoch keeps the κ of its first update.
 
-With `preconditioner=D`, a fixed image, it is relaxed OS-SPS: p = D g and κ = 1. That of `svrg.preconditioner`, made at
-an OSEM image, is several times faster than EM's.
+With `preconditioner=D`, a fixed image such as `svrg.preconditioner` at an OSEM image, it is relaxed OS-SPS: p = D g and
+κ = 1. With one subset it converges several times faster than EM's; with several, it lifts voxels near 0 farther.
 
 What relaxation cannot do: a voxel whose optimum is 0 has subset gradients of both signs, so a step of length α lifts it
 to O(α), and the objective stays O(α) below its maximum. As α falls as 1 / epoch, so does the gap, and each further
