@@ -50,7 +50,7 @@ def plane_offset(system: System3D, plane: Array) -> Array:
 
 
 def line_planes(system: System3D, sinogram: Array, lors: tuple[Array, Array, Array], length: int) -> list[Array]:
-    """Planes of each bundle, `(view, bin, segment, tof, plane · lane)`, weighted, with zeros on both sides for windows.
+    """Planes of each bundle, `(view, tof, bin, segment, plane · lane)`, weighted, with zeros on both sides for windows.
 
     Args:
         system: system model.
@@ -77,7 +77,7 @@ def line_planes(system: System3D, sinogram: Array, lors: tuple[Array, Array, Arr
         rise = _as_last(jnp.asarray(bundle.rise_mm, rows.dtype), 3)
         tilt = jnp.sqrt(1 + (rise / jnp.where(chord > 0, chord, 1)[..., None]) ** 2)
         own = own * (tilt[..., None, None] * length_mm[:, :, None, None])[..., None, None]
-        own = jnp.moveaxis(own, -2, 3)  # (view, bin, segment, tof, plane, symmetric view, lane)
+        own = jnp.moveaxis(own, -2, 1)  # (view, tof, bin, segment, plane, symmetric view, lane)
         made.append(own.reshape(*own.shape[:4], -1))
     return made
 

@@ -202,8 +202,7 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
     views, bins, turns = fan.lor_index.shape
     lanes = turns * sinogram.shape[-1]
     length = (system.image_planes + sum(system.padding)) // system.parts
-    rows = _ROWS_A_BLOCK if system.tof is None else 1
-    blocks = -(-len(row) // rows)
+    rows, blocks = _ROWS_A_BLOCK, -(-len(row) // _ROWS_A_BLOCK)
     filled = jnp.pad(row.astype(dtype), (0, blocks * rows - len(row))).reshape(blocks, rows)
     together = _views_a_block(system, views, bins * lanes * sinogram.shape[-2], length)
     arrays = (fan.table, fan.mean_slope, axial.middle, axial.slope, axial.chord_mm)
@@ -254,26 +253,30 @@ def _gather_views(
         reads = []
         for bundle, stride in zip(system.bundles, strides, strict=True):
             starts, values = window_starts(system, bundle, *axial_shift(bundle, f), length)
-            begin = view * stride if system.tof is None else 0
-            starts = [begin + lanes * one for one in starts]
+            starts = [view * stride + lanes * one for one in starts]
             reads.append((starts, values, bin_probabilities(system, bundle, f, chord[view][None])))
-        return view, first + line, weights, reads
+        return first + line, weights, reads
 
-    def add_segments(view: Array, reads: Any) -> list[Array]:
-        """Axial lines of one row, `(bin, plane · lane)`, of each part."""
+    def add_segments(reads: Any, number: Array | int = 0) -> list[Array]:
+        """Axial lines of one row, `(bin, plane · lane)`, of each part, from one time-of-flight bin."""
         lines = []
         for planes, (starts, values, weights) in zip(padded, reads, strict=True):
-            own = planes
-            if weights is not None:  # (bin, segment, tof, plane · lane), added up with the weights of this row
-                bins_of_view = planes[view]
-                terms = [weights[..., k, None] * bins_of_view[:, :, k] for k in range(bins_of_view.shape[2])]
-                own = add_up(terms)
-            lines.append(axial_sums(system, own.reshape(-1), starts, values, length * lanes))
+            if weights is not None:
+                chance = lax.dynamic_index_in_dim(weights, number, axis=2, keepdims=False)
+                starts, values = [one + number * planes[0, 0].size for one in starts], [chance * one for one in values]
+            lines.append(axial_sums(system, planes.reshape(-1), starts, values, length * lanes))
         return [add_up(list(part)) for part in zip(*lines, strict=True)]
 
+    def add_bins(reads: Any) -> list[Array]:
+        if system.tof is None:
+            return add_segments(reads)
+        add = lambda k, lines: [a + b for a, b in zip(lines, add_segments(reads, k), strict=True)]  # noqa: E731
+        zeros = varying(jnp.zeros((bins, length * lanes), x.dtype), padded[0])
+        return lax.fori_loop(0, padded[0].shape[1], add, [zeros] * system.parts)
+
     def accumulate(totals: tuple[Array, ...], found: Any) -> tuple[Array, ...]:
-        view, first, weights, reads = found
-        lines = lax.map(partial(add_segments, view), reads)  # a loop writes them down, see `_project_views`
+        first, weights, reads = found
+        lines = lax.map(add_bins, reads)  # a loop writes them down, see `_project_views`
         new = []
         for total, part in zip(totals, lines, strict=True):
             flat = part.reshape(-1, part.shape[-1])
