@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from medjax.pet.gathers import add_up, take_or_zero
+from medjax.pet.gathers import add_up, take, take_or_zero
 from medjax.pet.system3d import Bundle, System3D
 from medjax.pet.tof import tof_weights
 
@@ -49,34 +49,49 @@ def plane_offset(system: System3D, plane: Array) -> Array:
     return (plane & 1) * half + (plane >> 1)
 
 
-def line_planes(system: System3D, sinogram: Array, lors: tuple[Array, Array, Array], length: int) -> list[Array]:
+def plane_numbers(system: System3D, length: int) -> list[Array]:
+    """Number of each plane of a bundle and of its mirrored one, `(2, segment, plane)`, one past the last: zeros.
+
+    The zeros on both sides are for windows of `length` planes.
+    """
+    planes = system.mirrored.shape[-1]
+    mirrored = jnp.append(jnp.asarray(system.mirrored), planes)
+    made = []
+    for bundle in system.bundles:
+        around = ((0, 0), _window_padding(system, bundle, length))
+        number = jnp.pad(jnp.asarray(bundle.planes), around, constant_values=planes)
+        made.append(jnp.stack([number, take(mirrored, number)]))
+    return made
+
+
+def line_planes(
+    system: System3D, sinogram: Array, numbers: list[Array], lors: tuple[Array, Array, Array]
+) -> list[Array]:
     """Planes of each bundle, `(view, tof, bin, segment, plane · lane)`, weighted, with zeros on both sides for windows.
 
     Args:
         system: system model.
         sinogram: `(view, bin, plane, tof, lane)`.
+        numbers: of the planes, from `plane_numbers`.
         lors: number of the line of response and whether it is swapped, `(view, bin, symmetric view)`; chord in mm of
             a bin, `(view, bin)`.
-        length: number of planes of a window.
     """
     number, swapped, chord = lors
     *_, planes, tof, lanes = sinogram.shape
+    length_mm = take_or_zero(jnp.asarray(system.transaxial.length_mm, sinogram.dtype).reshape(-1), number)
     rows = take_or_zero(sinogram.reshape(-1, planes, tof, lanes), number)  # (view, bin, symmetric view, plane, …)
+    rows = rows * length_mm[..., None, None, None]
     if tof > 1:
         rows = jnp.where(swapped[..., None, None, None], rows[..., ::-1, :], rows)
-    flat = rows.reshape(-1, tof, lanes)
-    length_mm = take_or_zero(jnp.asarray(system.transaxial.length_mm, rows.dtype).reshape(-1), number)
-    first = planes * jnp.arange(number.size).reshape(number.shape)[:, :, None, None]
-    mirrored = jnp.append(jnp.asarray(system.mirrored), planes)
+    flat = jnp.pad(rows, (*[(0, 0)] * 3, (0, 1), (0, 0), (0, 0))).reshape(-1, tof, lanes)
+    first = (planes + 1) * jnp.arange(number.size).reshape(number.shape)[:, :, None, None]
     made = []
-    for bundle in system.bundles:
-        around = _window_padding(system, bundle, length)
-        plane = jnp.pad(jnp.asarray(bundle.planes), ((0, 0), around), constant_values=planes)[..., None]
-        chosen = jnp.where(swapped[:, :, None, None], mirrored[plane], plane)
-        own = take_or_zero(flat, jnp.where(chosen < planes, first + chosen, len(flat)))
+    for bundle, (plane, mirrored) in zip(system.bundles, numbers, strict=True):
+        chosen = jnp.where(swapped[:, :, None, None], mirrored[..., None], plane[..., None])
+        own = take(flat, first + chosen)
         rise = _as_last(jnp.asarray(bundle.rise_mm, rows.dtype), 3)
         tilt = jnp.sqrt(1 + (rise / jnp.where(chord > 0, chord, 1)[..., None]) ** 2)
-        own = own * (tilt[..., None, None] * length_mm[:, :, None, None])[..., None, None]
+        own = own * tilt[..., None, None, None, None]
         own = jnp.moveaxis(own, -2, 1)  # (view, tof, bin, segment, plane, symmetric view, lane)
         made.append(own.reshape(*own.shape[:4], -1))
     return made
@@ -97,10 +112,7 @@ def _window_padding(system: System3D, bundle: Bundle, length: int) -> tuple[int,
 def window_starts(
     system: System3D, bundle: Bundle, start: Array, beyond: Array, length: int
 ) -> tuple[list[Array], list[Array]]:
-    """Where the windows of an axial line start in a view's padded planes, and the weights of both reads.
-
-    Without time of flight all rows read the same planes; with it, each has its own sum.
-    """
+    """Where the windows of an axial line start in a view's padded planes, and the weights of both reads."""
     segments, planes = bundle.planes.shape
     bins = start.shape[1]
     before, after = _window_padding(system, bundle, length)

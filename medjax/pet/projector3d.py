@@ -24,6 +24,7 @@ from medjax.pet.axial import (
     bin_probabilities,
     line_planes,
     padded_size,
+    plane_numbers,
     plane_offset,
     split_planes,
     window_starts,
@@ -204,13 +205,14 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
     length = (system.image_planes + sum(system.padding)) // system.parts
     rows, blocks = _ROWS_A_BLOCK, -(-len(row) // _ROWS_A_BLOCK)
     filled = jnp.pad(row.astype(dtype), (0, blocks * rows - len(row))).reshape(blocks, rows)
+    numbers = plane_numbers(system, length)
     together = _views_a_block(system, views, bins * lanes * sinogram.shape[-2], length)
     arrays = (fan.table, fan.mean_slope, axial.middle, axial.slope, axial.chord_mm)
     split = [jnp.asarray(a, dtype) for a in arrays] + [jnp.asarray(fan.lor_index), jnp.asarray(axial.swapped)]
 
     def add_views(totals: tuple[Array, ...], own: list[Array]) -> tuple[tuple[Array, ...], None]:
         *geometry, lor_index, swapped = own
-        padded = line_planes(system, sinogram, (lor_index, swapped, geometry[-1]), length)
+        padded = line_planes(system, sinogram, numbers, (lor_index, swapped, geometry[-1]))
         add = partial(_gather_views, system, (width, length, fan.table_start), geometry, padded)
         return lax.map(lambda block: add(*block), (filled, totals)), None
 
