@@ -38,8 +38,9 @@ from medjax.pet.system3d import AxialFan, Bundle, System3D
 
 _ROWS_A_STEP = 4  # image rows fused in one step of the projection
 _VIEWS_A_BLOCK = 4  # views that are projected at once, where that divides them
-_ROWS_A_BLOCK = 8  # image rows that are back-projected at once
-_VALUES_A_BLOCK = 2**24  # of a sinogram's values, padding included, those that are prepared at once (64 MiB)
+_ROWS_A_BLOCK = 16  # image rows that are back-projected at once
+_VALUES_A_BLOCK = 2**21  # of a sinogram's values, padding included, those that are prepared at once (8 MiB)
+_FEWEST_VIEWS = 3  # views prepared at once even where they have more, since each time takes a pass over the image
 
 
 def project(system: System3D, image: Float[Array, "x y z"]) -> Float[Array, "view bin plane *tof"]:
@@ -228,7 +229,7 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
 def _views_a_block(system: System3D, views: int, size: int, length: int) -> int:
     """Views whose planes are prepared at once: as many as divide them and stay small beside an image."""
     planes = sum(padded_size(system, bundle, length) for bundle in system.bundles)
-    most = max(_VALUES_A_BLOCK // (size * planes), 1)
+    most = max(_VALUES_A_BLOCK // (size * planes), _FEWEST_VIEWS)
     return max(n for n in range(1, views + 1) if views % n == 0 and n <= most)
 
 
