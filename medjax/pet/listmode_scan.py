@@ -38,14 +38,16 @@ def read_listmode_scan(
         ConfigError: the file has no such ring difference, or the span is not odd.
         DataError: the file is not of the scanner, or cannot be used: see `siemens_listmode`.
     """
-    header, scanner = _checked_header(path, scanner, max_ring_difference)
+    header, scanner = read_checked_header(path, scanner, max_ring_difference)
     if span is not None:
         return _oblique_planes(path, header, scanner, span, max_ring_difference)
     usual = min(defaults.PET_MAX_RING_DIFFERENCE, header.max_ring_difference)
     return _direct_planes(path, header, scanner, usual if max_ring_difference is None else max_ring_difference)
 
 
-def _checked_header(path: Path, scanner: Scanner, max_ring_difference: int | None) -> tuple[ListmodeHeader, Scanner]:
+def read_checked_header(
+    path: Path, scanner: Scanner, max_ring_difference: int | None
+) -> tuple[ListmodeHeader, Scanner]:
     """Header of a list-mode file, checked against the scanner, and the scanner with the header's lengths."""
     header = siemens_listmode.header_of(path)
     scanner = scanner_of_header(header.path, scanner, interfile.read_geometry(header.path), 2 * header.rings - 1)

@@ -9,6 +9,7 @@ Symposium Conference Record, 2007, and Byars et al., 2005, for singles from dela
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -98,16 +99,14 @@ def singles_from_fan_sums(
 ) -> Float[np.ndarray, "ring crystal"]:
     """Singles rate of each crystal, in √(delayeds a line of response), from the delayeds of all its lines of response.
 
-    The rates whose products have the fan sums, as the most likely ones do: s ← s √(fan sum / its expectation), the
-    expectation s · Σ of all rates in the crystal's fan.
+    The rates whose products have the fan sums, as the most likely ones do: the expectation is s · Σ of all rates in the
+    crystal's fan.
 
     Args:
         sums: delayeds of each crystal.
         scanner: scanner, its views unmashed.
         max_ring_difference: largest |ring difference| of the delayeds.
-        hierarchical: whether rates of few delayeds lie nearer to the mean of their ring (empirical Bayes): with E
-            expected in a crystal's fan and v the relative variance of rates that noise does not explain, at
-            E / (E + 1 / v) of the difference.
+        hierarchical: whether rates of few delayeds lie nearer to the mean of their ring, see `fit_singles`.
     """
     first, second = (crystal[:, 0] for crystal in bin_crystals(scanner))
     facing = np.zeros((scanner.crystals, scanner.crystals))
@@ -118,23 +117,41 @@ def singles_from_fan_sums(
     def fans(rates: np.ndarray) -> np.ndarray:
         return rates * (axial @ (rates @ facing.T) + axial.T @ (rates @ facing))
 
-    def fitted(rates: np.ndarray, steps: int) -> np.ndarray:
-        for _ in range(steps):
-            expected = fans(rates)
-            rates = rates * np.sqrt(np.divide(sums, expected, out=np.zeros_like(sums), where=expected > 0))
-        return rates
+    if not hierarchical:
+        return fit_singles(sums, fans)
+    rings = np.broadcast_to(np.arange(scanner.rings)[:, None], sums.shape)
+    in_gap = ~sums.any(axis=0)  # crystals between blocks have no delayeds in any ring
+    return fit_singles(sums, fans, np.where(in_gap, -1, rings))
 
-    start = np.where(sums > 0, math.sqrt(sums.sum() / max(facing.sum() * axial.sum(), 1)), 0.0)
-    rates = fitted(start, _ITERATIONS)
-    if not hierarchical or not sums.any():
+
+def fit_singles(
+    sums: Float[np.ndarray, "*element"],
+    fans: Callable[[np.ndarray], np.ndarray],
+    groups: Int[np.ndarray, "*element"] | None = None,
+) -> Float[np.ndarray, "*element"]:
+    """Singles rates whose expected fan sums, `fans(rates)`, are the measured ones: s ← s √(fan sum / expectation).
+
+    Args:
+        sums: delayeds of all lines of response of each element.
+        fans: expected fan sums of these rates.
+        groups: number of the group (ring, module) of each element, −1 of virtual ones: rates of few delayeds lie nearer
+            to the mean of their group (empirical Bayes), with E expected in a fan and v the relative variance of rates
+            that noise does not explain at E / (E + 1 / v) of the difference. None: the most likely rates.
+    """
+    ones = np.where(sums > 0, 1.0, 0.0)
+    rates = ones * math.sqrt(sums.sum() / max(float(fans(ones).sum()), 1e-30))
+    for _ in range(_ITERATIONS):
+        expected = fans(rates)
+        rates = rates * np.sqrt(np.divide(sums, expected, out=np.zeros_like(sums), where=expected > 0))
+    if groups is None or not sums.any():
         return rates
-    real = sums.any(axis=0)  # crystals in the gaps between blocks have no delayeds in any ring
-    base = np.where(real, rates[:, real].mean(axis=1, keepdims=True), 0.0)
+    real = groups >= 0
+    means = np.bincount(groups[real], rates[real]) / np.maximum(np.bincount(groups[real]), 1)
+    base = np.where(real, means[groups], 0.0)
     expected = fans(base)
     seen = expected > 0
-    excess = float(np.var(rates[seen] / base[seen]) - np.mean(1 / expected[seen]))
-    weight = expected * max(excess, 0.0) / (expected * max(excess, 0.0) + 1)
-    rates = base + weight * (rates - base)
+    excess = max(float(np.var(rates[seen] / base[seen]) - np.mean(1 / expected[seen])), 0.0)
+    rates = base + expected * excess / (expected * excess + 1) * (rates - base)
     return rates * math.sqrt(float(sums.sum() / fans(rates).sum()))
 
 
