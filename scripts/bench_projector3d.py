@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,13 +58,24 @@ class Row(NamedTuple):
 
 
 def cases() -> list[Case]:
-    """The prototype's cylinder at two ring differences, and the whole mMR."""
+    """The prototype's cylinder at two ring differences and with fewer rings, and the whole mMR."""
     grid = Grid((128, 128, 63), (1.0, 1.0, 1.0))
     mmr = preset("mmr")
     whole = Grid((344, 344, 127), (2.08625, 2.08625, mmr.ring_spacing_mm / 2))
+    fewer = [
+        Case(
+            f"cylinder of {rings} rings, all ring differences",
+            replace(CYLINDER, rings=rings),
+            michelogram(rings, 1),
+            Grid((128, 128, 2 * rings - 1), (1.0, 1.0, 1.0)),
+            0,
+        )
+        for rings in (4, 8, 16)
+    ]
     return [
         Case("cylinder, |ring difference| ≤ 4", CYLINDER, michelogram(32, 1, 4), grid, 16),
         Case("cylinder, all ring differences", CYLINDER, michelogram(32, 1), grid, 80),
+        *fewer,
         Case("mMR span 11", mmr, michelogram(64, 11, 60), whole, 0),
     ]
 
