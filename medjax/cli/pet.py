@@ -11,6 +11,7 @@ import typer
 from medjax import defaults
 from medjax.cli import pet_options as options
 from medjax.cli import pet_prior_options as prior_options
+from medjax.cli import pet_quantify_options as quantify_options
 from medjax.cli import pet_simulation_options as simulation_options
 from medjax.errors import ConfigError
 from medjax.running.environment import command_process
@@ -32,6 +33,8 @@ def reconstruct_command(
     iterations: options.Iterations = None,
     subsets: options.Subsets = None,
     mu: options.MuMap = None,
+    ct: options.Ct = None,
+    kvp: options.Kvp = None,
     mr: options.Guide = None,
     beta: options.Beta = None,
     penalty: options.PenaltyPart = None,
@@ -39,14 +42,17 @@ def reconstruct_command(
     post_filter_mm: options.PostFilter = 0.0,
     size: options.Size = None,
     voxel_mm: options.VoxelMm = None,
-    sum_planes: options.SumPlanes = 1,
+    list_mode: options.ListMode = False,
+    frames: options.FrameDurations = None,
     span: options.Span = None,
     max_ring_difference: options.MaxRingDifference = None,
+    sum_planes: options.SumPlanes = 1,
     additive: options.Additive = None,
     additive_convention: options.AdditiveConvention = defaults.PET_ADDITIVE_CONVENTION,
     multiplicative: options.Multiplicative = None,
     multiplicative_convention: options.MultiplicativeConvention = defaults.PET_MULTIPLICATIVE_CONVENTION,
     corrections: options.Corrections = None,
+    scatter: options.ScatterWindow = None,
     center: options.Center = None,
     prior: options.PriorFile = None,
     network: options.PriorNetwork = None,
@@ -61,32 +67,64 @@ def reconstruct_command(
 
     medjax pet reconstruct scan.l --scanner mmr --sum-planes 4 --method map-em -o image.nii.gz
 
-    medjax pet reconstruct scan.l --scanner mmr --span 11 --method map-em -o image.nii.gz
+    medjax pet reconstruct scan.l --scanner mmr --list-mode --frames 5x60,3x120 -o image.nii.gz
 
     medjax pet reconstruct counts.npz --method split-gibbs --samples 16 -o image.nii.gz
 
-    List mode is rebinned to direct planes, or with --span reconstructed in 3-D; its expected randoms, from delayeds,
-    are the background. For OSEM of few counts: --sum-planes 4 --iterations 2 --subsets 3 --post-filter-mm 8.
+    List mode is rebinned to direct planes, with --span reconstructed from oblique planes too, with --list-mode event by
+    event; its expected randoms, from delayeds, are the background. For OSEM of few counts: --sum-planes 4 --iterations
+    2 --subsets 3 --post-filter-mm 8.
     """
     with command_process():
         from medjax.pet.interfile_scan import Factors
-        from medjax.pet.io import load_scan
-        from medjax.tools.pet_reconstruct import reconstruct
+        from medjax.pet.io import load_frames
+        from medjax.tools.pet_frames import reconstruct_frames
+        from medjax.tools.pet_maps import attenuation_map, energy_window
         from medjax.tools.pet_sample import SamplingOptions
         from medjax.tools.pet_settings import ReconstructionSettings
 
-        slice_prior = load_part(prior, "--prior") if prior and is_part_reference(prior) else prior and Path(prior)
-        own = load_part(penalty, "--penalty") if penalty and is_part_reference(penalty) else penalty
-        net = _part(network, "--network")
-        sampling = SamplingOptions(slice_prior, steps, samples, seed, perpendicular, net)
+        slice_prior = _name_or_part(prior, "--prior") or (prior and Path(prior))
+        sampling = SamplingOptions(slice_prior, steps, samples, seed, perpendicular, _part(network, "--network"))
+        own = _name_or_part(penalty, "--penalty") or penalty
         settings = ReconstructionSettings(method, iterations, subsets, beta, psf_mm, post_filter_mm, own, sampling)
         factors = Factors(additive, multiplicative, additive_convention, multiplicative_convention, corrections)
-        scan = partial(load_scan, counts, scanner, factors=factors, span=span, max_ring_difference=max_ring_difference)
-        where = {"size": size, "voxel_mm": voxel_mm, "planes_to_sum": sum_planes, "center_mm": _millimetres(center)}
-        made = reconstruct(scan, settings, output, mu=mu, mr=mr, **where)
+        known = {"factors": factors, "span": span, "max_ring_difference": max_ring_difference, "events": list_mode}
+        given = {"mu": attenuation_map(mu, ct, kvp), "mr": mr, "size": size, "voxel_mm": voxel_mm}
+        given |= {"planes_to_sum": sum_planes, "center_mm": _millimetres(center), "scatter": energy_window(scatter)}
+        load = partial(load_frames, counts, scanner, frames=frames, **known)
+        made = reconstruct_frames(load, settings, output, **given)
         error = "" if made.nrmse is None else f", NRMSE {made.nrmse:.3f} against the file's truth"
         written = f"wrote {made.files[0]} and {made.files[1].name}"
         typer.echo(f"{made.title}: {made.counts:,.0f} counts, {made.seconds:.1f} s{error}; {written}")
+
+
+@app.command("quantify")
+def quantify_command(
+    image: quantify_options.ActivityImage,
+    output: quantify_options.QuantifiedImage,
+    calibration: quantify_options.Calibration,
+    duration_s: quantify_options.Duration,
+    per_second: quantify_options.PerSecond = False,
+    start_s: quantify_options.Start = 0.0,
+    nuclide: quantify_options.NuclideName = "F-18",
+    dose_mbq: quantify_options.Dose = None,
+    weight_kg: quantify_options.Weight = None,
+    delay_s: quantify_options.Delay = 0.0,
+) -> None:
+    """Turn an image into activity concentration (kBq/ml) or standardised uptake values (SUV).
+
+    medjax pet quantify image.nii.gz --calibration 2.3e7 --duration-s 600 --dose-mbq 200 --weight-kg 70 --delay-s 3600
+    -o suv.nii.gz
+
+    Decay is corrected to the start of the scan. The image must be corrected for attenuation, normalisation and scatter
+    as the phantom of the calibration was.
+    """
+    with command_process():
+        from medjax.tools.pet_quantify import Units, quantify
+
+        units = Units(calibration, duration_s, per_second, start_s, nuclide, dose_mbq, weight_kg, delay_s)
+        files, unit, largest = quantify(image, output, units)
+        typer.echo(f"up to {largest:.3g} {unit}; wrote {files[0]} and {files[1].name}")
 
 
 @app.command("simulate")
@@ -196,6 +234,11 @@ def train_prior_command(
 
 def _part(text: str | None, option: str) -> Part | None:
     return None if text is None else load_part(text, option)
+
+
+def _name_or_part(text: str | None, option: str) -> Part | None:
+    """The part FILE.py:NAME; None of a name."""
+    return load_part(text, option) if text and is_part_reference(text) else None
 
 
 def _tof(text: str) -> Any:

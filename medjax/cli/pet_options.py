@@ -21,7 +21,7 @@ CountsFile = Annotated[
     typer.Argument(
         metavar="COUNTS",
         show_default=False,
-        help="Measured counts: a counts file (.npz), Interfile header (.hs) or list mode (.l).",
+        help="Measured counts: a counts file (.npz), Interfile header (.hs) or list mode (.l, PETSIRD).",
     ),
 ]
 ImageFile = Annotated[
@@ -116,6 +116,42 @@ VoxelMm = Annotated[
     ),
 ]
 SumPlanes = Annotated[int, typer.Option(help="Number of neighbouring planes to sum into one, where counts are few.")]
+Ct = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="NIFTI",
+        help="CT in HU in the same space, instead of --mu: its μ at 511 keV is that of the bilinear curve for --kvp.",
+        show_default=False,
+    ),
+]
+Kvp = Annotated[
+    int | None,
+    typer.Option("--kvp", help="Tube voltage of --ct in kV: 80, 100, 110, 120, 130 or 140.", show_default="120"),
+]
+ListMode = Annotated[
+    bool,
+    typer.Option("--list-mode", help="Reconstruct Siemens list mode event by event, in 3-D; PETSIRD always is."),
+]
+FrameDurations = Annotated[
+    str | None,
+    typer.Option(
+        "--frames",
+        metavar="SECONDS",
+        help="Time frames of list mode by their durations in s, as in 5x60,3x120, or start and end, as in 30-90: an "
+        "image of each, and a table.",
+        show_default="one frame",
+    ),
+]
+ScatterWindow = Annotated[
+    str | None,
+    typer.Option(
+        "--scatter",
+        metavar="LOWER,UPPER,RESOLUTION",
+        help="Add scatter to the background by a single-scatter simulation, scaled to the tails outside the body: "
+        "energy window in keV and energy resolution (FWHM at 511 keV) in %, as in 430,610,14.5. It needs --mu or --ct.",
+        show_default="none",
+    ),
+]
 Span = Annotated[
     int | None,
     typer.Option(

@@ -7,8 +7,9 @@ them in medjax's order already.
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,20 @@ from medjax.io.files import check_file
 from medjax.io.grids import MAX_POSITION_MM
 from medjax.io.interfile_header import read_header
 from medjax.io.nifti import Volume
-from medjax.io.siemens_listmode import MAX_RINGS
+from medjax.io.petsird import is_petsird
+from medjax.io.siemens_listmode import MAX_RINGS, header_of
 from medjax.pet import corrections as correcting
+from medjax.pet.event_scan import EventScan
+from medjax.pet.frames import parse_frames
 from medjax.pet.interfile_scan import (
     Factors,
     check_sinogram_shape,
     counts_summary,
     read_interfile_scan,
 )
-from medjax.pet.listmode_scan import read_listmode_scan
+from medjax.pet.listmode_events import read_listmode_events
+from medjax.pet.listmode_scan import read_listmode_scans
+from medjax.pet.petsird_scan import read_petsird_frames
 from medjax.pet.plane_metadata import read_michelogram, read_tof
 from medjax.pet.scan import Scan, select_segments
 from medjax.pet.scanner import PRESETS, Scanner, preset
@@ -56,6 +62,33 @@ def load_scan(
         ConfigError: no such scanner, none where one is needed, or an option that does not go with this kind of file.
         DataError: the file cannot be used: see the readers; or its shape is not the scanner's, or it holds no counts.
     """
+    (scan,) = load_frames(path, scanner, factors=factors, max_ring_difference=max_ring_difference, span=span)
+    if isinstance(scan, EventScan):
+        raise ConfigError(f"{path}: PETSIRD has single events, no sinograms; expected `load_frames`")
+    return scan
+
+
+def load_frames(
+    path: str | Path,
+    scanner: str | None = None,
+    *,
+    factors: Factors | None = None,
+    max_ring_difference: int | None = None,
+    span: int | None = None,
+    frames: str | None = None,
+    events: bool = False,
+) -> Iterator[Scan | EventScan]:
+    """Read counts of each time frame, one frame after the other; further arguments and errors as of `load_scan`.
+
+    Args:
+        path: file of the counts; PETSIRD list mode too.
+        scanner: name of a preset.
+        factors: of an Interfile one.
+        max_ring_difference: largest ring difference.
+        span: axial compression.
+        frames: durations in s of the frames, see `parse_frames`; None: one, of the whole file.
+        events: whether Siemens list mode is kept as single events, as PETSIRD always is.
+    """
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path}: is a folder; expected counts: a .npz, an Interfile header (.hs) or list mode (.l)")
@@ -67,18 +100,50 @@ def load_scan(
         warnings.simplefilter("always")
         kind, factors = _kind(path), factors or Factors()
         _check_factors(path, kind, factors)
-        if kind == "list mode":
-            scan = read_listmode_scan(path, _needed(path, scanner), span, max_ring_difference)
+        if kind in ("list mode", "PETSIRD"):
+            scans = _list_mode(path, kind, scanner, max_ring_difference, span, frames, events)
+        elif frames is not None or events:
+            raise ConfigError(f"--{'frames' if frames else 'list-mode'} goes with list mode; {path} is {kind}")
         else:
-            if kind == "npz":
-                scan = _from_npz(path, scanner, factors.corrections)
-            else:
-                scan = read_interfile_scan(path, _needed(path, scanner), factors)
-            scan = _segments(path, scan, span, max_ring_difference)
-        scan = _require_counts(scan, str(path))
+            scans = iter([_sinograms(path, kind, scanner, factors, max_ring_difference, span)])
+        first = next(scans)
     for one in told:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    return scan
+    return chain([first], scans)
+
+
+def _list_mode(
+    path: Path,
+    kind: str,
+    scanner: str | None,
+    max_ring_difference: int | None,
+    span: int | None,
+    frames: str | None,
+    events: bool,
+) -> Iterator[Scan | EventScan]:
+    if (events or kind == "PETSIRD") and (span is not None or max_ring_difference is not None):
+        option = "--max-ring-difference" if span is None else "--span"
+        raise ConfigError(f"{option} goes with sinograms; single events keep the lines of response that they were on")
+    if kind == "PETSIRD":
+        if scanner is not None:
+            raise ConfigError(f"--scanner {scanner}; {path} describes its own")
+        return read_petsird_frames(path, None if frames is None else parse_frames(frames, math.inf))
+    ring = _needed(path, scanner)
+    known = None if frames is None else parse_frames(frames, header_of(path).duration_s)
+    if events:
+        return read_listmode_events(path, ring, known)
+    scans = read_listmode_scans(path, ring, span, max_ring_difference, known)
+    return (_require_counts(scan, str(path)) for scan in scans)
+
+
+def _sinograms(
+    path: Path, kind: str, scanner: str | None, factors: Factors, max_ring_difference: int | None, span: int | None
+) -> Scan:
+    if kind == "npz":
+        scan = _from_npz(path, scanner, factors.corrections)
+    else:
+        scan = read_interfile_scan(path, _needed(path, scanner), factors)
+    return _require_counts(_segments(path, scan, span, max_ring_difference), str(path))
 
 
 def _kind(path: Path) -> str:
@@ -87,6 +152,8 @@ def _kind(path: Path) -> str:
         return "npz"
     if path.suffix == ".l":
         return "list mode"
+    if is_petsird(path):
+        return "PETSIRD"
     keys = read_header(path)
     return "list mode" if keys.get("data format", "").lower() == "coincidencelist" else "Interfile"
 

@@ -40,6 +40,7 @@ class Scan:
     files: tuple[Path, ...] = ()  # what it was read from
     michelogram: Michelogram | None = None  # of oblique planes; None: direct planes
     tof: Tof | None = None  # time-of-flight bins
+    frame_s: tuple[float, float] | None = None  # start and end of its time frame; None: the whole file
 
     @property
     def slices(self) -> int:

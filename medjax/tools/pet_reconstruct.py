@@ -4,27 +4,26 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from medjax import defaults
-from medjax.errors import ConfigError, DataError
+from medjax.errors import ConfigError
 from medjax.io.counts import Counts
-from medjax.io.grids import TOLERANCE, corner_distance
-from medjax.io.nifti import SUFFIXES, Volume, resample
-from medjax.metrics.image import nrmse
+from medjax.io.nifti import SUFFIXES, Volume
 from medjax.pet.acquisition import acquire, ordered_subsets
 from medjax.pet.attenuation import attenuation_factors, check_mu
+from medjax.pet.compton import EnergyWindow
 from medjax.pet.corrections import check_background
+from medjax.pet.event_scan import EventScan
 from medjax.pet.grid import Grid
 from medjax.pet.io import load_scan, scan_from_counts
 from medjax.pet.projection import AnySystem, possible_subsets
 from medjax.pet.scan import Scan, correction_note, image_affine, image_grid, sum_planes, system_model
-from medjax.report.figures import PET
-from medjax.report.volumes import volume_files, write_volume
+from medjax.report.volumes import volume_files
 from medjax.running.progress import say
 from medjax.tools.checks import (
     as_paths,
@@ -32,7 +31,6 @@ from medjax.tools.checks import (
     check_output,
     check_output_files,
     check_position,
-    check_volume,
 )
 from medjax.tools.pet_checks import (
     check_attenuation_once,
@@ -44,32 +42,19 @@ from medjax.tools.pet_checks import (
     early_emission,
     warn_of_few_counts,
 )
-from medjax.tools.pet_sample import SAMPLERS, denoiser_for_grid, prepare_prior
+from medjax.tools.pet_events import reconstruct_events
+from medjax.tools.pet_result import Reconstruction, error_against, finish, resample_map
+from medjax.tools.pet_sample import SAMPLERS
+from medjax.tools.pet_scatter import add_scatter
 from medjax.tools.pet_settings import PENALIZED, ReconstructionSettings, complete_settings, settings_for_counts, title
-from medjax.tools.pet_solve import first_image, post_filter, psf_of, regularizer, solve
+from medjax.tools.pet_solve import denoiser_or_regularizer, first_image, post_filter, psf_of, solve
 
 PRIOR_SIZE, PRIOR_VOXEL_MM = 96, 2.5  # slice of medjax's brain prior
-ACTIVITY_SCALE = PET._replace(unit="activity, arbitrary units")
 Image = Float[np.ndarray, "x y z"]
-Affine = Float[np.ndarray, "4 4"]
-
-
-class Reconstruction(NamedTuple):
-    """A reconstructed image with its title, note, cost and error, and the files that it was written to."""
-
-    image: Image
-    sd: Image | None  # standard deviation of several samples
-    affine: Affine  # voxel index to RAS+ mm
-    title: str  # method and settings
-    note: str  # whether data are real, and missing corrections
-    counts: float  # total
-    seconds: float  # computation time
-    nrmse: float | None  # against the truth in the counts' file
-    files: tuple[Path, ...]  # image, figure, standard deviation
 
 
 def reconstruct(
-    counts: Path | str | Counts | Scan | Callable[[], Scan],
+    counts: Path | str | Counts | Scan | EventScan | Callable[[], Scan | EventScan],
     settings: ReconstructionSettings | None = None,
     output: Path | str | None = None,
     *,
@@ -79,12 +64,13 @@ def reconstruct(
     voxel_mm: float | None = None,
     planes_to_sum: int = 1,
     center_mm: tuple[float, float, float] | None = None,
+    scatter: EnergyWindow | None = None,
 ) -> Reconstruction:
     """Reconstruct an image from counts.
 
     Args:
-        counts: a file, counts in memory such as `simulate(…).counts`, a scan, or a function that loads one
-            (`medjax.pet.io.load_scan`), which is called after other checks.
+        counts: a file, counts in memory such as `simulate(…).counts`, a scan of sinograms or events, or a function that
+            loads one (`medjax.pet.io.load_scan`), which is called after other checks.
         settings: method and its parameters.
         output: NIfTI file to write, with a figure (.png) beside it; None: none.
         mu: attenuation map in mm⁻¹.
@@ -93,6 +79,7 @@ def reconstruct(
         voxel_mm: voxel size along x and y.
         planes_to_sum: neighbouring planes summed into one.
         center_mm: position of the scanner's centre, RAS+; None: the file's.
+        scatter: energy window of a simulation of the scatter, which is added to the background; None: none.
 
     Without a number of subsets OSEM takes as many as leave 500 counts a subset and plane, 21 at most.
 
@@ -108,7 +95,12 @@ def reconstruct(
         check_output(output, SUFFIXES)
         check_output_files(volume_files(output, sd=settings.sampling.samples > 1))
     loaded = _loaded(counts)
-    scan = sum_planes(loaded if center_mm is None else replace(loaded, center_mm=center_mm), planes_to_sum)
+    loaded = loaded if center_mm is None else replace(loaded, center_mm=center_mm)
+    if isinstance(loaded, EventScan):
+        if scatter is not None or planes_to_sum > 1:
+            raise ConfigError(f"--{'scatter' if scatter else 'sum-planes'} goes with sinograms, not with single events")
+        return reconstruct_events(loaded, settings, requested, output, mu, mr, size, voxel_mm)
+    scan = sum_planes(loaded, planes_to_sum)
     check_position(scan.center_mm, "--centre")
     check_background(str(loaded.files[0]) if loaded.files else "counts", scan)
     if output is not None:
@@ -116,24 +108,14 @@ def reconstruct(
     if settings.method in SAMPLERS and scan.truth is None:
         size, voxel_mm = size or PRIOR_SIZE, voxel_mm or PRIOR_VOXEL_MM
     grid = _grid(scan, size, voxel_mm)
-    prior = (
-        prepare_prior(settings.sampling, grid, mr_guided=settings.mr_guided, tracer=scan.tracer)
-        if settings.method in SAMPLERS
-        else None
-    )
     affine = image_affine(grid, scan.center_mm)
-    mu_image = None if mu is None else _resampled(mu, "μ-map", grid, affine, check_mu)
-    guide = None if mr is None else _resampled(mr, "MR image", grid, affine)
+    mu_image = None if mu is None else resample_map(mu, "μ-map", grid, affine, check_mu)
+    guide = None if mr is None else resample_map(mr, "MR image", grid, affine)
     maps = {str(mu) if isinstance(mu, Path) else "μ-map": mu_image, str(mr) if isinstance(mr, Path) else "MR": guide}
-    perpendicular = settings.sampling.perpendicular
-    part = denoiser_for_grid(prior, grid, perpendicular, guide) if prior else regularizer(settings, grid, guide)
+    part = denoiser_or_regularizer(settings, grid, guide, scan.tracer)
     system = system_model(scan.scanner, grid, scan.michelogram, scan.tof)
-    possible = possible_subsets(system)
     total = float(scan.counts.sum(dtype=float))
-    settings = settings_for_counts(settings, requested, total / scan.slices, possible)
-    if settings.subsets not in possible:
-        expected = f"one of {', '.join(map(str, possible))}, which divide the views evenly"
-        raise ConfigError(f"--subsets {settings.subsets}; expected {expected}")
+    settings = settings_for_counts(settings, requested, total / scan.slices, possible_subsets(system))
     if mu is not None:
         check_attenuation_once(scan)
     check_truncation(scan, grid)
@@ -142,16 +124,18 @@ def reconstruct(
         say(note)
     warn_of_few_counts(scan, settings)
     start = time.perf_counter()
+    if scatter is not None:
+        scan = add_scatter(scan, grid, system, mu_image, scatter, psf_of(grid, settings.psf_mm))
     image, sd = _image(scan, grid, system, settings, mu_image, part, maps)
-    seconds, name = time.perf_counter() - start, title(settings)
-    files = () if output is None else write_volume(output, image, affine, ACTIVITY_SCALE, name, sd, note)
-    return Reconstruction(image, sd, affine, name, note, total, seconds, _error(scan.truth, image, affine), files)
+    error, seconds = error_against(scan.truth, image, affine), time.perf_counter() - start
+    made = Reconstruction(image, sd, affine, title(settings), note, total, seconds, error)
+    return finish(made, output, scan.frame_s)
 
 
-def _loaded(counts: Path | Counts | Scan | Callable[[], Scan]) -> Scan:
+def _loaded(counts: Path | Counts | Scan | EventScan | Callable[[], Scan | EventScan]) -> Scan | EventScan:
     if isinstance(counts, Path | Counts):
         return load_scan(counts) if isinstance(counts, Path) else scan_from_counts(counts)
-    return counts if isinstance(counts, Scan) else counts()
+    return counts if isinstance(counts, Scan | EventScan) else counts()
 
 
 def _image(
@@ -170,14 +154,14 @@ def _image(
     acquisition = acquire(system, *data, psf)
     if any(one is not None for one in maps.values()):  # before attenuation, which raises activity where it is known
         stacked = ordered_subsets(acquisition, settings.subsets)
-        emission = early_emission(stacked, first_image(acquisition, grid, scan), grid)
+        emission = early_emission(stacked, first_image(acquisition, grid, scan.scanner.field_of_view_mm), grid)
         background = float(scan.additive.sum(dtype=float) / scan.counts.sum(dtype=float))
         for line in check_coverage(emission, maps, background):
             say(line)
     if mu is not None:
         attenuation = attenuation_factors(system, mu)
         acquisition = acquire(system, data[0], data[1] * attenuation, data[2], psf)
-    image, sd = solve(acquisition, first_image(acquisition, grid, scan), settings, part, grid)
+    image, sd = solve(acquisition, first_image(acquisition, grid, scan.scanner.field_of_view_mm), settings, part, grid)
     check_image(acquisition, image, settings.method, penalized=settings.method in PENALIZED)
     return post_filter(image, grid, settings.post_filter_mm), sd
 
@@ -192,23 +176,3 @@ def _grid(scan: Scan, size: int | None, voxel_mm: float | None) -> Grid:
         grid = image_grid(scan, size or scan.truth.array.shape[0], voxel)
     check_grid_memory(grid)
     return grid
-
-
-def _resampled(
-    source: Path | Volume, name: str, grid: Grid, affine: Affine, check: Callable[[Any], None] | None = None
-) -> Float[Array, "x y z"]:
-    volume, name = check_volume(source, name, check)
-    array = resample(volume, grid.shape, affine).array
-    if not array.any():
-        first, last = affine[:3, 3], np.matmul(affine[:3, :3], np.subtract(grid.shape, 1)) + affine[:3, 3]
-        where = ", ".join(f"{a} {low:.0f} to {high:.0f}" for a, low, high in zip("xyz", first, last, strict=True))
-        raise DataError(f"{name}: 0 in the whole image grid ({where} mm); expected the same space, or --centre")
-    return jnp.asarray(array)
-
-
-def _error(truth: Volume | None, image: Image, affine: Affine) -> float | None:
-    """NRMSE against a truth on the same grid; None where there is no such truth."""
-    if truth is None or not truth.array.any() or truth.array.shape != image.shape:
-        return None
-    apart, _ = corner_distance(image.shape, affine, truth.affine)
-    return float(nrmse(image, truth.array)) if apart <= TOLERANCE else None

@@ -107,7 +107,13 @@ def settings_for_counts(
         requested: as they were before `complete_settings`; what is set there stays.
         counts_a_slice: counts per slice of the image.
         possible: numbers of subsets that divide the views, see `medjax.pet.projection.possible_subsets`.
+
+    Raises:
+        ConfigError: the number of subsets is not a possible one.
     """
+    if settings.subsets not in possible and requested.subsets is not None:
+        expected = f"one of {', '.join(map(str, possible))}, which divide the views evenly"
+        raise ConfigError(f"--subsets {settings.subsets}; expected {expected}")
     allowed = min(counts_a_slice / COUNTS_A_SUBSET, settings.subsets)
     subsets = max(number for number in possible if number <= max(allowed, 1))
     if settings.method != "osem" or requested.subsets is not None or subsets == settings.subsets:

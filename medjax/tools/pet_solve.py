@@ -20,12 +20,11 @@ from medjax.pet.bsrem import bsrem
 from medjax.pet.grid import Grid, in_field_of_view
 from medjax.pet.kernel_em import kernel_em, mr_kernel
 from medjax.pet.psf import blur, gaussian_psf
-from medjax.pet.scan import Scan
 from medjax.pet.svrg import svrg
 from medjax.running.parts import Part
 from medjax.running.progress import track
 from medjax.tools.checks import reraise_as_config_error
-from medjax.tools.pet_sample import SAMPLERS, sample
+from medjax.tools.pet_sample import SAMPLERS, denoiser_for_grid, prepare_prior, sample
 from medjax.tools.pet_settings import PENALIZED, ReconstructionSettings
 
 SMOOTHING_MM = 5.0  # FWHM, of the image in SVRG's preconditioner
@@ -34,14 +33,14 @@ Image = Float[np.ndarray, "x y z"]
 psf_of = jax.jit(gaussian_psf, static_argnums=0)  # under jit: one program to compile and keep, not a dozen
 
 
-def first_image(acquisition: Acquisition, grid: Grid, scan: Scan) -> em.State:
-    """State that EM starts from: a uniform image within the scanner's field of view.
+def first_image(acquisition: Acquisition, grid: Grid, radius_mm: float) -> em.State:
+    """State that EM starts from: a uniform image within the scanner's field of view of this radius.
 
     Raises:
         DataError: no voxel is seen by a line of response.
     """
     state = jax.jit(em.init)(acquisition)
-    state = state._replace(image=state.image * in_field_of_view(grid, scan.scanner.field_of_view_mm))
+    state = state._replace(image=state.image * in_field_of_view(grid, radius_mm))
     if not bool(jnp.any(state.image > 0)) or not bool(jnp.isfinite(acquisition.sensitivity).all()):
         raise DataError(
             "the sensitivity is 0 in the whole image or infinite: the multiplicative factors of its lines of response "
@@ -56,7 +55,7 @@ def solve(
     """Image of these settings, and the standard deviation of several samples.
 
     Args:
-        acquisition: the data.
+        acquisition: the data, of single events in subsets.
         state: first image.
         settings: complete settings.
         part: denoiser of volumes of a sampler, penalty of a penalized method, or kernel of kernel EM.
@@ -68,7 +67,8 @@ def solve(
     if settings.method in SAMPLERS:
         image, sd = sample(settings.method, acquisition, part, state.image, settings.iterations, settings.sampling)
         return image, sd if settings.sampling.samples > 1 else None
-    stacked = ordered_subsets(acquisition, settings.subsets)
+    has_subsets = acquisition.sensitivity.ndim == 4
+    stacked = acquisition if has_subsets else ordered_subsets(acquisition, settings.subsets)
     algorithm, start = _algorithm(stacked, state, settings, part, grid)
     states = iterate.loop(
         algorithm,
@@ -115,6 +115,20 @@ def _require_finite_image(settings: ReconstructionSettings, state: Any, _: Any, 
 def post_filter(image: Image, grid: Grid, fwhm_mm: float) -> Image:
     """Image after a Gaussian post-filter; 0 mm: none."""
     return np.asarray(jax.jit(blur)(psf_of(grid, fwhm_mm), jnp.asarray(image))) if fwhm_mm > 0 else image
+
+
+def denoiser_or_regularizer(
+    settings: ReconstructionSettings, grid: Grid, guide: Float[Array, "x y z"] | None, tracer: str = ""
+) -> Any:
+    """What `solve` takes as the part of a method: the denoiser of a sampler, else see `regularizer`.
+
+    Raises:
+        ConfigError, DataError: see `prepare_prior` and `denoiser_for_grid`.
+    """
+    if settings.method not in SAMPLERS:
+        return regularizer(settings, grid, guide)
+    prior = prepare_prior(settings.sampling, grid, mr_guided=settings.mr_guided, tracer=tracer)
+    return denoiser_for_grid(prior, grid, settings.sampling.perpendicular, guide)
 
 
 def regularizer(settings: ReconstructionSettings, grid: Grid, guide: Float[Array, "x y z"] | None) -> Any:
