@@ -105,15 +105,20 @@ def padded_size(system: System3D, bundle: Bundle, length: int) -> int:
 
 def _window_padding(system: System3D, bundle: Bundle, length: int) -> tuple[int, int]:
     """Planes to add before and after those of a bundle."""
-    low, high = bundle.reach
-    return (high + 1) // system.parts + 1, max(length - low // system.parts - bundle.planes.shape[-1] + 1, 0)
+    low, high = (edge - system.padding[0] for edge in bundle.reach)
+    before = max((high + 1) // system.parts, 0) + 1
+    return before, max(length - low // system.parts - bundle.planes.shape[-1] + 1, 0)
 
 
 def window_starts(
     system: System3D, bundle: Bundle, start: Array, beyond: Array, length: int
 ) -> tuple[list[Array], list[Array]]:
-    """Where the windows of an axial line start in a view's padded planes, and the weights of both reads."""
+    """Where the windows of an axial line start in a view's padded planes, and the weights of both reads.
+
+    The windows hold the image's own planes, without its padding.
+    """
     segments, planes = bundle.planes.shape
+    start = start - system.padding[0]
     bins = start.shape[1]
     before, after = _window_padding(system, bundle, length)
     origin = (before + planes + after) * jnp.arange(bins * segments).reshape(1, bins, segments) + before

@@ -203,7 +203,7 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
     dtype = sinogram.dtype
     views, bins, turns = fan.lor_index.shape
     lanes = turns * sinogram.shape[-1]
-    length = (system.image_planes + sum(system.padding)) // system.parts
+    length = -(-system.image_planes // system.parts)
     rows, blocks = _ROWS_A_BLOCK, -(-len(row) // _ROWS_A_BLOCK)
     filled = jnp.pad(row.astype(dtype), (0, blocks * rows - len(row))).reshape(blocks, rows)
     numbers = plane_numbers(system, length)
@@ -221,9 +221,7 @@ def _gather_lines(system: System3D, fan: Fan, axial: AxialFan, sinogram: Array, 
     blocked = [a.reshape(-1, together, *a.shape[1:]) for a in split]
     out, _ = lax.scan(add_views, (zeros,) * system.parts, blocked)
     joined = jnp.stack([part.reshape(-1, width, length, lanes) for part in out], axis=3)
-    joined = joined.reshape(-1, width, system.parts * length, lanes)
-    low = system.padding[0]
-    return joined[: len(row), :, low : low + system.image_planes]
+    return joined.reshape(-1, width, system.parts * length, lanes)[: len(row), :, : system.image_planes]
 
 
 def _views_a_block(system: System3D, views: int, size: int, length: int) -> int:

@@ -220,6 +220,7 @@ def _bundles(
             low = min(low, starts[k] - int(np.ceil(abs(difference))) - 2)
             high = max(high, starts[k] + parts * length + int(np.ceil(abs(difference))) + 2)
         made.append(([difference for difference, _, _ in group], starts, table))
+    low -= low % 2  # even planes stay even
     padding = (int(-low), int(high - image_planes + (high - low) % parts))
     flat = np.concatenate([table.ravel() for _, _, table in made])
     plane_index = np.zeros(start + 1, np.int32)
