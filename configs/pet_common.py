@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs import pet_oblique
 from medjax.defaults import PRIORS
 from medjax.errors import ConfigError
 from medjax.running.config_rules import POSITIVE, RATE, SEED, Rule, choice, count, distinct, elements, interval
@@ -33,6 +34,7 @@ COHORT_RULES = GRID_RULES | {  # of experiments with a multi-subject cohort
     "training.rate": RATE,
 }
 RULES = GRID_RULES | {
+    "geometry": choice(*pet_oblique.GEOMETRIES),
     "scans_per_batch": count(1, 100_000),
     "scan.scanner": choice(*SCANNERS),
     "scan.trues_per_mm3": distinct(elements(POSITIVE)),
@@ -55,11 +57,12 @@ RULES = GRID_RULES | {
 
 
 def check(config: ConfigDict) -> None:
-    """Check that sampling goes from a larger diffusion time to a smaller one.
+    """Check that sampling goes from a larger diffusion time to a smaller one, and the scanner of oblique planes.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not, or that scanner or its counts cannot be.
     """
+    pet_oblique.check(config)
     if not config.sampling.t_min < config.sampling.t_max:
         raise ConfigError(f"sampling.t_min {config.sampling.t_min:g}; expected below t_max {config.sampling.t_max:g}")
 
@@ -89,6 +92,7 @@ def base(preset: str, *, mean_of_samples: tuple[str, ...]) -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,  # random seed of noise and samples
+            "geometry": "direct",  # of the planes; oblique: what `oblique` holds replaces what has the same name
             "scans_per_batch": 60 if paper else 2 if tiny else 5,  # scans reconstructed at once
             "grid": {"size": 96, "voxel_mm": 2.5},
             "scan": {

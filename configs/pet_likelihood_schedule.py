@@ -9,6 +9,7 @@ numbers).
 
 from ml_collections import ConfigDict
 
+from configs import pet_oblique
 from configs.pet_common import RULES as COMMON_RULES
 from configs.pet_common import base, check
 from medjax.running.config_rules import INPUT_PATH, POSITIVE, RATE, STRATEGY, count, elements, interval, subset
@@ -18,6 +19,10 @@ __all__ = ["RULES", "check", "get_config"]
 METHODS = (
     "osem", "map_em", "mr_map_em", "supervised", "unrolled", "dps", "dds", "dds_delta", "likelihood_schedule",
     "likelihood_schedule_fit", "likelihood_schedule_cg", "dds_cg", "split_gibbs",
+)  # fmt: skip
+OBLIQUE_METHODS = (
+    "osem", "map_em", "dds", "dds_delta", "likelihood_schedule", "likelihood_schedule_perpendicular",
+    "likelihood_schedule_cg", "likelihood_schedule_cg_perpendicular",
 )  # fmt: skip
 RULES = COMMON_RULES | {
     "methods": subset(*METHODS),
@@ -74,4 +79,17 @@ def get_config(preset: str) -> ConfigDict:
         }
     )
     config.other_brain = ""  # folder of another brain; "": none
+    config.oblique = _oblique(preset)
     return config
+
+
+def _oblique(preset: str) -> ConfigDict:
+    """What replaces values of the same name with oblique planes."""
+    tiny, paper = preset == "tiny", preset == "paper"
+    methods = ("osem", "likelihood_schedule_cg_perpendicular") if tiny else OBLIQUE_METHODS
+    own = pet_oblique.oblique(preset, methods)
+    own.test.realizations = 2 if tiny else 20 if paper else 5
+    return own
+
+
+RULES |= pet_oblique.rules(RULES, _oblique("small"), METHODS)

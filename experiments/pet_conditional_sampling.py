@@ -17,9 +17,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.pet import comparison, samplers, subjects, summary, uncertainty
+from experiments.pet import comparison, full_count, samplers, subjects, summary, uncertainty
 from experiments.pet.comparison import TEST_SEED, Study, StudyInputs
 from experiments.pet.methods import title
+from experiments.pet.oblique import of_geometry
 from experiments.pet.scans import Scans
 from experiments.pet.uncertainty import SampledSet
 from medjax.errors import MedjaxError
@@ -29,15 +30,9 @@ from medjax.report.points import Curve, points
 from medjax.running.experiment import Result, results_or_errors, run_module
 from medjax.running.workdir import WorkDir, save_figure, stage
 
-BIAS_METHODS = (
-    "osem",
-    "map_em",
-    "dds",
-    "dds_delta",
-    "dds_cg",
-)  # bias against deviation, along the first hyper-parameter
 CALIBRATED_METHODS = ("dds_cg", "split_gibbs")  # methods whose coverage is looked at in and out of distribution
 PUBLISHED_METHODS = ("dds", "dds_delta")  # many times as slow: their coverage is looked at on one scan of each level
+ONE_SCAN = "lesions, one scan"
 COVERAGE_NOTE = (
     "The factor widens the samples about their mean; it is estimated on validation scans. `family`: held-out heads of "
     "the family that the prior learnt from. `lesions`: the test scans. `prior without`: a prior that has seen none."
@@ -48,6 +43,7 @@ TRACED = ("seed",)  # config keys in which members of a population may differ
 
 def run(config: ConfigDict, work: WorkDir, *, denoiser: Any = None) -> Result:
     """Tune, reconstruct and compare the methods; then bias, SD and uncertainty. `denoiser`: see `study_inputs`."""
+    config = of_geometry(config)
     [inputs] = comparison.study_inputs([config], [work], denoiser)
     return _study(config, inputs, denoiser)
 
@@ -56,6 +52,7 @@ def population(
     configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, denoiser: Any = None
 ) -> list[Result | MedjaxError]:
     """Run the studies one after the other; compiled programs serve all."""
+    configs = [of_geometry(config) for config in configs]
     inputs = comparison.study_inputs(configs, works, denoiser)
     return results_or_errors(partial(_study, denoiser=denoiser), configs, inputs)
 
@@ -63,13 +60,14 @@ def population(
 def _study(config: ConfigDict, inputs: StudyInputs, denoiser: Any = None) -> Result:
     lowest, lesions, test = min(inputs.levels), config.scan.lesions, config.test
     study = comparison.run_study(config, inputs, config.methods)
-    noise, noise_figure = _bias_and_deviation(study, lowest, config.noise.realizations, lesions)
-    certain, posterior_sections = _posterior(study, config, denoiser)
+    noise, noise_figure = _bias_and_deviation(study, lowest, config)
+    oblique = inputs.setup.michelogram is not None
+    certain, own_sections = _volumes(study, config) if oblique else _posterior(study, config, denoiser)
     sections = [
         Section(
             "Bias and deviation", "Along each method's first hyper-parameter, at the lowest counts.", [noise_figure]
         ),
-        *posterior_sections,
+        *own_sections,
     ]
     published = (
         "2.5 trues/mm³ are what 1 % of a full scan's counts come to. The published figures of the paper (26.1, 23.7 "
@@ -80,14 +78,17 @@ def _study(config: ConfigDict, inputs: StudyInputs, denoiser: Any = None) -> Res
     return summary.summarize(study, heading, published, found, sections, test.heads, lesions, test.realizations)
 
 
-def _bias_and_deviation(study: Study, level: float, realizations: int, lesions: int) -> tuple[dict[str, float], Figure]:
+def _bias_and_deviation(study: Study, level: float, config: ConfigDict) -> tuple[dict[str, float], Figure]:
     """Normalised bias and deviation of realisations of one scan, for each value of a method's first hyper-parameter."""
-    inputs = study.inputs
-    cases = inputs.scans("noise", lambda: subjects.held_out_subjects(inputs.setup, TEST_SEED, 1, lesions), realizations)
-    cases = cases.at_level(level)
+    inputs, lesions, number = study.inputs, config.scan.lesions, config.noise.realizations
+    if inputs.setup.michelogram is None:
+        heads = partial(subjects.held_out_subjects, inputs.setup, TEST_SEED, 1, lesions)
+        cases = inputs.scans("noise", heads, number).at_level(level)
+    else:  # of a volume the test scans of the first head
+        cases = study.cases.at_level(level).select(slice(min(number, study.realizations)))
     metrics: dict[str, float] = {}
     groups = dict[str, tuple[np.ndarray, np.ndarray]]()
-    for name in (one for one in BIAS_METHODS if one in study.methods):
+    for name in (one for one in config.noise.methods if one in study.methods):
         method, best = study.methods[name], study.hyperparameters(name)[level]
         hyperparameter, values = next(iter(method.grid.items()))
         measured = []
@@ -100,7 +101,14 @@ def _bias_and_deviation(study: Study, level: float, realizations: int, lesions: 
         deviation, bias = np.array(sorted(measured)).T
         groups[title(name)] = deviation, bias
     labels = "standard deviation / mean in white matter", "normalised bias in the brain"
-    drawn = points(groups, *labels, curves={name: Curve(*one) for name, one in groups.items()})
+    curves = {name: Curve(*one) for name, one in groups.items()}
+    if inputs.setup.michelogram is not None:  # others as they are tuned
+        of_scan = np.flatnonzero(study.cases.level == np.float32(level))[: cases.number]
+        for name in (one for one in study.results if title(one) not in groups):
+            images = study.results[name].image[of_scan]
+            result = bias_and_standard_deviation(images, cases.truth[0], cases.mask[0], cases.white[0])
+            groups[title(name)] = np.array([result.normalized_deviation]), np.array([result.normalized_bias])
+    drawn = points(groups, *labels, curves=curves)
     return metrics, Figure(save_figure(inputs.work, "bias", drawn), f"{level:g} trues/mm³, one head.")
 
 
@@ -124,13 +132,9 @@ def _posterior(study: Study, config: ConfigDict, denoiser: Any) -> tuple[dict[st
         sets.append(SampledSet("lesions, prior without", study.cases, outside))
         sets.append(SampledSet("inside lesions, prior without", study.cases, outside, "lesions"))
     if slow := [name for name in PUBLISHED_METHODS if name in study.methods and name not in study.draws]:
-        few, own = _one_of_each_level(study.cases), _one_of_each_level(study.validation)
-        sampled, known = (
-            {name: inputs.draw(f"{kind}_{name}", name, cases, study.hyperparameters(name)) for name in slow}
-            for kind, cases in (("samples", few), ("validation", own))
-        )
-        factors |= uncertainty.recalibration_factors(own, known, inputs.levels)
-        sets.append(SampledSet("lesions, one scan", few, sampled))
+        of_one, own_factors = _samples_of_one(study, slow)
+        factors |= own_factors
+        sets.append(of_one)
     metrics, table = uncertainty.coverage_of_sets(sets, factors)
     maps = uncertainty.uncertainty_maps(inputs.work, sets[1], lowest, setup.grid.voxel_mm)
     plots = [uncertainty.error_against_uncertainty(inputs.work, one, lowest) for one in sets[:2]]
@@ -143,6 +147,32 @@ def _posterior(study: Study, config: ConfigDict, denoiser: Any) -> tuple[dict[st
         metrics |= chains
         sections.append(Section("Convergence of chains", CHAINS_NOTE, table=chain_table))
     return metrics, sections
+
+
+def _volumes(study: Study, config: ConfigDict) -> tuple[dict[str, float], list[Section]]:
+    """Realisations of a volume, and uncertainty: many samples of one scan, their factor from a validation scan."""
+    metrics, section = full_count.volume_section(study, summary.study_metrics(study))
+    names = [name for name in config.posterior.methods if name in study.methods]
+    if not names:
+        return metrics, [section]
+    sampled, factors = _samples_of_one(study, names)
+    found, table = uncertainty.coverage_of_sets([sampled], factors)
+    maps = uncertainty.uncertainty_maps(
+        study.inputs.work, sampled, min(study.inputs.levels), study.inputs.setup.grid.voxel_mm
+    )
+    uncertain = Section("Uncertainty", "Samples of one scan of the lowest counts.", maps)
+    return metrics | found, [section, uncertain, Section("Coverage", COVERAGE_NOTE, table=table)]
+
+
+def _samples_of_one(study: Study, names: Sequence[str]) -> tuple[SampledSet, dict[str, Any]]:
+    """Samples of one scan of each level by these methods, and the factors of a validation scan of each."""
+    inputs = study.inputs
+    few, own = _one_of_each_level(study.cases), _one_of_each_level(study.validation)
+    sampled, known = (
+        {name: inputs.draw(f"{kind}_{name}", name, cases, study.hyperparameters(name)) for name in names}
+        for kind, cases in (("samples", few), ("validation", own))
+    )
+    return SampledSet(ONE_SCAN, few, sampled), uncertainty.recalibration_factors(own, known, inputs.levels)
 
 
 def _one_of_each_level(cases: Scans) -> Scans:

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.pet import comparison, samplers, scans, subjects, summary, supervised
+from experiments.pet import comparison, full_count, samplers, scans, subjects, summary, supervised
 from experiments.pet.comparison import TEST_SEED, Study, StudyInputs
 from experiments.pet.methods import Reconstructor, title
+from experiments.pet.oblique import of_geometry
 from experiments.pet.scans import Subject
 from medjax.errors import MedjaxError
 from medjax.metrics.image import nrmse, roughness
@@ -39,7 +40,6 @@ OUT_OF_DISTRIBUTION_MEASURES = ("nrmse", "ssim", "lesion_contrast")
 SCHEDULES = ("likelihood_schedule", "likelihood_schedule_cg")  # published and solved
 CURVES_NOTE = "NRMSE on held-out scans during training; the best parameters are kept."
 COMPARED_COSTS = (*SCHEDULES, "dds_cg")  # methods whose error and projector calls are compared with those of DDS
-VOLUME_CENTER_MM = 10.0  # z of the volume's middle
 TRACED = ("seed", "training.rate")  # config keys in which members of a population may differ
 
 
@@ -56,8 +56,14 @@ def run(config: ConfigDict, work: WorkDir, *, denoiser: Any = None, network: Net
 def population(
     configs: Sequence[ConfigDict], works: Sequence[WorkDir], *, denoiser: Any = None, network: Network | None = None
 ) -> list[Result | MedjaxError]:
-    """Train the supervised networks of all members together, then run each member's study with its own."""
+    """Train the supervised networks of all members together, then run each member's study with its own.
+
+    They are of slices: studies with oblique planes, of volumes, have none.
+    """
+    configs = [of_geometry(config) for config in configs]
     t, p, inputs = configs[0].training, configs[0].population, comparison.study_inputs(configs, works, denoiser)
+    if configs[0].geometry == "oblique":
+        return results_or_errors(_study, configs, inputs)
     setup, side, batch = inputs[0].setup, configs[0].grid.size, inputs[0].batch
     unet = score_unet(tuple(t.unet.widths), 1, tuple(t.unet.attention), patch=t.unet.patch)
     small = score_unet(tuple(t.unrolled.widths), 1, (), patch=t.unet.patch)
@@ -76,9 +82,12 @@ def population(
     return results_or_errors(_study, configs, inputs, unets, unrolled)
 
 
-def _study(config: ConfigDict, inputs: StudyInputs, unet: Reconstructor, unrolled: Reconstructor) -> Result:
-    lesions, test, v = config.scan.lesions, config.test, config.volume
-    study = comparison.run_study(config, inputs, config.methods, {"supervised": unet, "unrolled": unrolled})
+def _study(
+    config: ConfigDict, inputs: StudyInputs, unet: Reconstructor | None = None, unrolled: Reconstructor | None = None
+) -> Result:
+    lesions, test = config.scan.lesions, config.test
+    networks = {name: one for name, one in (("supervised", unet), ("unrolled", unrolled)) if one is not None}
+    study = comparison.run_study(config, inputs, config.methods, networks)
     steps, step_figures = _steps(study)
     schedule = dict[str, float]()
     for name, own in steps.items():
@@ -87,19 +96,27 @@ def _study(config: ConfigDict, inputs: StudyInputs, unet: Reconstructor, unrolle
             schedule[f"targets_reached/{name}/{level:g}"] = float(np.mean(one["reached_target"]))
             schedule[f"target_error/{name}/{level:g}"] = one["error"]
     other, tables = _out_of_distribution(study, lesions, config.other_brain)
-    stack, images, stack_table = _volume(study, v.planes, v.head, v.trues_per_mm3, v.modes)
+    stack, own_sections = _volume_sections(study, config)
     sections = [
         Section("The schedule", "Target deviance of each reverse step.", step_figures),
-        Section("Supervised networks", CURVES_NOTE, _learning_curves(inputs)),
+        *([Section("Supervised networks", CURVES_NOTE, _learning_curves(inputs))] if networks else []),
         *(Section(name, "", table=one) for name, one in tables.items()),
-        Section("A volume", "", [images], stack_table),
+        *own_sections,
     ]
-    learnt = (
-        "The prior and the supervised networks learnt from deformations of the same head, of both tracers, half of "
-        "them with lesions."
-    )
+    learners = "The prior and the supervised networks" if networks else "The prior"
+    learnt = f"{learners} learnt from deformations of the same head, of both tracers, half of them with lesions."
     metrics, heading = _costs(study) | schedule | other | stack, "Likelihood-scheduled sampling"
     return summary.summarize(study, heading, learnt, metrics, sections, test.heads, lesions, test.realizations)
+
+
+def _volume_sections(study: Study, config: ConfigDict) -> tuple[dict[str, float], list[Section]]:
+    """A volume beside slices; or where all are volumes, what they are over realisations."""
+    if study.inputs.setup.michelogram is not None:
+        metrics, section = full_count.volume_section(study, summary.study_metrics(study))
+        return metrics, [section]
+    v = config.volume
+    metrics, images, table = _volume(study, v.planes, v.head, v.trues_per_mm3, v.modes)
+    return metrics, [Section("A volume", "", [images], table)]
 
 
 def _learning_curves(inputs: StudyInputs) -> list[Figure]:
@@ -186,7 +203,7 @@ def _volume(
     """One volume by transverse slices, and by slices in three orientations in turn or on average."""
     inputs, seed = study.inputs, study.inputs.seed
     setup = scans.volume_setup(inputs.setup, planes)
-    [subject] = subjects.held_out_subjects(setup, head, 1, z_mm=VOLUME_CENTER_MM)
+    [subject] = subjects.held_out_subjects(setup, head, 1)
     acquisition = scans.simulate_scan(jax.random.key(seed + 7), setup, subject, level)
     mask, truth = subject.truth.brain_mask, np.maximum(subject.truth.activity, 0)
     metrics: dict[str, float] = {}

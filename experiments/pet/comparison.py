@@ -15,16 +15,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.pet.methods import DEFAULTS, MEAN_SUFFIX, METHODS, Method, Reconstructor, methods, samplings
+from experiments.pet.oblique import SUBSETS, fine_tuned_prior, setup_of
 from experiments.pet.samplers import SlicePrior
-from experiments.pet.scans import Draws, Reconstruction, Scans, ScanSetup, Subject, measures, setup, simulate
+from experiments.pet.scans import Draws, Reconstruction, Scans, ScanSetup, Subject, measures, simulate
 from experiments.pet.subjects import held_out_subjects
 from medjax.diffusion import split_gibbs as gibbs
 from medjax.diffusion.denoiser import as_denoiser
-from medjax.diffusion.prior import MAX_VOXEL_DIFFERENCE, slice_denoiser
+from medjax.diffusion.prior import MAX_VOXEL_DIFFERENCE, Prior, slice_denoiser
 from medjax.diffusion.prior_file import load_prior
 from medjax.diffusion.reconstruct import SamplerSettings
 from medjax.errors import ConfigError
-from medjax.pet.scanner import preset
 from medjax.running.tuning import Tuning, grid_search, thin_grid
 from medjax.running.workdir import WorkDir, stage
 
@@ -47,7 +47,7 @@ class StudyInputs(NamedTuple):
         """Scans of the subjects at every count level, kept as a stage."""
 
         def make() -> dict[str, np.ndarray]:
-            return simulate(self.setup, subjects(), self.levels, realizations, self.seed)._asdict()
+            return simulate(self.setup, subjects(), self.levels, realizations, self.seed).arrays()
 
         return Scans(**stage(self.work, name, make))
 
@@ -98,11 +98,16 @@ def study_inputs(configs: Sequence[ConfigDict], works: Sequence[WorkDir], denois
         ConfigError: the prior has other voxels than the slices, or the denoiser is not one.
     """
     config = configs[0]
-    scan, grid = config.scan, config.grid
-    plane = setup(preset(scan.scanner), grid.size, grid.voxel_mm, scan.background)
+    scan = config.scan
+    shared_setup = setup_of(config)
     levels = tuple(float(np.float32(level)) for level in scan.trues_per_mm3)  # as scans keep them, and what is tuned
-    prior = _prior(config, config.sampling.prior) if denoiser is None else ((as_denoiser(denoiser),) * 3, 1)
-    shared = (levels, plane, *_with_prior(config, plane, prior), config.scans_per_batch)
+    if denoiser is not None:
+        prior = ((as_denoiser(denoiser),) * 3, 1)
+    elif "fine_tuning" in config and config.fine_tuning.steps:
+        prior = _denoisers(fine_tuned_prior(config, works[0]))
+    else:
+        prior = _prior(config, config.sampling.prior)
+    shared = (levels, shared_setup, *_with_prior(config, shared_setup, prior), config.scans_per_batch)
     return [StudyInputs(work, config.seed, *shared) for config, work in zip(configs, works, strict=True)]
 
 
@@ -120,7 +125,8 @@ def _with_prior(config: ConfigDict, plane: ScanSetup, prior: tuple[tuple[Any, An
     """The prior with the settings of its samplers, the methods that are not supervised, and those that sample."""
     s, size = config.sampling, config.scans_per_batch
     chains = gibbs.DEFAULTS._replace(rounds=s.gibbs_rounds, reverse_steps=s.gibbs_reverse_steps)
-    slice_prior = SlicePrior(*prior, SamplerSettings(s.steps, s.t_max, s.t_min, s.eta), chains)
+    settings = SamplerSettings(s.steps, s.t_max, s.t_min, s.eta)
+    slice_prior = SlicePrior(*prior, settings, chains, subsets=1 if plane.michelogram is None else SUBSETS)
     drawing = samplings(plane, slice_prior, size, config.test.samples)
     return slice_prior, methods(plane, slice_prior, size, drawing), drawing
 
@@ -134,7 +140,11 @@ def _prior(config: ConfigDict, source: str) -> tuple[tuple[Any, Any, Any], int]:
             f"grid: {size} voxels of {voxel_mm:g} mm; expected about {own:g} mm, as the prior has, and a multiple of "
             f"{multiple} voxels"
         )
-    return (slice_denoiser(prior, 0), slice_denoiser(prior, 1), slice_denoiser(prior, 2)), multiple
+    return _denoisers(prior)
+
+
+def _denoisers(prior: Prior) -> tuple[tuple[Any, Any, Any], int]:
+    return (slice_denoiser(prior, 0), slice_denoiser(prior, 1), slice_denoiser(prior, 2)), prior.settings.multiple
 
 
 def run_study(

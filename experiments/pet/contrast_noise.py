@@ -68,10 +68,12 @@ def scan_target(
         planes: list[Subject] = planes_of(setup, head, heights_mm)
         scans = simulate(setup, planes, [level], realizations, seed)
         gray = np.stack([one.truth.gray > 0.8 for one in planes])
-        return scans._asdict() | {"gray": np.repeat(gray, realizations, axis=0)}
+        return scans.arrays() | {"gray": np.repeat(gray, realizations, axis=0)}
 
     kept = stage(work, name, make)
-    return TargetScans(Scans(**{field: kept[field] for field in Scans._fields}), kept["gray"], realizations)
+    return TargetScans(
+        Scans(**{field: kept[field] for field in Scans._fields if field in kept}), kept["gray"], realizations
+    )
 
 
 def competitor(methods: ScanMethods, name: str, prior: Prior | None) -> Callable[..., Reconstruction]:

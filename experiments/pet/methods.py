@@ -24,6 +24,7 @@ Reconstructor = Callable[..., Any]
 HyperparameterGrid = dict[str, tuple[float, ...]]
 
 MEAN_SUFFIX = "_mean"  # ends the name of a method whose samples are averaged
+PERPENDICULAR_SUFFIX = "_perpendicular"  # of a sampler that slices a volume along all three axes in turn
 AROUND = (0.5, 1.0, 2.0)  # multiples of a default
 BETAS = (2.0, 4.0, 8.0, 16.0, 32.0)
 WEIGHTS = (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0)
@@ -51,6 +52,11 @@ METHODS: dict[str, tuple[str, HyperparameterGrid]] = {
     "split_gibbs": ("split Gibbs", {"rho": AROUND}),
 }
 DEFAULTS = {"likelihood_schedule_cg": {"multiple": 1.0}, "dds_cg": {"variance": 1.0}, "split_gibbs": {"rho": 1.0}}
+PERPENDICULAR = ("dds", "dds_delta", "likelihood_schedule", "likelihood_schedule_cg", "dds_cg", "split_gibbs")
+METHODS |= {
+    name + PERPENDICULAR_SUFFIX: (f"{METHODS[name][0]}, perpendicular", METHODS[name][1]) for name in PERPENDICULAR
+}
+DEFAULTS |= {name + PERPENDICULAR_SUFFIX: DEFAULTS[name] for name in PERPENDICULAR if name in DEFAULTS}
 
 
 class Method(NamedTuple):
@@ -72,20 +78,32 @@ def methods(
 ) -> dict[str, Reconstructor]:
     """Every reconstruction method that is not supervised, by name; `size` cases at once.
 
-    That of split Gibbs is the mean of its samples, as `samplings` draws them.
+    That of split Gibbs is the mean of its samples, as `samplings` draws them. Of oblique planes, which are of a volume,
+    samplers take perpendicular slices too.
     """
     single = conventional.METHODS | samplers.methods(prior)
+    if setup.michelogram is not None:
+        single |= _perpendicular(samplers.methods(prior._replace(mode="alternated")))
     out = {name: batch_cases(setup, one, size) for name, one in single.items()}
     discrepancy = batch_cases(setup, partial(samplers.discrepancy_iterations, prior=prior), size)
     out["likelihood_schedule_fit"] = partial(_discrepancy_schedule, discrepancy, out["likelihood_schedule"])
-    return out | {"dps": samplers.looped_dps(setup, prior, size), "split_gibbs": mean_of(drawing["split_gibbs"])}
+    out |= {name: mean_of(draw) for name, draw in drawing.items() if name.startswith("split_gibbs")}
+    return out | {"dps": samplers.looped_dps(setup, prior, size)}
 
 
 def samplings(setup: ScanSetup, prior: SlicePrior, size: int, samples: int) -> dict[str, Callable[..., Draws]]:
     """Methods that draw so many `samples` of each case, by name."""
     out = {name: draw_samples(batch_cases(setup, one, size), samples) for name, one in samplers.methods(prior).items()}
     gibbs = batch_cases(setup, partial(samplers.split_gibbs, prior=prior, samples=samples), max(size // 2, 1))
-    return out | {"dps": draw_samples(samplers.looped_dps(setup, prior, size), samples), "split_gibbs": gibbs}
+    out |= {"dps": draw_samples(samplers.looped_dps(setup, prior, size), samples), "split_gibbs": gibbs}
+    if setup.michelogram is None or prior.mode != "transverse":
+        return out
+    return out | _perpendicular(samplings(setup, prior._replace(mode="alternated"), size, samples))
+
+
+def _perpendicular(named: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """Those of the methods that perpendicular slices are for, by their names."""
+    return {name + PERPENDICULAR_SUFFIX: named[name] for name in PERPENDICULAR if name in named}
 
 
 def batch_cases(setup: ScanSetup, reconstruct: Callable[..., Any], size: int) -> Reconstructor:

@@ -15,13 +15,13 @@ from jaxtyping import Array
 
 from experiments.pet.scans import Draws, Reconstruction, Scan, Scans, ScanSetup, case_keys, scan_of
 from medjax import iterate
-from medjax.diffusion import reconstruct, sampler
+from medjax.diffusion import guidance, reconstruct, sampler
 from medjax.diffusion import split_gibbs as gibbs
 from medjax.diffusion.prior import volume_denoiser
 from medjax.diffusion.reconstruct import SamplerSettings
 from medjax.diffusion.split_gibbs import SplitGibbsSettings
 from medjax.pet import em
-from medjax.pet.acquisition import Acquisition, expected_deviance
+from medjax.pet.acquisition import Acquisition, expected_deviance, ordered_subsets, select_subset
 from medjax.running.chunks import map_in_chunks
 
 MAX_ITERATIONS = 160  # iterations of MLEM, for the targets of a likelihood schedule
@@ -37,6 +37,8 @@ class SlicePrior(NamedTuple):
     multiple: int  # sides of slices must be multiples of this
     settings: SamplerSettings
     gibbs: SplitGibbsSettings = gibbs.DEFAULTS  # of split Gibbs, whose numbers of chains and draws follow from samples
+    mode: str = "transverse"  # orientations of slices, see `prior.MODES`
+    subsets: int = 1  # of the data, one in each update of DDS and DDS-δ
 
 
 def methods(prior: SlicePrior) -> dict[str, Callable[..., Reconstruction]]:
@@ -45,14 +47,24 @@ def methods(prior: SlicePrior) -> dict[str, Callable[..., Reconstruction]]:
     guided: dict[str, Callable[..., reconstruct.SamplingMethod]] = {
         "naive": reconstruct.naive,
         "dds": lambda problem, proximal_weight, updates: reconstruct.dds(
-            problem, proximal_weight, updates.astype(int), eta
+            _in_subsets(problem, prior.subsets), proximal_weight, updates.astype(int), eta
         ),
-        "dds_delta": lambda problem, delta: reconstruct.dds_delta(problem, delta, eta=eta),
+        "dds_delta": lambda problem, delta: reconstruct.dds_delta(
+            _in_subsets(problem, prior.subsets), delta * prior.subsets, eta=eta
+        ),
         "dds_cg": lambda problem, variance: reconstruct.dds_cg(problem, variance),
         "likelihood_schedule": partial(_scheduled, prior),
         "likelihood_schedule_cg": _scheduled_cg,
     }
     return {name: partial(_sample, prior, method) for name, method in guided.items()}
+
+
+def _in_subsets(problem: reconstruct.InverseProblem, number: int) -> reconstruct.InverseProblem:
+    """The problem whose updates use one of so many subsets of the data each, in turn."""
+    if number == 1:
+        return problem
+    stacked = ordered_subsets(problem.likelihood, number)
+    return problem._replace(likelihood=guidance.cycle_subsets(select_subset, stacked, em.subset_order(number)))
 
 
 def split_gibbs(key: Array, scan: Scan, rho: Array, prior: SlicePrior, samples: int) -> Draws:
@@ -114,15 +126,13 @@ def schedule_steps(name: str, key: Array, scan: Scan, value: Array, prior: Slice
 
 def sample_volume(key: Array, acquisition: Acquisition, prior: SlicePrior, mode: str) -> Reconstruction:
     """A volume by DDS with a solved step, with the prior in one or three orientations (`prior.MODES`)."""
-    problem = _inverse_problem(acquisition, prior, mode)
+    problem = _inverse_problem(acquisition, prior._replace(mode=mode))
     made = reconstruct.sample(key, problem, reconstruct.dds_cg(problem), prior.settings)
     return Reconstruction(made.image, made.projector_calls)
 
 
-def _inverse_problem(
-    acquisition: Acquisition, prior: SlicePrior, mode: str = "transverse"
-) -> reconstruct.InverseProblem:
-    denoiser = volume_denoiser(prior.denoisers, mode, prior.multiple)
+def _inverse_problem(acquisition: Acquisition, prior: SlicePrior) -> reconstruct.InverseProblem:
+    denoiser = volume_denoiser(prior.denoisers, prior.mode, prior.multiple)
     return reconstruct.inverse_problem(acquisition, denoiser, em.init(acquisition).image, acquisition.sensitivity)
 
 

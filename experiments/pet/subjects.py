@@ -30,6 +30,7 @@ from medjax.running.progress import track
 FIRST_VALIDATION_SEED = 10_000  # of the heads that networks in training are validated on; they learn from those below
 HELD_OUT_SEED = 20_000  # first seed of the heads that are tested on
 SLICES_PER_HEAD = 4  # of training
+VOLUME_CENTER_MM = 10.0  # z of a volume's middle, MNI
 FAMILY_HEIGHTS_MM = (-30.0, 60.0)  # lowest and highest slice of a head of the family, MNI
 OTHER_BRAIN_SLICES_MM = (10.0, 30.0)  # above the other brain's middle
 
@@ -45,14 +46,17 @@ def held_out_subjects(
         number: number of heads.
         lesions: number of lesions in each head.
         tracer: tracer of the activity, fdg or dpa714.
-        z_mm: middle of the planes, MNI; None: random.
+        z_mm: middle of the planes, MNI; None: random of a slice, the head's middle of a volume, whose lesions lie in
+            its middle slice.
     """
+    z_mm = VOLUME_CENTER_MM if z_mm is None and setup.grid.shape[2] > 1 else z_mm
+    slice_grid = Grid((*setup.grid.shape[:2], 1), setup.grid.voxel_mm)
     plain_head, subjects = brain(FINE_MM, tracer), list[Subject]()
     for seed in track(range(first, first + number), f"{tracer} heads"):
         change, draw = deformation(HELD_OUT_SEED + seed), generator(HELD_OUT_SEED + seed)
         z, head = draw.uniform(8, 38) if z_mm is None else z_mm, plain_head
         if lesions:
-            plain = _deformed(head, change, z, setup.grid)
+            plain = _deformed(head, change, z, slice_grid)
             head = brain(FINE_MM, tracer, lesions=white_matter_lesions(draw, plain, change, head.affine, lesions))
         subjects.append(subject_of(setup, partial(_deformed, head, change, z)))
     return subjects
@@ -130,6 +134,8 @@ def subject_of(setup: ScanSetup, on_grid: Callable[[Grid], Brain], system: AnySy
     """A subject from its images on the reconstruction's grid and on the simulation's, of which this is the system."""
     fine = on_grid(setup.fine_grid)
     activity, mu = np.maximum(fine.activity, 0), np.clip(fine.mu, 0, None)
-    trues = expected_trues(setup.scanner, activity, setup.fine_grid, mu, RESOLUTION_MM, system=system)
+    trues = expected_trues(
+        setup.scanner, activity, setup.fine_grid, mu, RESOLUTION_MM, system=system, michelogram=setup.michelogram
+    )
     seen = activity[..., middle_planes(setup.fine_grid, setup.grid.shape[2])]
     return Subject(on_grid(setup.grid), np.asarray(trues), emission_volume_mm3(seen, setup.fine_grid))

@@ -18,7 +18,7 @@ from medjax.running.workdir import save_figure
 
 COLUMNS = {
     "nrmse": "NRMSE", "ssim": "SSIM", "lesion_contrast": "lesion contrast", "background_sd": "background SD",
-    "projector_calls": "projector calls",
+    "nrmse_full_count": "NRMSE against full counts", "projector_calls": "projector calls",
 }  # fmt: skip
 
 CONVENTIONAL = ("osem", "map_em", "mr_map_em", "patch_map_em", "bsrem", "supervised", "unrolled")  # compared with means
@@ -43,8 +43,14 @@ def summarize(
         Section("Means against conventional reconstructions", PAIRED_NOTE, table=paired_table(study, found)),
         Section("Tuning", TUNING_NOTE, table=tuning_table(tuned, study.validation.number, "NRMSE", "calls")),
     ]
+    scanner = f"the {setup.scanner.name} ring"
+    if setup.michelogram is not None:
+        scanner = (
+            f"{pluralize(setup.scanner.rings, 'ring')} ({setup.michelogram.planes} oblique planes), thinned from "
+            f"{setup.full_trues_per_mm3:g} trues/mm³"
+        )
     data = (
-        f"Simulated FDG-like scans on the {setup.scanner.name} ring, {setup.background:.0%} of the prompts background, "
+        f"Simulated FDG-like scans on {scanner}, {setup.background:.0%} of the prompts background, "
         f"{pluralize(heads, 'held-out deformation')} of the MNI152 head with {pluralize(lesions, 'lesion')} each, "
         f"{pluralize(realizations, 'noise realisation')}; counts come from a 1 mm grid through finer rays, images "
         f"have voxels of {setup.grid.voxel_mm[0]:g} mm."
@@ -145,12 +151,15 @@ def paired_table(study: Study, metrics: Mapping[str, float]) -> Table:
 def study_table(metrics: Mapping[str, float], names: Sequence[str], levels: Sequence[float]) -> Table:
     """Table of the measures: one row for each count level and method."""
     rows: list[list[Any]] = []
+    columns = {
+        key: column for key, column in COLUMNS.items() if any(metric.startswith(f"{key}/") for metric in metrics)
+    }
     for level in levels:
         for name in names:
-            keys = [(f"{m}/{name}/{level:g}", f"{m}_sd/{name}/{level:g}", 0 if "calls" in m else 3) for m in COLUMNS]
+            keys = [(f"{m}/{name}/{level:g}", f"{m}_sd/{name}/{level:g}", 0 if "calls" in m else 3) for m in columns]
             rows.append([f"{level:g}", title(name), *(cell(metrics, key, digits, sd=sd) for key, sd, digits in keys)])
     note = "Mean ± SD over realisations and heads, with hyper-parameters tuned for each count level."
-    return Table(["trues/mm³", "method", *COLUMNS.values()], rows, note)
+    return Table(["trues/mm³", "method", *columns.values()], rows, note)
 
 
 def plot_images(study: Study, level: float) -> Figure:
