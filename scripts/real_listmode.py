@@ -50,7 +50,7 @@ from medjax.report.figures import DEVIATION, montage, write_png
 PAIR, SPAN, SIZE, SUBSETS, STEPS = 2, 5, 64, 9, 50
 DELTA, SCHEDULE_ITERATIONS = 0.5, 10.0  # hyper-parameters: δ as tuned on simulated scans, MLEM iterate of few counts
 OSEM = {"iterations": 2.0, "filter_mm": 6.0}
-MAP_EM = {"iterations": 4.0, "beta": 8.0, "filter_mm": 0.0}
+MAP_EM = {"iterations": 4.0, "beta": 2.0, "filter_mm": 0.0}
 NOTE = "Real data, mMR, calculated attenuation, no scatter or normalisation correction"
 
 
@@ -191,13 +191,15 @@ def write(out: Path, images: dict[str, np.ndarray], draws: np.ndarray, grid: Gri
     np.savez(out / "images.npz", draws=draws, affine=grid.affine, names=[*images], images=[*images.values()])
     write_png(out / "images.png", montage(shown, grid.affine, columns=True, note=NOTE))
     if len(draws) > 1:
-        seen = mean > 0.1 * np.percentile(mean, 99.9)
+        parts, _ = ndimage.label(mean > 0.1 * np.percentile(mean, 99.9))
+        seen = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
         variation = np.divide(deviation, mean, out=np.zeros_like(mean), where=seen)
         scale = DEVIATION._replace(unit="coefficient of variation", high=float(np.percentile(variation[seen], 99)))
         pictures: dict[str, Any] = {f"mean of {len(draws)} seeds": mean, "coefficient of variation": variation}
         drawn = montage(
             pictures, grid.affine, other_scales={"coefficient of variation": scale},
-            marked={"coefficient of variation": ~seen}, mark="below a tenth of the maximum", note=NOTE,
+            marked={"coefficient of variation": ~seen}, mark="grey: below a tenth of the maximum, or no part of the head",
+            note=NOTE,
         )  # fmt: skip
         write_png(out / "variation.png", drawn)
 
