@@ -198,7 +198,7 @@ def write(out: Path, images: dict[str, np.ndarray], draws: np.ndarray, grid: Gri
         pictures: dict[str, Any] = {f"mean of {len(draws)} seeds": mean, "coefficient of variation": variation}
         drawn = montage(
             pictures, grid.affine, other_scales={"coefficient of variation": scale},
-            marked={"coefficient of variation": ~seen}, mark="grey: below a tenth of the maximum, or no part of the head",
+            marked={"coefficient of variation": ~seen}, mark="grey: below a tenth of the maximum, or outside",
             note=NOTE,
         )  # fmt: skip
         write_png(out / "variation.png", drawn)
