@@ -107,7 +107,7 @@ def load_frames(
         else:
             scans = iter([_sinograms(path, kind, scanner, factors, max_ring_difference, span)])
         first = next(scans)
-    for one in told:
+    for one in {str(one.message): one for one in told}.values():  # a file that is read twice tells the same twice
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     return chain([first], scans)
 

@@ -160,7 +160,7 @@ def _sensitivity(lines: _Lines, grid: Grid, mu: Float[Array, "x y z"] | None) ->
 def _sum_of_views(stacked: projection.AnySystem, real: Array, planes: Array, mu: Array | None) -> Array:
     def add(total: Array, part: tuple[projection.AnySystem, Array]) -> tuple[Array, None]:
         system, real = part
-        factors = real * planes
+        factors = real * planes[None, None]
         if mu is not None:
             factors = factors * attenuation(system, mu)
         return total + projection.backproject(system, factors), None

@@ -74,7 +74,8 @@ def pair_numbers(scanner: Scanner, michelogram: Michelogram | None) -> Float[np.
     """
     if michelogram is None:
         return coverage(scanner).astype(np.float32)[..., None]
-    return coverage3d(scanner, michelogram) * michelogram.ring_pairs.astype(np.float32)
+    own = replace(scanner, rings=michelogram.rings)  # the planes may be of fewer rings
+    return coverage3d(own, michelogram) * michelogram.ring_pairs.astype(np.float32)
 
 
 def select_segments(scan: Scan, max_ring_difference: int) -> Scan:

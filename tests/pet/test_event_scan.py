@@ -1,0 +1,122 @@
+"""List mode event by event, from the file: its image, and its randoms, are those of the sinogram of the same events."""
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.errors import ConfigError, DataError
+from medjax.pet.acquisition import acquire, select_subset
+from medjax.pet.attenuation import attenuation_factors, line_attenuation
+from medjax.pet.grid import Grid
+from medjax.pet.io import load_frames
+from medjax.pet.listmode_events import read_listmode_events
+from medjax.pet.listmode_scan import read_listmode_scans
+from medjax.pet.lor_projector import build_lor_system
+from medjax.pet.scan import system_model
+from medjax.pet.scanner import Scanner
+
+SCANNER = Scanner("small", 24, 4, 80.0, 5.0, 13, 6.0, block=6, gaps=True)
+HEADER = """!INTERFILE:=
+%data format:=CoincidenceList
+!name of data file:=scan.l
+image duration (sec):=4
+%number of rings:=4
+%total listmode word counts:={words}
+%LM event and tag words format (bits):=32
+%axial compression:=1
+%maximum ring difference:=3
+%patient orientation:=HFS
+%number of projections:=13
+%number of views:=12
+"""
+GRID = Grid((12, 12, 7), (6.0, 6.0, 2.5))
+
+
+def save(folder: Path, seed: int = 0, number: int = 4000) -> Path:
+    """Events of 4 s, two thirds of them prompts, a time tag every 10 ms, lines of response near the middle."""
+    rng = np.random.default_rng(seed)
+    bins = np.clip(np.round(rng.normal(6, 2, number)), 0, 12)
+    address = (rng.integers(0, 16, number) * 12 + rng.integers(0, 12, number)) * 13 + bins.astype(int)
+    words = address | np.where(rng.random(number) < 2 / 3, 1 << 30, 0)
+    tags = (1 << 31) | (10 * np.arange(400))
+    stream = np.concatenate(
+        [np.concatenate([[tag], part]) for tag, part in zip(tags, words.reshape(400, -1), strict=True)]
+    )
+    (folder / "scan.l").write_bytes(stream.astype("<u4").tobytes())
+    (folder / "scan.l.hdr").write_text(HEADER.format(words=len(stream)))
+    return folder / "scan.l"
+
+
+def scans(path: Path, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # events in the gaps are left out
+        return list(read_listmode_scans(path, SCANNER, **options))
+
+
+@pytest.mark.parametrize("mu", [None, 0.005])
+def test_events_have_the_gradient_of_their_sinogram(tmp_path, mu: float | None):
+    path = save(tmp_path)
+    (scan,) = scans(path, span=1)
+    system = system_model(scan.scanner, GRID, scan.michelogram)
+    attenuation = None if mu is None else jnp.full(GRID.shape, mu)
+    factors = jnp.asarray(scan.multiplicative)
+    if attenuation is not None:
+        factors = factors * attenuation_factors(system, attenuation)
+    whole = acquire(system, jnp.asarray(scan.counts), factors, jnp.asarray(scan.additive))
+    (events,) = read_listmode_events(path, SCANNER)
+    assert events.events == scan.counts.sum() and events.additive == pytest.approx(scan.additive.sum(), rel=1e-5)
+    single = select_subset(events.acquire(GRID, 1, attenuation, None), 0)
+    image = jnp.asarray(np.random.default_rng(1).uniform(0.5, 1.5, GRID.shape), jnp.float32)
+    want, got = np.asarray(whole.gradient(image)), np.asarray(single.gradient(image))
+    np.testing.assert_allclose(np.asarray(single.sensitivity), np.asarray(whole.sensitivity), rtol=1e-4, atol=1e-3)
+    assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
+
+
+def test_frames_share_out_all_counts(tmp_path):
+    path, frames = save(tmp_path), ((0.0, 1.0), (1.0, 3.0), (3.0, 4.0))
+    for options in ({}, {"span": 3}):
+        (whole,), parts = scans(path, **options), scans(path, frames=frames, **options)
+        np.testing.assert_array_equal(sum(part.counts for part in parts), whole.counts)
+        assert [part.frame_s for part in parts] == list(frames) and parts[1].summary.startswith("1 to 3 s: ")
+    single = list(read_listmode_events(path, SCANNER, frames))
+    (all_of_them,) = read_listmode_events(path, SCANNER)
+    assert sum(part.events for part in single) == all_of_them.events and len(single) == 3
+    assert single[1].events == pytest.approx(all_of_them.events / 2, rel=0.1)
+
+
+def test_a_frame_without_prompts_is_refused(tmp_path):
+    path = save(tmp_path, number=400)
+    words = np.fromfile(path, "<u4")
+    words[words < 1 << 31] &= (1 << 30) - 1  # delayeds alone
+    path.write_bytes(words.tobytes())
+    with pytest.raises(DataError, match=r"scan\.l: no prompts; expected some"):
+        list(read_listmode_events(path, SCANNER))
+
+
+def test_attenuation_of_lines_is_the_closed_form():
+    """exp(−μ · length) of lines along x and y through the middle of a uniform box, and 1 of one beside it."""
+    ends = np.array([[[-50, 1, 0], [50, 1, 0]], [[1, -50, 0], [1, 50, 0]], [[-50, 60, 0], [50, 60, 0]]], float)
+    factors = line_attenuation(GRID, jnp.full(GRID.shape, 0.01))(ends)
+    np.testing.assert_allclose(factors, [np.exp(-0.72), np.exp(-0.72), 1], rtol=1e-5)
+    np.testing.assert_array_equal(line_attenuation(GRID, None)(ends), 1)
+    system = build_lor_system(ends, GRID)
+    np.testing.assert_allclose(attenuation_factors(system, jnp.full(GRID.shape, 0.01)), factors, rtol=1e-5)
+
+
+def test_options_that_do_not_go_together(tmp_path):
+    path = save(tmp_path)
+    for options, message in (
+        ({"events": True, "span": 3}, "--span goes with sinograms; single events keep"),
+        ({"frames": "2,3"}, "ends after the scan|beyond|4 s"),
+        ({"events": True, "frames": "0"}, "lasts 0 s"),
+        ({"max_ring_difference": -1}, "--max-ring-difference -1; expected 0 to"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            list(load_frames(path, "mmr", **options))
+    mashed = dataclasses.replace(SCANNER, mash=2)
+    with pytest.raises(DataError, match="12 views"):
+        list(read_listmode_events(path, mashed))
