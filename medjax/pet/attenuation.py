@@ -38,7 +38,7 @@ def check_mu(mu: Float[np.ndarray, "..."]) -> None:
     if mu.size and mu.min() < -100:
         raise DataError(
             f"μ-map: smallest value {mu.min():.4g}, as CT numbers (HU) have; expected μ at 511 keV in mm⁻¹ (water "
-            "0.0096): convert them by the scanner's bilinear curve"
+            "0.0096): give it as --ct, or convert it by `medjax.pet.ct_attenuation.mu_from_ct`"
         )
     if mu.size and mu.min() < -ROUNDING:
         raise DataError(f"μ-map: {_at(mu, mu == mu.min())}; expected 0 or more, in mm⁻¹ (water 0.0096)")

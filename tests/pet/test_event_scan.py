@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from medjax.errors import ConfigError, DataError
+from medjax.io.nifti import read_nifti
 from medjax.pet.acquisition import acquire, select_subset
 from medjax.pet.attenuation import attenuation_factors, line_attenuation
 from medjax.pet.grid import Grid
@@ -18,6 +20,9 @@ from medjax.pet.listmode_scan import read_listmode_scans
 from medjax.pet.lor_projector import build_lor_system
 from medjax.pet.scan import system_model
 from medjax.pet.scanner import Scanner
+from medjax.tools.pet_frames import reconstruct_frames
+from medjax.tools.pet_reconstruct import reconstruct
+from medjax.tools.pet_settings import ReconstructionSettings
 
 SCANNER = Scanner("small", 24, 4, 80.0, 5.0, 13, 6.0, block=6, gaps=True)
 HEADER = """!INTERFILE:=
@@ -36,12 +41,12 @@ image duration (sec):=4
 GRID = Grid((12, 12, 7), (6.0, 6.0, 2.5))
 
 
-def save(folder: Path, seed: int = 0, number: int = 4000) -> Path:
-    """Events of 4 s, two thirds of them prompts, a time tag every 10 ms, lines of response near the middle."""
+def save(folder: Path, seed: int = 0, number: int = 4000, prompts: float = 2 / 3) -> Path:
+    """Events of 4 s, a fraction of them prompts, a time tag every 10 ms, lines of response near the middle."""
     rng = np.random.default_rng(seed)
     bins = np.clip(np.round(rng.normal(6, 2, number)), 0, 12)
     address = (rng.integers(0, 16, number) * 12 + rng.integers(0, 12, number)) * 13 + bins.astype(int)
-    words = address | np.where(rng.random(number) < 2 / 3, 1 << 30, 0)
+    words = address | np.where(rng.random(number) < prompts, 1 << 30, 0)
     tags = (1 << 31) | (10 * np.arange(400))
     stream = np.concatenate(
         [np.concatenate([[tag], part]) for tag, part in zip(tags, words.reshape(400, -1), strict=True)]
@@ -105,6 +110,28 @@ def test_attenuation_of_lines_is_the_closed_form():
     np.testing.assert_array_equal(line_attenuation(GRID, None)(ends), 1)
     system = build_lor_system(ends, GRID)
     np.testing.assert_allclose(attenuation_factors(system, jnp.full(GRID.shape, 0.01)), factors, rtol=1e-5)
+
+
+def test_images_of_events_and_of_their_frames(tmp_path):
+    path = save(tmp_path, number=40_000, prompts=0.98)
+    settings = ReconstructionSettings("osem", iterations=3, subsets=2, psf_mm=0.0)
+    (scan,) = read_listmode_events(path, SCANNER)
+    options = {"size": 12, "voxel_mm": 6.0}
+    whole = reconstruct(scan, settings, tmp_path / "a.nii.gz", **options)
+    assert whole.title == "OSEM, 3 iterations × 2 subsets, list mode" and whole.counts == scan.events
+    assert whole.note == "real data, no attenuation or normalisation correction"
+    assert read_nifti(tmp_path / "a.nii.gz").array.shape == (12, 12, 7) and (tmp_path / "a.png").is_file()
+    sensitivity = np.asarray(scan.acquire(GRID, 1, None, None).sensitivity[0])
+    assert float((sensitivity * whole.image).sum()) == pytest.approx(scan.events - scan.additive, rel=0.1)
+    frames = ((0.0, 2.0), (2.0, 4.0))
+    load = partial(read_listmode_events, path, SCANNER, frames)
+    last = reconstruct_frames(load, settings, tmp_path / "f.nii.gz", **options)
+    assert last.files[0].name == "f_frame02.nii.gz"
+    rows = [line.split(",") for line in (tmp_path / "f_frames.csv").read_text().splitlines()]
+    assert rows[0] == ["frame", "start_s", "end_s", "counts", "file"] and rows[2][:3] == ["2", "2.0", "4.0"]
+    assert sum(int(row[3]) for row in rows[1:]) == scan.events
+    both = sum(2 * read_nifti(tmp_path / f"f_frame0{k}.nii.gz").array for k in (1, 2))  # activity a second × 2 s
+    assert float((sensitivity * both).sum()) == pytest.approx(float((sensitivity * whole.image).sum()), rel=0.03)
 
 
 def test_options_that_do_not_go_together(tmp_path):
