@@ -92,7 +92,7 @@ def reconstruct_command(
         given = {"mu": attenuation_map(mu, ct, kvp), "mr": mr, "size": size, "voxel_mm": voxel_mm}
         given |= {"planes_to_sum": sum_planes, "center_mm": _millimetres(center), "scatter": energy_window(scatter)}
         load = partial(load_frames, counts, scanner, frames=frames, **known)
-        made = reconstruct_frames(load, settings, output, **given)
+        made = reconstruct_frames(load, settings, output, dynamic=frames is not None, **given)
         error = "" if made.nrmse is None else f", NRMSE {made.nrmse:.3f} against the file's truth"
         written = f"wrote {made.files[0]} and {made.files[1].name}"
         typer.echo(f"{made.title}: {made.counts:,.0f} counts, {made.seconds:.1f} s{error}; {written}")

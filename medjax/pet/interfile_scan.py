@@ -17,6 +17,7 @@ from medjax.errors import DataError
 from medjax.io import interfile, siemens_listmode
 from medjax.io.interfile_header import read_header
 from medjax.io.interfile_keys import Role
+from medjax.io.interfile_layout import read_axes, read_segments
 from medjax.io.interfile_sinograms import read_sinograms, reverse_rings
 from medjax.pet import corrections as correcting
 from medjax.pet.michelogram import Michelogram, Segment
@@ -133,15 +134,17 @@ def _held(path: Path, stated: str | None) -> dict[str, str]:
 
 def _interfile_planes(path: Path, role: Role) -> tuple[np.ndarray, Michelogram | None, Tof | None]:
     """Sinogram (view, bin, plane), or (…, tof), with its planes where they are oblique and its time-of-flight bins."""
+    keys = read_header(path)
+    axes = read_axes(path, keys)
+    if axes.tof is None and len(read_segments(path, keys, axes).planes) == 1:
+        planes = interfile.read_sinogram(path, role)
+        return _checked(path, np.ascontiguousarray(planes[::-1].transpose(1, 2, 0))), None, None
     read = reverse_rings(read_sinograms(path, role))
-    if negative := np.count_nonzero(read.array < 0):
-        raise DataError(f"{path}: {negative} negative bins; expected values ≥ 0")
+    _checked(path, read.array)
     bands = read.segments or ((0, 0),)
     tof = None
     if read.tof is None:
         sinogram = np.ascontiguousarray(read.array.transpose(1, 2, 0))
-        if len(bands) == 1:
-            return sinogram, None, None
     elif read.tof.resolution_ps is None:
         raise DataError(f"{path}: no timing resolution (ps); expected one beside {read.tof.bins} time-of-flight bins")
     else:
@@ -151,6 +154,12 @@ def _interfile_planes(path: Path, role: Role) -> tuple[np.ndarray, Michelogram |
         raise DataError(f"{path}: no number of rings; expected one beside its segments")
     planes = Michelogram(read.rings, tuple(Segment(low, high) for low, high in bands))
     return sinogram, planes, tof
+
+
+def _checked(path: Path, sinogram: np.ndarray) -> np.ndarray:
+    if negative := np.count_nonzero(sinogram < 0):
+        raise DataError(f"{path}: {negative} negative bins; expected values ≥ 0")
+    return sinogram
 
 
 def scanner_of_header(path: Path, scanner: Scanner, geometry: interfile.Geometry, planes: int) -> Scanner:

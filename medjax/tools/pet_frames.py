@@ -22,7 +22,12 @@ def frame_file(output: Path, number: int) -> Path:
 
 
 def reconstruct_frames(
-    load: Callable[[], Iterator[Scan | EventScan]], settings: ReconstructionSettings, output: Path, **options: Any
+    load: Callable[[], Iterator[Scan | EventScan]],
+    settings: ReconstructionSettings,
+    output: Path,
+    *,
+    dynamic: bool,
+    **options: Any,
 ) -> Reconstruction:
     """Reconstruct a scan, or each of its time frames as soon as it is read; the last image.
 
@@ -32,18 +37,19 @@ def reconstruct_frames(
     Args:
         load: function that gives the scan of each frame, such as `medjax.pet.io.load_frames` of a file.
         settings: method and its parameters.
-        output: NIfTI file whose name the frames' names begin with.
+        output: NIfTI file of the image, or with whose name the frames' names begin.
+        dynamic: whether there are time frames.
         options: further arguments of `reconstruct`.
 
     Raises:
         ConfigError, DataError, OSError: as of `reconstruct`; images of earlier frames stay.
     """
+    if not dynamic:
+        return reconstruct(lambda: next(load()), settings, output, **options)
     check_output(output, SUFFIXES)
     complete_settings(settings._replace(mr_guided=options.get("mr") is not None))  # before a file is read
     scans = load()
     first = next(scans)
-    if first.frame_s is None:
-        return reconstruct(first, settings, output, **options)
     table = output.with_name(f"{output.name.split('.nii')[0]}_frames.csv")
     rows = list[list[Any]]()
     for number, scan in enumerate(chain([first], scans), start=1):

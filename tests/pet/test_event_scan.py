@@ -125,7 +125,7 @@ def test_images_of_events_and_of_their_frames(tmp_path):
     assert float((sensitivity * whole.image).sum()) == pytest.approx(scan.events - scan.additive, rel=0.1)
     frames = ((0.0, 2.0), (2.0, 4.0))
     load = partial(read_listmode_events, path, SCANNER, frames)
-    last = reconstruct_frames(load, settings, tmp_path / "f.nii.gz", **options)
+    last = reconstruct_frames(load, settings, tmp_path / "f.nii.gz", dynamic=True, **options)
     assert last.files[0].name == "f_frame02.nii.gz"
     rows = [line.split(",") for line in (tmp_path / "f_frames.csv").read_text().splitlines()]
     assert rows[0] == ["frame", "start_s", "end_s", "counts", "file"] and rows[2][:3] == ["2", "2.0", "4.0"]
