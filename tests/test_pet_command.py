@@ -24,6 +24,7 @@ from medjax.io.interfile import write_sinogram
 from medjax.io.nifti import Volume, read_nifti, write_nifti
 from medjax.pet.io import load_scan
 from medjax.pet.scanner import lors, preset
+from medjax.tools.pet_planes import PlaneSettings
 from medjax.tools.pet_settings import DEFAULTS, ReconstructionSettings, complete_settings, title
 from medjax.tools.pet_simulate import CountSettings, simulate
 
@@ -243,7 +244,8 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
     ("message", "options"),
     [
         (
-            "--method oesm; expected one of osem, mlem, map-em, split-gibbs, dds-cg, dds, likelihood-schedule; "
+            "--method oesm; expected one of osem, mlem, map-em, svrg, bsrem, kernel-em, split-gibbs, dds-cg, dds, "
+            "likelihood-schedule; "
             "did you mean 'osem'",
             ["--method", "oesm"],
         ),
@@ -253,10 +255,11 @@ def test_real_list_mode_shows_the_head(test_data, tmp_path):
         ("--iterations 0; expected 1 or more", ["--iterations", "0"]),
         ("--subsets 3 makes it OSEM", ["--method", "mlem", "--subsets", "3"]),
         (
-            "--mr goes with --method map-em, split-gibbs, dds-cg, dds or likelihood-schedule, not with osem",
+            "--mr goes with --method map-em, svrg, bsrem, kernel-em, split-gibbs, dds-cg, dds or likelihood-schedule, "
+            "not with osem",
             ["--mr", "t1.nii.gz"],
         ),
-        ("--beta goes with --method map-em, not with mlem", ["--method", "mlem", "--beta", "3"]),
+        ("--beta goes with --method map-em, svrg or bsrem, not with mlem", ["--method", "mlem", "--beta", "3"]),
         ("--beta -1; expected 0 or more", ["--method", "map-em", "--beta", "-1"]),
         ("--psf-mm nan; expected 0 or more", ["--psf-mm", "nan"]),
         ("--post-filter-mm -3; expected 0 or more", ["--post-filter-mm", "-3"]),
@@ -506,7 +509,7 @@ def test_an_object_is_scanned_with_what_lies_beyond_its_stack():
     planes = {}
     for name, volume in {"cut": Volume(disc[:, :, 4:9], cut), "ends": Volume(ending, affine)}.items():
         drawn = simulate(
-            activity=volume, scanner="mmr", planes=5, voxel_mm=4.0, size=12,
+            activity=volume, scanner="mmr", plane_settings=PlaneSettings(planes=5), voxel_mm=4.0, size=12,
             count_settings=CountSettings(trues=1e9, background=0.0),
         ).counts.counts.sum(axis=(0, 1))  # fmt: skip
         planes[name] = drawn / drawn[2]
@@ -516,5 +519,5 @@ def test_an_object_is_scanned_with_what_lies_beyond_its_stack():
 
 @pytest.mark.parametrize("method", DEFAULTS)
 def test_titles_name_methods_as_the_field_does(method):
-    name = title(complete_settings(ReconstructionSettings(method))).split(", ")[0]
+    name = title(complete_settings(ReconstructionSettings(method, mr_guided=method == "kernel-em"))).split(", ")[0]
     assert name.casefold().replace(" ", "-") == method.removesuffix("-cg") and name != name.lower().replace(" ", "-")

@@ -157,7 +157,7 @@ def test_a_penalty_of_ones_own_in_map_em(here):
         ("--penalty mine.py:broken: KeyError: 'nothing.*; expected value, gradi",
          ["--method", "map-em", "--penalty", "mine.py:broken"]),
         ("--penalty mine.py:three: TypeError: 'int' object", ["--method", "map-em", "--penalty", "mine.py:three"]),
-        ("--penalty goes with --method map-em, not with osem", ["--penalty", "mine.py:ridge"]),
+        ("--penalty goes with --method map-em, svrg or bsrem, not with osem", ["--penalty", "mine.py:ridge"]),
         ("--penalty replaces the MR-guided penalty of --mr",
          ["--method", "map-em", "--penalty", "mine.py:ridge", "--mr", "truth.nii.gz"]),
         ("--penalty mine.py:rigde: mine.py has no rigde; did you mean 'ridge'",

@@ -149,7 +149,11 @@ def regularizer(settings: ReconstructionSettings, grid: Grid, guide: Float[Array
     return pairs if settings.penalty == "relative-difference" else Quadratic(pairs)
 
 
-NEEDED = {"map-em": ("MAP-EM", "surrogate"), "bsrem": ("BSREM", "gradient"), "svrg": ("SVRG", "curvature")}
+NEEDED = {  # name of a penalized method, and what it needs of a penalty
+    "map-em": ("MAP-EM", "surrogate", "value"),
+    "bsrem": ("BSREM", "gradient", "value"),
+    "svrg": ("SVRG", "curvature", "gradient", "value"),
+}
 
 
 def _users_penalty(part: Part, grid: Grid, method: str) -> Any:
@@ -159,15 +163,16 @@ def _users_penalty(part: Part, grid: Grid, method: str) -> Any:
         ConfigError: it is not one, lacks what the method needs, or fails.
     """
     own, name = part.value, f"--penalty {part.name}"
-    title, needed = NEEDED[method]
-    expected = f"value, gradient and {needed} of an image, or a function of its shape and voxel size that returns them"
+    title, *needed = NEEDED[method]
+    extra = "" if method == "bsrem" else f" and {needed[0]}"
+    expected = f"value, gradient{extra} of an image, or a function of its shape and voxel size that returns them"
     with reraise_as_config_error(name, expected):
         made = own if isinstance(own, Penalty) and not isinstance(own, type) else own(*astuple(grid))
-        require(made, f"{name}: {title}", needed)
+        require(made, f"{name}: {title}", *needed)
         if jax.tree_util.all_leaves([made]):
             raise ConfigError(
                 f"{name}: {type(made).__name__} is not a pytree; expected one, as jax.tree_util.register_dataclass or "
                 "register_static makes of its class"
             )
-        jax.eval_shape(lambda penalty, image: getattr(penalty, needed)(image), made, jnp.zeros(grid.shape))
+        jax.eval_shape(lambda penalty, image: getattr(penalty, needed[0])(image), made, jnp.zeros(grid.shape))
     return made
