@@ -147,17 +147,18 @@ def write_sinogram(
     limits = {"low": -max_ring_difference, "high": max_ring_difference}
     held = ", ".join(corrections) or "None"
     sizes = {"planes": planes, "views": views, "bins": bins}
-    content = HEADER.format(data=data.name, scanner=scanner, corrections=held, **sizes, **limits)
+    head = HEAD.format(data=data.name, scanner=scanner, corrections=held, version="STIR3.0", dimensions=4)
+    content = head + SEGMENT.format(**sizes, **limits)
     with replacing_together(data, path) as (data_part, header_part):
         data_part.write_bytes(np.ascontiguousarray(values).data)
         header_part.write_text(content)
 
 
-HEADER = """!INTERFILE  :=
+HEAD = """!INTERFILE  :=
 !imaging modality := PT
 name of data file := {data}
 originating system := {scanner}
-!version of keys := STIR3.0
+!version of keys := {version}
 !GENERAL DATA :=
 patient orientation := head_in
 patient rotation := supine
@@ -169,8 +170,9 @@ imagedata byte order := LITTLEENDIAN
 applied corrections := {{{corrections}}}
 !number format := float
 !number of bytes per pixel := 4
-number of dimensions := 4
-matrix axis label [4] := segment
+number of dimensions := {dimensions}
+"""
+SEGMENT = """matrix axis label [4] := segment
 !matrix size [4] := 1
 matrix axis label [3] := axial coordinate
 !matrix size [3] := {{ {planes}}}

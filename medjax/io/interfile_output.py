@@ -8,7 +8,7 @@ import numpy as np
 
 from medjax.atomic import replacing_together
 from medjax.errors import DataError
-from medjax.io.interfile import Geometry
+from medjax.io.interfile import HEAD, Geometry
 from medjax.io.interfile_sinograms import (
     RESOLUTIONS,
     SMALLEST_PS,
@@ -103,9 +103,11 @@ def _header(
     if tof is not None:
         lengths |= {UNMASHED: tof.bins, WIDTH: tof.bin_ps, RESOLUTIONS[0]: tof.resolution_ps}
     parameters = [f"{key} := {value:.9g}" for key, value in lengths.items() if value]
+    corrections = ", ".join(held) or "None"
+    head = HEAD.format(data=data, scanner=scanner, corrections=corrections, version="STIR6.0", dimensions=len(sizes))
     return "\n".join(
         [
-            HEAD.format(data=data, scanner=scanner, corrections=", ".join(held) or "None", dimensions=len(sizes)),
+            head.rstrip("\n"),
             *axes,
             *([] if tof is None else ["TOF mashing factor := 1"]),
             f"minimum ring difference per segment := {{ {low}}}",
@@ -120,22 +122,3 @@ def _header(
             "!END OF INTERFILE :=\n",
         ]
     )
-
-
-HEAD = """!INTERFILE  :=
-!imaging modality := PT
-name of data file := {data}
-originating system := {scanner}
-!version of keys := STIR6.0
-!GENERAL DATA :=
-patient orientation := head_in
-patient rotation := supine
-!GENERAL IMAGE DATA :=
-!type of data := PET
-imagedata byte order := LITTLEENDIAN
-!PET STUDY (General) :=
-!PET data type := Emission
-applied corrections := {{{corrections}}}
-!number format := float
-!number of bytes per pixel := 4
-number of dimensions := {dimensions}"""
