@@ -45,7 +45,8 @@ def save(folder: Path, seed: int = 0, number: int = 4000, prompts: float = 2 / 3
     """Events of 4 s, a fraction of them prompts, a time tag every 10 ms, lines of response near the middle."""
     rng = np.random.default_rng(seed)
     bins = np.clip(np.round(rng.normal(6, 2, number)), 0, 12)
-    address = (rng.integers(0, 16, number) * 12 + rng.integers(0, 12, number)) * 13 + bins.astype(int)
+    sinogram, view = ((n * rng.random(number) ** 2).astype(int) for n in (16, 12))  # so that crystals differ
+    address = (sinogram * 12 + view) * 13 + bins.astype(int)
     words = address | np.where(rng.random(number) < prompts, 1 << 30, 0)
     tags = (1 << 31) | (10 * np.arange(400))
     stream = np.concatenate(
@@ -64,7 +65,7 @@ def scans(path: Path, **options):
 
 @pytest.mark.parametrize("mu", [None, 0.005])
 def test_events_have_the_gradient_of_their_sinogram(tmp_path, mu: float | None):
-    path = save(tmp_path)
+    path = save(tmp_path, number=40_000)
     (scan,) = scans(path, span=1)
     system = system_model(scan.scanner, GRID, scan.michelogram)
     attenuation = None if mu is None else jnp.full(GRID.shape, mu)
