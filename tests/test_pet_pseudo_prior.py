@@ -128,7 +128,7 @@ def test_measures_of_planes():
     white, gray = (np.stack([case.labels[0][..., 2:3] == value] * 6) for value in (3, 2))
     none = np.zeros_like(white)
     fields = dict.fromkeys(Scans._fields, np.zeros((6, 1), np.float32))
-    known = {"truth": truth, "mask": white | gray, "white": white, "lesions": none, "ring": none}
+    known = {"truth": truth, "mask": white | gray, "white": white, "lesions": none, "ring": none, "full_count": None}
     scans = TargetScans(Scans(**fields | known), gray, 3)
     noise = 0.2 * draw.standard_normal(truth.shape).astype(np.float32)
     found = contrast_noise.plane_measures(truth + noise, scans)

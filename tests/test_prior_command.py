@@ -107,10 +107,11 @@ def test_a_denoiser_of_ones_own_takes_the_priors_place(scan):
         ("uses all data in every update", ["--method", "dds", "--subsets", "7"]),
         ("--samples 0; expected 1 or more", ["--method", "dds", "--samples", "0"]),
         ("absent.npz", ["--method", "dds", "--prior", "absent.npz"]),
-        ("the prior was trained without MR", ["--method", "dds", "--mr", "t1.nii.gz"]),
+        ("the prior was trained without MR", ["--method", "dds", "--mr", "SCAN/truth.nii.gz"]),
     ],
 )
 def test_what_does_not_fit_is_refused(message, arguments, scan, tmp_path):
+    arguments = [one.replace("SCAN", str(scan)) for one in arguments]
     result = medjax_command("reconstruct", scan / "counts.npz", *arguments, "-o", tmp_path / "image.nii.gz")
     assert result.exit_code == 2 and message in result.stderr, result.output
     assert not list(tmp_path.iterdir())

@@ -15,10 +15,17 @@ CONFIGS = sorted(
     if "def get_config" in file.read_text() and (ROOT / "experiments" / file.name).is_file()
 )
 HUGE_ALLOWED = {"seed", "data.seed"}  # of integers; of 10⁹
-RATES = {"training.rate", "resnet.rate", "swin.rate", "swag.rate"}  # too large a one is told by its training
+RATES = {
+    "training.rate",
+    "oblique.fine_tuning.rate",
+    "resnet.rate",
+    "swin.rate",
+    "swag.rate",
+}  # too large a one is told by its training
 ZERO_ALLOWED = {  # 0 means "none", "all" or "automatic", or is an ordinary value
     "seed", "data.seed", "population.width", "volume_seeds", "posterior.draws", "registration.by_pet", "volume.head",
     "tuning.values_per_hyperparameter", "test.values_per_hyperparameter",
+    "oblique.fine_tuning.steps", "oblique.scan.max_ring_difference",
 }  # fmt: skip
 NEGATIVE_ALLOWED = {"scan.center_mm", "boundary_mm", *(f"data.effects.{one}" for one in ("atrophy", "frontal", "size"))}
 NEGATIVE_ALLOWED |= {"data.effects.darkening"}
