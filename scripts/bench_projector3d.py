@@ -25,7 +25,7 @@ from rich.table import Table
 
 from medjax.pet import lor_projector, projector, projector3d
 from medjax.pet.grid import Grid
-from medjax.pet.lor_projector import build_lor_system
+from medjax.pet.lor_system import build_lor_system
 from medjax.pet.michelogram import Michelogram, michelogram
 from medjax.pet.scanner import Scanner, lors, preset
 from medjax.pet.system import build_system

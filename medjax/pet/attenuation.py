@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from medjax.errors import DataError
 from medjax.one_program import one_program
 from medjax.pet.grid import Grid
-from medjax.pet.lor_projector import build_lor_system
+from medjax.pet.lor_system import build_lor_system
 from medjax.pet.projection import AnySystem, project
 from medjax.pet.system3d import System3D, without_tof
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from medjax.pet import lor_projector
-from medjax.pet.lor_projector import LorSystem
+from medjax.pet.lor_system import LorSystem
 from medjax.pet.system import AnyArray
 
 

@@ -11,7 +11,7 @@ from medjax.errors import ConfigError, DataError
 from medjax.pet.acquisition import Acquisition
 from medjax.pet.grid import Grid
 from medjax.pet.list_system import ListSystem
-from medjax.pet.lor_projector import stack_lor_systems
+from medjax.pet.lor_system import stack_lor_systems
 from medjax.pet.psf import Psf, blur
 
 

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 from medjax.errors import DataError
 from medjax.io.petsird import TypePair
 from medjax.pet.grid import Grid
-from medjax.pet.lor_projector import backproject, build_lor_system
+from medjax.pet.lor_projector import backproject
+from medjax.pet.lor_system import build_lor_system
 from medjax.pet.petsird_events import crosses_axially
 from medjax.pet.petsird_scanner import Detectors
 

@@ -23,7 +23,7 @@ from medjax.pet import (
     system3d,
 )
 from medjax.pet.list_system import ListSystem
-from medjax.pet.lor_projector import LorSystem
+from medjax.pet.lor_system import LorSystem
 from medjax.pet.shear_system import ShearSystem
 from medjax.pet.system import System
 from medjax.pet.system3d import System3D

@@ -17,7 +17,7 @@ from medjax.pet.grid import Grid
 from medjax.pet.io import load_frames
 from medjax.pet.listmode_events import read_listmode_events
 from medjax.pet.listmode_scan import read_listmode_scans
-from medjax.pet.lor_projector import build_lor_system
+from medjax.pet.lor_system import build_lor_system
 from medjax.pet.scan import system_model
 from medjax.pet.scanner import Scanner
 from medjax.tools.pet_frames import reconstruct_frames

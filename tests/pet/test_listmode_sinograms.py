@@ -12,7 +12,7 @@ from medjax.io.siemens_listmode import EventChunk, Events, ListmodeHeader, read_
 from medjax.pet import lor_projector
 from medjax.pet.grid import Grid
 from medjax.pet.listmode_sinograms import fill_sinograms
-from medjax.pet.lor_projector import build_lor_system
+from medjax.pet.lor_system import build_lor_system
 from medjax.pet.michelogram import michelogram, oblique_lors
 from medjax.pet.scanner import coverage, lors, preset
 

@@ -11,7 +11,8 @@ from medjax.io.petsird import OtherBlock, TimeBlock, write_petsird
 from medjax.pet import em
 from medjax.pet.grid import Grid, centers_mm
 from medjax.pet.listmode import acquire_events
-from medjax.pet.lor_projector import backproject, build_lor_system, project
+from medjax.pet.lor_projector import backproject, project
+from medjax.pet.lor_system import build_lor_system
 from medjax.pet.petsird_events import list_events, read_petsird_scan
 from medjax.pet.petsird_scanner import coincidence_efficiencies, detectors
 from medjax.pet.petsird_sensitivity import line_sensitivity

@@ -1,6 +1,7 @@
 """The 3-D projectors against SciPy's interpolation, closed forms, each other, and their own transpose."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from medjax.errors import ConfigError, DataError
 from medjax.pet import lor_projector
 from medjax.pet.grid import Grid, centers_mm
 from medjax.pet.lor_geometry import from_end_points, views_along_x
-from medjax.pet.lor_projector import build_lor_system
+from medjax.pet.lor_system import build_lor_system
 from medjax.pet.michelogram import Michelogram, Segment, michelogram, oblique_lors
 from medjax.pet.projector3d import backproject, project
 from medjax.pet.scanner import PRESETS, Scanner, lors
@@ -115,11 +116,12 @@ def test_lines_one_by_one_are_the_sinogram(tof: Tof | None):
     np.testing.assert_allclose(back, want, atol=1e-5 * float(jnp.abs(want).max()))
 
 
-@pytest.mark.parametrize("tof", [None, TOF])
-def test_random_lines_are_josephs_rows_and_adjoint(tof: Tof | None, x64):
+@pytest.mark.parametrize(("tof", "radius"), [(None, 90), (TOF, 90), (None, 30), (TOF, 30)])
+def test_random_lines_are_josephs_rows_and_adjoint(tof: Tof | None, radius: int, x64):
+    """Lines between points around the image, and inside it."""
     rng = np.random.default_rng(1)
     angle, z = rng.uniform(0, 2 * np.pi, (300, 2)), rng.uniform(-20, 20, (300, 2, 1))
-    ends = np.concatenate([90 * np.stack([np.cos(angle), np.sin(angle)], -1), z], -1)
+    ends = np.concatenate([radius * np.stack([np.cos(angle), np.sin(angle)], -1), z], -1)
     grid = Grid((12, 15, 9), (6.0, 5.0, 2.0))
     along = np.abs(np.diff(ends, axis=1)[:, 0, :2] / grid.voxel_mm[:2])
     bins = None if tof is None else rng.integers(0, tof.bins, 300)
@@ -127,7 +129,11 @@ def test_random_lines_are_josephs_rows_and_adjoint(tof: Tof | None, x64):
     system = build_lor_system(ends, grid, tof_mm=edges, tof_sd_mm=None if tof is None else tof.sd_mm)
     image, values = jnp.asarray(rng.normal(size=grid.shape)), jnp.asarray(rng.normal(size=300))
     there = lor_projector.project(system, image)
-    assert dot_gap(there, values, image, lor_projector.backproject(system, values)) < 1e-12
+    back = lor_projector.backproject(system, values)
+    assert dot_gap(there, values, image, back) < 1e-12
+    for call, one, result in ((lor_projector.project, image, there), (lor_projector.backproject, values, back)):
+        batch = jax.vmap(partial(call, system))(jnp.stack([one, -2 * one]))
+        np.testing.assert_allclose(batch, np.stack([result, -2 * result]), rtol=1e-12)
     want = joseph_rows(ends, along[:, 0] >= along[:, 1], grid, np.asarray(image), tof)
     want = want if bins is None else np.take_along_axis(want.reshape(300, -1), bins[:, None], 1)[:, 0]
     np.testing.assert_allclose(there, want.ravel(), atol=1e-10 * np.abs(want).max())
