@@ -147,6 +147,8 @@ def test_an_image_is_checked_against_its_counts(acquisition):
     for penalized, remedy in ((False, "fewer --subsets or more"), (True, "a smaller --beta")):
         with pytest.warns(UserWarning, match=f"expected trues are {0.8 * net:,.0f}, .* {net:,.0f}: use {remedy}"):
             check_image(acquisition, image * np.float32(0.8), "osem", penalized=penalized)
+    with pytest.warns(UserWarning, match=f"expected trues are {0.8 * net:,.0f}, .* {net:,.0f}: use fewer"):
+        check_image(ordered_subsets(acquisition, 3), image * np.float32(0.8), "osem")
     for factor in (0.5, 1.6, 0.0):
         with pytest.raises(DataError, match="nothing is written"):
             check_image(acquisition, image * np.float32(factor), "osem")

@@ -12,7 +12,7 @@ from medjax import iterate
 from medjax.errors import ConfigError, DataError, pluralize
 from medjax.memory import check_memory
 from medjax.pet import em
-from medjax.pet.acquisition import Acquisition
+from medjax.pet.acquisition import Acquisition, select_subset
 from medjax.pet.grid import Grid
 from medjax.pet.scan import Scan
 from medjax.pet.scanner import lors
@@ -124,7 +124,7 @@ def check_image(acquisition: Acquisition, image: Image, method: str, *, penalize
     along any line of response of a voxel, OSEM sets it to 0 for good, so that of few counts little or nothing remains.
 
     Args:
-        acquisition: the counts and their model.
+        acquisition: the counts and their model, whole or in subsets.
         image: the image.
         method: its method, for messages.
         penalized: whether a penalty may keep it from the counts: then there are warnings only, but for an image of 0.
@@ -134,11 +134,10 @@ def check_image(acquisition: Acquisition, image: Image, method: str, *, penalize
             and 30 %. From 5 % on there is a warning. Where more than 80 % of the counts are background, more trues are
             a warning only, from 30 % on.
     """
-    seen = acquisition.forward(jnp.ones_like(acquisition.sensitivity)) > 0
-    total = float(jnp.sum(acquisition.counts, where=seen))
-    background = float(jnp.sum(acquisition.additive, where=seen))
+    subsets = acquisition.sensitivity.shape[0] if acquisition.sensitivity.ndim == 4 else 0
+    parts = (select_subset(acquisition, k) for k in range(subsets)) if subsets else (acquisition,)
+    total, background, trues = (float(one) for one in np.sum([_sums(part, image) for part in parts], axis=0))
     net = total - background
-    trues = float(acquisition.forward(jnp.asarray(image)).sum())
     found = f"{method}: the image's expected trues are {trues:,.0f}, its counts beyond the background {net:,.0f}"
     excess = abs(trues - net) - 4 * max(total, 1) ** 0.5
     if image.any() and trues > net and background > MAX_BACKGROUND * total:
@@ -151,6 +150,13 @@ def check_image(acquisition: Acquisition, image: Image, method: str, *, penalize
     if excess > USUAL_DEVIATION * net:
         remedy = "a smaller --beta" if penalized else "fewer --subsets or more --iterations"
         warnings.warn(f"{found}: use {remedy}", stacklevel=3)
+
+
+def _sums(acquisition: Acquisition, image: Image) -> tuple[float, float, float]:
+    """Counts and background of lines of response that meet the image, and the image's expected trues."""
+    seen = acquisition.forward(jnp.ones(image.shape, image.dtype)) > 0
+    counts, background = (float(jnp.sum(a, where=seen)) for a in (acquisition.counts, acquisition.additive))
+    return counts, background, float(acquisition.forward(jnp.asarray(image)).sum())
 
 
 def warn_of_few_counts(scan: Scan, settings: ReconstructionSettings) -> None:

@@ -18,6 +18,7 @@ from medjax.report.volumes import volume_files
 from medjax.running.progress import say
 from medjax.tools.checks import check_no_overwrite, check_position
 from medjax.tools.pet_checks import check_coverage, check_grid, check_grid_memory, check_image, early_emission
+from medjax.tools.pet_memory import event_plan, require
 from medjax.tools.pet_result import Reconstruction, finish, resample_map
 from medjax.tools.pet_sample import SAMPLERS
 from medjax.tools.pet_settings import PENALIZED, ReconstructionSettings, settings_for_counts, title
@@ -65,6 +66,7 @@ def reconstruct_events(
     part = denoiser_or_regularizer(settings, grid, guide, scan.tracer)
     possible = list(range(1, min(scan.events, settings.subsets) + 1))
     settings = settings_for_counts(settings, requested, scan.events / scan.slices, possible)
+    require(event_plan(scan.events, grid, 1 if sampled else settings.subsets, settings.method))
     if scan.additive >= scan.events:
         raise DataError(f"{scan.files[0]}: the counts are explained by the randoms alone; expected some activity")
     say(scan.summary)
@@ -78,8 +80,7 @@ def reconstruct_events(
     check_maps(scan, grid, stacked, {"μ-map": mu_image, "MR": guide})
     acquisition = select_subset(stacked, 0) if sampled else stacked
     image, sd = solve(acquisition, first_image(stacked, grid, scan.field_of_view_mm), settings, part, grid)
-    if sampled or settings.subsets == 1:
-        check_image(select_subset(stacked, 0), image, settings.method, penalized=settings.method in PENALIZED)
+    check_image(stacked, image, settings.method, penalized=settings.method in PENALIZED)
     image = post_filter(image, grid, settings.post_filter_mm)
     made = Reconstruction(
         image, sd, affine, f"{title(settings)}, list mode", note, float(scan.events), time.perf_counter() - start, None

@@ -43,6 +43,7 @@ from medjax.tools.pet_checks import (
     warn_of_few_counts,
 )
 from medjax.tools.pet_events import reconstruct_events
+from medjax.tools.pet_memory import require, sinogram_plan
 from medjax.tools.pet_result import Reconstruction, error_against, finish, resample_map
 from medjax.tools.pet_sample import SAMPLERS
 from medjax.tools.pet_scatter import add_scatter
@@ -116,6 +117,7 @@ def reconstruct(
     system = system_model(scan.scanner, grid, scan.michelogram, scan.tof)
     total = float(scan.counts.sum(dtype=float))
     settings = settings_for_counts(settings, requested, total / scan.slices, possible_subsets(system))
+    require(sinogram_plan(scan.counts.size, grid, settings.subsets, settings.method))
     if mu is not None:
         check_attenuation_once(scan)
     check_truncation(scan, grid)
@@ -161,6 +163,8 @@ def _image(
     if mu is not None:
         attenuation = attenuation_factors(system, mu)
         acquisition = acquire(system, data[0], data[1] * attenuation, data[2], psf)
+    if settings.method not in SAMPLERS:  # the whole is not kept beside its subsets
+        acquisition = ordered_subsets(acquisition, settings.subsets)
     image, sd = solve(acquisition, first_image(acquisition, grid, scan.scanner.field_of_view_mm), settings, part, grid)
     check_image(acquisition, image, settings.method, penalized=settings.method in PENALIZED)
     return post_filter(image, grid, settings.post_filter_mm), sd

@@ -15,7 +15,7 @@ from medjax.errors import ConfigError, DataError
 from medjax.iterate import Algorithm
 from medjax.penalty import Penalty, Quadratic, RelativeDifference, neighbors, require
 from medjax.pet import em
-from medjax.pet.acquisition import Acquisition, ordered_subsets
+from medjax.pet.acquisition import Acquisition
 from medjax.pet.bsrem import bsrem
 from medjax.pet.grid import Grid, in_field_of_view
 from medjax.pet.kernel_em import kernel_em, mr_kernel
@@ -55,7 +55,7 @@ def solve(
     """Image of these settings, and the standard deviation of several samples.
 
     Args:
-        acquisition: the data, of single events in subsets.
+        acquisition: the data, for all methods but samplers in subsets.
         state: first image.
         settings: complete settings.
         part: denoiser of volumes of a sampler, penalty of a penalized method, or kernel of kernel EM.
@@ -67,13 +67,11 @@ def solve(
     if settings.method in SAMPLERS:
         image, sd = sample(settings.method, acquisition, part, state.image, settings.iterations, settings.sampling)
         return image, sd if settings.sampling.samples > 1 else None
-    has_subsets = acquisition.sensitivity.ndim == 4
-    stacked = acquisition if has_subsets else ordered_subsets(acquisition, settings.subsets)
-    algorithm, start = _algorithm(stacked, state, settings, part, grid)
+    algorithm, start = _algorithm(acquisition, state, settings, part, grid)
     states = iterate.loop(
         algorithm,
         start,
-        em.updates(stacked, settings.iterations),
+        em.updates(acquisition, settings.iterations),
         every=settings.subsets,
         progress=partial(track, description=settings.method),
         check=partial(_require_finite_image, settings),
