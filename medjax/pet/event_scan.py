@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from medjax.pet.acquisition import Acquisition
 from medjax.pet.grid import Grid
+from medjax.pet.listmode_stream import EventStream, acquire_stream
 from medjax.pet.psf import Psf
 
 
@@ -15,11 +16,10 @@ from medjax.pet.psf import Psf
 class EventScan:
     """Events of a time frame, and how they are acquired.
 
-    `acquire(grid, subsets, mu, psf)` gives the acquisition of an image grid in so many subsets of the events; `mu` is
-    an attenuation map on that grid in mm⁻¹, or None.
+    `stream(grid, mu)` reads them for an image grid; `mu` is an attenuation map on that grid in mm⁻¹, or None.
     """
 
-    acquire: Callable[[Grid, int, Float[Array, "x y z"] | None, Psf | None], Acquisition]
+    stream: Callable[[Grid, Float[Array, "x y z"] | None], EventStream]
     events: int  # number of prompts
     additive: float  # expected randoms + scatter among them
     field_of_view_mm: float  # radius
@@ -34,3 +34,9 @@ class EventScan:
     tracer: str = ""
     measured: bool = True
     center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)  # middle of the scanner, RAS+
+
+    def acquire(
+        self, grid: Grid, subsets: int, mu: Float[Array, "x y z"] | None, psf: Psf | None = None
+    ) -> Acquisition:
+        """Acquisition of all events, in so many subsets."""
+        return acquire_stream(self.stream(grid, mu), grid, subsets, psf)

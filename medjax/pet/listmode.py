@@ -23,6 +23,7 @@ class Events(NamedTuple):
     additive: Float[np.ndarray, " event"]  # expected randoms + scatter of the lines, in counts
     along_x: Bool[np.ndarray, " event"] | None = None  # the axis that a line is walked along; None: the longer one
     tof_mm: Float[np.ndarray, "event 2"] | None = None  # edges of the time-of-flight bin, from the middle of a line
+    tof_sd_mm: Float[np.ndarray, " event"] | None = None  # standard deviation of the time-of-flight kernel
 
 
 def acquire_events(
@@ -33,7 +34,6 @@ def acquire_events(
     *,
     number: int = 1,
     psf: Psf | None = None,
-    tof_sd_mm: float | Float[np.ndarray, " event"] | None = None,
 ) -> Acquisition:
     """List-mode acquisition in `number` interleaved subsets of the events, as `ordered_subsets` gives for sinograms.
 
@@ -44,7 +44,6 @@ def acquire_events(
         total_additive: expected randoms + scatter of all lines of response, in counts.
         number: number of subsets.
         psf: image-space point spread function; None: none.
-        tof_sd_mm: standard deviation of the time-of-flight kernel, in mm: one, or one an event.
 
     Raises:
         ConfigError: more subsets than events.
@@ -61,9 +60,8 @@ def acquire_events(
     order = np.arange(length * number).reshape(length, number).T  # subset k: events k, k + number, …
     real = order < count
     own = jax.tree.map(lambda a: np.asarray(a)[np.where(real, order, 0)], events._asdict())
-    ends, along_x, tof_mm = own["end_points"], own["along_x"], own["tof_mm"]
-    sd = tof_sd_mm[np.where(real, order, 0)] if isinstance(tof_sd_mm, np.ndarray) else tof_sd_mm
-    lines = stack_lor_systems(ends, grid, along_x=along_x, tof_mm=tof_mm, tof_sd_mm=sd)
+    ends, along_x, tof_mm, tof_sd_mm = (own[name] for name in ("end_points", "along_x", "tof_mm", "tof_sd_mm"))
+    lines = stack_lor_systems(ends, grid, along_x=along_x, tof_mm=tof_mm, tof_sd_mm=tof_sd_mm)
     factors, additive = (np.where(real, own[name], 0).astype(np.float32) for name in ("factors", "additive"))
     rest = (total_additive / number - additive.sum(axis=1, dtype=float))[:, None]
     stack = jnp.broadcast_to(sensitivity / number, (number, *grid.shape))

@@ -6,7 +6,6 @@ The sensitivity is that of all lines of response, of every ring difference of th
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,22 +16,24 @@ from jaxtyping import Array, Bool, Float, Int
 
 from medjax.errors import DataError
 from medjax.io.frames import Frames
-from medjax.io.siemens_listmode import EventChunk, ListmodeHeader, read_event_chunks
 from medjax.io.siemens_listmode import Events as FileEvents
-from medjax.pet import listmode, projection
-from medjax.pet.acquisition import Acquisition
+from medjax.io.siemens_listmode import ListmodeHeader, read_event_chunks
+from medjax.pet import projection
 from medjax.pet.attenuation import attenuation, check_mu, line_attenuation
 from medjax.pet.event_scan import EventScan
 from medjax.pet.grid import Grid
+from medjax.pet.listmode import Events
 from medjax.pet.listmode_randoms import event_fan_sums
 from medjax.pet.listmode_scan import MISSING, read_checked_header
 from medjax.pet.listmode_sinograms import rings_of_file
+from medjax.pet.listmode_stream import EventStream
 from medjax.pet.lor_geometry import from_end_points, views_along_x
 from medjax.pet.michelogram import Michelogram, michelogram
-from medjax.pet.psf import Psf
 from medjax.pet.randoms import bin_crystals, singles_from_fan_sums
 from medjax.pet.scan import system_model
 from medjax.pet.scanner import Scanner, coverage, lors, ring_coverage
+
+_EVENTS = 2**19  # most events that are prepared at once
 
 
 class _Lines(NamedTuple):
@@ -64,12 +65,11 @@ def read_listmode_events(path: Path, scanner: Scanner, frames: Frames | None = N
     rings = rings_of_file(header)
     real = (coverage(scanner) > 0).reshape(-1)
     lines = _Lines(scanner, planes, rings, real, ring_coverage(scanner, planes)[planes.plane_of_pair[tuple(rings)]] > 0)
-    prompts, frame, nothing = list[np.ndarray](), 0, FileEvents(np.zeros(0, np.int32), np.zeros(0, bool))
-    for index, events in chain(read_event_chunks(header.path, frames)[1], [EventChunk(number, nothing)]):
-        while frame < index:
-            yield _scan(path, header, lines, prompts, sums[frame], None if frames is None else frames[frame])
-            prompts, frame = list[np.ndarray](), frame + 1
-        prompts.append(_real_prompts(header, lines, events))
+    prompts = np.zeros(number, int)
+    for index, events in read_event_chunks(header.path, frames)[1]:
+        prompts[index] += len(_real_prompts(header, lines, events))
+    for k in range(number):
+        yield _scan(path, header, lines, int(prompts[k]), sums[k], None if frames is None else frames[k])
 
 
 def _real_prompts(header: ListmodeHeader, lines: _Lines, events: FileEvents) -> Int[np.ndarray, " event"]:
@@ -83,13 +83,12 @@ def _scan(
     path: Path,
     header: ListmodeHeader,
     lines: _Lines,
-    prompts: list[np.ndarray],
+    prompts: int,
     sums: Float[np.ndarray, "ring crystal"],
     frame_s: tuple[float, float] | None,
 ) -> EventScan:
     scanner = lines.scanner
-    address = np.concatenate([*prompts, np.zeros(0, np.int32)])
-    if not len(address):
+    if not prompts:
         where = "" if frame_s is None else f" from {frame_s[0]:g} to {frame_s[1]:g} s"
         raise DataError(f"{path}: no prompts{where}; expected some")
     singles = singles_from_fan_sums(sums, scanner, header.max_ring_difference, hierarchical=True)
@@ -99,49 +98,52 @@ def _scan(
             f"{path}: no delayeds, from which randoms are estimated; taken as if there were none", stacklevel=3
         )
     when = "" if frame_s is None else f"{frame_s[0]:g} to {frame_s[1]:g} s: "
+
+    def stream(grid: Grid, mu: Float[Array, "x y z"] | None) -> EventStream:
+        read = partial(_read, header, lines, singles, grid, mu, frame_s)
+        return EventStream(read, prompts, delayeds, _sensitivity(lines, grid, mu))
+
     return EventScan(
-        partial(_acquire, header, lines, address, singles, delayeds),
-        events=len(address),
+        stream,
+        events=prompts,
         additive=delayeds,
         field_of_view_mm=scanner.field_of_view_mm,
         slices=scanner.planes,
         plane_mm=scanner.ring_spacing_mm / 2,
         voxel_mm=scanner.voxel_mm,
-        summary=f"{when}{len(address):,} prompts, {delayeds:,.0f} of them expected randoms",
+        summary=f"{when}{prompts:,} prompts, {delayeds:,.0f} of them expected randoms",
         uncorrected=MISSING,
         files=(path, header.path, header.data),
         frame_s=frame_s,
     )
 
 
-def _acquire(
+def _read(
     header: ListmodeHeader,
     lines: _Lines,
-    address: Int[np.ndarray, " event"],
     singles: Float[np.ndarray, "ring crystal"],
-    total_additive: float,
     grid: Grid,
-    subsets: int,
     mu: Float[Array, "x y z"] | None,
-    psf: Psf | None,
-) -> Acquisition:
-    scanner = lines.scanner
-    sinogram, line = np.divmod(address, header.views * header.bins)
-    rings = lines.rings[:, sinogram]
-    crystals = [crystal[:, 0].reshape(-1)[line] for crystal in bin_crystals(scanner)]
+    frame_s: tuple[float, float] | None,
+) -> Iterator[Events]:
+    """Prompts of a frame, some at a time."""
+    scanner, attenuated = lines.scanner, line_attenuation(grid, mu)
+    crystals = [crystal[:, 0].reshape(-1) for crystal in bin_crystals(scanner)]
     ends = lors(scanner)
     along_x = views_along_x(from_end_points(ends, grid), grid)
-    transaxial = ends.reshape(-1, 2, 2)[line]
-    z = (rings.T - (header.rings - 1) / 2) * scanner.ring_spacing_mm
-    end_points = np.concatenate([transaxial, z[..., None]], axis=-1)
-    events = listmode.Events(
-        end_points,
-        line_attenuation(grid, mu)(end_points),
-        singles[rings[0], crystals[0]] * singles[rings[1], crystals[1]],
-        None if along_x is None else np.repeat(along_x, scanner.bins)[line],
-    )
-    sensitivity = _sensitivity(lines, grid, mu)
-    return listmode.acquire_events(events, grid, sensitivity, total_additive, number=subsets, psf=psf)
+    for _, chunk in read_event_chunks(header.path, None if frame_s is None else (frame_s,))[1]:
+        address = _real_prompts(header, lines, chunk)
+        for start in range(0, len(address), _EVENTS):
+            sinogram, line = np.divmod(address[start : start + _EVENTS], header.views * header.bins)
+            rings = lines.rings[:, sinogram]
+            z = (rings.T - (header.rings - 1) / 2) * scanner.ring_spacing_mm
+            end_points = np.concatenate([ends.reshape(-1, 2, 2)[line], z[..., None]], axis=-1)
+            yield Events(
+                end_points,
+                attenuated(end_points),
+                singles[rings[0], crystals[0][line]] * singles[rings[1], crystals[1][line]],
+                None if along_x is None else np.repeat(along_x, scanner.bins)[line],
+            )
 
 
 def _sensitivity(lines: _Lines, grid: Grid, mu: Float[Array, "x y z"] | None) -> Float[Array, "x y z"]:

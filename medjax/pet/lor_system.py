@@ -92,7 +92,7 @@ def stack_lor_systems(
     along = np.abs(ends[..., 1, :] - ends[..., 0, :]) / np.asarray(grid.voxel_mm)
     if np.any(np.hypot(along[..., 0], along[..., 1]) == 0):
         raise DataError("end points: both ends of a line have one transaxial position")
-    chosen = along[..., 0] >= along[..., 1] if along_x is None else np.asarray(along_x, bool)
+    chosen = runs_along_x(ends, grid) if along_x is None else np.asarray(along_x, bool)
     row_index, start = np.zeros(chosen.shape, np.int32), 0
     groups: list[LorGroup] = []
     for walked_along_x in (True, False):
@@ -115,6 +115,12 @@ def stack_lor_systems(
     length = np.linalg.norm(ends[..., 1, :] - ends[..., 0, :], axis=-1)
     steps = np.where(chosen, along[..., 0], along[..., 1])
     return jax.device_put(LorSystem(tuple(groups), length / steps, row_index, grid.shape))
+
+
+def runs_along_x(end_points: Float[np.ndarray, "*line 2 3"], grid: Grid) -> Bool[np.ndarray, "*line"]:
+    """True for lines that cross as many voxels along x as along y, or more."""
+    x, y = (np.abs(end_points[..., 1, k] - end_points[..., 0, k]) / grid.voxel_mm[k] for k in range(2))
+    return x >= y
 
 
 def _order(ends: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Events of PETSIRD list mode in the form that `listmode.acquire_events` takes, by time frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,25 +14,25 @@ from medjax.io.petsird import Coincidences, TimeBlock, TypePair, read_petsird
 from medjax.pet.listmode import Events
 from medjax.pet.petsird_scanner import Detectors, coincidence_efficiencies, detectors, expand_bins
 
+_CHUNK = 2**20  # prompts that are read at a time
 _STILL = 1e-4  # of a movement's matrix from one that moves nothing
 
 
 class Frame(NamedTuple):
-    """Coincidences of a time frame, by pair of types of modules."""
+    """Delayeds of a time frame by pair of types of modules, and the number of its prompts."""
 
-    prompts: dict[TypePair, Coincidences]
+    prompts: int
     delayeds: dict[TypePair, Coincidences]
 
     @property
     def counts(self) -> tuple[int, int]:
         """Number of prompts and of delayeds."""
-        prompts, delayeds = (sum(map(len, events.values())) for events in self)
-        return prompts, delayeds
+        return self.prompts, sum(map(len, self.delayeds.values()))
 
 
 @dataclass(frozen=True)
 class PetsirdScan:
-    """List mode of a scan in memory, 12 bytes a coincidence."""
+    """Scanner and time frames of list mode; of the coincidences the delayeds are in memory, 12 bytes each."""
 
     detectors: Detectors
     frames: tuple[Frame, ...]
@@ -41,7 +41,7 @@ class PetsirdScan:
 
 
 def read_petsird_scan(path: str | Path, frames: Frames | None = None) -> PetsirdScan:
-    """Read list mode in one pass over the file.
+    """Read and check list mode in one pass over the file; `read_prompts` then reads a frame's prompts.
 
     A time block belongs to the frame that its middle lies in; one in none is skipped.
 
@@ -58,9 +58,9 @@ def read_petsird_scan(path: str | Path, frames: Frames | None = None) -> Petsird
         check_frames(frames, np.inf)
     header, blocks = read_petsird(path)
     scanner = detectors(header, str(path))
-    edges = [(0.0, np.inf)] if frames is None else [(1000 * start, 1000 * end) for start, end in frames]
-    kept: list[tuple[dict, dict]] = [({}, {}) for _ in edges]
-    stop_ms, others = 0, set[str]()
+    known = (None,) if frames is None else frames
+    kept: list[dict[TypePair, list[Coincidences]]] = [dict[TypePair, list[Coincidences]]() for _ in known]
+    prompts, stop_ms, others = [0] * len(known), 0, set[str]()
     for block in blocks:
         if not isinstance(block, TimeBlock):
             _check_still(str(path), block.kind, block.value)
@@ -69,25 +69,53 @@ def read_petsird_scan(path: str | Path, frames: Frames | None = None) -> Petsird
         if block.stop_ms < block.start_ms:
             raise DataError(f"{path}: a time block from {block.start_ms} to {block.stop_ms} ms; expected a later end")
         stop_ms = max(stop_ms, block.stop_ms)
-        middle = (block.start_ms + block.stop_ms) / 2
         for own in (block.prompts, block.delayeds):
             _check_coincidences(str(path), scanner, own)
-        for (start, end), frame in zip(edges, kept, strict=True):
-            if start <= middle < end:
-                for events, own in zip(frame, (block.prompts, block.delayeds), strict=True):
-                    for pair, coincidences in own.items():
-                        events.setdefault(pair, []).append(coincidences)
+        for k, frame_s in enumerate(known):
+            if _within(block, frame_s):
+                prompts[k] += sum(map(len, block.prompts.values()))
+                for pair, coincidences in block.delayeds.items():
+                    kept[k].setdefault(pair, []).append(coincidences)
     if frames is not None:
         check_frames(frames, stop_ms / 1000)
-    joined = tuple(Frame(*({p: np.concatenate(parts) for p, parts in own.items()} for own in both)) for both in kept)
+    joined = tuple(
+        Frame(number, {pair: np.concatenate(parts) for pair, parts in own.items()})
+        for number, own in zip(prompts, kept, strict=True)
+    )
     return PetsirdScan(scanner, joined, stop_ms / 1000, tuple(sorted(others)))
 
 
+def read_prompts(
+    path: str | Path, frame_s: tuple[float, float] | None = None
+) -> Iterator[dict[TypePair, Coincidences]]:
+    """Read the prompts of a frame, or of the whole scan, about a million at a time.
+
+    Raises:
+        DataError: see `read_petsird`.
+    """
+    waiting: dict[TypePair, list[Coincidences]] = {}
+    number = 0
+    for block in read_petsird(path)[1]:
+        if isinstance(block, TimeBlock) and _within(block, frame_s):
+            for pair, own in block.prompts.items():
+                waiting.setdefault(pair, []).append(own)
+                number += len(own)
+            if number >= _CHUNK:
+                yield {pair: np.concatenate(parts) for pair, parts in waiting.items()}
+                waiting, number = dict[TypePair, list[Coincidences]](), 0
+    if number:
+        yield {pair: np.concatenate(parts) for pair, parts in waiting.items()}
+
+
+def _within(block: TimeBlock, frame_s: tuple[float, float] | None) -> bool:
+    middle = (block.start_ms + block.stop_ms) / 2
+    return frame_s is None or 1000 * frame_s[0] <= middle < 1000 * frame_s[1]
+
+
 class ListedEvents(NamedTuple):
-    """Events of all pairs of types, and the standard deviation of the time of flight of each."""
+    """Events of all pairs of types."""
 
     events: Events
-    tof_sd_mm: Float[np.ndarray, " event"] | None
     left_out: int  # events on lines of an efficiency of 0, or along the axis of the scanner
 
 
@@ -126,8 +154,8 @@ def list_events(
         parts.append((ends, efficiencies, expected, tof, sds))
     empty = (np.zeros((0, 2, 3)), np.zeros(0), np.zeros(0), np.zeros((0, 2)), np.zeros(0))
     ends, weights, expected, tof, sds = (np.concatenate(own) for own in zip(empty, *parts, strict=True))
-    events = Events(ends, weights, expected, None, tof if scanner.tof else None)
-    return ListedEvents(events, sds if scanner.tof else None, left_out)
+    flight = (tof, sds) if scanner.tof else (None, None)
+    return ListedEvents(Events(ends, weights, expected, None, *flight), left_out)
 
 
 def end_points(scanner: Detectors, pair: TypePair, bins: Int[np.ndarray, "event 2"]) -> Float[np.ndarray, "event 2 3"]:

@@ -9,16 +9,15 @@ from jaxtyping import Array, Float
 
 from medjax.errors import DataError
 from medjax.io.frames import Frames
-from medjax.pet.acquisition import Acquisition
 from medjax.pet.attenuation import line_attenuation
 from medjax.pet.event_scan import EventScan
 from medjax.pet.grid import Grid
-from medjax.pet.listmode import acquire_events
-from medjax.pet.petsird_events import Frame, list_events, read_petsird_scan
+from medjax.pet.listmode import Events
+from medjax.pet.listmode_stream import EventStream
+from medjax.pet.petsird_events import list_events, read_petsird_scan, read_prompts
 from medjax.pet.petsird_randoms import SinglesRates, singles_rates
 from medjax.pet.petsird_scanner import Detectors
 from medjax.pet.petsird_sensitivity import line_sensitivity
-from medjax.pet.psf import Psf
 from medjax.running.progress import say
 
 VOXEL_MM = 2.0  # usual voxel size, along all axes
@@ -32,7 +31,7 @@ def read_petsird_frames(path: Path, frames: Frames | None = None) -> Iterator[Ev
     """
     scan = read_petsird_scan(path, frames)
     for index, frame in enumerate(scan.frames):
-        prompts = frame.counts[0]
+        prompts = frame.prompts
         frame_s = None if frames is None else frames[index]
         when = "" if frame_s is None else f"{frame_s[0]:g} to {frame_s[1]:g} s: "
         if not prompts:
@@ -41,7 +40,7 @@ def read_petsird_frames(path: Path, frames: Frames | None = None) -> Iterator[Ev
         centers = np.concatenate([own.centers_mm.reshape(-1, 3) for own in scan.detectors.types])
         radius = float(np.hypot(centers[:, 0], centers[:, 1]).min())
         yield EventScan(
-            partial(_acquire, scan.detectors, frame, rates),
+            partial(_stream, path, scan.detectors, prompts, rates, frame_s),
             events=prompts,
             additive=float(rates.delayeds),
             field_of_view_mm=radius / np.sqrt(2),
@@ -55,29 +54,25 @@ def read_petsird_frames(path: Path, frames: Frames | None = None) -> Iterator[Ev
         )
 
 
-def _acquire(
+def _stream(
+    path: Path,
     scanner: Detectors,
-    frame: Frame,
+    prompts: int,
     rates: SinglesRates,
+    frame_s: tuple[float, float] | None,
     grid: Grid,
-    subsets: int,
     mu: Float[Array, "x y z"] | None,
-    psf: Psf | None,
-) -> Acquisition:
-    attenuation = line_attenuation(grid, mu)
-    listed = list_events(scanner, frame.prompts, factors=attenuation, additive=rates.expected)
-    sensitivity = line_sensitivity(scanner, grid, factors=attenuation)
+) -> EventStream:
+    attenuated = line_attenuation(grid, mu)
+    sensitivity = line_sensitivity(scanner, grid, factors=attenuated)
     if sensitivity.variance is not None:
         seen = sensitivity.image > 0.1 * sensitivity.image.max()
         sd = float(np.sqrt(np.mean(sensitivity.variance[seen])) / np.mean(sensitivity.image[seen]))
         lors = f"{sensitivity.taken:,} of {sensitivity.lors:,} lines of response"
         say(f"sensitivity from {lors}: standard deviation {sd:.1%}")
-    return acquire_events(
-        listed.events,
-        grid,
-        sensitivity.image,
-        float(rates.delayeds),
-        number=subsets,
-        psf=psf,
-        tof_sd_mm=listed.tof_sd_mm,
-    )
+
+    def read() -> Iterator[Events]:
+        for chunk in read_prompts(path, frame_s):
+            yield list_events(scanner, chunk, factors=attenuated, additive=rates.expected).events
+
+    return EventStream(read, prompts, float(rates.delayeds), sensitivity.image)

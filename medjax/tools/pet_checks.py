@@ -14,6 +14,7 @@ from medjax.memory import check_memory
 from medjax.pet import em
 from medjax.pet.acquisition import Acquisition, select_subset
 from medjax.pet.grid import Grid
+from medjax.pet.list_system import ListSystem
 from medjax.pet.scan import Scan
 from medjax.pet.scanner import lors
 from medjax.pet.truncation import truncation
@@ -78,8 +79,12 @@ def early_emission(stacked: Acquisition, state: em.State, grid: Grid) -> Image:
         grid: its voxels.
     """
     states = iterate.loop(em.osem(stacked), state, EARLY_UPDATES, every=EARLY_UPDATES)
-    sigma = [SMOOTHING_MM / 2.355 / side for side in grid.voxel_mm]
-    smooth = ndimage.gaussian_filter(np.asarray(iterate.last(states, state).image), sigma)
+    return emission_of(np.asarray(iterate.last(states, state).image), grid)
+
+
+def emission_of(image: Image, grid: Grid) -> Image:
+    """Where the emission of an image lies: 1 in voxels that are, smoothed, not much below most."""
+    smooth = ndimage.gaussian_filter(image, [SMOOTHING_MM / 2.355 / side for side in grid.voxel_mm])
     return (smooth > EMISSION * np.percentile(smooth[smooth > 0], 99)).astype(np.float32) if smooth.any() else smooth
 
 
@@ -155,6 +160,8 @@ def check_image(acquisition: Acquisition, image: Image, method: str, *, penalize
 def _sums(acquisition: Acquisition, image: Image) -> tuple[float, float, float]:
     """Counts and background of lines of response that meet the image, and the image's expected trues."""
     seen = acquisition.forward(jnp.ones(image.shape, image.dtype)) > 0
+    if isinstance(acquisition.system, ListSystem):
+        seen = seen.at[-1].set(True)  # all lines without an event, which may be negative where events are many
     counts, background = (float(jnp.sum(a, where=seen)) for a in (acquisition.counts, acquisition.additive))
     return counts, background, float(acquisition.forward(jnp.asarray(image)).sum())
 

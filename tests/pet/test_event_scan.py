@@ -5,21 +5,29 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax import iterate
 from medjax.errors import ConfigError, DataError
+from medjax.io import siemens_listmode
 from medjax.io.nifti import read_nifti
+from medjax.pet import em, listmode_stream
 from medjax.pet.acquisition import acquire, select_subset
 from medjax.pet.attenuation import attenuation_factors, line_attenuation
 from medjax.pet.grid import Grid
 from medjax.pet.io import load_frames
+from medjax.pet.listmode import acquire_events
 from medjax.pet.listmode_events import read_listmode_events
 from medjax.pet.listmode_scan import read_listmode_scans
+from medjax.pet.listmode_stream import acquire_stream
 from medjax.pet.lor_system import build_lor_system
+from medjax.pet.psf import gaussian_psf
 from medjax.pet.scan import system_model
 from medjax.pet.scanner import Scanner
+from medjax.tools import pet_events
 from medjax.tools.pet_frames import reconstruct_frames
 from medjax.tools.pet_reconstruct import reconstruct
 from medjax.tools.pet_settings import ReconstructionSettings
@@ -133,6 +141,46 @@ def test_images_of_events_and_of_their_frames(tmp_path):
     assert sum(int(row[3]) for row in rows[1:]) == scan.events
     both = sum(2 * read_nifti(tmp_path / f"f_frame0{k}.nii.gz").array for k in (1, 2))  # activity a second × 2 s
     assert float((sensitivity * both).sum()) == pytest.approx(float((sensitivity * whole.image).sum()), rel=0.03)
+
+
+@pytest.mark.parametrize("mu", [None, 0.005])
+def test_events_read_anew_in_every_iteration(tmp_path, monkeypatch, mu: float | None):
+    """The image of MLEM is that of all events in memory; of OSEM that of runs of events, computed by hand."""
+    path = save(tmp_path, number=20_000)
+    monkeypatch.setattr(siemens_listmode, "CHUNK", 3000)
+    monkeypatch.setattr(listmode_stream, "_BATCH", 4096)
+    (scan,) = read_listmode_events(path, SCANNER)
+    psf = gaussian_psf(GRID, 5.0)
+    stream = scan.stream(GRID, None if mu is None else jnp.full(GRID.shape, mu))
+    chunks = [len(one.factors) for one in stream.read()]
+    assert len(chunks) > 4 and sum(chunks) == scan.events
+    held = acquire_stream(stream, GRID, 1, psf)
+    start = em.init(held)
+    np.testing.assert_allclose(em.init(listmode_stream.single_bin(stream, psf)).image, start.image, rtol=1e-5)
+    want = iterate.scan(em.osem(held), start, 3)[0].image
+    states = list(listmode_stream.osem(stream, GRID, start.image, 3, 1, psf))
+    assert [int(state.step) for state in states] == [1, 2, 3]
+    np.testing.assert_allclose(states[-1].image, want, atol=2e-5 * float(want.max()))
+    (events,) = [jax.tree.map(lambda *a: np.concatenate(a), *stream.read())]
+    image, length = start.image, -(-scan.events // 3)
+    for k in range(3):
+        run = jax.tree.map(lambda a, k=k: a[k * length : (k + 1) * length], events)
+        part = acquire_events(run, GRID, stream.sensitivity / 3, stream.additive / 3, psf=psf)
+        image = em.osem(part).step(start._replace(image=image))[0].image
+    *_, last = listmode_stream.osem(stream, GRID, start.image, 1, 3, psf)
+    np.testing.assert_allclose(last.image, image, atol=2e-5 * float(image.max()))
+
+
+def test_events_beyond_memory_are_reconstructed(tmp_path, monkeypatch, capsys):
+    path = save(tmp_path, number=20_000, prompts=0.98)
+    (scan,) = read_listmode_events(path, SCANNER)
+    options = {"size": 12, "voxel_mm": 6.0}
+    settings = ReconstructionSettings("mlem", iterations=3, psf_mm=0.0)
+    held = reconstruct(scan, settings, **options)
+    monkeypatch.setattr(pet_events, "available_memory", lambda: 0)
+    read = reconstruct(scan, settings, **options)
+    assert "events do not fit into memory: each iteration reads" in capsys.readouterr().out
+    np.testing.assert_allclose(read.image, held.image, atol=1e-5 * float(held.image.max()))
 
 
 def test_options_that_do_not_go_together(tmp_path):

@@ -49,6 +49,7 @@ def _both(tof: Tof | None = None, number: int = 1) -> tuple[Acquisition, Acquisi
         np.asarray(additive).ravel()[bins],
         chosen,
         edges,
+        None if tof is None else np.full(len(bins), tof.sd_mm),
     )
     listed = acquire_events(
         events,
@@ -57,7 +58,6 @@ def _both(tof: Tof | None = None, number: int = 1) -> tuple[Acquisition, Acquisi
         float(additive.sum()),
         number=number,
         psf=psf,
-        tof_sd_mm=None if tof is None else tof.sd_mm,
     )
     return acquire(system, jnp.asarray(counts), factors, additive, psf), listed
 

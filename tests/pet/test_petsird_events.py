@@ -8,12 +8,12 @@ from scipy.special import ndtr
 from medjax import iterate
 from medjax.errors import ConfigError, DataError
 from medjax.io.petsird import OtherBlock, TimeBlock, write_petsird
-from medjax.pet import em
+from medjax.pet import em, petsird_events
 from medjax.pet.grid import Grid, centers_mm
 from medjax.pet.listmode import acquire_events
 from medjax.pet.lor_projector import backproject, project
 from medjax.pet.lor_system import build_lor_system
-from medjax.pet.petsird_events import list_events, read_petsird_scan
+from medjax.pet.petsird_events import list_events, read_petsird_scan, read_prompts
 from medjax.pet.petsird_scanner import coincidence_efficiencies, detectors
 from medjax.pet.petsird_sensitivity import line_sensitivity
 from tests.petsird_scan import ELEMENTS, ENERGIES, MODULES, SHIFT, TOF, coincidences, header, petsird, time_blocks
@@ -30,7 +30,7 @@ GRID = Grid((12, 12, 5), (4.0, 4.0, 3.0))
 def test_lines_efficiencies_and_tof_bins_are_those_of_the_package():
     for pair, own in coincidences(HEADER, 12).items():
         listed = list_events(SCANNER, {pair: own})
-        assert listed.left_out == 0 and listed.events.tof_mm is not None and listed.tof_sd_mm is not None
+        assert listed.left_out == 0 and listed.events.tof_mm is not None and listed.events.tof_sd_mm is not None
         for k, (first, second, tof) in enumerate(own.tolist()):
             want = get_detection_efficiency(HEADER.scanner, pair, first, second)
             assert listed.events.factors[k] == pytest.approx(want, rel=1e-5)
@@ -41,7 +41,7 @@ def test_lines_efficiencies_and_tof_bins_are_those_of_the_package():
             edges = HEADER.scanner.tof_bin_edges[pair[0]][pair[1]].edges[tof : tof + 2]
             bins, fwhm = TOF[pair]
             np.testing.assert_allclose(listed.events.tof_mm[k], edges if bins > 1 else [-np.inf, np.inf])
-            assert bins == 1 or listed.tof_sd_mm[k] == pytest.approx(fwhm / np.sqrt(8 * np.log(2)))
+            assert bins == 1 or listed.events.tof_sd_mm[k] == pytest.approx(fwhm / np.sqrt(8 * np.log(2)))
 
 
 def test_pairs_without_coincidence_have_no_efficiency():
@@ -98,7 +98,9 @@ def test_tof_of_a_line_is_that_of_its_pair_of_types():
     own = np.array([[first, second, tof] for tof in range(TOF[pair][0])], np.uint32)
     listed = list_events(SCANNER, {pair: own})
     grid = Grid((41, 41, 7), (2.0, 2.0, 2.0))
-    system = build_lor_system(listed.events.end_points, grid, tof_mm=listed.events.tof_mm, tof_sd_mm=listed.tof_sd_mm)
+    system = build_lor_system(
+        listed.events.end_points, grid, tof_mm=listed.events.tof_mm, tof_sd_mm=listed.events.tof_sd_mm
+    )
     ends = listed.events.end_points[0]
     along = (ends[1] - ends[0]) / np.linalg.norm(ends[1] - ends[0])
     place = ends.mean(axis=0) + 16 * along  # towards the second detector: it arrives later at the first
@@ -111,7 +113,7 @@ def test_tof_of_a_line_is_that_of_its_pair_of_types():
     )
 
 
-def test_frames_of_time_blocks(tmp_path):
+def test_frames_of_time_blocks(tmp_path, monkeypatch):
     blocks = time_blocks(HEADER, 6)
     path = tmp_path / "scan.petsird"
     write_petsird(
@@ -128,7 +130,11 @@ def test_frames_of_time_blocks(tmp_path):
     assert whole.frames[0].counts == total and total[0] > total[1] > 0
     frames = read_petsird_scan(path, [(0.0, 0.02), (0.02, 0.05), (0.05, 0.06)]).frames
     assert tuple(np.sum([f.counts for f in frames], axis=0)) == total
-    np.testing.assert_array_equal(frames[0].prompts[1, 0], np.concatenate([b.prompts[1, 0] for b in blocks[:2]]))
+    (prompts,) = read_prompts(path, (0.0, 0.02))
+    np.testing.assert_array_equal(prompts[1, 0], np.concatenate([b.prompts[1, 0] for b in blocks[:2]]))
+    monkeypatch.setattr(petsird_events, "_CHUNK", 1)
+    parts = list(read_prompts(path))
+    assert len(parts) == len(blocks) and sum(len(one) for part in parts for one in part.values()) == total[0]
     assert read_petsird_scan(path, [(0.01, 0.02)]).frames[0].counts == tuple(
         sum(map(len, own.values())) for own in blocks[1][2:]
     )
@@ -229,14 +235,12 @@ def test_a_source_is_reconstructed():
         listed = list_events(SCANNER, {pair: own.astype(np.uint32)})
         own = own[coincidence_efficiencies(SCANNER, pair, own[:, :2]) > 0]
         system = build_lor_system(
-            listed.events.end_points, GRID, tof_mm=listed.events.tof_mm, tof_sd_mm=listed.tof_sd_mm
+            listed.events.end_points, GRID, tof_mm=listed.events.tof_mm, tof_sd_mm=listed.events.tof_sd_mm
         )
         mean = np.asarray(project(system, jnp.asarray(truth, jnp.float32))) * listed.events.factors
         found[pair] = np.repeat(own, rng.poisson(20 * mean), axis=0).astype(np.uint32)
     listed = list_events(SCANNER, found)
-    acquisition = acquire_events(
-        listed.events, GRID, line_sensitivity(SCANNER, GRID).image, 0.0, tof_sd_mm=listed.tof_sd_mm
-    )
+    acquisition = acquire_events(listed.events, GRID, line_sensitivity(SCANNER, GRID).image, 0.0)
     image = np.asarray(iterate.scan(em.mlem(acquisition), em.init(acquisition), 40)[0].image) / 20
     seen = np.hypot(x, y) < 22
     seen = np.broadcast_to(seen, truth.shape)
