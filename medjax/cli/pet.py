@@ -159,11 +159,14 @@ def simulate_command(
 
     medjax pet simulate --scanner mmr --planes 31 --span 3 --tof 11,400,500 -o tof.npz
 
+    medjax pet simulate --scanner ring_2d --planes 1 --span 1 --truth-dir truth -o events.petsird
+
     The phantom is the MNI152 atlas (it comes with nilearn, of medjax's extra `data`), in MNI mm. The simulation
     has 1 mm voxels and finer rays than a reconstruction.
     """
     with command_process():
         from medjax.errors import pluralize
+        from medjax.tools.pet_counts_output import reconstruction_command
         from medjax.tools.pet_planes import PlaneSettings
         from medjax.tools.pet_simulate import CountSettings, simulate
 
@@ -190,7 +193,8 @@ def simulate_command(
             f"{total:,.0f} counts, {expected / max(total, 1):.0%} of them background; "
             f"wrote {', '.join(map(str, files))}"
         )
-        command = ["medjax", "pet", "reconstruct", str(output), "-o", str(output.with_suffix(".nii.gz"))]
+        known_mu = mu if truth_dir is None or not made.metadata["attenuation"] else truth_dir / "mu.nii.gz"
+        command = reconstruction_command(output, made, known_mu)
         typer.echo(f"reconstruct it with: {shlex.join(command)}")
 
 

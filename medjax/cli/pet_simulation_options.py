@@ -8,7 +8,16 @@ import typer
 from medjax.cli.completion import one_of
 from medjax.cli.pet_options import SCANNERS, complete_scanner
 
-NewCounts = Annotated[Path, typer.Option("-o", "--output", metavar="COUNTS", help="Counts file (.npz) to write.")]
+NewCounts = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="COUNTS",
+        help="Counts file (.npz), Interfile (.hs, with NAME_additive.hs and NAME_multiplicative.hs beside it) or "
+        "PETSIRD list mode (.petsird, .ndjson; of --span 1) to write.",
+    ),
+]
 Phantom = Annotated[
     str | None,
     typer.Option(

@@ -2,13 +2,14 @@
 
 A line of response of detection bins i and j expects s_i s_j delayeds. The delayeds of all lines of a bin, its fan sum,
 tell its rate: s ← s √(fan sum / its expectation), the expectation s_i · Σ of the rates of all modules in coincidence
-with its own. Few delayeds are drawn towards the mean of their module (empirical Bayes), as in `randoms`.
+with its own, but for lines of response of an efficiency of 0. Few delayeds are drawn towards the mean of their module
+(empirical Bayes), as in `randoms`.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from medjax.io.petsird import Coincidences, TypePair
 from medjax.pet.petsird_scanner import Detectors
@@ -42,16 +43,54 @@ def singles_rates(scanner: Detectors, delayeds: dict[TypePair, Coincidences]) ->
     for pair, own in delayeds.items():
         for k, kind in enumerate(pair):
             sums += np.bincount(own[:, k].astype(np.int64) + starts[kind], minlength=sums.size)
-    facing = np.zeros((modules[-1], modules[-1]))
-    for (one, other), own in scanner.pairs.items():
-        facing[modules[one] : modules[one + 1], modules[other] : modules[other + 1]] += own.group >= 0
-    facing = facing + facing.T
+    whole, partial = _facing(scanner, modules)
 
     def fans(rates: np.ndarray) -> np.ndarray:
-        return rates * (facing @ np.bincount(module, rates, modules[-1]))[module]
+        opposite = (whole @ np.bincount(module, rates, modules[-1]))[module]
+        kinds, sums = (
+            [part.reshape(shape) for part, shape in zip(np.split(own, starts[1:-1]), shapes, strict=True)]
+            for own in (rates, opposite)
+        )
+        for (one, other), first, second, valid in partial:
+            np.add.at(sums[one], first, kinds[other][second] @ valid.T)
+            apart = (first != second) | (one != other)
+            np.add.at(sums[other], second[apart], kinds[one][first[apart]] @ valid)
+        return rates * opposite
 
     efficiencies = np.concatenate([own.efficiencies.reshape(-1) for own in scanner.types])
     rates = fit_singles(sums, fans, np.where(efficiencies > 0, module, -1))
     parts = np.split(rates, starts[1:-1])
     found = tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
     return SinglesRates(scanner, found, sum(map(len, delayeds.values())))
+
+
+class _Partial(NamedTuple):
+    """Pairs of modules of which some lines of response have an efficiency of 0, and the lines that have not."""
+
+    pair: TypePair
+    first: Int[np.ndarray, " pair"]
+    second: Int[np.ndarray, " pair"]
+    valid: Float[np.ndarray, "bin1 bin2"]  # 1 or 0
+
+
+def _facing(scanner: Detectors, modules: np.ndarray) -> tuple[np.ndarray, list[_Partial]]:
+    """Matrix of 1 where all lines of response between two modules have an efficiency, and the other pairs of modules.
+
+    `modules`: number of the first module of each type among all modules.
+    """
+    whole = np.zeros((modules[-1], modules[-1]))
+    partial: list[_Partial] = []
+    for (one, other), own in scanner.pairs.items():
+        block = whole[modules[one] : modules[one + 1], modules[other] : modules[other + 1]]
+        if own.efficiencies is None:
+            block += own.group >= 0
+            continue
+        sizes = [int(np.prod(scanner.types[kind].efficiencies.shape[1:])) for kind in (one, other)]
+        for group, valid in enumerate(own.efficiencies.reshape(-1, *sizes) > 0):
+            if valid.all():
+                block += own.group == group
+            else:
+                partial.append(_Partial((one, other), *np.nonzero(own.group == group), valid.astype(float)))
+    both = whole + whole.T
+    np.fill_diagonal(both, whole.diagonal())  # a module with itself stands once
+    return both, partial

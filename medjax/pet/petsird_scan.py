@@ -18,6 +18,7 @@ from medjax.pet.petsird_events import list_events, read_petsird_scan, read_promp
 from medjax.pet.petsird_randoms import SinglesRates, singles_rates
 from medjax.pet.petsird_scanner import Detectors
 from medjax.pet.petsird_sensitivity import line_sensitivity
+from medjax.pet.petsird_simulation import SIMULATION
 from medjax.running.progress import say
 
 VOXEL_MM = 2.0  # usual voxel size, along all axes
@@ -51,6 +52,7 @@ def read_petsird_frames(path: Path, frames: Frames | None = None) -> Iterator[Ev
             uncorrected=("attenuation",),
             files=(path,),
             frame_s=frame_s,
+            measured=SIMULATION not in scan.detectors.name,
         )
 
 

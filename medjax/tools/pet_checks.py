@@ -158,10 +158,10 @@ def check_image(acquisition: Acquisition, image: Image, method: str, *, penalize
 
 
 def _sums(acquisition: Acquisition, image: Image) -> tuple[float, float, float]:
-    """Counts and background of lines of response that meet the image, and the image's expected trues."""
+    """Counts and background of lines of response that meet the image (of events: of all), and its expected trues."""
     seen = acquisition.forward(jnp.ones(image.shape, image.dtype)) > 0
     if isinstance(acquisition.system, ListSystem):
-        seen = seen.at[-1].set(True)  # all lines without an event, which may be negative where events are many
+        seen = jnp.ones_like(seen)  # its last bin has the background of all lines, those that miss the image too
     counts, background = (float(jnp.sum(a, where=seen)) for a in (acquisition.counts, acquisition.additive))
     return counts, background, float(acquisition.forward(jnp.asarray(image)).sum())
 

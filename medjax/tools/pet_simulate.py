@@ -1,6 +1,5 @@
-"""PET simulation (`medjax pet simulate`): an object on a fine grid, its counts, and a counts file with the truth."""
+"""PET simulation (`medjax pet simulate`): an object on a fine grid, its counts, and files of them with the truth."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import defaults
-from medjax.atomic import replacing_together
 from medjax.errors import ConfigError, DataError, pluralize
-from medjax.io.counts import Counts, write_counts
-from medjax.io.nifti import Volume, resample, write_nifti
+from medjax.io.counts import Counts
+from medjax.io.nifti import Volume
 from medjax.pet import simulate as simulation
 from medjax.pet.acquisition import check_counts
 from medjax.pet.attenuation import check_mu
 from medjax.pet.grid import Grid
 from medjax.pet.michelogram import Michelogram, michelogram
+from medjax.pet.petsird_simulation import check_petsird
 from medjax.pet.plane_metadata import plane_metadata
 from medjax.pet.scan import image_affine, system_model
 from medjax.pet.scanner import Scanner, preset, with_rings
@@ -29,7 +28,6 @@ from medjax.tools.checks import (
     MAX_FWHM_MM,
     as_paths,
     check_no_overwrite,
-    check_output,
     check_position,
     check_positive,
     check_range,
@@ -37,6 +35,7 @@ from medjax.tools.checks import (
     check_volume,
 )
 from medjax.tools.pet_checks import check_coverage, check_grid, check_grid_memory
+from medjax.tools.pet_counts_output import LIST_MODE, check_counts_output, write_simulation
 from medjax.tools.pet_planes import PlaneSettings, check_planes, simulation_grids
 from medjax.tools.pet_resampling import resample_beyond_ends, resample_to_grid
 
@@ -95,7 +94,8 @@ def simulate(
     """Simulate the counts of a brain phantom or of an activity image, with Poisson noise and uniform background.
 
     Args:
-        output: counts file (.npz) to write; None: none.
+        output: file to write: counts with the truth (.npz), Interfile (.hs, with the factors beside it) or PETSIRD list
+            mode (.petsird, .ndjson), which needs planes of span 1; None: none.
         phantom: tracer of the brain phantom, fdg or dpa714.
         activity: emission image instead of a phantom, any unit a volume.
         mu: attenuation map of `activity`, in mm⁻¹.
@@ -122,12 +122,11 @@ def simulate(
     chosen = plane_settings or PlaneSettings()
     check_planes(ring, chosen, slice_mm)
     check_grid(size, voxel_mm)
-    if output is not None:
-        check_output(output, (".npz",))
+    files = [] if output is None else check_counts_output(output)
     if truth_dir is not None and truth_dir.exists() and not truth_dir.is_dir():
         raise DataError(f"{truth_dir}: a file; expected a folder for the truth")
     truths = [] if truth_dir is None else [truth_dir / f"{name}.nii.gz" for name in TRUTHS]
-    check_no_overwrite([*truths, *([] if output is None else [output])], [activity, mu])
+    check_no_overwrite([*truths, *files], [activity, mu])
     if activity is None:
         scanned = _phantom(tracer)
     else:
@@ -143,12 +142,15 @@ def simulate(
     check_grid_memory(grid)
     ring = with_rings(ring, grid.shape[2])
     oblique = None if chosen.span is None else michelogram(ring.rings, chosen.span, chosen.max_ring_difference)
+    if output is not None and output.suffix in LIST_MODE:
+        check_petsird(ring, oblique)
     if lesions:
         anatomy = brain.brain(fine.voxel_mm, tracer, fine.shape, center_mm=center)  # lesions lie where it is scanned
         kind: brain.LesionKind = lesion_kind  # pyrefly: ignore[bad-assignment] (checked against KINDS)
         scanned = _phantom(tracer, brain.random_lesions(count_settings.seed, anatomy, lesions, kind))
     counts = _scan(ring, scanned, count_settings, fine, grid, center, oblique, chosen.tof)
-    return Simulation(counts, _write(output, truth_dir, scanned, counts))
+    volumes = (scanned.activity, scanned.mu, scanned.t1)
+    return Simulation(counts, write_simulation(output, dict(zip(truths, volumes, strict=False)), counts, ring))
 
 
 def _check_counting(count_settings: CountSettings) -> None:
@@ -212,8 +214,8 @@ def _scan(
     factors = simulation.multiplicative_factors(scanner, system, drawn.scale, mu_image, oblique)
     metadata = {
         "object": scanned.name, "centre_mm": list(center), "trues": total, "trues_per_mm3": total / volume,
-        "background": background, "psf_mm": psf_mm, "seed": seed, "attenuation": scanned.mu is not None,
-        "corrections": ["attenuation"] * (scanned.mu is not None),
+        "background": background, "psf_mm": psf_mm, "seed": seed, "scale": drawn.scale,
+        "attenuation": scanned.mu is not None, "corrections": ["attenuation"] * (scanned.mu is not None),
     }  # fmt: skip
     metadata |= {"tracer": scanned.tracer} if scanned.tracer else {}
     metadata |= plane_metadata(oblique, tof)
@@ -233,26 +235,3 @@ def _phantom(tracer: str, lesions: tuple[brain.Lesion, ...] = ()) -> ScannedObje
     activity, mu, t1 = (Volume(array, head.affine) for array in (head.activity, head.mu, head.t1))
     number = f" with {pluralize(len(lesions), 'lesion')}" if lesions else ""
     return ScannedObject(f"{tracer} phantom{number}", activity, mu, t1, tracer)
-
-
-def _write(output: Path | None, folder: Path | None, scanned: ScannedObject, counts: Counts) -> tuple[Path, ...]:
-    """Write the counts, and truth, μ-map and T1 on the grid of their truth, all or none; the files written.
-
-    What else lies in the folder stays; of a μ-map or T1 there that is not of this object, one line says so.
-    """
-    contents = dict[Path, Volume | Counts]() if output is None else {output: counts}
-    files: list[Path] = [] if folder is None else [folder / f"{name}.nii.gz" for name in TRUTHS]
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        volumes = (scanned.activity, scanned.mu, scanned.t1)
-        contents |= {path: volume for path, volume in zip(files, volumes, strict=True) if volume is not None}
-    with replacing_together(*contents) as parts:
-        for part, content in zip(parts, contents.values(), strict=True):
-            if isinstance(content, Counts):
-                write_counts(part, content)
-            elif counts.truth is not None and counts.affine is not None:
-                write_nifti(part, resample(content, counts.truth.shape, counts.affine).array, counts.affine)
-    for path in files:
-        if path not in contents and path.exists():
-            warnings.warn(f"{path}: was there before, not of this simulation; it stays", stacklevel=3)
-    return tuple(contents)
