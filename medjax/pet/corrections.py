@@ -69,7 +69,11 @@ def efficiencies(name: str, factors: Sinogram, convention: str) -> Sinogram:
     return factors
 
 
-def background_counts(additive: Sinogram, multiplicative: Sinogram, convention: str) -> Sinogram:
+def background_counts(
+    additive: Float[np.ndarray, "view bin plane *tof"],
+    multiplicative: Float[np.ndarray, "view bin plane *#tof"],
+    convention: str,
+) -> Float[np.ndarray, "view bin plane *tof"]:
     """Expected randoms + scatter in counts, from values in counts or divided by the multiplicative factors (STIR)."""
     return additive * multiplicative if convention == "divided" else additive
 

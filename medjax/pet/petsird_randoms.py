@@ -90,7 +90,8 @@ def _facing(scanner: Detectors, modules: np.ndarray) -> tuple[np.ndarray, list[_
             if valid.all():
                 block += own.group == group
             else:
-                partial.append(_Partial((one, other), *np.nonzero(own.group == group), valid.astype(float)))
+                first, second = np.nonzero(own.group == group)
+                partial.append(_Partial((one, other), first, second, valid.astype(float)))
     both = whole + whole.T
     np.fill_diagonal(both, whole.diagonal())  # a module with itself stands once
     return both, partial

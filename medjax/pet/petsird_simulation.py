@@ -18,7 +18,8 @@ from medjax.errors import ConfigError
 from medjax.io.petsird import Coincidences, TimeBlock, petsird_package
 from medjax.memory import check_memory
 from medjax.pet.michelogram import Michelogram
-from medjax.pet.scanner import Scanner, crystal_pairs, real_rings
+from medjax.pet.randoms import bin_crystals
+from medjax.pet.scanner import Scanner, real_rings
 from medjax.pet.tof import MM_PER_PS, Tof
 
 BLOCKS, BLOCK_MS = 100, 1000  # time blocks of a scan, and their length
@@ -27,8 +28,8 @@ MAX_SIDE = 16  # crystals or rings of a module
 ENERGY_KEV, ENERGY_RESOLUTION = (430.0, 610.0), 0.145  # window, and full width at half maximum at 511 keV
 
 
-def check_petsird(scanner: Scanner, michelogram: Michelogram | None) -> None:
-    """Check that each bin of a sinogram is a pair of crystals.
+def check_petsird(scanner: Scanner, michelogram: Michelogram | None) -> Michelogram:
+    """The Michelogram of a sinogram each of whose bins is a pair of crystals; `None`: direct planes.
 
     Raises:
         ConfigError: it sums several.
@@ -45,6 +46,7 @@ def check_petsird(scanner: Scanner, michelogram: Michelogram | None) -> None:
             "into one: expected another --scanner"
         )
     petsird_package()
+    return michelogram
 
 
 def petsird_header(scanner: Scanner, michelogram: Michelogram, tof: Tof | None, calibration: float) -> Any:
@@ -130,12 +132,9 @@ def _coincidences(
 ) -> Coincidences:
     """Detection bins and time-of-flight bin of events, given by the numbers of their bins in a sinogram."""
     view, bin_, plane, *tof = np.unravel_index(events, shape)
-    crystals = [one.astype(np.int64)[view, 0, bin_] for one in crystal_pairs(scanner)]
+    crystals = [one[view, 0, bin_] for one in bin_crystals(scanner)]
     rings = np.rint(michelogram.plane_rings).astype(np.int64)[plane].T
-    first, second = (
-        _detection_bins(scanner, crystal % scanner.crystals, ring)
-        for crystal, ring in zip(crystals, rings, strict=True)
-    )
+    first, second = (_detection_bins(scanner, crystal, ring) for crystal, ring in zip(crystals, rings, strict=True))
     time = tof[0] if tof else np.zeros_like(view)
     last = shape[3] - 1 if tof else 0
     swapped = first < second
@@ -204,7 +203,7 @@ def _pair_efficiencies(
     """Symmetry group of each pair of modules, −1 where no bin of the sinogram has any, and the pairs of each group."""
     across, along = _module_shape(scanner)
     in_ring = np.zeros((scanner.crystals, scanner.crystals), bool)
-    first, second = (one.astype(np.int64).ravel() % scanner.crystals for one in crystal_pairs(scanner))
+    first, second = (one.ravel() for one in bin_crystals(scanner))
     in_ring[first, second] = in_ring[second, first] = True
     axial, ring_tables = _patterns(michelogram.plane_of_pair >= 0, along)
     transaxial, crystal_tables = _patterns(in_ring, across)

@@ -9,7 +9,7 @@ from medjax.io.counts import Counts, write_counts
 from medjax.io.nifti import Volume, resample, write_nifti
 from medjax.io.petsird import write_petsird
 from medjax.pet.interfile_counts import interfile_names, write_interfile_counts
-from medjax.pet.petsird_simulation import petsird_header, time_blocks
+from medjax.pet.petsird_simulation import check_petsird, petsird_header, time_blocks
 from medjax.pet.plane_metadata import read_michelogram, read_tof
 from medjax.pet.scanner import Scanner
 from medjax.tools.checks import check_output, check_output_files
@@ -93,7 +93,7 @@ def _write_counts(part: Path, counts: Counts, scanner: Scanner) -> None:
     if part.suffix == ".hs":
         write_interfile_counts(part, counts, scanner, corrections=CORRECTED)
         return
-    planes = read_michelogram("counts", counts.metadata, counts.counts.shape[2])
+    planes = check_petsird(scanner, read_michelogram("counts", counts.metadata, counts.counts.shape[2]))
     tof = read_tof("counts", counts.metadata, counts.counts.shape[3] if counts.counts.ndim == 4 else None)
     header = petsird_header(scanner, planes, tof, float(counts.metadata["scale"]))
     seed = int(counts.metadata["seed"])
