@@ -271,7 +271,7 @@ def test_a_simulation_writes_all_its_files_or_none(here, monkeypatch):
         raise DataError("truth cannot be written")
 
     with monkeypatch.context() as context, pytest.raises(DataError, match="truth cannot"):
-        context.setattr("medjax.tools.pet_simulate.write_nifti", fail)
+        context.setattr("medjax.tools.pet_counts_output.write_nifti", fail)
         simulate("new.npz", **options)
     assert {file: file.read_bytes() for file in here.rglob("*") if file.is_file()} == before
     with pytest.warns(UserWarning, match=r"truth/t1\.nii\.gz: was there before, not of this simulation; it stays"):
