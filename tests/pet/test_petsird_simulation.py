@@ -112,8 +112,8 @@ def test_each_count_is_a_coincidence_on_its_line_in_its_tof_bin():
     assert listed.events.tof_mm is not None and len(prompts) == counts.sum()
     want, found = places(lines, middle), places(listed.events.end_points, listed.events.tof_mm.mean(axis=1))
     check_same_rows(found, want)
-    assert listed.tof_sd_mm is not None
-    np.testing.assert_allclose(listed.tof_sd_mm, TOF.sd_mm, rtol=1e-6)
+    assert listed.events.tof_sd_mm is not None
+    np.testing.assert_allclose(listed.events.tof_sd_mm, TOF.sd_mm, rtol=1e-6)
 
 
 def test_times_are_uniform_and_delayeds_are_poisson():
@@ -172,7 +172,7 @@ def test_line_integrals_and_sensitivity_are_those_of_the_sinogram(tof: Tof | Non
         one[number] = 1
         events.append(events_of(time_blocks(0, one.reshape(counts.shape), 0 * counts, GAPS, planes))[0])
     listed = list_events(scanner, {(0, 0): np.concatenate(events)})
-    tof_of_events = {"tof_mm": listed.events.tof_mm, "tof_sd_mm": listed.tof_sd_mm}
+    tof_of_events = {"tof_mm": listed.events.tof_mm, "tof_sd_mm": listed.events.tof_sd_mm}
     along_x = chosen[np.unravel_index(bins, mask.shape)[0]]
     lines = build_lor_system(listed.events.end_points, GRID, along_x=along_x, **tof_of_events)
     want = integrals.ravel()[bins]
