@@ -3,8 +3,9 @@
     python scripts/bench_projector_scaling.py [--figure FILE.png] [--json FILE]
 
 Rings: the cylinder of `bench_projector3d` with all ring differences. Devices: its 16 rings, the views split over
-simulated devices of this machine by `shard_map`, each count in a process of its own; on two cores they cannot be
-faster than one, so that what is seen is what the split costs. Medians of alternating calls.
+simulated devices of this machine by `shard_map`, each number of them in a process of its own. A simulated device of a
+CPU runs on a thread of its own, so that a split can be faster than what XLA runs at once on one device. Medians of
+alternating calls.
 """
 
 import argparse
