@@ -1,15 +1,16 @@
 """Samplers on a real list-mode scan of the mMR, fully in 3-D: how certain they are, beside OSEM and MAP-EM.
 
     medjax pet train-prior -o DIR --phantoms 40 --size 64 --voxel-mm 4.0625 --start noise_free --steps 500
-    python scripts/real_listmode.py FILE.l --prior DIR/prior.npz --out OUT [--seeds 25]
+    python scripts/real_listmode.py FILE.l --prior DIR/prior.npz --out OUT [--seeds 25] [--schedule-iterations 2]
 
 Every prompt of a line of response that crosses the image is used. Rings, views and bins are summed in pairs (32 rings
 8.125 mm apart, 126 views, span 5) and voxels are cubes of 4.0625 mm, so that two cores do with it. Randoms are of the
 singles that explain the delayeds; attenuation is that of water within the head's outline, as OSEM without correction
 shows it (calculated attenuation); neither normalisation nor scatter are corrected.
 
-Written: images.npz; images.png with OSEM, MAP-EM, the mean of PET-DDS-δ over its seeds and the likelihood schedule with
-perpendicular slices; variation.png, the coefficient of variation of PET-DDS-δ over its seeds.
+An interrupted run goes on with the seeds that OUT holds. Written: images.npz; images.png with OSEM, MAP-EM, the mean
+of PET-DDS-δ over its seeds and the likelihood schedule with perpendicular slices; variation.png, the coefficient of
+variation of PET-DDS-δ over its seeds.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from scipy import ndimage
 from experiments.pet import conventional, samplers
 from experiments.pet.samplers import SlicePrior
 from experiments.pet.scans import ACQUISITION_FIELDS, RESOLUTION_MM, Reconstruction, Scan
+from medjax.atomic import replacing
 from medjax.diffusion.prior import slice_denoiser
 from medjax.diffusion.prior_file import load_prior
 from medjax.diffusion.reconstruct import SamplerSettings
@@ -48,7 +50,8 @@ from medjax.phantoms.brain import MU_SOFT
 from medjax.report.figures import DEVIATION, montage, write_png
 
 PAIR, SPAN, SIZE, SUBSETS, STEPS = 2, 5, 64, 9, 50
-DELTA, SCHEDULE_ITERATIONS = 0.5, 10.0  # hyper-parameters: δ as tuned on simulated scans, MLEM iterate of few counts
+DELTA = 0.5  # of PET-DDS-δ
+SCHEDULE_ITERATIONS = 2.0  # of MLEM, whose log-likelihood the schedule ends at: few counts are fitted in few
 OSEM = {"iterations": 2.0, "filter_mm": 6.0}
 MAP_EM = {"iterations": 4.0, "beta": 2.0, "filter_mm": 0.0}
 NOTE = "Real data, mMR, calculated attenuation, no scatter or normalisation correction"
@@ -158,6 +161,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=25)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--schedule-iterations", type=float, default=SCHEDULE_ITERATIONS)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -174,21 +178,35 @@ def main() -> None:
     denoisers = (slice_denoiser(prior, 0), slice_denoiser(prior, 1), slice_denoiser(prior, 2))
     across = SlicePrior(denoisers, prior.settings.multiple, SamplerSettings(arguments.steps), subsets=SUBSETS)
     perpendicular = samplers.methods(across._replace(mode="alternated"))["likelihood_schedule"]
-    images["likelihood schedule"] = compile_image(perpendicular, scan)(0, iterations=SCHEDULE_ITERATIONS)
+    images["likelihood schedule"] = compile_image(perpendicular, scan)(0, iterations=arguments.schedule_iterations)
     tell("likelihood schedule, perpendicular slices")
     sampled = compile_image(samplers.methods(across)["dds_delta"], scan)
-    draws = list[np.ndarray]()
-    for seed in range(arguments.seeds):
+    draws = known_draws(arguments.out / "images.npz", arguments.steps)
+    for seed in range(len(draws), arguments.seeds):
         draws.append(sampled(seed, delta=DELTA))
         tell(f"PET-DDS-δ, seed {seed + 1} of {arguments.seeds}")
-        write(arguments.out, images, np.stack(draws), scan.grid)
+        write(arguments.out, images, np.stack(draws), scan.grid, arguments.steps)
+    write(arguments.out, images, np.stack(draws), scan.grid, arguments.steps)
 
 
-def write(out: Path, images: dict[str, np.ndarray], draws: np.ndarray, grid: Grid) -> None:
+def known_draws(file: Path, steps: int) -> list[np.ndarray]:
+    """Samples of the first seeds that a run of as many steps has left."""
+    if not file.exists():
+        return []
+    with np.load(file) as found:
+        if int(found["steps"]) != steps or float(found["delta"]) != DELTA:
+            raise SystemExit(f"{file}: of {found['steps']} steps and δ {found['delta']}; use another --out")
+        return list(found["draws"])
+
+
+def write(out: Path, images: dict[str, np.ndarray], draws: np.ndarray, grid: Grid, steps: int) -> None:
     """Images and figures of the seeds so far."""
     mean, deviation = draws.mean(axis=0), draws.std(axis=0, ddof=min(1, len(draws) - 1))
     shown = images | {"PET-DDS-δ, one seed": draws[0], f"mean of {len(draws)} seeds": mean}
-    np.savez(out / "images.npz", draws=draws, affine=grid.affine, names=[*images], images=[*images.values()])
+    with replacing(out / "images.npz") as file:
+        np.savez(
+            file, draws=draws, affine=grid.affine, names=[*images], images=[*images.values()], steps=steps, delta=DELTA
+        )
     write_png(out / "images.png", montage(shown, grid.affine, columns=True, note=NOTE))
     if len(draws) > 1:
         parts, _ = ndimage.label(mean > 0.1 * np.percentile(mean, 99.9))
