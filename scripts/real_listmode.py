@@ -187,6 +187,9 @@ def main() -> None:
         tell(f"PET-DDS-δ, seed {seed + 1} of {arguments.seeds}")
         write(arguments.out, images, np.stack(draws), scan.grid, arguments.steps)
     write(arguments.out, images, np.stack(draws), scan.grid, arguments.steps)
+    _, variation, seen = variation_of(np.stack(draws))
+    low, median, high = np.percentile(variation[seen], (10, 50, 90))
+    tell(f"coefficient of variation: median {median:.2f}, 10th and 90th percentile {low:.2f} and {high:.2f}")
 
 
 def known_draws(file: Path, steps: int) -> list[np.ndarray]:
@@ -201,7 +204,7 @@ def known_draws(file: Path, steps: int) -> list[np.ndarray]:
 
 def write(out: Path, images: dict[str, np.ndarray], draws: np.ndarray, grid: Grid, steps: int) -> None:
     """Images and figures of the seeds so far."""
-    mean, deviation = draws.mean(axis=0), draws.std(axis=0, ddof=min(1, len(draws) - 1))
+    mean, variation, seen = variation_of(draws)
     shown = images | {"PET-DDS-δ, one seed": draws[0], f"mean of {len(draws)} seeds": mean}
     with replacing(out / "images.npz") as file:
         np.savez(
@@ -209,9 +212,6 @@ def write(out: Path, images: dict[str, np.ndarray], draws: np.ndarray, grid: Gri
         )
     write_png(out / "images.png", montage(shown, grid.affine, columns=True, note=NOTE))
     if len(draws) > 1:
-        parts, _ = ndimage.label(mean > 0.1 * np.percentile(mean, 99.9))
-        seen = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-        variation = np.divide(deviation, mean, out=np.zeros_like(mean), where=seen)
         scale = DEVIATION._replace(unit="coefficient of variation", high=float(np.percentile(variation[seen], 99)))
         pictures: dict[str, Any] = {f"mean of {len(draws)} seeds": mean, "coefficient of variation": variation}
         drawn = montage(
@@ -220,6 +220,14 @@ def write(out: Path, images: dict[str, np.ndarray], draws: np.ndarray, grid: Gri
             note=NOTE,
         )  # fmt: skip
         write_png(out / "variation.png", drawn)
+
+
+def variation_of(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of the draws, their coefficient of variation, and where it is known: in the head, where there is uptake."""
+    mean, deviation = draws.mean(axis=0), draws.std(axis=0, ddof=min(1, len(draws) - 1))
+    parts, _ = ndimage.label(mean > 0.1 * np.percentile(mean, 99.9))
+    seen = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    return mean, np.divide(deviation, mean, out=np.zeros_like(mean), where=seen), seen
 
 
 if __name__ == "__main__":
