@@ -1,6 +1,7 @@
 """Memory of a reconstruction as it is planned, against XLA's own analysis, and a refusal before it starts."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from medjax.pet.acquisition import acquire, ordered_subsets
 from medjax.pet.grid import Grid
 from medjax.pet.michelogram import michelogram
 from medjax.pet.scanner import PRESETS, lors
-from medjax.pet.system3d import build_system3d
+from medjax.pet.system import System, build_system
+from medjax.pet.system3d import System3D, build_system3d
 from medjax.pet.tof import Tof
 from medjax.tools import pet_memory
 from medjax.tools.pet_memory import sinogram_plan
@@ -23,12 +25,31 @@ from medjax.tools.pet_reconstruct import reconstruct
 RING = replace(PRESETS["mmr"], crystals=120, radius_mm=120.0, bins=60, block=5, rings=16)
 
 
-@pytest.mark.parametrize(("side", "subsets", "tof"), [(24, 1, None), (48, 5, None), (24, 5, Tof(5, 400.0, 500.0))])
-def test_a_projection_works_with_what_the_plan_says(side: int, subsets: int, tof: Tof | None):
+def oblique(side: int, tof: Tof | None) -> tuple[System3D, Grid]:
     spacing = RING.ring_spacing_mm
     grid = Grid((side, side, 31), (144 / side, 144 / side, spacing / 2))
-    system = build_system3d(lors(RING), michelogram(16, 5, 12), spacing, grid, tof)
-    shape = system.sinogram_shape
+    return build_system3d(lors(RING), michelogram(16, 5, 12), spacing, grid, tof), grid
+
+
+def direct() -> tuple[System, Grid]:
+    """The mMR's planes, whose sinogram is most of what the projectors work with."""
+    grid = Grid((64, 64, 127), (6.0, 6.0, 2.03125))
+    return build_system(lors(PRESETS["mmr"]), grid), grid
+
+
+CASES = {
+    "oblique": (partial(oblique, 24, None), 1),
+    "subsets": (partial(oblique, 48, None), 5),
+    "tof": (partial(oblique, 24, Tof(5, 400.0, 500.0)), 5),
+    "direct": (direct, 1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_projection_works_with_what_the_plan_says(name: str):
+    build, subsets = CASES[name]
+    system, grid = build()
+    shape = system.sinogram_shape if isinstance(system, System3D) else (252, 344, 127)
     acquisition = acquire(system, jnp.ones(shape, jnp.float32), 1.0, 0.1)
     stacked = ordered_subsets(acquisition, subsets)
     state = em.init(stacked)
