@@ -13,7 +13,7 @@ from medjax.pet.grid import Grid
 from medjax.running.progress import say
 
 WORTH_A_LINE = 2**29  # bytes: what needs less goes without saying
-_MARGIN = 1.25  # copies at the ends of programs, fragments: the mMR's OSEM in span 11 took 6.9 GiB
+_MARGIN = 1.25  # copies at the ends of programs, fragments: the mMR's OSEM in span 11 took 6.4 to 6.9 GiB
 _PROGRAMS = 2**29  # bytes of the process with JAX and its compiled programs
 _BLOCKS = 2**26  # bytes of what projectors prepare at once
 _BYTES_AN_EVENT = 500  # its line in float64 while it is prepared, then a dozen float32
