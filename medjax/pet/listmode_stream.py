@@ -31,7 +31,7 @@ class EventStream(NamedTuple):
     """List mode of a time frame that can be read again and again."""
 
     read: Callable[[], Iterator[Events]]  # chunks of the events, in the order of detection
-    events: int
+    events: int  # as many, or with those that are left out
     additive: float  # expected randoms + scatter of all lines of response
     sensitivity: Float[Array, "x y z"]  # Pᵀ m of all valid lines of response, before any point spread function
 
@@ -80,7 +80,8 @@ def osem(
 ) -> Iterator[State]:
     """OSEM, or with one subset MLEM, whose events are read anew in every iteration; the state after each update.
 
-    Subset k holds the k-th run of events / subsets events, in the order of detection:
+    Subset k holds the k-th run of events / subsets events, in the order of detection (several cost one pass more, which
+    counts them: those on lines of response without efficiency are left out):
 
         x ← x / (s / subsets) · Gᵀ Σₑ mₑ Pₑᵀ 1 / (mₑ Pₑ G x + bₑ)
 
@@ -93,10 +94,11 @@ def osem(
         psf: image-space point spread function; None: none.
     """
     sensitivity = blur(psf, stream.sensitivity) / subsets
+    events = stream.events if subsets == 1 else sum(len(chunk.factors) for chunk in stream.read())
     state, total = State(image, jnp.zeros((), jnp.int32)), jnp.zeros_like(image)
     for _ in range(iterations):
         blurred = blur(psf, state.image)
-        for batch in _batches(stream.read(), -(-stream.events // subsets), grid):
+        for batch in _batches(stream.read(), -(-events // subsets), grid):
             if batch is not None:
                 total = _add(total, batch, blurred)
                 continue
