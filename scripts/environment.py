@@ -45,7 +45,7 @@ def packages(locked: Path | None, accelerator: str) -> list[str]:
     """What pip is asked for, before medjax itself where versions are locked."""
     if locked:
         return ["--requirement", str(locked), *([f"jax[{accelerator}]"] if accelerator else [])]
-    return ["--editable", f".[{','.join(['data', 'dev', 'petsird', *([accelerator] if accelerator else [])])}]"]
+    return ["--editable", f".[{','.join(['data', 'dev', 'docs', 'petsird', *([accelerator] if accelerator else [])])}]"]
 
 
 def made_from() -> list[str]:

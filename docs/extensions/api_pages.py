@@ -1,0 +1,67 @@
+"""API pages: one a module of medjax, one a room with the first sentence of each of its modules.
+
+They are written to docs/auto/api before Sphinx looks for pages, and filled by autodoc.
+"""
+
+import ast
+import pkgutil
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "auto" / "api"
+NOT_SHOWN = {"medjax.cli", "medjax.tools.template", "medjax.__main__"}  # the commands have their --help
+
+
+def modules(package: str) -> list[str]:
+    """Modules and packages directly inside a package, by name."""
+    found = pkgutil.iter_modules([str(ROOT / package.replace(".", "/"))], f"{package}.")
+    return sorted(one.name for one in found if one.name not in NOT_SHOWN)
+
+
+def docstring(name: str) -> str:
+    """Docstring of a module, from its source."""
+    path = ROOT / name.replace(".", "/")
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+
+
+def summary(name: str) -> str:
+    """First line of a module's docstring."""
+    return docstring(name).partition("\n")[0].replace("|", "\\|")
+
+
+def page(name: str, inside: list[str]) -> str:
+    """Markdown of one page: what autodoc says of the module, and a table of the modules inside."""
+    members = ":members:\n:undoc-members:\n:show-inheritance:\n" if not inside else ""
+    text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n"
+    text += "".join(f"   {line}\n" for line in members.splitlines()) + "```\n"
+    if inside:
+        table = "".join(f"| [{one.removeprefix(f'{name}.')}]({one}.md) | {summary(one)} |\n" for one in inside)
+        text += (
+            f"\n| module | what it is |\n|---|---|\n{table}\n```{{toctree}}\n:hidden:\n" + "\n".join(inside) + "\n```\n"
+        )
+    return text
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write the pages that changed, remove those whose module is gone."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    wanted, waiting = {}, ["medjax"]
+    while waiting:
+        name = waiting.pop()
+        inside = modules(name) if (ROOT / name.replace(".", "/")).is_dir() else []
+        waiting += inside
+        wanted[FOLDER / f"{name}.md"] = page(name, inside)
+    for old in {*FOLDER.glob("*.md")} - {*wanted}:
+        old.unlink()
+    for path, text in wanted.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Before the pages are looked for."""
+    app.connect("builder-inited", write_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
