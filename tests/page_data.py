@@ -11,6 +11,10 @@ from medjax.io.nnunet_raw import Scan, write_dataset
 from medjax.ivim.signal import Ivim, signal
 from medjax.pet.scanner import preset, with_rings
 from medjax.phantoms.echo import echo
+from medjax.running.arrays import save_arrays
+from medjax.running.parts import Part, load_part
+from medjax.segmentation.plan import Case, fingerprint, plan
+from medjax.tools.segment_model import ModelDescription, choose_network, write_description
 from tests.segmentation.blobs import blobs
 
 PART = """
@@ -81,8 +85,20 @@ def write_example_data(folder: Path) -> None:
     centered[:3, 3] = -135, -135, -12
     write_nifti(folder / "t1.nii.gz", 1 + draw.random((16, 16, 4)), centered)
     (folder / "brief.py").write_text(PART)
+    write_lung_model(folder / "lung_model", load_part(f"{folder / 'brief.py'}:pointwise", "--network"))
     write_precision_data(folder, draw)
     write_registration_data(folder)
+
+
+def write_lung_model(folder: Path, network: Part) -> None:
+    """Model folder of a network that takes voxels above the mean for lungs."""
+    case = Case(np.arange(512, dtype=np.float32).reshape(8, 8, 8, 1), np.ones((8, 8, 8), np.int32), (2.0, 2.0, 2.0))
+    own = plan(fingerprint([case], 2, ("MR",)), base_width=4, patch=(8, 8, 8))
+    dataset = {"channel_names": ["MR"], "labels": {"background": 0, "lungs": 1}}
+    dataset |= {"file_ending": ".nii.gz", "settings": {"seed": 0}}
+    write_description(folder, ModelDescription(own, choose_network(network, own)[1], dataset))
+    (folder / "fold_0").mkdir()
+    save_arrays(folder / "fold_0" / "params.npz", np.array([[-1.0, 1.0]], np.float32))
 
 
 def write_registration_data(folder: Path) -> None:

@@ -109,6 +109,8 @@ def run_command(command: str, tiny_runs: Path) -> None:
     if {"likelihood-schedule", "split-gibbs"} & {*words}:  # tests/test_prior_command.py runs them
         return
     settings = BRIEF.get(" ".join(words[:2]), {})
+    if words[:2] == ["ivim", "fit"] and "--segment" in words:
+        settings = {"--network": "brief.py:pointwise"}
     if words[:2] == ["pet", "reconstruct"] and "--prior" in words:  # the one that train-prior wrote before
         settings = {"--network": "brief.py:levels"}
     words += [word for option, value in settings.items() if option not in words for word in (option, value)]

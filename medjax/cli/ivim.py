@@ -35,6 +35,19 @@ Labels = Annotated[
         metavar="NIFTI", help="Labels of regions of interest for regions.csv, on the scan's grid.", show_default=False
     ),
 ]
+Segment = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Model folder of `medjax segment train`, which segments the b = 0 frame: its classes are the regions, and "
+        "the mask unless there is --mask.",
+        show_default=False,
+    ),
+]
+OwnNetwork = Annotated[
+    str | None,
+    typer.Option("--network", metavar="FILE.py:NAME", help="Network of your own that the model was trained with."),
+]
 Method = Annotated[
     str,
     typer.Option(
@@ -95,6 +108,8 @@ def fit_command(
     output: Output,
     mask: Mask = None,
     labels: Labels = None,
+    segment: Segment = None,
+    network: OwnNetwork = None,
     method: Method = defaults.IVIM_METHOD,
     noise: NoiseKind = defaults.IVIM_NOISE,
     sigma: Sigma = defaults.IVIM_SIGMA,
@@ -109,21 +124,30 @@ def fit_command(
 
     medjax ivim fit dwi.nii.gz --bvals dwi.bval --mask lungs.nii.gz -o maps
 
+    medjax ivim fit dwi.nii.gz --bvals dwi.bval --segment model -o maps
+
     Writes S0, f, D, Dstar, ADC, residual, crlb_* (Cramér–Rao lower bound, standard deviation), identifiable and
     at_bound (1 for f, 2 for D, 4 for D*, added up) as NIfTI, maps.png, regions.csv (statistics of regions) and
-    frames.csv (misfit of each frame).
+    frames.csv (misfit of each frame); with --segment also labels.nii.gz.
     """
     import numpy as np
 
-    from medjax.running.environment import prepare_process
+    from medjax.errors import pluralize
+    from medjax.running.environment import command_process
+    from medjax.running.parts import load_part
     from medjax.tools.ivim_fit import fit_scan
 
-    prepare_process()
     method, drop_outliers = "hierarchical" if method == "shrunk" else method, drop_outliers or former_drop_outliers
-    found = fit_scan(
-        scan, bvals, output, mask=mask, labels=labels, method=method, noise=noise, sigma=sigma, convention=convention,
-        average=average, threshold=threshold, drop_outliers=drop_outliers, bounds=bounds,
-    )  # fmt: skip
+    with command_process():
+        found = fit_scan(
+            scan, bvals, output, mask=mask, labels=labels, method=method, noise=noise, sigma=sigma,
+            convention=convention, average=average, threshold=threshold, drop_outliers=drop_outliers, bounds=bounds,
+            segment=segment, network=load_part(network, "--network") if network else None,
+        )  # fmt: skip
+    if (segmented := found.segmentation) is not None:
+        frames = f"{pluralize(segmented.baseline.frames, 'frame')} of b = {segmented.baseline.b_value:g}"
+        numbers = ", ".join(f"{name} {_numbers(one)}" for name, one in segmented.structures.items())
+        typer.echo(f"segmented the mean of {frames}; labels.nii.gz: {numbers}")
     f, d, fast, _ = (summary.median for summary in found.regions["all"].maps.values())
     voxels = f"{found.regions['all'].voxels} voxels, {len(found.bvalues)} b-values"
     typer.echo(f"{voxels}: median f {f:.3f}, D {d:.3g}, D* {fast:.3g} mm²/s")
@@ -139,6 +163,11 @@ def fit_command(
         advice = "left out" if drop_outliers else "--drop-outliers leaves it out, --noise student counts it less"
         typer.echo(f"frame {frame} (b = {found.bvalues[frame]:g}) is an outlier: {advice}")
     typer.echo(f"maps, maps.png, regions.csv, frames.csv: {output}")
+
+
+def _numbers(structure: int | tuple[int, ...]) -> str:
+    """Class numbers of a structure: 1, or 1+2 of a region."""
+    return "+".join(map(str, structure if isinstance(structure, tuple) else (structure,)))
 
 
 @app.command("simulate")

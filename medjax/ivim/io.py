@@ -34,7 +34,7 @@ class DiffusionScan(NamedTuple):
 
 
 def read_scan(
-    scan: Path | Float[np.ndarray, "x y z frame"],
+    scan: Path | Series | Float[np.ndarray, "x y z frame"],
     bvals: Path | Float[np.ndarray, " _"],
     mask: ImageOnGrid | None = None,
 ) -> DiffusionScan:
@@ -43,7 +43,9 @@ def read_scan(
     Raises:
         DataError: b-values do not fit the frames, the mask lies on another grid, or no voxel is left.
     """
-    series = read_nifti_series(scan) if isinstance(scan, Path) else Series(scan, np.eye(4))
+    series = scan if isinstance(scan, Series) else None
+    if series is None:
+        series = read_nifti_series(scan) if isinstance(scan, Path) else Series(np.asarray(scan), np.eye(4))
     bvalues = read_bvalues(bvals) if isinstance(bvals, Path) else bvals
     what, where = (str(it) if isinstance(it, Path) else name for it, name in ((scan, "the scan"), (bvals, "b-values")))
     frames = series.array.shape[3]
@@ -53,12 +55,23 @@ def read_scan(
         check_bvalues(series.array.reshape(-1, frames).T, bvalues)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
-    inside = np.ones(series.array.shape[:3], bool) if mask is None else _on_grid(mask, series, what) > 0
+    return select_voxels(series, bvalues, None if mask is None else _on_grid(mask, series, what) > 0, what)
+
+
+def select_voxels(
+    series: Series, bvalues: Float[np.ndarray, " frame"], mask: Bool[np.ndarray, "x y z"] | None, name: str = "the scan"
+) -> DiffusionScan:
+    """Scan of the voxels of a mask (None: all) whose signals are finite, and above 0 in one frame.
+
+    Raises:
+        DataError: there are none; it begins with the `name` of the scan.
+    """
+    inside = np.ones(series.array.shape[:3], bool) if mask is None else mask
     finite = np.isfinite(series.array).all(-1)
     above = np.nan_to_num(series.array).max(-1) > 0
     usable = inside & finite & above
     if not usable.any():
-        raise DataError(f"{what}: {inside.sum()} voxels to fit, none of them finite with signal above 0")
+        raise DataError(f"{name}: {inside.sum()} voxels to fit, none of them finite with signal above 0")
     counts = {
         "with NaN or infinite values left out": (inside & ~finite).sum(),
         "without signal above 0 left out": (inside & finite & ~above).sum() if mask is not None else 0,

@@ -2,6 +2,7 @@
 
 found = fit_scan(Path("dwi.nii.gz"), Path("dwi.bval"), Path("maps"), mask=Path("lungs.nii.gz"))
 found = fit_scan(frames, bvalues, labels=labels)           arrays (x, y, z, frame), (frame,) and (x, y, z)
+fit_scan("dwi.nii.gz", "dwi.bval", "maps", segment="model")    mask and regions by a trained network
 found.maps["D"]                                            (x, y, z), mm²/s
 """
 
@@ -15,12 +16,13 @@ from jaxtyping import Float
 
 from medjax import defaults
 from medjax.atomic import replacing_together, write_csv
-from medjax.errors import DataError
-from medjax.io.nifti import write_nifti
+from medjax.errors import ConfigError, DataError
+from medjax.io.nifti import Series, write_nifti
+from medjax.io.nnunet_raw import write_label_nifti
 from medjax.ivim import averaging
 from medjax.ivim.adc import adc
 from medjax.ivim.bounds import AtBound, parse_bounds
-from medjax.ivim.io import DiffusionScan, ImageOnGrid, read_regions, read_scan, read_sigma
+from medjax.ivim.io import DiffusionScan, ImageOnGrid, read_regions, read_scan, read_sigma, select_voxels
 from medjax.ivim.maps import IvimMaps, Method, maps, named_maps, volume
 from medjax.ivim.noise import NoiseModel
 from medjax.ivim.signal import Convention
@@ -34,11 +36,14 @@ from medjax.tools.checks import (
     check_output_folder,
     check_range,
 )
+from medjax.tools.ivim_segment import ScanSegmentation, region_masks, segment_scan
+from medjax.tools.segment_model import NetworkSource
 
 NAMES = ("S0", "f", "D", "Dstar")  # files and columns, in the order of Ivim
 MAX_BVALUE = 1e5  # s/mm²
 MAPS = (*NAMES, "ADC", "residual", *(f"crlb_{name}" for name in NAMES), "identifiable", "at_bound")
 TABLES = ("maps.png", "regions.csv", "frames.csv")
+LABELS = "labels.nii.gz"  # of a network
 PERCENTILES = 0.02, 0.98  # ends of the colour scales, as fractions
 SCALES = {
     "S0": Scale("signal", "gray"), "f": Scale("f", "viridis"), "D": Scale("D, mm²/s", "plasma"),
@@ -56,10 +61,11 @@ class ScanFit(NamedTuple):
     within: dict[str, dict[str, RegionStatistics]]  # of each parameter in the voxels where it is at no bound, if any
     scan: DiffusionScan
     folder: Path | None
+    segmentation: ScanSegmentation | None = None  # labels of a network, with `segment`
 
 
 def fit_scan(
-    scan: Path | str | Float[np.ndarray, "x y z frame"],
+    scan: Path | str | Series | Float[np.ndarray, "x y z frame"],
     bvals: Path | str | Float[np.ndarray, " _"] | Sequence[float],
     output: Path | str | None = None,
     *,
@@ -73,11 +79,13 @@ def fit_scan(
     threshold: float = defaults.IVIM_THRESHOLD,
     drop_outliers: bool = False,
     bounds: str = defaults.IVIM_BOUNDS,
+    segment: Path | str | None = None,
+    network: NetworkSource | None = None,
 ) -> ScanFit:
     """IVIM fit of every usable voxel of a scan; with `output`, write maps, a figure and tables to that folder.
 
     Args:
-        scan: frames (x, y, z, frame), or a NIfTI of them.
+        scan: frames (x, y, z, frame), with their affine or without; or a NIfTI of them.
         bvals: b-values of the frames, s/mm², or a file of them.
         output: folder to write to; None writes nothing.
         mask: voxels to fit; default: all with signal.
@@ -90,17 +98,19 @@ def fit_scan(
         threshold: b-value from which a segmented fit neglects perfusion, s/mm².
         drop_outliers: leave outlier frames out of the fit.
         bounds: bounds of f, D and absolute D*: default, osipi, or such as "f=0:0.7,D=0:0.005,Dstar=0.005:0.2".
+        segment: folder of a segmentation model, which finds regions, and the mask if there is none, at b = 0.
+        network: the user's network that this model was trained with, if it was.
 
     Raises:
         ConfigError, DataError: an option or an input cannot be used, an output would replace an input, or the fit of
             these signals is not finite.
     """
-    scan, bvals, output, mask, labels = as_paths(scan, bvals, output, mask, labels)
+    scan, bvals, output, mask, labels, segment = as_paths(scan, bvals, output, mask, labels, segment)
     if output is not None:
         check_output_folder(output)
-        check_output_files(_files(output))
+        check_output_files(_files(output, segment))
         air = Path(sigma) if isinstance(sigma, str) else None
-        check_no_overwrite(_files(output), (scan, bvals, mask, labels, air))
+        check_no_overwrite(_files(output, segment), (scan, bvals, mask, labels, air))
     limits = parse_bounds(bounds)
     bvals = bvals if isinstance(bvals, Path) else np.asarray(bvals, np.float32)  # as files are read
     check_choice("--method", method, get_args(Method))
@@ -108,8 +118,15 @@ def fit_scan(
     check_choice("--convention", convention, get_args(Convention))
     check_range("--threshold", threshold, 0, MAX_BVALUE)
     check_choice("--average", average, ("none", *get_args(averaging.Mean)))
+    _check_segment(segment, labels, network, scan)
     read = read_scan(scan, bvals, mask)
+    name = str(scan) if isinstance(scan, Path) else "the scan"
+    segmented = None if segment is None else segment_scan(read, segment, name, network)
+    if segmented is not None and mask is None:
+        read = select_voxels(read.series, read.bvalues, segmented.labels > 0, name)
     inside = read_regions(labels, read)
+    if segmented is not None:
+        inside |= {region: where[read.usable] for region, where in region_masks(segmented).items()}
     level = read_sigma(sigma, read)
     options: dict[str, Any] = {"method": method, "noise": noise, "convention": convention, "threshold": threshold}
     signals, bvalues, weights = read.series.array[read.usable].T, read.bvalues, None
@@ -124,10 +141,26 @@ def fit_scan(
     named, parts = named_maps(found.parameters), {name: part for name, part in inside.items() if part.any()}
     regions = {name: region_statistics(named, part) for name, part in parts.items()}
     within = {name: _within(named, part, found.at_bound) for name, part in parts.items()}
-    result = ScanFit(on_grid, found, bvalues, regions, within, read, output)
+    result = ScanFit(on_grid, found, bvalues, regions, within, read, output, segmented)
     if output is not None:
         _write(output, result, inside, f"{method} fit, {noise} noise, D* {convention}")
     return result
+
+
+def _check_segment(segment: Path | None, labels: Any, network: Any, scan: Any) -> None:
+    """Check that a model can give the regions of a scan.
+
+    Raises:
+        ConfigError: labels are given too, there is a network without a model, or an array without its affine.
+    """
+    if segment is None:
+        if network is not None:
+            raise ConfigError("--network without --segment MODEL; expected the model that was trained with it")
+        return
+    if labels is not None:
+        raise ConfigError("--labels with --segment: both give the regions; expected one of them")
+    if not isinstance(scan, Path | Series):
+        raise ConfigError("--segment: frames without an affine; expected a NIfTI or a Series, whose voxels have a size")
 
 
 def _columns(found: IvimMaps, apparent: np.ndarray) -> dict[str, np.ndarray]:
@@ -154,14 +187,16 @@ def _within(named: Mapping[str, np.ndarray], part: np.ndarray, held: AtBound) ->
     return out
 
 
-def _files(output: Path) -> list[Path]:
-    return [*(output / f"{name}.nii.gz" for name in MAPS), *(output / name for name in TABLES)]
+def _files(output: Path, segmented: Any) -> list[Path]:
+    """Files of a fit; the labels are one of them where a network has found them."""
+    names = (*(f"{name}.nii.gz" for name in MAPS), *TABLES, *([] if segmented is None else [LABELS]))
+    return [output / name for name in names]
 
 
 def _write(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray], note: str) -> None:
     """Write all files of a fit together: an interrupted one leaves those of a former fit as they were."""
     output.mkdir(parents=True, exist_ok=True)
-    with replacing_together(*_files(output)) as parts:
+    with replacing_together(*_files(output, found.segmentation)) as parts:
         _write_files(parts[0].parent, found, inside, note)
 
 
@@ -169,6 +204,8 @@ def _write_files(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray],
     affine = found.scan.series.affine
     for name, values in found.maps.items():
         write_nifti(output / f"{name}.nii.gz", values, affine)
+    if found.segmentation is not None:
+        write_label_nifti(output / LABELS, found.segmentation.labels, affine, found.segmentation.classes)
     _write_picture(output / "maps.png", found, note)
     _write_regions(output / "regions.csv", found, inside)
     columns = (*found.voxels.frame_misfit, found.voxels.outliers.astype(float))

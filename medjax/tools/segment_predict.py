@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from medjax import __version__
 from medjax.atomic import replacing
@@ -102,28 +103,27 @@ def predict(
 
 def _warn_of_findings(output: Path, labels: Mapping[str, Path], trained: TrainedModel) -> None:
     """Say which cases may be wrong, by their label images, whichever run has computed them."""
-    empty, turned, mirrored = list[str](), list[str](), list[str]()
-    lateral = lateral_labels(list(trained.labels))
+    cases = dict[str, list[str]]()
     for case, file in labels.items():
         image = read_nifti(file)  # on the grid of the case's own image
-        empty.extend([] if image.array.any() else [case])
-        turned.extend([] if _is_oriented(image.affine, trained) else [case])
-        mirrored.extend([case] if lateral and set(left_right_axes(image.affine)) & set(trained.plan.mirror) else [])
-    expected = " and ".join(trained.plan.orientations)
-    for found, what in (
-        (empty, "no structure was found"),
-        (turned, f"another orientation than {expected}, that of the training cases"),
-        (mirrored, f"{' and '.join(lateral[:2])} may be exchanged, for training mirrored left and right"),
-    ):
-        if found:
-            listed = f"{', '.join(found[:4])}{', …' if len(found) > 4 else ''}"
-            warnings.warn(f"{output}: {what}: {len(found)} of {len(labels)} cases, {listed}", stacklevel=3)
+        empty = [] if image.array.any() else ["no structure was found"]
+        for what in (*empty, *orientation_findings(image.affine, trained)):
+            cases.setdefault(what, []).append(case)
+    for what, found in cases.items():
+        listed = f"{', '.join(found[:4])}{', …' if len(found) > 4 else ''}"
+        warnings.warn(f"{output}: {what}: {len(found)} of {len(labels)} cases, {listed}", stacklevel=3)
 
 
-def _is_oriented(affine: np.ndarray, trained: TrainedModel) -> bool:
-    """Whether an image is oriented as one of the training cases, or as a mirrored one; or none is known."""
+def orientation_findings(affine: Float[np.ndarray, "4 4"], trained: TrainedModel) -> list[str]:
+    """What may be wrong with labels of an image for how it is oriented: otherwise than the training cases, or sides."""
     known, mirror = trained.plan.orientations, trained.plan.mirror
-    return not known or any(same_orientation(orientation(affine), one, mirror) for one in known)
+    own, lateral = orientation(affine), lateral_labels(list(trained.labels))
+    out = list[str]()
+    if known and not any(same_orientation(own, one, mirror) for one in known):
+        out.append(f"another orientation than {' and '.join(known)}, that of the training cases")
+    if lateral and set(left_right_axes(affine)) & set(mirror):
+        out.append(f"{' and '.join(lateral[:2])} may be exchanged, for training mirrored left and right")
+    return out
 
 
 def _check_outputs(
