@@ -1,4 +1,4 @@
-"""Settings of the site (Sphinx). The source folder is the checkout, so that a link holds in the checkout and on the site.
+"""Settings of the site (Sphinx). The source folder is the checkout, so that a link holds there and on the site.
 
     scripts/docs    # builds it in build/site
 

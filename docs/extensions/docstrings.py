@@ -1,7 +1,7 @@
-"""Docstrings for Sphinx: plain sentences with `code` and equations, as a Python programmer reads them, become reStructuredText.
+"""Docstrings for Sphinx: plain sentences with `code` and equations become reStructuredText.
 
-Characters that mean something there (* | _) are escaped outside of `code`, indented examples become blocks of code, and a
-field of a dataclass or NamedTuple is described by the comment behind it in the source.
+Characters that mean something there (* | _) are escaped outside of `code`, indented examples become blocks of code, and
+a field of a dataclass or NamedTuple is described by the comment behind it in the source.
 """
 
 import ast
@@ -22,7 +22,7 @@ ITEM = re.compile(r"- |\d+\. |  ")  # what goes on with an indented line
 def to_rst(lines: list[str]) -> list[str]:
     """The same text as reStructuredText.
 
-    `a *b` → ``a *b``, and outside of code * → \\*; what is indented is a block of code, but in a section or an item of a list.
+    `a *b` → ``a *b``, and outside of code * → \\*; what is indented is a block of code, but in a section or a list.
     """
     out: list[str] = []
     block = section = False
