@@ -27,10 +27,11 @@ TOOLS = {  # medjax/cli/NAME.py has a typer `app`; it is imported when its comma
     "biomarkers": "Measure cardiac biomarkers of label maps.",
     "register": "Register images; apply transforms to images and landmarks.",
     "precision": "Assess the precision of biomarkers from scan and rescan.",
+    "doctor": "Say what is installed, which devices are seen, and what is wrong.",
 }
 
 
-WITHOUT_JAX = ("new", "experiments")
+WITHOUT_JAX = ("new", "experiments", "doctor")
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "can't start new thread")  # of JAX and Python
 
 
