@@ -59,7 +59,7 @@ WRONG = {
         sees(error="AssertionError") | {"variables": {"JAX_PLATFORMS": "cuda"}},
     "JAX does not start (Unknown flag in XLA_FLAGS: --foo): unset XLA_FLAGS, or correct it":
         sees(error="Unknown flag in XLA_FLAGS: --foo"),
-    "JAX computes in float64 (JAX_ENABLE_X64), for which medjax is not tested: unset JAX_ENABLE_X64":
+    "JAX computes in float64, slower and with other roundings than the results: unset JAX_ENABLE_X64":
         sees(CPU, x64=True),
     "1.5 GiB of memory are free, commands need 2 or more: end other programs, or raise the limit":
         {"memory_bytes": 1.5 * 2**30},

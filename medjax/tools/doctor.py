@@ -82,7 +82,7 @@ def jax_problems(state: State) -> list[str]:
         remedy = "raise the limit" if "ulimit" in error else remedy
         out.append(f"JAX does not start ({error}): {remedy}")
     if state.jax.x64:
-        out.append("JAX computes in float64 (JAX_ENABLE_X64), for which medjax is not tested: unset JAX_ENABLE_X64")
+        out.append("JAX computes in float64, slower and with other roundings than the results: unset JAX_ENABLE_X64")
     if state.memory_bytes < MIN_MEMORY * GIB:
         free = f"{state.memory_bytes / GIB:.1f} GiB of memory are free"
         out.append(f"{free}, commands need {MIN_MEMORY:g} or more: end other programs, or raise the limit")

@@ -23,7 +23,13 @@ import medjax
 from medjax import defaults
 from medjax.errors import ConfigError, MedjaxError, one_line
 from medjax.memory import available_memory, check_address_space
-from medjax.running.checkout import bundled_root, find_experiments, in_installed_package, list_experiments
+from medjax.running.checkout import (
+    ExperimentEntry,
+    bundled_root,
+    find_experiments,
+    in_installed_package,
+    list_experiments,
+)
 from medjax.running.compilation_cache import cache_folder
 from medjax.tools.doctor_packages import Package, extra_packages, extras_of, read_requirements, required_packages
 
@@ -167,7 +173,7 @@ def nvidia_gpus(run: Run = subprocess.run, root: Path = Path("/")) -> tuple[list
             [line.rpartition(",") for line in done.stdout.splitlines() if "," in line] if done.returncode == 0 else []
         )
     except (OSError, subprocess.TimeoutExpired):
-        rows = []
+        rows = list[tuple[str, str, str]]()
     if rows:
         return [name.strip() for name, _, _ in rows], rows[0][2].strip()
     folder = root / "proc" / "driver" / "nvidia"
@@ -224,7 +230,7 @@ def read_experiments() -> ExperimentsState:
     try:
         here = [entry for folder, entry in find_experiments() if folder != root]
     except MedjaxError:
-        here = []
+        here = list[ExperimentEntry]()
     broken = {entry.name: entry.state for entry in (*own, *here) if entry.state not in ("ready", "planned")}
     checkout = root is not None and not in_installed_package(root)
     return ExperimentsState(checkout, [one.name for one in own], [one.name for one in here], broken)
