@@ -14,7 +14,7 @@ def inline(self: HTML5Translator, node: nodes.math) -> None:
 
 def block(self: HTML5Translator, node: nodes.math_block) -> None:
     """$$…$$ on lines of its own."""
-    self.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    self.body.append(f'<div class="math" style="padding-block: 0.5em">{convert(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
 
 

@@ -145,7 +145,10 @@ def dds_cg(
 def dds_delta(
     problem: InverseProblem, delta: Number, updates: int | Int[Array, ""] = 5, eta: Number = 1.0
 ) -> SamplingMethod:
-    """PET-DDS-δ guidance, λ_DDS = 1. The step size `delta` is in units of 1 / (mean sensitivity · intensity scale)."""
+    """PET-DDS-δ guidance. The step size `delta` is in units of 1 / (mean sensitivity · intensity scale).
+
+    λ_DDS = 1 of the network's units, as published: it counts for less, the more counts there are.
+    """
     size = delta / (problem.sensitivity * problem.scale)
     guided_denoiser = guidance.dds_delta(
         problem.denoiser, problem.likelihood, size, 1.0, problem.scale, updates=updates

@@ -56,7 +56,7 @@ class Info(NamedTuple):
     """What a reader wants of a step."""
 
     loss: Scalar  # of the displacement that entered the step
-    update: Scalar  # largest displacement of the update, voxels
+    update: Scalar  # largest norm of the smoothed direction, before it is scaled to the length of the step
 
 
 @jax.tree_util.register_dataclass
@@ -206,7 +206,7 @@ def init(start: Float[Array, "dim *space"]) -> State:
 
 
 def step(pair: Pair, state: State) -> tuple[State, Info]:
-    """One step, u ← G_field ∗ (u ∘ (id + d)), d the smoothed direction of Adam with second moments of neighbourhoods.
+    """One step, u ← G_field ∗ (d + u ∘ (id + d)), d the smoothed direction of Adam, second moments of neighbourhoods.
 
     Sources: Yushkevich et al., Alzheimer's & Dementia 12(7), 2016 (greedy); Jena et al., arXiv 2404.01249 (Adam).
     """
