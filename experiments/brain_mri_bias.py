@@ -10,6 +10,7 @@ decisions to; and an OSCAR audit of the biased networks.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -21,6 +22,7 @@ from experiments.brain.networks import (
     Cell,
     TrainedNetwork,
     cells,
+    plan_networks,
     train_all,
     training_sets,
 )
@@ -40,10 +42,11 @@ from medjax.models.model import Network
 from medjax.report.html import Report, Section
 from medjax.running.experiment import Result, run_module, single_result
 from medjax.running.network_part import network_part
+from medjax.running.plan import Stage
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.oscar_verdict import rule
 
-__all__ = ["TRACED", "population", "run"]
+__all__ = ["TRACED", "plan", "population", "run"]
 
 
 def run(config: ConfigDict, work: WorkDir, *, network: Network | None = None) -> Result:
@@ -61,6 +64,12 @@ def population(
         training_sets(study[0].config)  # whether there are enough subjects, before hours of training
     trained = iter(train_all([one for study in studies for one in study]))
     return [summarize(study, [next(trained) for _ in study]) for study in studies]
+
+
+def plan(config: ConfigDict, *, network: Network | None = None) -> list[Stage]:
+    """Stages of the study: trainings, and logits and attribution of the test subjects of every network."""
+    own = None if network is None else network_part(network, CLASSES, "--part network").value
+    return plan_networks(cells(FrozenConfigDict(config), WorkDir(Path()), own))
 
 
 def summarize(study: Sequence[Cell], trained: Sequence[TrainedNetwork | MedjaxError]) -> Result | MedjaxError:

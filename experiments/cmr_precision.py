@@ -26,10 +26,13 @@ from medjax.metrics.summary import summarize_runs
 from medjax.models.model import Network
 from medjax.report.html import Report, Section
 from medjax.running.experiment import Result, run_module, single_result
+from medjax.running.plan import Stage
 from medjax.running.workdir import WorkDir
+from medjax.segmentation import step_plan
 
-__all__ = ["TRACED", "population", "run"]
+__all__ = ["TRACED", "plan", "population", "run"]
 
+SLICES = 10  # of a short-axis scan, for the plan
 Cohorts = dict[str, list[Cohort]]  # by name, one for each seed
 
 
@@ -45,6 +48,27 @@ def population(
     studies = [cells(FrozenConfigDict(config), work, network) for config, work in zip(configs, works, strict=True)]
     trained = iter(train_all([one for study in studies for one in study], training_sessions))
     return [summarize(study, [next(trained) for _ in study]) for study in studies]
+
+
+def plan(config: ConfigDict, *, network: Network | PlannedNetwork | None = None) -> list[Stage]:
+    """Stages of the study: trainings, SWAG's further steps, and samples of every slice.
+
+    The network is planned for simulated hearts; subjects are counted as `data.subjects` and `data.test`, with two scans
+    of `SLICES` slices in two phases.
+    """
+    small = ConfigDict(config.to_dict())
+    small.data.update({"layout": "simulated", "train": 2})
+    design, model = design_network(FrozenConfigDict(config), source(FrozenConfigDict(small), 0).training(), network)
+    t, swag, data = config.training, config.swag, config.data
+    train = partial(step_plan.training, model=model, plan=design, rate=t.rate)
+    number = config.seeds * config.members
+    stages = [train("training", epochs=t.epochs, iterations=t.iterations, number=number)]
+    if "swag" in config.methods:
+        stages.append(train("SWAG", epochs=swag.snapshots, iterations=swag.every, number=config.seeds))
+    sessions = data.test + sum(data.subjects * (3 if name in data.still else 2) for name in data.cohorts)
+    samples = config.seeds * len(config.methods) * max(config.numbers)
+    slices = 2 * SLICES * sessions
+    return [*stages, step_plan.prediction("samples", model, design, design.patch, slices, samples, mirror=False)]
 
 
 def cells(config: FrozenConfigDict, work: WorkDir, network: Network | PlannedNetwork | None) -> list[Cell]:

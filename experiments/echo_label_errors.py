@@ -18,24 +18,29 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from experiments.echo import tables
 from medjax.datasets.camus import camus, split
 from medjax.errors import MedjaxError, pluralize
+from medjax.labels import dynamics
+from medjax.labels.audit import PROBED
 from medjax.labels.comparison import Cell, Comparison, compare
 from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.errors import KINDS, corrupt
-from medjax.labels.scores import LabelScore, with_custom_scores
+from medjax.labels.probe import probe
+from medjax.labels.scores import LabelScore, required_gradients, with_custom_scores
 from medjax.labels.strategies import drop_corrupted, drop_flagged, refurbish_flagged, with_trusted_set
 from medjax.metrics.summary import flatten_metrics, summarize_runs
-from medjax.models.model import Network
+from medjax.models.model import Network, finest_logits
 from medjax.models.unet import unet
 from medjax.phantoms.echo import CLASSES, Echo, echo
 from medjax.report.html import Report, Section
 from medjax.running.cells import cell_name
 from medjax.running.experiment import Result, run_module, single_result
 from medjax.running.network_part import network_part
+from medjax.running.plan import Stage, abstract, array
 from medjax.running.workdir import WorkDir
 
 LOSS, VOG = "dice_mean", "vog"  # scores whose flagged labels are dropped or refurbished
@@ -127,6 +132,27 @@ def _strategies(config: ConfigDict, fraction: float) -> list[str]:
     if fraction not in e.strategy_fractions:
         return []
     return [*STRATEGIES, *(TRUSTED if fraction in e.trusted_fractions else ())]
+
+
+def plan(config: ConfigDict, *, network: NetworkPart | None = None, label_scores: Scores | None = None) -> list[Stage]:
+    """Stages of the study: plain runs, probes of all images, and continued runs, which make at most all steps."""
+    d, t = config.data, config.training
+    model = network_part(network or unet(len(CLASSES), tuple(t.widths)), len(CLASSES), "--part network").value
+    steps, every = (n * d.train // t.batch for n in (t.epochs, t.probe_every))
+    algorithm = dynamics.algorithm(model, TrainingSettings(len(CLASSES), t.rate, t.batch, steps, every))
+    labels = partial(array, dtype="int32")
+    images = [(array(n, d.size, d.size, 1), labels(n, d.size, d.size)) for n in (t.batch, min(PROBED, d.train))]
+    batch = dynamics.Batch(*images[0], array(t.batch), labels(t.batch))
+    state = abstract(algorithm.init, abstract(jax.random.key, 0), images[0][0])
+    each = [len(_strategies(config, fraction)) for _, fraction in _conditions(config)]
+    runs, continued = config.seeds * len(each), config.seeds * sum(each)
+    gradients = required_gradients(with_custom_scores(label_scores, needed=(LOSS, VOG)))
+    look = partial(probe, partial(finest_logits, model), gradients=gradients)
+    return [
+        Stage("plain runs", algorithm.step, (state, batch), runs * steps),
+        Stage("probes", look, (state.params, *images[1]), runs * -(-steps // every) * -(-d.train // PROBED)),
+        Stage("continued runs", algorithm.step, (state, batch), continued * steps),
+    ]
 
 
 def summarize(

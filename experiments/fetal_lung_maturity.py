@@ -9,14 +9,18 @@ could detect; maturity by a regression of the perfusion fraction on gestational 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.fetal import readings
 from experiments.fetal.report import AGREEMENT, Cohort, agreement_table, report
+from medjax.ivim.fit import fit
+from medjax.ivim.maps import STEPS
 from medjax.metrics.paired import paired_agreement
 from medjax.metrics.regression import Regression, regress, undefined_regression
 from medjax.metrics.summary import range_over_runs, summarize_runs
@@ -25,11 +29,14 @@ from medjax.models.plain_unet import plain_unet
 from medjax.phantoms.fetal import LUNGS, Fetal, Motion, cohort, fetal
 from medjax.running.experiment import Result, run_module
 from medjax.running.network_part import network_part
+from medjax.running.plan import Stage, array
 from medjax.running.progress import track
 from medjax.running.workdir import WorkDir, stage
+from medjax.segmentation import step_plan
 from medjax.segmentation.nnunet import train_folds
 from medjax.segmentation.nnunet_predict import predict_case
-from medjax.segmentation.plan import Case, Plan, fingerprint, plan
+from medjax.segmentation.plan import Case, Plan, fingerprint
+from medjax.segmentation.plan import plan as plan_network
 
 FIRST_TEST_SEED = 1_000_000  # seeds of test cohorts start here
 TERMS = ("intercept", "age", "hinge", "group")
@@ -54,6 +61,40 @@ def run(config: ConfigDict, work: WorkDir, *, network: Network | PlannedNetwork 
     metrics = over_cohorts([measure(one, margin, knot, boundary_mm) for one in cohorts])
     summary = report(cohorts, metrics, regress_on_age(cohorts[0], knot), boundary_mm, work)
     return Result(metrics, summary, agreement_table(metrics))
+
+
+def plan(config: ConfigDict, *, network: Network | PlannedNetwork | None = None) -> list[Stage]:
+    """Stages of the study: trainings and predictions, and the least-squares fits of the scans.
+
+    The network is planned for two of the fetuses.
+    """
+    d, t = config.data, config.training
+    scan = partial(fetal, **{name: d[name] for name in ("bvalues", "shape", "spacing", "snr")})
+    cases = [lung_case(one) for one in cohort(config.seed, 2, d.restricted_fraction, tuple(d.ages), scan)]
+    design, model = design_network(cases, t.memory_gb, t.base_width, t.patch, network)
+    frames, scans = array(len(d.bvalues), prod(d.shape)), config.seeds * d.test
+    fitting = partial(fit, bvalues=jnp.asarray(d.bvalues), steps=STEPS["gaussian"])
+    return [
+        step_plan.training("training", model, design, t.epochs, t.iterations, t.rate, config.seeds * t.folds),
+        step_plan.prediction("prediction", model, design, tuple(d.shape), scans, t.folds),
+        Stage("IVIM fits", fitting, (frames,), scans * (len(readings.FITS) + 1)),
+    ]
+
+
+def lung_case(scan: Fetal) -> Case:
+    """Baseline frame of a scan and its lungs, to train on."""
+    return Case(scan.signals[0][..., None], (scan.labels == LUNGS).astype(np.int32), scan.spacing)
+
+
+def design_network(
+    cases: Sequence[Case], memory_gb: float, base_width: int, patch: Sequence[int],
+    network: Network | PlannedNetwork | None,
+) -> tuple[Plan, Network]:  # fmt: skip
+    """Plan for the training cases, and its network; `network` replaces it. A `patch` of () is planned."""
+    sides = tuple(patch) or None
+    design = plan_network(fingerprint(cases, 2), memory_gb=memory_gb, base_width=base_width, patch=sides)
+    unet = plain_unet(design.classes, design.widths, design.kernels, design.strides)
+    return design, network_part(unet if network is None else network, design, "--part network").value
 
 
 def study_cohort(
@@ -85,10 +126,8 @@ def study_cohort(
         folds: number of the five folds to train.
         recipe: other keywords of `train_folds`.
     """
-    cases = [Case(one.signals[0][..., None], (one.labels == LUNGS).astype(np.int32), one.spacing) for one in training()]
-    design = plan(fingerprint(cases, 2), memory_gb=memory_gb, base_width=base_width, patch=patch or None)
-    unet = plain_unet(design.classes, design.widths, design.kernels, design.strides)
-    model = network_part(unet if network is None else network, design, "--part network").value
+    cases = [lung_case(one) for one in training()]
+    design, model = design_network(cases, memory_gb, base_width, patch, network)
     params = train_folds(
         model, cases, design, checkpoints, seed=seed, number=folds,
         progress=lambda steps, fold: track(steps, f"steps, cohort {seed} fold {fold}"), **recipe,

@@ -8,24 +8,40 @@ balanced batches, GroupDRO and background CutMix.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.flips import figures
-from experiments.flips.members import CLASSES, NAMES, TRACED, Cell, TrainedNetwork, splits, train
+from experiments.flips.members import (
+    CHUNK,
+    CLASSES,
+    NAMES,
+    TRACED,
+    Cell,
+    TrainedNetwork,
+    assess_images,
+    image_losses,
+    member,
+    splits,
+    train,
+)
 from medjax.errors import MedjaxError, pluralize
 from medjax.metrics.summary import cell, summarize_runs
 from medjax.models.model import Network, check_network
 from medjax.models.unet import unet
+from medjax.phantoms.scenes import Scenes
 from medjax.report.html import Report, Section, Table
 from medjax.running.experiment import Result, run_module, single_result
 from medjax.running.network_part import network_part
+from medjax.running.plan import Stage, array, training_stage
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.flip_measures import measures
 
-__all__ = ["TRACED", "population", "run"]
+__all__ = ["TRACED", "plan", "population", "run"]
 
 NetworkPart = Network | Callable[[int], Network]  # a Model, or a function of the number of classes that makes one
 RISKS = {"flip_risk": "flip-risk", "entropy": "entropy", "least_confidence": "least confidence"}
@@ -62,6 +78,32 @@ def cells(config: ConfigDict, work: WorkDir, network: NetworkPart | None) -> lis
     check_network(model, (side, side, channels), CLASSES)
     every = product(range(config.seeds), config.correlations, config.methods)
     return [Cell(frozen, work, model, method, correlation, seed) for seed, correlation, method in every]
+
+
+def plan(config: ConfigDict, *, network: NetworkPart | None = None) -> list[Stage]:
+    """Stages of the study: training of every network, its validation, and its assessment on the test images."""
+    every = cells(config, WorkDir(Path()), network)
+    t, side, channels = config.training, config.scenes.side, 1 if config.data.layout == "scenes" else 3
+
+    def images(number: int) -> Scenes:
+        label, group = array(number, side, side, dtype="int32"), array(number, dtype="int32")
+        return Scenes(array(number, side, side, channels), label, group)
+
+    stages, model = list[Stage](), every[0].model
+    for robust, title in ((False, "training"), (True, "training, GroupDRO")):
+        if own := [one for one in every if (one.method == "group_dro") == robust]:
+            study_member = member(own[0])
+            algorithm = study_member.make(study_member.settings)
+            first = (array(2, side, side, channels),)
+            stages.append(training_stage(title, algorithm, model.init, first, images(t.batch), len(own) * t.steps))
+    [state, _] = stages[0].arguments
+    if t.selection == "validation":
+        times = len(every) * (t.steps // t.validate_every) * -(-config.scenes.validation // CHUNK)
+        loss = partial(image_losses, model)
+        stages.append(Stage("validation", loss, (state.params, images(min(CHUNK, config.scenes.validation))), times))
+    times = len(every) * -(-config.scenes.test // CHUNK)
+    assess = partial(assess_images, model)
+    return [*stages, Stage("test", assess, (state.params, images(min(CHUNK, config.scenes.test))), times)]
 
 
 def summarize(study: Sequence[Cell], trained: Sequence[TrainedNetwork | MedjaxError]) -> Result | MedjaxError:

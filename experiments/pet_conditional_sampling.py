@@ -11,15 +11,16 @@ family of heads that the prior knows and beyond it?
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.pet import comparison, full_count, samplers, subjects, summary, uncertainty
+from experiments.pet import comparison, full_count, planning, samplers, subjects, summary, uncertainty
 from experiments.pet.comparison import TEST_SEED, Study, StudyInputs
-from experiments.pet.methods import title
+from experiments.pet.methods import METHODS, title
 from experiments.pet.oblique import of_geometry
 from experiments.pet.scans import Scans
 from experiments.pet.uncertainty import SampledSet
@@ -28,6 +29,7 @@ from medjax.metrics.image import bias_and_standard_deviation
 from medjax.report.html import Figure, Section, Table
 from medjax.report.points import Curve, points
 from medjax.running.experiment import Result, results_or_errors, run_module
+from medjax.running.plan import Stage
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 CALIBRATED_METHODS = ("dds_cg", "split_gibbs")  # methods whose coverage is looked at in and out of distribution
@@ -55,6 +57,23 @@ def population(
     configs = [of_geometry(config) for config in configs]
     inputs = comparison.study_inputs(configs, works, denoiser)
     return results_or_errors(partial(_study, denoiser=denoiser), configs, inputs)
+
+
+def plan(config: ConfigDict, *, denoiser: Any = None) -> list[Stage]:
+    """Stages of the study: tuning and reconstructions, curves of bias, and the samples of every set of scans."""
+    inputs, p, test = planning.direct_inputs(config, WorkDir(Path()), denoiser), config.posterior, config.test
+    levels, tested = len(inputs.levels), test.heads * test.realizations * len(inputs.levels)
+    more = dict[str, int]()
+    for name in config.methods:
+        curve = config.noise.realizations * len(next(iter(METHODS[name][1].values()), ()))
+        drawn = config.tuning.heads * levels if name in test.mean_of_samples else 0
+        if name in CALIBRATED_METHODS:
+            drawn += p.heads * levels + (tested if p.without_lesions and denoiser is None else 0)
+        elif name in PUBLISHED_METHODS:
+            drawn = 2 * levels
+        samples = 1 if name == "split_gibbs" else test.samples
+        more[name] = samples * drawn + (curve if name in config.noise.methods else 0)
+    return planning.study_stages(config, inputs, more)
 
 
 def _study(config: ConfigDict, inputs: StudyInputs, denoiser: Any = None) -> Result:

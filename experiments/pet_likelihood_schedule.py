@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.pet import comparison, full_count, samplers, scans, subjects, summary, supervised
+from experiments.pet import comparison, full_count, planning, samplers, scans, subjects, summary, supervised
 from experiments.pet.comparison import TEST_SEED, Study, StudyInputs
 from experiments.pet.methods import Reconstructor, title
 from experiments.pet.oblique import of_geometry
@@ -31,6 +31,7 @@ from medjax.report.figures import curves, montage
 from medjax.report.html import Figure, Section, Table
 from medjax.running.experiment import Result, results_or_errors, run_module, single_result
 from medjax.running.network_part import network_part
+from medjax.running.plan import Stage
 from medjax.running.workdir import WorkDir, save_figure, stage
 
 OUT_OF_DISTRIBUTION_METHODS = (
@@ -64,22 +65,47 @@ def population(
     t, p, inputs = configs[0].training, configs[0].population, comparison.study_inputs(configs, works, denoiser)
     if configs[0].geometry == "oblique":
         return results_or_errors(_study, configs, inputs)
-    setup, side, batch = inputs[0].setup, configs[0].grid.size, inputs[0].batch
-    unet = score_unet(tuple(t.unet.widths), 1, tuple(t.unet.attention), patch=t.unet.patch)
-    small = score_unet(tuple(t.unrolled.widths), 1, (), patch=t.unet.patch)
-    model = network_part(unet if network is None else network, side, "--part network").value
-    methods = [supervised.unet_behind_osem(model, side), supervised.unrolled_em_network(setup, small)]
+    setup, methods = inputs[0].setup, _supervised_methods(configs[0], inputs[0], network)
 
     def heads() -> tuple[list[Subject], list[Subject]]:
         validation = subjects.training_subjects(setup, t.validation_slices, subjects.FIRST_VALIDATION_SEED)
         return subjects.training_subjects(setup, t.slices), validation
 
-    data = supervised.training_set(setup, heads, inputs[0].levels, t.realizations, batch)
+    data = supervised.training_set(setup, heads, inputs[0].levels, t.realizations, inputs[0].batch)
     unets, unrolled = supervised.train(
         methods, inputs, data, [config.training.rate for config in configs], (t.unet.steps, t.unrolled.steps), t.batch,
         p.strategy or None, p.width or None,
     )  # fmt: skip
     return results_or_errors(_study, configs, inputs, unets, unrolled)
+
+
+def plan(config: ConfigDict, *, denoiser: Any = None, network: Network | None = None) -> list[Stage]:
+    """Stages of the study: supervised trainings, tuning and reconstructions, and a volume."""
+    inputs, t = planning.direct_inputs(config, WorkDir(Path()), denoiser), config.training
+    methods, levels = _supervised_methods(config, inputs, network), len(inputs.levels)
+    steps = (t.unet.steps, t.unrolled.steps)
+    more = dict.fromkeys(OUT_OF_DISTRIBUTION_METHODS, (2 if config.other_brain else 1) * 2 * levels)
+    volume = scans.volume_setup(inputs.setup, config.volume.planes)
+
+    def sampled(mode: str, key: Any, scan: scans.Scan) -> Any:
+        return samplers.sample_volume(key, scan.acquisition, inputs.prior, mode)
+
+    return [
+        *planning.supervised_stages(inputs, methods, t.rate, steps, t.batch),
+        *planning.study_stages(config, inputs, more),
+        *(planning.reconstructions("dds_cg", volume, partial(sampled, mode), {}, 1, 1, f"volume, {mode}")
+          for mode in config.volume.modes),
+    ]  # fmt: skip
+
+
+def _supervised_methods(
+    config: ConfigDict, inputs: StudyInputs, network: Network | None
+) -> list[supervised.SupervisedMethod]:
+    t, side = config.training, config.grid.size
+    unet = score_unet(tuple(t.unet.widths), 1, tuple(t.unet.attention), patch=t.unet.patch)
+    small = score_unet(tuple(t.unrolled.widths), 1, (), patch=t.unet.patch)
+    model = network_part(unet if network is None else network, side, "--part network").value
+    return [supervised.unet_behind_osem(model, side), supervised.unrolled_em_network(inputs.setup, small)]
 
 
 def _study(

@@ -10,14 +10,17 @@ the same counts by the same method that was told an MR without them.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from math import prod
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.pet import personalised as methods
 from experiments.pet import personalised_report as report
-from experiments.pet import scans, volume_priors
+from experiments.pet import planning, scans, volume_priors
 from experiments.pet.cohort_registration import Fields, Registrar, default_registrar, register_cohort
+from experiments.pet.conventional import METHODS as CONVENTIONAL
 from experiments.pet.multi_subject import People, heads_of, read_anatomies, scan_people
 from experiments.pet.personalised import PRIORS, TITLES, Method, Run, ScanDesign, sampling
 from experiments.pet.pseudo_priors import first_prior
@@ -27,7 +30,8 @@ from medjax.errors import pluralize
 from medjax.pet.scanner import preset
 from medjax.report.html import Report, Section
 from medjax.running.experiment import Result, run_module
-from medjax.running.tuning import Tuning, tuning_table
+from medjax.running.plan import Stage
+from medjax.running.tuning import Tuning, thin_grid, tuning_table
 from medjax.running.workdir import WorkDir
 
 TARGETS_FIRST, VALIDATION = 1000, 2000  # numbers of the first target and of the validation subject in the cohort
@@ -61,6 +65,36 @@ def run(config: ConfigDict, work: WorkDir, *, registrar: Registrar | None = None
         for name in names
     }
     return _result(config, work, design, targets, measured, fields[:-1], tunings)
+
+
+def plan(config: ConfigDict) -> list[Stage]:
+    """Stages of the study: images and registrations of the cohort, fine-tuning of priors, and reconstructions."""
+    scan, c, t, test = config.scan, config.cohort, config.training, config.test
+    plane = scans.setup(preset(scan.scanner), config.grid.size, config.grid.voxel_mm, scan.background)
+    setup, start = scans.volume_setup(plane, config.grid.planes), first_prior(config)
+    stages = [planning.cohort_images(setup, c.iterations, c.subjects)]
+    fields = 2 * test.targets + 1  # to every target's MR, to its control MR, and to the validation subject's
+    personal = "personalised" in config.methods
+    if personal:
+        stages.append(planning.registrations(config, setup.grid.shape, fields * c.subjects))
+    fine_tuned = {"unguided": 1, "mr_channel": 1, "personalised": fields}
+    for name, mr in (("unguided", False), ("mr_channel", True), ("personalised", config.pseudo.template)):
+        if name in config.methods:
+            side = max(setup.grid.shape)
+            stages.append(planning.fine_tuning(
+                f"fine-tuning, {name}", start, side, t.batch, t.steps, fine_tuned[name], mr
+            ))  # fmt: skip
+    for name in config.methods:
+        grid = thin_grid(methods.GRIDS.get(name, methods.PRIOR_GRID), config.tuning.values_per_hyperparameter)
+        controls = 2 if name in ("bowsher", "mr_channel", "personalised") else 1
+        number = prod(map(len, grid.values())) + controls * test.targets * test.realizations
+        number *= len(scan.trues_per_mm3) * (config.sampling.samples if name in PRIORS else 1)
+        if name in PRIORS:
+            reconstruct = partial(methods.sample_scan, config.sampling.mode, start)
+        else:
+            reconstruct = CONVENTIONAL["mr_map_em" if name == "bowsher" else name]
+        stages.append(planning.reconstructions(name, setup, reconstruct, grid, number, 1))
+    return stages
 
 
 def _people(config: ConfigDict, work: WorkDir, setup: scans.ScanSetup) -> tuple[People, list[Target]]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.pet import contrast_noise, pseudo_report
+from experiments.pet import contrast_noise, planning, pseudo_report
 from experiments.pet.cohort_registration import (
     Fields,
     Registrar,
@@ -35,6 +35,7 @@ from medjax.pet.scanner import preset
 from medjax.phantoms.multi_subject import SubjectHead
 from medjax.report.html import Figure, Report
 from medjax.running.experiment import Result, run_module
+from medjax.running.plan import Stage
 from medjax.running.workdir import WorkDir, stage
 
 FIRST_TARGET = 1000  # number of the first target subject; the last one is the validation head
@@ -84,6 +85,30 @@ def run(config: ConfigDict, work: WorkDir, *, registrar: Registrar | None = None
     remark = "The paper's figures are of real [18F]DPA-714 scans; only the order of methods can be compared."
     table = pseudo_report.tuned_table(metrics, methods, scanners)
     return Result(metrics, Report("Priors from averaged, registered PETs", [data, remark], sections), table)
+
+
+def plan(config: ConfigDict) -> list[Stage]:
+    """Stages of the study: images and registrations of the cohort, fine-tuning of priors, and reconstructions."""
+    c, t, test, sizes = config.cohort, config.training, config.test, tuple(config.pseudo.sizes)
+    flat, fields = min(config.registration.by_pet, c.people), c.people * (c.targets + 1)
+    plane = setup(preset(c.scanner), config.grid.size, config.grid.voxel_mm, test.background)
+    volume, start = volume_setup(plane, config.grid.planes), first_prior(config)
+    priors = 2 + c.targets * len(sizes)  # real PETs, pseudo-PETs of every target, and of the validation head
+    stages = [
+        planning.cohort_images(volume, c.iterations, c.people + c.targets + 1 + (flat + 1 if flat else 0)),
+        planning.registrations(config, volume.grid.shape, fields + 2 * flat),
+        planning.fine_tuning("fine-tuning", start, config.grid.size, t.batch, t.steps, priors),
+    ]
+    for number, scanner in enumerate(test.scanners):
+        plane = setup(preset(scanner), config.grid.size, config.grid.voxel_mm, test.background)
+        known = dict.fromkeys(CONVENTIONAL, 1) | {"prior": 2 + len(sizes)}
+        for name, names in known.items():
+            cases = contrast_noise.number_of_cases(name, test, c.targets, curves=number == 0)
+            method, grid = contrast_noise.single_method(name, start)
+            title = f"{name}, {scanner}"
+            size = config.scans_per_batch
+            stages.append(planning.reconstructions(name, plane, method, grid, names * cases, size, title))
+    return stages
 
 
 def carry(config: ConfigDict, work: WorkDir, registrar: Registrar) -> Carriage:

@@ -16,12 +16,22 @@ is no tie: what is found there is found by chance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.audit import figures, measures, mitigation, tables
 from experiments.audit.files import save_files
-from experiments.audit.networks import METHODS, TRACED, Setup, TrainedNetwork, cells, prepare, train
+from experiments.audit.networks import (
+    METHODS,
+    TRACED,
+    Setup,
+    TrainedNetwork,
+    cells,
+    plan_networks,
+    prepare,
+    train,
+)
 from medjax.errors import MedjaxError, pluralize
 from medjax.models.model import Network, require
 from medjax.models.resnet import resnet
@@ -29,10 +39,11 @@ from medjax.models.vgg import vgg
 from medjax.report.html import Report, Section
 from medjax.running.experiment import Result, results_or_errors, run_module, single_result
 from medjax.running.network_part import network_part
+from medjax.running.plan import Stage
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.oscar_verdict import rule
 
-__all__ = ["TRACED", "population", "run"]
+__all__ = ["TRACED", "plan", "population", "run"]
 
 CLASSES = 2
 NetworkPart = Network | Callable[[int], Network]  # a Model, or a function of the number of classes that makes one
@@ -54,6 +65,11 @@ def population(
     studies = [cells(setup) for setup in setups]
     trained = iter(train([one for study in studies for one in study]))
     return results_or_errors(summarize, setups, [{cell.key: next(trained) for cell in study} for study in studies])
+
+
+def plan(config: ConfigDict, *, network: NetworkPart | None = None) -> list[Stage]:
+    """Stages of the study: trainings of every architecture, and logits and attribution maps of the hold-out images."""
+    return plan_networks(FrozenConfigDict(config), WorkDir(Path()), architectures(config, network))
 
 
 def architectures(config: ConfigDict, network: NetworkPart | None = None) -> dict[str, Network]:

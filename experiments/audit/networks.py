@@ -23,6 +23,7 @@ from medjax.models.model import Network
 from medjax.running.arrays import from_numbered_leaves, to_numbered_leaves
 from medjax.running.cells import cell_name
 from medjax.running.config import flatten
+from medjax.running.plan import Stage
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.attribution.batches import attribution_maps
 from medjax.shortcuts.attribution.methods import build, importance, sign_of
@@ -103,6 +104,26 @@ def cells(setup: Setup) -> list[Cell]:
     ]
 
 
+def plan_networks(config: FrozenConfigDict, work: WorkDir, models: dict[str, Network]) -> list[Stage]:
+    """Stages of all networks, of each architecture: training, and logits and attribution maps of the hold-out images.
+
+    No image is read: those of a MedMNIST file are as large as `phantoms.space`.
+    """
+    c, a, stages = config.listed, config.attribution, list[Stage]()
+    shape = (*config.phantoms.space, 1)
+    if config.layout != "medmnist":
+        shape = (c.side, c.side, 1 if config.layout == "chexpert" else 3)
+    none = Source(_no_images, _no_images, np.zeros((0, *shape)), "")
+    every = cells(Setup(config, work, models, none, {}, {}))
+    for name, model in models.items():
+        own = [one for one in every if one.architecture == name]
+        maps = dict.fromkeys(a.methods, sum(one.method == "erm" for one in own) * config.holdout)
+        logits = len(own) * config.holdout
+        stages.append(training.plan_training(f"training, {name}", _classifier(own[0]), shape, len(own)))
+        stages += training.plan_assessment(name, model, shape, a.batch, logits, maps, a.steps)
+    return stages
+
+
 def train(several: Sequence[Cell]) -> list[TrainedNetwork | MedjaxError]:
     """Trained networks of all cells, as populations; an error in place of one that diverged."""
     networks = [_classifier(cell) for cell in several]
@@ -164,6 +185,10 @@ def _restored(cell: Cell, kept: dict[str, Any]) -> TrainedNetwork:
     images = jnp.asarray(cell.setup.holdouts[cell.cue].image[:1])
     like = jax.eval_shape(cell.setup.models[cell.architecture].init, jax.random.key(0), images)
     return TrainedNetwork(from_numbered_leaves(kept["params"], like), kept["logits"], kept.get("means", {}))
+
+
+def _no_images(*_: Any) -> CueImages:
+    raise AssertionError("a plan reads no image")
 
 
 def _last_map(model: Network, params: PyTree, images: Array) -> Array:

@@ -11,12 +11,21 @@ from ml_collections import FrozenConfigDict
 
 from experiments.brain.source import source
 from experiments.brain.subjects import Subjects, training_subset
-from experiments.classifiers.training import Classifier, Examples, Settings, predict, train
+from experiments.classifiers.training import (
+    Classifier,
+    Examples,
+    Settings,
+    plan_assessment,
+    plan_training,
+    predict,
+    train,
+)
 from medjax.errors import MedjaxError
 from medjax.models.model import Network
 from medjax.models.resnet import resnet
 from medjax.models.swin import swin
 from medjax.running.cells import cell_name
+from medjax.running.plan import Stage
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts.attribution.batches import attribution_maps
 from medjax.shortcuts.attribution.methods import build, importance, sign_of
@@ -125,6 +134,21 @@ def assess(cell: Cell, params: PyTree) -> PyTree:
         maps = attribution_maps(build(a.method, cell.model, a.steps), params, tests["A"].image, a.batch)
         means, mean = source(config.data).in_template(importance(maps, sign_of(a.method)))
     return {"logits": logits, "region_means": means, "mean_map": mean}
+
+
+def plan_networks(networks: Sequence[Cell]) -> list[Stage]:
+    """Stages of all networks, of each architecture: training, and logits and attribution of test subjects."""
+    config, stages = networks[0].config, list[Stage]()
+    shape, a = (*config.data.shape, 1), config.attribution
+    for name in dict.fromkeys(one.architecture for one in networks):
+        own = [one for one in networks if one.architecture == name]
+        explained = [one for one in own if one.intensities == INTENSITIES[0]]
+        train = plan_training(f"training, {name}", _classifier(own[0]), shape, len(own))
+        stages += [train, *plan_assessment(
+            name, own[0].model, shape, a.batch, len(own) * 2 * config.data.test,
+            {a.method: len(explained) * config.data.test}, a.steps,
+        )]  # fmt: skip
+    return stages
 
 
 def _classifier(cell: Cell) -> Classifier:

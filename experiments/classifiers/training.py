@@ -9,7 +9,7 @@ or attribute, balanced or biased sets. The parameters kept are those after the l
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 from medjax.errors import MedjaxError
 from medjax.iterate import Algorithm, static_partial
 from medjax.models.model import Network
+from medjax.running.plan import Stage, abstract, array, training_stage
 from medjax.running.workdir import WorkDir
 from medjax.shortcuts import group_dro
+from medjax.shortcuts.attribution import methods as attribution_methods
 from medjax.training import study
 from medjax.training.batches import from_arrays
 from medjax.training.schedules import warmup_cosine
@@ -118,6 +120,32 @@ def make_trainer(
     if groups is None:
         return trainer(loss, optimizer)
     return group_dro.trainer(losses, optimizer, groups, settings["group_step_size"])
+
+
+def plan_training(title: str, network: Classifier, shape: Sequence[int], number: int) -> Stage:
+    """Stage of the trainings of `number` networks like this one, on images of `shape` (*space, channel)."""
+    own, batch = _member(network), network.settings.batch
+    whole = array(batch, dtype="int32")
+    examples = Examples(array(batch, *shape), whole, whole, array(batch))
+    algorithm, images = own.make(own.settings), (array(1, *shape),)
+    return training_stage(title, algorithm, network.model.init, images, examples, number * network.settings.steps)
+
+
+def plan_assessment(
+    name: str, model: Network, shape: Sequence[int], batch: int, images: int, explained: Mapping[str, int], steps: int
+) -> list[Stage]:
+    """Stages of the logits of so many `images` and, for each attribution method, of the maps of so many."""
+    some = array(batch, *shape)
+    params = abstract(model.init, abstract(jax.random.key, 0), array(1, *shape))
+    stages = [Stage(f"logits, {name}", model.apply, (params, some), -(-images // batch))]
+    for method, number in explained.items():
+        build = attribution_methods.build(method, model, steps)
+
+        def maps(params: PyTree, images: Array, build: Any = build) -> PyTree:
+            return jax.vmap(build(params))(images)
+
+        stages.append(Stage(f"{method}, {name}", maps, (params, some), -(-number // batch)))
+    return stages
 
 
 def predict(

@@ -116,6 +116,11 @@ def image_losses(model: Network, params: PyTree, data: Scenes) -> Array:
     return dice_cross_entropy(finest_logits(model, params, jnp.asarray(data.image)), jnp.asarray(data.label))
 
 
+def assess_images(model: Network, params: PyTree, data: Scenes) -> Assessment:
+    """Assessment of each image."""
+    return assess(finest_logits(model, params, jnp.asarray(data.image)), jnp.asarray(data.label))
+
+
 def training(cell: Cell, data: Splits) -> study.MemberTraining:
     """Initial state, batches and validation of a cell's training; methods of one seed have the same initial weights.
 
@@ -167,6 +172,4 @@ def chunks(data: Scenes) -> list[Scenes]:
 
 
 _mean_loss = jax.jit(lambda model, params, data: jnp.mean(image_losses(model, params, data)), static_argnums=0)
-_assess = jax.jit(
-    lambda model, params, data: assess(finest_logits(model, params, data.image), data.label), static_argnums=0
-)
+_assess = jax.jit(assess_images, static_argnums=0)

@@ -8,11 +8,14 @@ A competitor's prior is traced, so that all priors of a scanner are one compilat
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array
+from ml_collections import ConfigDict
 
 from experiments.pet import conventional, samplers
 from experiments.pet.methods import METHODS, Reconstructor, batch_cases
@@ -115,6 +118,22 @@ def test(
         return found | {"images": images}
 
     return stage(work, name, make)
+
+
+def single_method(name: str, prior: Prior) -> tuple[Callable[..., Reconstruction], Mapping[str, tuple[float, ...]]]:
+    """Reconstruction of one scan by a conventional method or the `prior`, and the grid that it is tuned over."""
+    if name == "prior":
+        return partial(_sampled, params=prior), PRIOR_GRID
+    return conventional.METHODS[name], METHODS[name][1]
+
+
+def number_of_cases(name: str, test: ConfigDict, targets: int, curves: bool) -> int:
+    """Number of scans that a method reconstructs: tuning, test, and its curve where there are `curves`."""
+    grid = thin_grid(PRIOR_GRID if name == "prior" else METHODS[name][1], test.values_per_hyperparameter)
+    values = thin_grid({"curve": CURVES[name][1]}, test.values_per_hyperparameter)["curve"]
+    samples = test.samples if name == "prior" else 1
+    scans = prod(map(len, grid.values())) + targets * (samples + (len(values) if curves else 0))
+    return scans * test.planes * test.realizations
 
 
 def over_targets(rows: Sequence[Mapping[str, np.ndarray]], axis: int) -> dict[str, np.ndarray]:

@@ -168,6 +168,11 @@ def evaluate(
     return stage(work, f"test_{name}_{number}", make)
 
 
+def sample_scan(mode: str, prior: Prior, key: Array, scan: Scan, variance: Array) -> Array:
+    """Image of one sample of a scan, without a guide."""
+    return _sample(mode, prior, None, key, scan.acquisition, variance).image
+
+
 @partial(jax.jit, static_argnums=0)
 def _sample(
     mode: str, prior: Prior, guide: Any, key: Array, acquisition: Acquisition, variance: Array

@@ -70,7 +70,7 @@ def _in_subsets(problem: reconstruct.InverseProblem, number: int) -> reconstruct
 def split_gibbs(key: Array, scan: Scan, rho: Array, prior: SlicePrior, samples: int) -> Draws:
     """Samples of one scan by split Gibbs, each the end of a chain of its own; the mean is of conditional means."""
     settings = prior.gibbs._replace(chains=samples, draws=1)
-    made = gibbs.chains(key, _inverse_problem(scan.acquisition, prior), settings, rho)
+    made = gibbs.chains(key, inverse_problem(scan.acquisition, prior), settings, rho)
     one = made.projector_calls - (samples - 1) / samples * jnp.sum(made.info.projector_calls)
     return Draws(made.images[:, 0], made.means.mean(axis=(0, 1)), made.projector_calls, one)
 
@@ -81,7 +81,7 @@ def long_chains(setup: ScanSetup, prior: SlicePrior, draws: int) -> Callable[[Ar
 
     @jax.jit
     def run(key: Array, case: Scans) -> Array:
-        return gibbs.chains(key, _inverse_problem(scan_of(setup, case).acquisition, prior), settings).images
+        return gibbs.chains(key, inverse_problem(scan_of(setup, case).acquisition, prior), settings).images
 
     return run
 
@@ -93,7 +93,7 @@ def _sample(
     scan: Scan,
     **hyperparameters: Array,
 ) -> Reconstruction:
-    problem = _inverse_problem(scan.acquisition, prior)
+    problem = inverse_problem(scan.acquisition, prior)
     made = reconstruct.sample(key, problem, method(problem, **hyperparameters), prior.settings)
     return Reconstruction(made.image, made.projector_calls)
 
@@ -112,26 +112,27 @@ def _scheduled_cg(problem: reconstruct.InverseProblem, multiple: Array | float) 
 
 def discrepancy_iterations(key: Array, scan: Scan, prior: SlicePrior) -> Array:
     """Iterate of MLEM that fits as well as the truth is expected to: Morozov's discrepancy principle."""
-    problem = _inverse_problem(scan.acquisition, prior)
+    problem = inverse_problem(scan.acquisition, prior)
     deviance = expected_deviance(scan.acquisition.expected(problem.early_image))
     return reconstruct.discrepancy_iterations(problem, deviance, MAX_DISCREPANCY_ITERATIONS)
 
 
 def schedule_steps(name: str, key: Array, scan: Scan, value: Array, prior: SlicePrior) -> Any:
     """Target and reached deviance of each step of a likelihood schedule, published or solved."""
-    problem = _inverse_problem(scan.acquisition, prior)
+    problem = inverse_problem(scan.acquisition, prior)
     method = _scheduled_cg(problem, value) if name.endswith("_cg") else _scheduled(prior, problem, value)
     return reconstruct.sample(key, problem, method, prior.settings).info
 
 
 def sample_volume(key: Array, acquisition: Acquisition, prior: SlicePrior, mode: str) -> Reconstruction:
     """A volume by DDS with a solved step, with the prior in one or three orientations (`prior.MODES`)."""
-    problem = _inverse_problem(acquisition, prior._replace(mode=mode))
+    problem = inverse_problem(acquisition, prior._replace(mode=mode))
     made = reconstruct.sample(key, problem, reconstruct.dds_cg(problem), prior.settings)
     return Reconstruction(made.image, made.projector_calls)
 
 
-def _inverse_problem(acquisition: Acquisition, prior: SlicePrior) -> reconstruct.InverseProblem:
+def inverse_problem(acquisition: Acquisition, prior: SlicePrior) -> reconstruct.InverseProblem:
+    """The inverse problem of one scan: its likelihood, the prior's denoiser, and an early MLEM image."""
     denoiser = volume_denoiser(prior.denoisers, prior.mode, prior.multiple)
     return reconstruct.inverse_problem(acquisition, denoiser, em.init(acquisition).image, acquisition.sensitivity)
 
@@ -147,7 +148,7 @@ def looped_dps(setup: ScanSetup, prior: SlicePrior, size: int) -> Callable[..., 
     @jax.jit
     @partial(jax.vmap, out_axes=(each, 0))
     def init(key: Array, case: Scans) -> tuple[sampler.State, Array]:
-        problem = _inverse_problem(scan_of(setup, case).acquisition, prior)
+        problem = inverse_problem(scan_of(setup, case).acquisition, prior)
         # By hand, not by `sampler.init`, which splits the key first: `key` itself draws the first noise here and every
         # step there, as when the numbers in RESULTS.md were made.
         first = problem.early_image / problem.scale

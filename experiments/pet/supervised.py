@@ -231,9 +231,7 @@ def _train(
         made = predict(params, cases, data.start(cases))
         return Reconstruction(made, np.full(cases.number, method.projector_calls, np.float32))
 
-    def make(settings: Mapping[str, Any]) -> Algorithm:
-        optimizer = optax.adam(warmup_cosine(settings["rate"], steps))
-        return trainer(method.loss, optax.chain(optax.clip_by_global_norm(1.0), optimizer))
+    make = partial(training_algorithm, method.loss, steps)
 
     def training(member: int) -> study.MemberTraining:
         seed, (learnt, _) = inputs[member].seed, data.scans()
@@ -262,6 +260,12 @@ def _train(
     return [
         one if isinstance(one, MedjaxError) else partial(run, params=from_numbered_leaves(one, like)) for one in kept
     ]
+
+
+def training_algorithm(loss: Loss, steps: int, settings: Mapping[str, Any]) -> Algorithm:
+    """Training by Adam, its `rate` as a cosine over the steps, gradients clipped at norm 1."""
+    optimizer = optax.adam(warmup_cosine(settings["rate"], steps))
+    return trainer(loss, optax.chain(optax.clip_by_global_norm(1.0), optimizer))
 
 
 def learning_curve(work: WorkDir, name: str) -> dict[str, np.ndarray]:

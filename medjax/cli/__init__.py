@@ -184,6 +184,10 @@ def run(
     config: ConfigFile = None,
     experiments: Experiments = None,
     part: Parts = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Print steps, memory, FLOPs, bytes and H100 hours of each stage; run nothing."),
+    ] = False,
     override: Overrides = None,
 ) -> None:
     """Run an experiment, or resume it after an interruption; a finished one is left as it is.
@@ -201,6 +205,11 @@ def run(
     from medjax.running.experiment import run_experiment
 
     name, preset, file = _which(experiment, config)
+    if plan:
+        from medjax.running.plan import plan_experiment
+
+        plan_experiment(name, preset, override or [], experiments, file, part or [])
+        return
     run_experiment(name, preset, override or [], workdir, experiments, file, part or [])
 
 

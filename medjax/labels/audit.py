@@ -33,6 +33,9 @@ from medjax.training.state import TrainState, require_finite_loss
 __all__ = ["Snapshot", "continue_training", "predict", "segmentation_dice", "training_dynamics"]
 
 
+PROBED = 32  # images probed at once
+
+
 def training_dynamics(
     seed: int,
     model: Network,
@@ -108,7 +111,7 @@ def probe_all(
     states: States,
     images: Images,
     labels: ImageLabels,
-    batch: int = 32,
+    batch: int = PROBED,
 ) -> tuple[States, ImageLabels]:
     """Score states after a probe of all images without augmentation, and the predicted classes.
 
