@@ -26,7 +26,7 @@ from medjax.running.tuning import thin_grid
 from medjax.running.workdir import WorkDir
 
 # Turns of the loops whose end depends on data or on a hyper-parameter: the most that its grid asks for.
-SUBSETS = {"osem": 14, "map_em": 7, "mr_map_em": 7}  # of ordered subsets: as often as iterations
+SUBSETS = {"osem": 14, "map_em": 7, "mr_map_em": 7, "bowsher": 7}  # of ordered subsets: as often as iterations
 SCHEDULED = samplers.MAX_UPDATES  # at most, of EM updates in a step of the published likelihood schedule
 
 
