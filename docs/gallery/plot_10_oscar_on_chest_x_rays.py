@@ -25,14 +25,14 @@ from medjax.training.batches import from_arrays
 from medjax.training.state import trainer
 
 dark, bright = (lambda x, h=h: cues.add_mark(x, center=(4, 4), radius=1.5, height=h) for h in (-0.3, 0.3))
-data = []
+data, maps, grid = [], {}, grid_regions((24, 24), (6, 6))
 for seed, fraction in enumerate((0.5, 0.5, 0.02, 0.5)):  # of the images, with the mark of the other class; 0.5: no tie
-    chest = chests.draw(jax.random.key(seed), np.arange(800) % 2, (28, 28), contrast=0.4)
+    chest = chests.draw(jax.random.key(seed), np.arange(800) % 2, (24, 24), contrast=0.4)
     mark = cues.draw_attribute(np.random.default_rng(seed), chest.labels, fraction)
     data.append((4 * cues.plant(chest.images, mark, (dark, bright)) - 2, chest.labels, mark))
 (images, *_), balanced, tied, other = data
 tasks = {"BA": balanced[:2], "SA": balanced[::2], "TS, tied": tied[:2], "TS, not tied": other[:2]}  # images, classes
-model, loss, maps = vgg(2, (8, 16, 32), (1, 1, 1)), optax.softmax_cross_entropy_with_integer_labels, {}
+model, loss = vgg(2, (8, 16, 32), (1, 1, 1)), optax.softmax_cross_entropy_with_integer_labels
 algorithm = trainer(lambda params, batch, key: loss(model.apply(params, batch[0]), batch[1]).mean(), optax.adam(3e-3))
 for seed, (name, task) in enumerate(tasks.items()):
     state = algorithm.init(model.init(jax.random.key(seed), images[:1]), jax.random.key(seed))
@@ -41,19 +41,19 @@ for seed, (name, task) in enumerate(tasks.items()):
 
 # %%
 # ρ(TS, SA | BA) correlates the regions' ranks in TS and in SA, without what BA, the task, explains of both. Above: mean
-# Grad-CAM of 200 unseen images. Below: each of 49 regions, and the correlations with 95 % bootstrap intervals.
+# Grad-CAM of 200 unseen images. Below: each of 36 regions, and the correlations with 95 % bootstrap intervals.
 figure, axes = plt.subplot_mosaic([[*"0011223344"], [*"pppppccccc"]], figsize=(11, 5.5), layout="constrained")
 for axis, (name, panel) in zip("01234", ({"image": images[1:2, ..., 0]} | maps).items(), strict=True):
     axes[axis].imshow(panel.mean(0), cmap="gray" if name == "image" else "cividis")
     axes[axis].set(title=name, xticks=[], yticks=[])
 for k, name in enumerate([*tasks][2:]):
-    one = audit(jax.random.key(0), maps[name], maps["BA"], maps["SA"], grid_regions((28, 28), (7, 7)), resamples=300)
+    one = audit(jax.random.key(0), maps[name], maps["BA"], maps["SA"], grid)
     v, u = (-residual for residual in standardized_residuals(*one.profiles)[::-1])
     axes["p"].plot(v, u, "os"[k], label=f"{name}: {verdict(one).decision}")
     value, low, high = (np.array(which[:2]) for which in (one.correlations, one.low, one.high))
     axes["c"].errorbar(np.arange(2) + k / 9, value, abs([low, high] - value), fmt="os"[k], capsize=4)
-axes["p"].set(xlabel="importance to SA beyond BA's, SD", ylabel="importance to TS beyond BA's, SD", ylim=(-2.5, 4.2))
+axes["p"].set(xlabel="importance to SA beyond BA's, SD", ylabel="importance to TS beyond BA's, SD", ylim=(-2.8, 5.5))
 axes["c"].set(xticks=(0, 1), xticklabels=("ρ(TS, SA | BA)", "ρ(TS, BA | SA)"), xlim=(-0.5, 1.5))
-axes["c"].set(title="where networks look: partial correlations", ylabel="correlation of ranks", ylim=(-1, 1))
+axes["c"].set(title="where networks look: partial correlations", ylabel="correlation of ranks", ylim=(-1.1, 1.1))
 axes["p"].legend(title="regions, and the verdict", loc="upper left")
 plt.show()

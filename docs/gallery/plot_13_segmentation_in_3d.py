@@ -14,7 +14,7 @@ import optax
 from medjax import iterate
 from medjax.metrics.overlap import overlap
 from medjax.models.plain_unet import plain_unet
-from medjax.phantoms.cine import PROTOCOLS, scan_rescan
+from medjax.phantoms.cine import PROTOCOLS, cine, random_heart
 from medjax.segmentation.components import keep_largest
 from medjax.segmentation.nnunet_predict import predict_case
 from medjax.segmentation.patches import patches, prepare
@@ -25,7 +25,7 @@ from medjax.training.state import trainer
 # %%
 # Voxels of 4 × 4 × 10 mm, so that a CPU trains in seconds. A mirrored right ventricle is a left one: no mirroring.
 coarse = PROTOCOLS["B"]._replace(pixels=40, pixel_mm=4.0)
-scans = [scan_rescan(seed=0, number=subject, protocol=coarse)[0] for subject in range(22)]
+scans = [cine(np.random.default_rng(k), random_heart(np.random.default_rng(k)), coarse, "ed_es") for k in range(22)]
 cases = [Case(scan.image[..., scan.ed, None], scan.labels[..., scan.ed], scan.spacing) for scan in scans]
 cases, unseen = cases[:16], cases[16:]
 own = plan(fingerprint(cases, classes=4), base_width=6, patch=(24, 24, 8), batch=2, mirror=())
