@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +51,28 @@ def test_the_wheel_has_the_experiments_inside_its_package(wheel):
         assert bundled == source
     assert "medjax/py.typed" in names and any(name.startswith("medjax/diffusion/weights/") for name in names)
     assert not (ROOT / "medjax" / "bundled").exists()  # the tree holds them once
+
+
+def test_the_metadata_names_the_licence_and_the_pythons_that_have_lock_files(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
+        content = message_from_string(archive.read(name).decode())
+    assert content["License-Expression"] == "Apache-2.0" and content["License-File"] == "LICENSE"
+    classifiers = content.get_all("Classifier")
+    assert not [one for one in classifiers if one.startswith("License ::")]  # the SPDX expression takes their place
+    named = {one.rpartition(" ")[2] for one in classifiers if one.startswith("Programming Language :: Python :: 3.")}
+    assert named == {file.stem.partition("-")[2] for file in ROOT.glob("requirements-*.lock")}
+
+
+@pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements-*.lock")), ids=lambda file: file.name)
+def test_a_lock_file_holds_what_the_project_requires(lock):
+    fold = lambda name: name.lower().replace("_", "-")  # noqa: E731
+    versions = {fold(name): version for name, version in (line.split("==") for line in lock.read_text().split())}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for text in (*project["dependencies"], *extras["data"], *extras["dev"], *extras["petsird"], *extras["docs"]):
+        one = Requirement(text)
+        assert one.specifier.contains(versions[fold(one.name)], prereleases=True), text
 
 
 def test_experiments_are_listed_and_copied_from_the_wheel(installed, tmp_path):
