@@ -29,6 +29,8 @@ AUTO = ROOT / "docs" / "auto"  # made when the site is built
 PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if AUTO not in page.parents)]
 NOT_OURS = (
     "scripts/demo",
+    "scripts/devices",
+    "scripts/slurm_trial",
     "scripts/test",
     "scripts/setup",
     "pip",

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
@@ -40,6 +41,7 @@ from medjax.training.augment_nnunet import NnunetAugmentation, augment_nnunet, a
 from medjax.training.batches import read_ahead
 from medjax.training.checkpoint import restore, save
 from medjax.training.losses import NNUNET_LOSS, NNUNET_REGION_LOSS, deep_supervision
+from medjax.training.parallel import on_mesh
 from medjax.training.state import Info, TrainState, mean_loss, require_finite_loss
 
 MOMENTUM, WEIGHT_DECAY, GRADIENT_CLIP, POLYNOMIAL_EXPONENT = 0.99, 3e-5, 12.0, 0.9
@@ -98,6 +100,7 @@ def train_fold(
     state: FoldState | None = None,
     report: Callable[[FoldState, dict[str, float | int]], Any] = lambda fold, values: None,
     progress: Callable[[range], Iterable[int]] = iter,
+    mesh: Mesh | None = None,
 ) -> FoldState:
     """Trained fold after `epochs` of `iterations` steps, from random parameters or continued from `state`.
 
@@ -114,11 +117,11 @@ def train_fold(
         report: called after each epoch with the FoldState, whose memory the next step reuses (copy what you keep), and
             epoch, step, loss, pseudo_dice and ema.
         progress: wraps the range of steps.
+        mesh: devices among which every batch is divided, see `training.parallel`.
 
     Raises:
-        DataError: no case, a case not prepared for the plan, epochs or iterations below 1, a model whose logits are not
-            those of the plan's classes, or a loss that is not finite: the message has the step, and the last reported
-            state is the last good one.
+        DataError: no case, a case not prepared for the plan, epochs or iterations below 1, logits of other classes than
+            the plan's, or a loss that is not finite, with its step: the last reported state is the last good one.
     """
     if epochs < 1 or iterations < 1:
         raise DataError(f"train_fold: {epochs} epochs of {iterations} iterations; expected 1 or more of each")
@@ -132,9 +135,10 @@ def train_fold(
     check_network(model, (*plan.patch, len(plan.channels)), plan.outputs)
     fold = init(model, plan, seed) if state is None else state
     left = epochs * iterations - int(fold.state.step)
+    algorithm, start = on_mesh(mesh, trainer(model, settings, rate), fold.state)
     with read_ahead(batches) as ahead:
         for now, infos in iterate.loop(
-            trainer(model, settings, rate), fold.state, left, inputs=ahead, every=iterations, progress=progress,
+            algorithm, start, left, inputs=ahead, every=iterations, progress=progress,
             check=_require_finite, donate=True,
         ):  # fmt: skip
             step = int(now.step)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, PyTree
 
 from medjax.training import population
@@ -53,6 +54,7 @@ def fit(
     report: Report = lambda member, step, infos, **values: None,
     begin: Callable[[Int[np.ndarray, " member"]], Any] = lambda steps: None,
     progress: Callable[[range], Iterable[int]] = iter,
+    mesh: Mesh | None = None,
 ) -> FitResult:
     """Trained population after `n` steps, of all members or of each; other arguments as those of `population.loop`.
 
@@ -63,9 +65,9 @@ def fit(
         patience: steps without a lower validation loss after which a member stops; None: it does not.
         checkpoints: a folder for these members alone, where a checkpoint is kept every `seconds`.
         report: is called for every member that goes on, every `every` steps, with its number, its step, its Infos
-            (step,), and `validation`, the loss, and what else `validate` gives, where there is one.
-        begin: is called once with the steps that the members have before the first step of this process, so that what
-            a killed run reported after its last checkpoint can be dropped.
+            (step,), and what `validate` gives, where there is one.
+        begin: is called once with the members' steps before the first step of this process, so that what a killed run
+            reported after its last checkpoint can be dropped.
 
     Raises:
         DataError, ConfigError, WorkdirError: as `population.loop` and `checkpoint.restore`.
@@ -84,7 +86,7 @@ def fit(
         return _fitted(run, first + steps, validate, patience)
     for now, infos in population.loop(
         make, settings, run.state, left.tolist(), inputs=inputs, every=every, strategy=strategy, width=width,
-        progress=progress,
+        progress=progress, mesh=mesh,
     ):  # fmt: skip
         before, run = run, run._replace(state=now)
         for member in np.flatnonzero(going & (_steps(now) > _steps(before.state))):

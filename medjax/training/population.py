@@ -38,10 +38,12 @@ from medjax import iterate
 from medjax.errors import DataError
 from medjax.iterate import Algorithm, static_partial
 from medjax.training.layout import device_layout
+from medjax.training.parallel import data_parallel, replicate
 
 Make = Callable[[PyTree], Algorithm]  # settings of a member → its Algorithm
 Inputs = Callable[[int], PyTree]
-MEMBER: Any = PartitionSpec("population")  # first axis split over devices
+MEMBERS = "population"  # name of the mesh axis
+MEMBER: Any = PartitionSpec(MEMBERS)  # first axis split over devices
 ALL: Any = PartitionSpec()  # copied to every device
 
 
@@ -118,6 +120,7 @@ def loop(
     width: int | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
     save: Callable[[State, int], Any] | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[State, PyTree]]:
     """Training loop of a population: states and Infos (step, member), NumPy, after each `every` steps and the last.
 
@@ -127,6 +130,8 @@ def loop(
         strategy, width: see the module; None: the backend's best. Results are equal up to rounding.
         progress: wraps the range of step numbers.
         save: called with state and number of steps before they are yielded, to save a checkpoint.
+        mesh: devices among which the batch of one member after the other is divided (`parallel.data_mesh`), in place of
+            a strategy.
 
     Raises:
         ConfigError: there is no such strategy or width.
@@ -135,21 +140,18 @@ def loop(
     members = len(state.members.step)
     steps = np.broadcast_to(n, members) if np.ndim(n) == 0 else np.asarray(n)
     _check(members, settings, inputs, steps)
-    devices, width = device_layout(members, strategy, width)
-    mesh = Mesh(np.array(jax.local_devices()[:devices]), ("population",))
+    devices, width = device_layout(members, strategy, width) if mesh is None else (1, 1)
+    own = Mesh(np.array(jax.local_devices()[:devices]), (MEMBERS,)) if mesh is None else mesh
     chunks = _chunks(members, devices * width)
     start = np.asarray(state.start)
     until = jnp.asarray(start + int(state.step) + steps, jnp.int32)
     one = callable(inputs) and len(set(start.tolist())) == 1
-    step = static_partial(_sharded_step, make, mesh, one)
+    step = static_partial(_step, make, one) if mesh else static_partial(_sharded_step, make, own, one)
+    divide = partial(data_parallel, mesh=mesh, axis=0 if one else 1) if mesh else _as_it_is
     loops = [
         iterate.loop(
-            Algorithm(init, Partial(step, _place(settings, chunk, mesh), _place(until, chunk, mesh))),
-            State(
-                _place(state.members, chunk, mesh),
-                _place(state.start, chunk, mesh),
-                jax.device_put(state.step, NamedSharding(mesh, ALL)),
-            ),
+            divide(Algorithm(init, Partial(step, _place(settings, chunk, own), _place(until, chunk, own)))),
+            State(_place(state.members, chunk, own), _place(state.start, chunk, own), replicate(own, state.step)),
             int(steps.max()),
             inputs=_inputs_of(inputs, start[chunk], chunk, one),
             every=every,
@@ -222,9 +224,16 @@ def _chunks(members: int, size: int) -> list[Int[np.ndarray, " size"]]:
     return list(np.minimum(filled, members - 1))
 
 
+def _as_it_is(algorithm: Algorithm) -> Algorithm:
+    return algorithm
+
+
 def _place(tree: PyTree, chunk: np.ndarray, mesh: Mesh) -> PyTree:
-    """Members of a chunk, copied to their devices."""
-    return jax.device_put(jax.tree.map(lambda leaf: leaf[chunk], tree), NamedSharding(mesh, MEMBER))
+    """Members of a chunk, copied to their devices, or to all of a mesh without members."""
+    members = jax.tree.map(lambda leaf: leaf[chunk], tree)
+    if MEMBERS not in mesh.axis_names:
+        return replicate(mesh, members)
+    return jax.device_put(members, NamedSharding(mesh, MEMBER))
 
 
 def _gather(parts: list[PyTree], members: int) -> PyTree:

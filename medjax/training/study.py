@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Int, PyTree
 from numpy import ndarray
 
@@ -65,6 +66,7 @@ def train(
     strategy: str | None = None,
     width: int | None = None,
     seconds: float = CHECKPOINT_SECONDS,
+    mesh: Mesh | None = None,
 ) -> list[PyTree | MedjaxError]:
     """Results of each member; an error in place of one whose loss is not finite, which is tried again next time.
 
@@ -72,6 +74,7 @@ def train(
         load: numbers of members → their MemberTrainings.
         strategy, width: see `population`; None: the backend's best.
         seconds: between two checkpoints of a population.
+        mesh: devices among which every batch is divided, see `parallel`, in place of a strategy.
 
     Raises:
         ConfigError: there is no such strategy or width.
@@ -89,7 +92,7 @@ def train(
             training = load(numbers)
             every = [*numbers, *numbers[-1:] * lacking]  # filled up, so that one program serves all parts
             training = [*training, *[training[-1]] * lacking]
-            done = _train_part([members[i] for i in every], training, len(numbers), strategy, width, seconds)
+            done = _train_part([members[i] for i in every], training, len(numbers), strategy, width, seconds, mesh)
             yield from zip(numbers, done, strict=True)
 
     return stages([(member.work, member.name) for member in members], compute)
@@ -120,6 +123,7 @@ def _train_part(
     strategy: str | None,
     width: int | None,
     seconds: float,
+    mesh: Mesh | None,
 ) -> Iterator[PyTree | MedjaxError]:
     """Results of the first `wanted` of the members that train in parallel; the others are padding."""
     first, losses = members[0], [one.validate for one in training if one.validate is not None]
@@ -149,7 +153,7 @@ def _train_part(
         [member.steps for member in members], inputs=[one.inputs for one in training], every=first.every,
         strategy=strategy, width=width,
         validate=(lambda params, number: losses[number](params)) if losses else None, patience=first.patience,
-        checkpoints=folder, seconds=seconds, report=report, begin=begin,
+        checkpoints=folder, seconds=seconds, report=report, begin=begin, mesh=mesh,
         progress=lambda steps: track(steps, first.name if wanted == 1 else f"{wanted} members"),
     )  # fmt: skip
     for number in range(wanted):
