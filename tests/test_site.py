@@ -1,4 +1,4 @@
-"""The site, where `scripts/docs` has built it: every link and anchor leads somewhere, and pages read well in a browser."""
+"""The site, where `scripts/docs` has built it: links and anchors lead somewhere, pages read well in a browser."""
 
 import re
 from collections.abc import Iterator

@@ -38,13 +38,13 @@ def to_rst(lines: list[str]) -> list[str]:
 
 
 def escape(line: str) -> str:
-    """One line of text: code in double quotes, apart from letters by an escaped space; the rest escaped."""
+    """One line of text: code in double quotes, and an escaped space where no space or bracket is; the rest escaped."""
     text = ""
     for index, piece in enumerate(re.split(r"(`[^`]+`)", line)):
         if index % 2:
-            text += ("\\ " if re.search(r"\w$", text) else "") + f"`{piece}`"
+            text += ("\\ " if re.search(r"""[^\s'"([{<:/-]$""", text) else "") + f"`{piece}`"
         else:
-            text += ("\\ " if index and re.match(r"\w", piece) else "") + plain(piece)
+            text += ("\\ " if index and re.match(r"""[^\s'")\]}>:/.,;!?-]""", piece) else "") + plain(piece)
     return text
 
 
