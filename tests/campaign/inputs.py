@@ -78,6 +78,10 @@ COMMANDS = [
         "dwi.nii.gz dwi.bval lungs.nii.gz regions.nii.gz",
     ),
     command(
+        "ivim fit dwi.nii.gz --bvals dwi.bval --segment lung_model --network brief.py:pointwise -o maps",
+        "lung_model lung_model/plan.json lung_model/dataset.json lung_model/fold_0/params.npz",
+    ),
+    command(
         "segment train Dataset004_Hippocampus -o model --fold 0 --base-width 2 --patch 8,8,8 --epochs 1 --iterations 1",
         "Dataset004_Hippocampus Dataset004_Hippocampus/dataset.json "
         "Dataset004_Hippocampus/imagesTr/hippocampus_0_0000.nii.gz "
