@@ -29,10 +29,11 @@ ring = scanner.with_rings(scanner.preset("ring_2d"), 1)
 voxels = scanner.grid(ring, size=96, voxel_mm=2.5)
 lors = system.build_system(scanner.lors(ring), voxels)
 resolution = psf.gaussian_psf(voxels, 4.5)
-scan = acquisition.acquire(lors, jnp.asarray(data.counts), data.multiplicative, data.additive, resolution)
+arrays = [jnp.asarray(values) for values in (data.counts, data.multiplicative, data.additive)]
+scan = acquisition.acquire(lors, *arrays, resolution)
 
 # %%
-# `iterate.scan` runs any algorithm on the device. A state is all that the next step needs, so each call goes on where
+# ``iterate.scan`` runs any algorithm on the device. A state is all that the next step needs, so each call goes on where
 # the one before stopped.
 state, images, deviance = em.init(scan), {"truth": jnp.asarray(data.truth)}, []
 for iterations in (12, 28, 80):

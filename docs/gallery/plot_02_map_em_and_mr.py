@@ -33,17 +33,17 @@ total = 15 * simulate.emission_volume_mm3(scanned.activity, fine)
 scan = simulate.simulate_acquisition(jax.random.key(0), model, ring, trues, total, mu=jnp.asarray(head.mu))
 
 # %%
-# The three methods are one algorithm with another penalty; `beta` has no unit, so it serves other count levels too.
+# The three methods are one algorithm with another penalty; ``beta`` has no unit, so it serves other count levels too.
 data = acquisition.ordered_subsets(scan, 14)
 pairs = penalty.neighbors(voxels.shape, voxels.voxel_mm)
 images = {"truth": truth, "OSEM": iterate.scan(em.osem(data), em.init(data), n=4 * 14)[0].image}
-for name, own, beta in (("MAP-EM", pairs, 12.0), ("MAP-EM, Bowsher", bowsher.bowsher(pairs, mr), 40.0)):
+for name, own, beta in (("MAP-EM", pairs, 12.0), ("MAP-EM, Bowsher", bowsher.bowsher(pairs, mr), 25.0)):
     method = em.map_em(data, penalty.Quadratic(own), em.penalty_weight(data, beta))
     images[name] = iterate.scan(method, em.init(data), n=5 * 14)[0].image
 
 # %%
-# Contrast recovery is 1 where a lesion is as hot as in truth. MR guidance helps the lesion that MR shows (right in the
-# image); the one that it does not show (left) is smoothed as any noise would be.
+# Contrast recovery is 1 where a lesion is as hot as in truth. MR guidance keeps that of the lesion that MR shows (right
+# in the image); the one that it does not show (left) is smoothed as noise is.
 white = (head.white > 0.98) & (head.lesion_ids == 0)
 figure, axes = plt.subplots(1, 5, figsize=(15, 3.6), layout="constrained")
 axes[0].imshow(mr[..., 0].T, origin="lower", cmap="gray")

@@ -2,8 +2,8 @@
 Bias and variance over noise realisations
 =========================================
 
-How wrong is a reconstruction on average, and how much does it vary? `medjax.pet.bias_variance` reconstructs many noise
-realisations at once by `vmap`. The scan is simulated, on MNI152 anatomy with a hot lesion.
+How wrong is a reconstruction on average, and how much does it vary? ``bias_variance`` reconstructs many noise
+realisations at once by ``vmap``. The scan is simulated, on MNI152 anatomy with a hot lesion.
 """
 
 import jax

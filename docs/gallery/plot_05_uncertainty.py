@@ -16,18 +16,18 @@ from medjax.pet import acquisition, em, psf, scanner, system
 from medjax.phantoms import brain
 
 # %%
-# One plane with few counts, half a million trues and as many randoms and scatter. They are drawn from the very model of
+# One plane with few counts, a million trues and as many randoms and scatter. They are drawn from the very model of
 # the reconstruction, for brevity; the first two examples simulate with finer voxels.
 ring, voxels = scanner.preset("ring_2d"), scanner.grid(scanner.preset("ring_2d"), size=96, voxel_mm=2.5)
 truth = jnp.asarray(brain.brain(voxels.voxel_mm, "fdg", voxels.shape, center_mm=(0, -18, 20)).activity)
 model, resolution = system.build_system(scanner.lors(ring), voxels), psf.gaussian_psf(voxels, 4.5)
 trues = acquisition.acquire(model, jnp.zeros(ring.sinogram_shape), psf=resolution).forward(truth)
-scale, background = 5e5 / float(trues.sum()), 5e5 / trues.size
+scale, background = 1e6 / float(trues.sum()), 1e6 / trues.size
 counts = jnp.asarray(np.random.default_rng(0).poisson(scale * trues + background), float)
 scan = acquisition.acquire(model, counts, scale, background, resolution)
 
 # %%
-# The prior that comes with medjax has learnt deformations of this head. Six steps, six seeds at once by `vmap`.
+# The prior that comes with medjax has learnt deformations of this head. Six steps, six seeds at once by ``vmap``.
 denoiser = prior.denoiser(prior_file.load_prior())
 
 
@@ -43,7 +43,7 @@ summary = posterior.summarize(samples)
 
 # %%
 # Where samples differ most the error is largest, yet they are too sure: in the last panel, with voxels sorted by the
-# predicted deviation, errors lie above the dashed line. `medjax.diffusion.split_gibbs` draws from the posterior.
+# predicted deviation, errors lie above the dashed line. ``medjax.diffusion.split_gibbs`` draws from the posterior.
 maps = {"truth": truth, "one sample": samples[0], "mean of 6 samples": summary.mean}
 spreads = {"standard deviation": summary.standard_deviation, "|mean − truth|": jnp.abs(summary.mean - truth)}
 figure, axes = plt.subplots(2, 3, figsize=(11, 7), layout="constrained")

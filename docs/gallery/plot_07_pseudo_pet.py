@@ -35,7 +35,7 @@ data = acquisition.ordered_subsets(acquisition.acquire(lors, jnp.asarray(counts)
 images = jnp.split(iterate.scan(em.osem(data), em.init(data), n=3 * 5)[0].image, 12, axis=2)
 
 # %%
-# `vmap` registers the six pairs at once. Carried images are divided by their mean in the brain.
+# ``vmap`` registers the six pairs at once. Carried images are divided by their mean in the brain.
 settings = {"factors": (2, 1), "iterations": (40, 15), "inverse_iterations": 0}
 fields = jax.vmap(lambda moving: register(mr[0], moving, **settings).displacement)(mr[1:])
 first, again = (normalize_uptake(carry(pets, fields), mask) for pets in (images[:6], images[6:]))

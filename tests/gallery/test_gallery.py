@@ -15,7 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "docs" / "gallery"
 SCRIPTS = sorted(FOLDER.glob("plot_*.py"))
-QUICK = ("plot_01_first_mlem", "plot_03_bias_variance")  # run each time
+QUICK = ("plot_01_first_mlem", "plot_12_ivim_and_its_cramer_rao_bound")  # run each time
 SHORTER_THAN = 60  # lines
 BROUGHT = {"jax", "matplotlib", "medjax", "numpy", "optax", "scipy"}  # by an installation of medjax
 TITLES = "expected a docstring with a title, underlined by as many ="
