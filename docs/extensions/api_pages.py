@@ -33,16 +33,18 @@ def summary(name: str) -> str:
 
 
 def page(name: str, inside: list[str]) -> str:
-    """Markdown of one page: what autodoc says of the module, and a table of the modules inside."""
-    members = ":members:\n:undoc-members:\n:show-inheritance:\n" if not inside else ""
-    text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n"
-    text += "".join(f"   {line}\n" for line in members.splitlines()) + "```\n"
-    if inside:
-        table = "".join(f"| [{one.removeprefix(f'{name}.')}]({one}.md) | {summary(one)} |\n" for one in inside)
-        text += (
-            f"\n| module | what it is |\n|---|---|\n{table}\n```{{toctree}}\n:hidden:\n" + "\n".join(inside) + "\n```\n"
-        )
-    return text
+    """Markdown of one page: what autodoc says of the module, and a table of the modules inside.
+
+    Modules of rooms are in no table of contents: the menu of every page would have hundreds of lines.
+    """
+    text = "---\norphan: true\n---\n\n" if name.count(".") > 1 else ""
+    text += f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n"
+    if not inside:
+        return text + "   :members:\n   :undoc-members:\n   :show-inheritance:\n```\n"
+    table = "".join(f"| [{one.removeprefix(f'{name}.')}]({one}.md) | {summary(one)} |\n" for one in inside)
+    text += f"```\n\n| module | what it is |\n|---|---|\n{table}"
+    rooms = "\n".join(inside) if name == "medjax" else ""
+    return text + (f"\n```{{toctree}}\n:hidden:\n\n{rooms}\n```\n" if rooms else "")
 
 
 def write_pages(app: Sphinx) -> None:
