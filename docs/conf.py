@@ -43,6 +43,7 @@ myst_heading_anchors = 6
 myst_enable_extensions = ["dollarmath"]
 html_math_renderer = "mathml"
 
+viewcode_follow_imported_members = False  # the source's page would link names of another module
 suppress_warnings = ["ref.python"]  # fields and types of one name, such as `bytes`
 autodoc_inherit_docstrings = False  # those of other packages are not written for this site
 autodoc_typehints = "signature"

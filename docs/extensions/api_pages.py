@@ -15,7 +15,7 @@ NOT_SHOWN = {"medjax.cli", "medjax.tools.template", "medjax.__main__"}  # the co
 
 
 def modules(package: str) -> list[str]:
-    """Modules and packages directly inside a package, by name."""
+    """Modules and packages directly inside a package, by name; none of a module."""
     found = pkgutil.iter_modules([str(ROOT / package.replace(".", "/"))], f"{package}.")
     return sorted(one.name for one in found if one.name not in NOT_SHOWN)
 
@@ -32,31 +32,44 @@ def summary(name: str) -> str:
     return docstring(name).partition("\n")[0].replace("|", "\\|")
 
 
-def page(name: str, inside: list[str]) -> str:
-    """Markdown of one page: what autodoc says of the module, and a table of the modules inside.
+def room_page(name: str, inside: list[str]) -> str:
+    """Markdown of a room: its docstring and a table of its modules.
 
     Modules of rooms are in no table of contents: the menu of every page would have hundreds of lines.
     """
-    text = "---\norphan: true\n---\n\n" if name.count(".") > 1 else ""
-    text += f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n"
-    if not inside:
-        return text + "   :members:\n   :undoc-members:\n   :show-inheritance:\n```\n"
-    table = "".join(f"| [{one.removeprefix(f'{name}.')}]({one}.md) | {summary(one)} |\n" for one in inside)
-    text += f"```\n\n| module | what it is |\n|---|---|\n{table}"
-    rooms = "\n".join(inside) if name == "medjax" else ""
-    return text + (f"\n```{{toctree}}\n:hidden:\n\n{rooms}\n```\n" if rooms else "")
+    table = "".join(
+        f"| [{one.removeprefix(f'{name}.')}]({one}.{'md' if modules(one) else 'rst'}) | {summary(one)} |\n"
+        for one in inside
+    )
+    contents = "\n".join(inside) if name == "medjax" else ""
+    orphan = "---\norphan: true\n---\n\n" if name.count(".") > 1 else ""
+    text = f"{orphan}# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n"
+    text += f"\n| module | what it is |\n|---|---|\n{table}"
+    return text + (f"\n```{{toctree}}\n:hidden:\n\n{contents}\n```\n" if contents else "")
+
+
+def module_page(name: str) -> str:
+    """reStructuredText of a module: what autodoc says of it. (In Markdown every page would keep all of Sphinx.)"""
+    orphan = ":orphan:\n\n" if name.count(".") > 1 else ""
+    return (
+        f"{orphan}{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n"
+        "   :members:\n   :undoc-members:\n   :show-inheritance:\n"
+    )
 
 
 def write_pages(app: Sphinx) -> None:
     """Write the pages that changed, remove those whose module is gone."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    wanted, waiting = {}, ["medjax"]
+    wanted, waiting = dict[Path, str](), ["medjax"]
     while waiting:
         name = waiting.pop()
-        inside = modules(name) if (ROOT / name.replace(".", "/")).is_dir() else []
+        inside = modules(name)
         waiting += inside
-        wanted[FOLDER / f"{name}.md"] = page(name, inside)
-    for old in {*FOLDER.glob("*.md")} - {*wanted}:
+        if inside:
+            wanted[FOLDER / f"{name}.md"] = room_page(name, inside)
+        else:
+            wanted[FOLDER / f"{name}.rst"] = module_page(name)
+    for old in {*FOLDER.glob("medjax*.*")} - {*wanted}:
         old.unlink()
     for path, text in wanted.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -133,6 +133,7 @@ def fit_command(
     import numpy as np
 
     from medjax.errors import pluralize
+    from medjax.ivim.information import identifiable_each
     from medjax.running.environment import command_process
     from medjax.running.parts import load_part
     from medjax.tools.ivim_fit import fit_scan
@@ -151,9 +152,12 @@ def fit_command(
     f, d, fast, _ = (summary.median for summary in found.regions["all"].maps.values())
     voxels = f"{found.regions['all'].voxels} voxels, {len(found.bvalues)} b-values"
     typer.echo(f"{voxels}: median f {f:.3f}, D {d:.3g}, D* {fast:.3g} mm²/s")
-    identifiable = f"{np.mean(found.voxels.identifiable):.0%} of the voxels are identifiable"
-    typer.echo(f"{identifiable}: f, D and D* to half their value or better")
     held = found.voxels.at_bound
+    told = identifiable_each(found.voxels.parameters, found.voxels.crlb) & ~np.stack([held.f, held.d, held.d_star])
+    each = ", ".join(f"{name} in {here.mean():.0%}" for name, here in zip(("f", "D", "D*"), told, strict=True))
+    typer.echo(
+        f"to half its value or better: {each} of the voxels; all three in {found.voxels.identifiable.mean():.0%}"
+    )
     if held.any.any():
         each = ", ".join(f"{name} {at.mean():.0%}" for name, at in zip(("f", "D", "D*"), held, strict=True))
         typer.echo(f"{held.any.mean():.0%} of the voxels are at a bound ({each}): see at_bound and --bounds")

@@ -51,11 +51,16 @@ def _cramer_rao(
     return Ivim(*(units[k] * sigma * jnp.sqrt(covariance[k][k]) for k in range(4)))
 
 
-@partial(jax.jit, static_argnames="max_cv", inline=True)
 def identifiable(parameters: Ivim, bounds: Ivim, max_cv: float = 0.5) -> Bool[Array, " voxel"]:
     """Mask of identifiable voxels: the CRLB of f, D and D* are each at most `max_cv` times the parameter."""
+    return jnp.all(identifiable_each(parameters, bounds, max_cv), axis=0)
+
+
+@partial(jax.jit, static_argnames="max_cv", inline=True)
+def identifiable_each(parameters: Ivim, bounds: Ivim, max_cv: float = 0.5) -> Bool[Array, "parameter voxel"]:
+    """The same of each parameter: whether the CRLB of f, of D, of D* is at most `max_cv` times the parameter."""
     pairs = list(zip(parameters, bounds, strict=True))[1:]
-    return jnp.all(jnp.stack([bound <= max_cv * jnp.abs(value) for value, bound in pairs]), axis=0)
+    return jnp.stack([bound <= max_cv * jnp.abs(value) for value, bound in pairs])
 
 
 def inverse(matrix: list[list[Array]]) -> list[list[Array]]:
