@@ -27,19 +27,8 @@ from tests.tiny_runs import tiny_run
 ROOT = Path(__file__).parents[1]
 AUTO = ROOT / "docs" / "auto"  # made when the site is built
 PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if AUTO not in page.parents)]
-NOT_OURS = (
-    "scripts/demo",
-    "scripts/devices",
-    "scripts/slurm_trial",
-    "scripts/test",
-    "scripts/setup",
-    "pip",
-    "git",
-    "cd",
-    "sbatch",
-    "python",
-    "scripts/docs",
-)  # not run here
+SCRIPTS = ("accelerator", "demo", "devices", "docs", "setup", "slurm_trial", "test")
+NOT_OURS = (*(f"scripts/{name}" for name in SCRIPTS), "pip", "git", "cd", "sbatch", "python")  # not run here
 BRIEF = {  # options that make a training brief, where the page does not give them; networks: `page_data.PART`
     "labels audit": {"--size": "16", "--epochs": "4", "--network": "brief.py:pointwise"},
     "segment train": {
