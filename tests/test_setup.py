@@ -29,7 +29,7 @@ def test_without_an_accelerator_it_is_the_cpus(monkeypatch, unset):
     module = environment(monkeypatch, unset)
     assert module.ENVIRONMENT == ROOT / ".venv" / MINOR
     assert module.packages(Path("a.lock"), module.ACCELERATOR) == ["--requirement", "a.lock"]
-    assert module.packages(None, module.ACCELERATOR) == ["--editable", ".[data,dev,petsird]"]
+    assert module.packages(None, module.ACCELERATOR) == ["--editable", ".[data,dev,docs,petsird]"]
 
 
 @pytest.mark.parametrize("accelerator", ["cuda12", "cuda13", "tpu"])
@@ -39,7 +39,7 @@ def test_an_accelerator_has_an_environment_of_its_own(monkeypatch, accelerator):
     assert {cpu.STAMP, cpu.LOG, cpu.ENVIRONMENT}.isdisjoint({module.STAMP, module.LOG, module.ENVIRONMENT})
     assert cpu.wanted() != module.wanted()  # neither takes the other for its own
     assert module.packages(Path("a.lock"), accelerator) == ["--requirement", "a.lock", f"jax[{accelerator}]"]
-    assert module.packages(None, accelerator) == ["--editable", f".[data,dev,petsird,{accelerator}]"]
+    assert module.packages(None, accelerator) == ["--editable", f".[data,dev,docs,petsird,{accelerator}]"]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert len(extras[accelerator]) == 1 and extras[accelerator][0].startswith(f"jax[{accelerator}]>=")
 
