@@ -36,6 +36,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "remove_config_comments": True,
     "show_signature": False,
+    "parallel": True,  # as many at once as -j says, each in a process
     "write_computation_times": False,
 }
 

@@ -96,10 +96,11 @@ def test_each_problem_is_one_line_that_says_what_to_do(line):
 
 def test_the_summary_counts_devices_and_names_what_an_extra_lacks():
     extras = EXTRAS | {"data": [Package("pillow", "11.1", ""), Package("pydicom", "", "")]}
+    extras |= {"tpu": [Package("libtpu", "", ""), Package("requests", "2.34", "")]}  # which another package needs
     rows = dict(summary(state(**A100, **sees(GPU, GPU), extras=extras, variables={"JAX_PLATFORMS": "cuda"})))
     assert rows["devices"] == "2 × gpu NVIDIA A100, 59.0 GiB (the system has 1 × NVIDIA A100, driver 580.65)"
     assert rows["extra data"] == "not complete: pydicom missing; pillow 11.1"
-    assert rows["extra cuda12"] == "not installed" and rows["JAX_PLATFORMS"] == "cuda"
+    assert rows["extra cuda12"] == rows["extra tpu"] == "not installed" and rows["JAX_PLATFORMS"] == "cuda"
     assert dict(summary(state(**sees(error="x"))))["devices"] == "none, JAX does not start"
 
 

@@ -62,7 +62,7 @@ def petsird_package() -> ModuleType:
             importlib.import_module(f"petsird.{module}")
     except ImportError as error:
         raise DataError(
-            "PETSIRD: the package petsird, which reads it, is missing; pip install 'medjax[petsird]'"
+            "PETSIRD: the package petsird, which reads and writes it, is missing; pip install 'medjax[petsird]'"
         ) from error
     if version.rsplit(".", 1)[0] != SUPPORTED:
         raise DataError(f"PETSIRD: version {version} of the package petsird; expected {SUPPORTED}")

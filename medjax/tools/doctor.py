@@ -168,7 +168,7 @@ def summary(state: State) -> list[tuple[str, str]]:
         ("medjax", f"{state.medjax}, {'checkout' if kept.checkout else 'installed package'}"),
         ("Python", f"{versions.get('Python') or 'not known'}, {state.system}"),
         ("packages", own or "not known"),
-        *((f"extra {extra}", _extra_text(ones)) for extra, ones in extras.items()),
+        *((f"extra {extra}", _extra_text(extra, ones)) for extra, ones in extras.items()),
         ("devices", _devices_text(state)),
         ("processor", f"{pluralize(state.cores, 'core')}, {free} of memory free"),
         ("cache", f"{cache.folder or 'none'}: {pluralize(cache.programs, 'program')}, {cache.bytes / 2**20:.1f} MiB"),
@@ -179,7 +179,10 @@ def summary(state: State) -> list[tuple[str, str]]:
     return rows + [(name, value) for name, value in state.variables.items()]
 
 
-def _extra_text(packages: list[Package]) -> str:
+def _extra_text(extra: str, packages: list[Package]) -> str:
+    plugin = (PLUGINS | {"tpu": "libtpu"}).get(extra)  # without which what else is there belongs to other packages
+    if plugin in [one.name for one in packages if not one.version]:
+        return "not installed"
     there = ", ".join(f"{one.name} {one.version}" for one in packages if one.version)
     missing = ", ".join(one.name for one in packages if not one.version)
     if not there:

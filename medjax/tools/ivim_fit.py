@@ -22,6 +22,7 @@ from medjax.io.nnunet_raw import write_label_nifti
 from medjax.ivim import averaging
 from medjax.ivim.adc import adc
 from medjax.ivim.bounds import AtBound, parse_bounds
+from medjax.ivim.information import identifiable_each
 from medjax.ivim.io import DiffusionScan, ImageOnGrid, read_regions, read_scan, read_sigma, select_voxels
 from medjax.ivim.maps import IvimMaps, Method, maps, named_maps, volume
 from medjax.ivim.noise import NoiseModel
@@ -45,6 +46,7 @@ MAPS = (*NAMES, "ADC", "residual", *(f"crlb_{name}" for name in NAMES), "identif
 TABLES = ("maps.png", "regions.csv", "frames.csv")
 LABELS = "labels.nii.gz"  # of a network
 PERCENTILES = 0.02, 0.98  # ends of the colour scales, as fractions
+PERCENTILES_DSTAR = 0.02, 0.9  # its few large values would leave the others one colour
 SCALES = {
     "S0": Scale("signal", "gray"), "f": Scale("f", "viridis"), "D": Scale("D, mm²/s", "plasma"),
     "D*": Scale("D*, mm²/s", "viridis"),
@@ -217,22 +219,31 @@ def _write_files(output: Path, found: ScanFit, inside: Mapping[str, np.ndarray],
 
 
 def _write_picture(path: Path, found: ScanFit, note: str) -> None:
-    """Picture of the maps; voxels in which a parameter is at a bound are grey, and do not count for its scale."""
+    """Picture of the maps; voxels in which a parameter is at a bound are grey.
+
+    A parameter's scale is that of the voxels that tell it, or where none does, of those at no bound.
+    """
     usable, affine = found.scan.usable, found.scan.series.affine
     named = {"D*" if name == "Dstar" else name: found.maps[name] for name in NAMES}
     held = {name: volume(one, usable) > 0 for name, one in zip(("f", "D", "D*"), found.voxels.at_bound, strict=True)}
-    scales = map_scales(named, usable, held)
+    told = identifiable_each(found.voxels.parameters, found.voxels.crlb)
+    told = {name: volume(one, usable) > 0 for name, one in zip(held, told, strict=True)}
+    aside = {name: one | ~told[name] if (told[name] & ~one).any() else one for name, one in held.items()}
+    scales = map_scales(named, usable, aside)
     mark = "grey: the parameter is at a bound of the fit, and no estimate"
     write_png(path, montage(named, affine, other_scales=scales, mask=usable, marked=held, mark=mark, note=note))
 
 
-def map_scales(named: Mapping[str, np.ndarray], usable: np.ndarray, held: Mapping[str, np.ndarray]) -> dict[str, Scale]:
-    """Intensity scale of each map, from its `PERCENTILES` in the usable voxels that are not held at a bound."""
+def map_scales(
+    named: Mapping[str, np.ndarray], usable: np.ndarray, aside: Mapping[str, np.ndarray]
+) -> dict[str, Scale]:
+    """Intensity scale of each map, from percentiles of its values in the usable voxels but for those set aside."""
     scales = dict[str, Scale]()
     for name, values in named.items():
-        free = usable & ~held[name] if name in held else usable
-        low, high = np.quantile(values[free if free.any() else usable], PERCENTILES).tolist()
-        unit = f"{SCALES[name].unit}, {100 * PERCENTILES[0]:g} to {100 * PERCENTILES[1]:g} %"
+        free = usable & ~aside[name] if name in aside else usable
+        ends = PERCENTILES_DSTAR if name == "D*" else PERCENTILES
+        low, high = np.quantile(values[free if free.any() else usable], ends).tolist()
+        unit = f"{SCALES[name].unit}, {100 * ends[0]:g} to {100 * ends[1]:g} %"
         scales[name] = SCALES[name]._replace(unit=unit, low=low, high=high if high > low else low + 1.0, clipped=True)
     return scales
 

@@ -44,6 +44,7 @@ from medjax.tools.checks import (
 from medjax.tools.labels_report import OUTPUTS, AuditTable, write_outputs
 
 MIN_IMAGES = 16
+MIN_AGREEMENT = 0.6  # median Dice of the labels with the network's prediction, below which a user is told
 WIDTHS = (8, 16, 32, 48)  # channels of the default network, by level
 
 Threshold = Callable[[np.ndarray], np.ndarray]  # scores → flags
@@ -130,6 +131,9 @@ def audit(
         values = found["scores"][ranking] if checked is None else _orient(found["scores"][ranking], *checked)
         prediction, order = found["prediction"], np.argsort(-values, kind="stable")
         agreement = np.array([mean_dice(one, given) for one, given in zip(prediction, data.labels, strict=True)])
+        if (typical := float(np.median(agreement))) < MIN_AGREEMENT:
+            text = f"the network's Dice with half of the labels is below {typical:.2f}: it has learned little"
+            say(f"{text}, and ranks poorly; use more --epochs than {epochs}")
         flags = _flags(rule, values)
         result = Audit(data.names, found["scores"], values, flags, order, prediction, agreement, ranking, output)
         if work is not None:

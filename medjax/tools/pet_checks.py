@@ -29,6 +29,7 @@ EARLY_UPDATES = 8  # of OSEM
 MAX_TRUNCATION = 0.5  # fraction of the net counts on lines of response that miss the image
 MAX_BACKGROUND = 0.8  # of the counts; beyond, noise tells of emission where none is, and the image keeps what is > 0
 REFUSED_DEVIATION, USUAL_DEVIATION = 0.3, 0.05  # of an image's expected counts, relative to the net counts
+SIZE_STEP = 8  # voxels, of the proposed number along x and y
 Image = Float[np.ndarray, "x y z"]
 
 
@@ -186,13 +187,25 @@ def check_truncation(scan: Scan, grid: Grid) -> None:
         return
     x, y = (n * v / 2 for n, v in zip(grid.shape[:2], grid.voxel_mm[:2], strict=True))
     text = f"{found.fraction:.0%} of the net counts are on lines of response that miss the image of ±{x:.0f} × ±{y:.0f}"
+    larger = f"use {_size_that_holds(scan, grid)}"
     if found.fraction > MAX_TRUNCATION:
-        raise DataError(f"{text} mm; expected an image that holds the object: use a larger --size")
+        raise DataError(f"{text} mm; expected an image that holds the object: {larger}")
     warnings.warn(
-        f"{text} mm: it is too bright towards its edges; use a larger --size, unless they are background that the "
+        f"{text} mm: it is too bright towards its edges; {larger}, unless they are background that the "
         "counts file does not have",
         stacklevel=3,
     )
+
+
+def _size_that_holds(scan: Scan, grid: Grid) -> str:
+    """The first --size, in steps of `SIZE_STEP`, of which no significant part of the counts misses the image."""
+    x, y, z = grid.shape
+    end_points, most = lors(scan.scanner), int(2 * scan.scanner.field_of_view_mm / grid.voxel_mm[0])
+    for size in range(x - x % SIZE_STEP + SIZE_STEP, most + 1, SIZE_STEP):
+        wider = Grid((size, size + y - x, z), grid.voxel_mm)
+        if not truncation(end_points, wider, scan.counts, scan.additive).significant:
+            return f"--size {size} or more"
+    return "a larger --size"
 
 
 def _covered(emission: Image, array: np.ndarray) -> float:

@@ -86,7 +86,7 @@ def simulation_grids(
     if half > size * voxel:
         raise DataError(f"{short}; expected a --size of {math.ceil(2 * half / voxel)} or more")
     if half > size * voxel / 2:
-        warnings.warn(f"{short}; use a larger --size", stacklevel=2)
+        warnings.warn(f"{short}; use --size {math.ceil(2 * half / voxel)} or more", stacklevel=2)
     side = 8 * math.ceil(min(half + OBJECT_MARGIN_MM, max_half) / SIMULATION_VOXEL_MM / 4)
     fine = Grid(
         (min(side, 2 * max_half), min(side, 2 * max_half), planes), (SIMULATION_VOXEL_MM, SIMULATION_VOXEL_MM, plane_mm)

@@ -15,6 +15,7 @@ from medjax.metrics.image import nrmse
 from medjax.pet.grid import Grid
 from medjax.report.figures import PET
 from medjax.report.volumes import write_volume
+from medjax.running.progress import say
 from medjax.tools.checks import check_volume
 
 Image = Float[np.ndarray, "x y z"]
@@ -72,8 +73,12 @@ def resample_map(
 
 
 def error_against(truth: Volume | None, image: Image, affine: Affine) -> float | None:
-    """NRMSE against a truth on the same grid; None where there is no such truth."""
-    if truth is None or not truth.array.any() or truth.array.shape != image.shape:
+    """NRMSE against a truth on the same grid; None where there is none, or, which is said, one on another grid."""
+    if truth is None or not truth.array.any():
         return None
-    apart, _ = corner_distance(image.shape, affine, truth.affine)
-    return float(nrmse(image, truth.array)) if apart <= TOLERANCE else None
+    if truth.array.shape == image.shape and corner_distance(image.shape, affine, truth.affine)[0] <= TOLERANCE:
+        return float(nrmse(image, truth.array))
+    voxel = np.linalg.norm(truth.affine[:3, :3], axis=0)
+    shape, size = (" × ".join(f"{one:g}" for one in values) for values in (truth.array.shape, voxel.round(3)))
+    say(f"no NRMSE: the truth in the counts' file is on another grid, {shape} voxels of {size} mm")
+    return None
