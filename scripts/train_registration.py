@@ -43,7 +43,7 @@ def main() -> None:
         start = time.perf_counter()
         network = tool.train(
             options.out, heads, options.steps, options.batch, options.weight, options.rate, options.pairs,
-            tuple(options.widths), options.seed, every=options.every,
+            tuple(options.widths), options.seed, every=options.every, devices=options.devices,
         )  # fmt: skip
         say(f"{options.out / tool.FILE}: {network.settings.about}; {time.perf_counter() - start:.0f} s")
     if options.evaluate is not None:
@@ -87,6 +87,7 @@ def parse() -> argparse.Namespace:
     add("--out", type=Path, help="Work directory of the training")
     add("--steps", type=int, default=2000, help="Training steps")
     add("--batch", type=int, default=4, help="Pairs in a step")
+    add("--devices", type=int, default=1, help="Devices that each batch is divided among")
     add("--weight", type=float, default=0.05, help="Weight of the diffusion regulariser")
     add("--rate", type=float, default=1e-3, help="Largest learning rate")
     add("--pairs", type=int, default=0, help="Number of pairs to train on; 0: all pairs of two heads")

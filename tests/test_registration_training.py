@@ -16,6 +16,10 @@ TINY = {"batch": 2, "widths": (4,), "every": 2}
 
 @pytest.fixture(scope="module")
 def heads() -> Heads:
+    return balls()
+
+
+def balls() -> Heads:
     """Seven smooth balls of two tissues, each a little elsewhere."""
     draw, images, labels = np.random.default_rng(0), [], []
     for _ in range(7):

@@ -8,6 +8,7 @@ import typer
 
 from medjax import defaults
 from medjax.cli.completion import one_of
+from medjax.cli.device_options import Devices
 from medjax.cli.plain import Context, command_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -89,6 +90,7 @@ def audit_command(
     epochs: Epochs = defaults.AUDIT_EPOCHS,
     seed: Seed = 0,
     network: Network = None,
+    devices: Devices = 1,
     detector: Detector = None,
 ) -> None:
     """Rank segmentation labels by suspicion of an error, from the training dynamics of a U-Net trained on them.
@@ -110,7 +112,7 @@ def audit_command(
         score=[*([detector] if detector else []), *scores] or defaults.AUDIT_SCORE,
         threshold=load_part(threshold, "--threshold") if is_part_reference(threshold) else threshold,
         network=load_part(network, "--network") if network else None,
-        command=command_line(ctx),
+        devices=devices, command=command_line(ctx),
     )  # fmt: skip
     flagged = f"{int(result.flags.sum())} of {len(result.flags)} labels flagged by {result.score}"
     typer.echo(f"{flagged}; wrote {output / 'ranked.csv'} and report.html")

@@ -13,6 +13,7 @@ from medjax.cli import pet_options as options
 from medjax.cli import pet_prior_options as prior_options
 from medjax.cli import pet_quantify_options as quantify_options
 from medjax.cli import pet_simulation_options as simulation_options
+from medjax.cli.device_options import Devices
 from medjax.errors import ConfigError
 from medjax.running.environment import command_process
 from medjax.running.parts import Part, is_part_reference, load_part
@@ -214,6 +215,7 @@ def train_prior_command(
     tracer: prior_options.Tracer = None,
     mr: prior_options.PriorMr = None,
     network: prior_options.TrainedNetwork = None,
+    devices: Devices = 1,
 ) -> None:
     """Train a score prior on your own PET images, for `medjax pet reconstruct --prior`.
 
@@ -231,7 +233,7 @@ def train_prior_command(
 
         tracers = () if tracer is None else (tracer,)
         settings = PriorSettings(size=size, voxel_mm=voxel_mm, mr_guided=mr is not None, tracers=tracers)
-        parts = {"pretrained": start, "mr": mr, "network": _part(network, "--network")}
+        parts = {"pretrained": start, "mr": mr, "network": _part(network, "--network"), "devices": devices}
         trained = train(output, images or [], phantoms, kind, settings, steps, batch, rate, seed, **parts)
         typer.echo(f"wrote {trained.file}")
 

@@ -8,6 +8,7 @@ import typer
 
 from medjax import defaults
 from medjax.cli.completion import one_of
+from medjax.cli.device_options import Devices
 from medjax.cli.segment_evaluate import evaluate_command
 from medjax.cli.shortcuts import flips_command
 
@@ -126,6 +127,7 @@ def train_command(
         int, typer.Option(help="Random seed of folds, network weights, patches and augmentation.", min=0)
     ] = 0,
     network: Network = defaults.SEGMENT_NETWORK,
+    devices: Devices = 1,
 ) -> None:
     """Train nnU-Net's 3-D or 2-D U-Net: experiment planning, five-fold cross-validation, postprocessing.
 
@@ -150,7 +152,7 @@ def train_command(
             dataset, output, fold=fold, splits=splits, epochs=epochs,
             iterations=iterations, rate=rate, base_width=base_width, memory_gb=memory_gb, mirror=parse_axes(mirror),
             seed=seed, patch=tuple(sides) if sides else None, configuration=configuration,
-            network=load_part(network, "--network") if is_part_reference(network) else network,
+            network=load_part(network, "--network") if is_part_reference(network) else network, devices=devices,
         )  # fmt: skip
     if result.keep is not None:
         kept = [name for name, kind in result.labels.items() if kind in result.keep]

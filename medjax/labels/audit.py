@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from medjax import iterate
@@ -28,6 +29,7 @@ from medjax.labels.tracking import Snapshot, init_or_resume, record_probe, snaps
 from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network, finest_logits
 from medjax.training.batches import Batches, from_arrays
+from medjax.training.parallel import on_mesh
 from medjax.training.state import TrainState, require_finite_loss
 
 __all__ = ["Snapshot", "continue_training", "predict", "segmentation_dice", "training_dynamics"]
@@ -45,6 +47,7 @@ def training_dynamics(
     label_scores: Mapping[str, LabelScore] | None = None,
     probe: Literal["separate", "in_step"] = "separate",
     checkpoints: Path | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[Snapshot]:
     """Snapshots of a training on `labels`, one after each probe; the next one reuses its memory: copy what you keep.
 
@@ -56,6 +59,7 @@ def training_dynamics(
             training steps' own backward passes, see `dynamics`, which have gradients of the loss only.
         checkpoints: folder for this run alone, written at every snapshot; a later call yields the last snapshot once
             more and continues, bit for bit.
+        mesh: devices among which every batch is divided, see `training.parallel`; probes are on each of them.
 
     Raises:
         ConfigError: a score needs gradients that it does not name or that in-step probes do not have.
@@ -68,7 +72,8 @@ def training_dynamics(
     if resumed:
         yield snapshot(run, settings)
     probes = _in_step if probe == "in_step" else _separate
-    for train, states, predictions in probes(seed, model, images, labels, settings, chosen, run.train, run.scores):
+    start = run.train, run.scores
+    for train, states, predictions in probes(seed, model, images, labels, settings, chosen, *start, mesh):
         run = record_probe(run, train, states, predictions, labels, checkpoints)
         yield snapshot(run, settings)
 
@@ -81,6 +86,7 @@ def continue_training(
     labels: ImageLabels | Float[np.ndarray, "image *space class"],
     weight: Float[np.ndarray, " image"],
     settings: TrainingSettings,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """Final state of a training continued from `state` with these labels and weights, in the first run's batches.
 
@@ -88,8 +94,10 @@ def continue_training(
         seed: that of the first run.
         labels: class numbers, or the probability of every class.
         weight: weight of each image in the loss.
+        mesh: as in `training_dynamics`.
     """
-    return iterate.last(_train(seed, model, images, labels, weight, settings, state, settings.steps), state)
+    states = _train(seed, model, images, labels, weight, settings, state, settings.steps, mesh)
+    return iterate.last(states, state)
 
 
 def predict(model: Network, params: PyTree, images: Images, batch: int = 32) -> ImageLabels:
@@ -161,35 +169,58 @@ def batches(
 
 
 def _separate(
-    seed: int, model: Any, images: Any, labels: Any, s: TrainingSettings, chosen: Any, train: TrainState, states: States
+    seed: int,
+    model: Any,
+    images: Any,
+    labels: Any,
+    s: TrainingSettings,
+    chosen: Any,
+    train: TrainState,
+    states: States,
+    mesh: Mesh | None,
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
     weight = np.ones(len(images), np.float32)
-    for now, _ in _train(seed, model, images, labels, weight, s, train, s.probe_every):
+    for now, _ in _train(seed, model, images, labels, weight, s, train, s.probe_every, mesh):
         states, predictions = probe_all(model, chosen, now.params, states, images, labels)
         yield now, states, predictions
 
 
 def _in_step(
-    seed: int, model: Any, images: Any, labels: Any, s: TrainingSettings, chosen: Any, train: TrainState, states: States
+    seed: int,
+    model: Any,
+    images: Any,
+    labels: Any,
+    s: TrainingSettings,
+    chosen: Any,
+    train: TrainState,
+    states: States,
+    mesh: Mesh | None,
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
-    method = dynamics.tracking_algorithm(model, s, scores.trackers(chosen))
+    alone = dynamics.tracking_algorithm(model, s, scores.trackers(chosen))
     weight = np.ones(len(images), np.float32)
     inputs = batches(seed, images, labels, weight, s.batch)
     steps = s.steps - int(train.step)
-    start = method.init(train, states)
+    method, start = on_mesh(mesh, alone, alone.init(train, states))
     check = require_finite_loss  # not the state: a score may be infinite at first
     for now, _ in iterate.loop(method, start, steps, inputs=inputs, every=s.probe_every, check=check, donate=True):
         yield now.train, now.states, predict(model, now.train.params, images)
 
 
 def _train(
-    seed: int, model: Any, images: Any, labels: Any, weight: Any, s: TrainingSettings, state: TrainState, every: int
+    seed: int,
+    model: Any,
+    images: Any,
+    labels: Any,
+    weight: Any,
+    s: TrainingSettings,
+    state: TrainState,
+    every: int,
+    mesh: Mesh | None,
 ) -> Iterator[tuple[TrainState, Any]]:
     inputs = batches(seed, images, labels, weight, s.batch)
     steps = s.steps - int(state.step)
-    return iterate.loop(
-        dynamics.algorithm(model, s), state, steps, inputs=inputs, every=every, check=require_finite_loss, donate=True
-    )
+    method, start = on_mesh(mesh, dynamics.algorithm(model, s), state)
+    return iterate.loop(method, start, steps, inputs=inputs, every=every, check=require_finite_loss, donate=True)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)

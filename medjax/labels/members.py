@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from medjax.errors import DataError, MedjaxError
@@ -85,6 +86,7 @@ def train_states(
     every: int,
     strategy: str | None,
     width: int | None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[int, TrainState | DataError]]:
     """Training states, with the number of their member, after each `every` steps and at its end, or once an error."""
     if not members:
@@ -99,8 +101,9 @@ def train_states(
     rates = jnp.array([one.learning_rate for one in members], jnp.float32)
     reached, made = first.copy(), 0
     for now, infos in population.loop(
-        make, rates, population.stack(states), left.tolist(), inputs=inputs, every=every, strategy=strategy, width=width
-    ):
+        make, rates, population.stack(states), left.tolist(), inputs=inputs, every=every,
+        strategy=strategy, width=width, mesh=mesh,
+    ):  # fmt: skip
         made += len(infos.loss)
         for k in np.flatnonzero(reached < first + np.minimum(made, left)).tolist():
             train = population.member(now.members, k)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
 from medjax.errors import ConfigError, DataError, MedjaxError
@@ -57,6 +58,7 @@ def training_dynamics(
     seconds: float | int = CHECKPOINT_SECONDS,
     strategy: str | None = None,
     width: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[int, Snapshot | DataError]]:
     """Snapshots, with the number of their member, after each probe; a member's last one is at `settings.steps`.
 
@@ -68,6 +70,7 @@ def training_dynamics(
             with these members or others and by any strategy, yields the saved snapshots once more and continues.
         seconds: between checkpoints.
         strategy, width: see `training.population`; None: the backend's best.
+        mesh: devices among which every batch of one member after the other is divided, in place of a strategy.
 
     Raises:
         ConfigError, DataError, WorkdirError: as `audit.training_dynamics`, but for a loss that is not finite.
@@ -84,7 +87,7 @@ def training_dynamics(
             yield k, snapshot(run, settings)
     saved = [time.monotonic()] * len(runs)
     for k, train in train_states(
-        runs, [run.train for run in tracked], model, settings, settings.probe_every, strategy, width
+        runs, [run.train for run in tracked], model, settings, settings.probe_every, strategy, width, mesh
     ):
         if isinstance(train, DataError):
             yield k, train
@@ -108,6 +111,7 @@ def observe(
     seconds: float | int = CHECKPOINT_SECONDS,
     strategy: str | None = None,
     width: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[int, Observation | MedjaxError]]:
     """Observations, with the number of their member, each when its training is finished.
 
@@ -119,7 +123,7 @@ def observe(
         measure: a scalar of interest at every probe, of a member's number and state, such as the Dice on a test set.
         checkpoints: as in `training_dynamics`; what is recorded is saved beside them, FOLDER.npz. Both are removed when
             the next member is asked for: keep what was yielded before.
-        seconds, strategy, width: as in `training_dynamics`.
+        seconds, strategy, width, mesh: as in `training_dynamics`.
 
     Raises:
         ConfigError: `settings.latest_judgement` is after the last step, so that labels may never be judged.
@@ -138,7 +142,7 @@ def observe(
         recorded = {k: _kept_record(files.get(k), None if checkpoints is None else checkpoints[k]) for k in numbers}
         for number, snap in training_dynamics(
             list(members.values()), model, settings, label_scores, checkpoints=folders, seconds=seconds,
-            strategy=strategy, width=width,
+            strategy=strategy, width=width, mesh=mesh,
         ):  # fmt: skip
             k = numbers[number]
             if isinstance(snap, DataError):
@@ -164,6 +168,7 @@ def continue_training(
     seconds: float | int = CHECKPOINT_SECONDS,
     strategy: str | None = None,
     width: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[int, TrainState | MedjaxError]]:
     """Final training states, with the number of their member, each continued from its own state on its own data.
 
@@ -183,7 +188,9 @@ def continue_training(
         states = [_kept_state(files.get(k), state) for k, (state, _) in made.items()]
         yield from ((k, state) for k, state in zip(numbers, states, strict=True) if int(state.step) >= settings.steps)
         saved = dict.fromkeys(numbers, time.monotonic())
-        for number, state in train_states(members, states, model, settings, settings.probe_every, strategy, width):
+        for number, state in train_states(
+            members, states, model, settings, settings.probe_every, strategy, width, mesh
+        ):
             k = numbers[number]
             if isinstance(state, DataError) or int(state.step) >= settings.steps:
                 yield k, state

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from medjax import defaults
@@ -42,8 +43,10 @@ from medjax.tools.checks import (
     check_seed,
 )
 from medjax.tools.labels_report import OUTPUTS, AuditTable, write_outputs
+from medjax.training.parallel import mesh_for_batches
 
 MIN_IMAGES = 16
+BATCH = 8  # images in a training step
 MIN_AGREEMENT = 0.6  # median Dice of the labels with the network's prediction, below which a user is told
 WIDTHS = (8, 16, 32, 48)  # channels of the default network, by level
 
@@ -78,6 +81,7 @@ def audit(
     seed: int = 0,
     network: Network | Callable[[int], Network] | Part | None = None,
     label_scores: Mapping[str, LabelScore] | None = None,
+    devices: int = 1,
     command: str = "",
 ) -> Audit:
     """Ranking of the labels in `masks` by suspicion; with `output`, a work directory, a stopped audit is resumed.
@@ -96,6 +100,7 @@ def audit(
         seed: random seed of the network's weights, the order of images and their augmentation.
         network: a Model, or a function of the number of classes that makes one; default: a small U-Net.
         label_scores: columns of the table by name; default: `scores.built_in()`.
+        devices: number of devices that each batch is divided among.
         command: command line that repeats this call, for the report.
 
     Raises:
@@ -114,6 +119,7 @@ def audit(
         check_output_files(output / name for name in OUTPUTS)
         check_no_overwrite([output, *(output / name for name in OUTPUTS)], _inputs(images, masks, trusted))
     data = _data(images, masks, size, classes)
+    mesh = mesh_for_batches(devices, min(BATCH, len(data.images)))
     checked = None if trusted is None else read_trusted(trusted, data.names)
     number = int(data.labels.max()) + 1 if classes is None else classes
     part = network_part(network or small_unet, number)
@@ -126,7 +132,7 @@ def audit(
     }  # fmt: skip
     with nullcontext() if output is None else open_workdir(output, config) as work:
         say(f"{len(data.names)} images, {pluralize(number - 1, 'structure')}{_empty(data.labels)}")
-        compute = partial(_dynamics, data, number, epochs, seed, part.value, columns)
+        compute = partial(_dynamics, data, number, epochs, seed, part.value, columns, mesh)
         found = compute(None) if work is None else _stage(work, compute, columns)
         values = found["scores"][ranking] if checked is None else _orient(found["scores"][ranking], *checked)
         prediction, order = found["prediction"], np.argsort(-values, kind="stable")
@@ -251,14 +257,16 @@ def _dynamics(
     seed: int,
     model: Network,
     columns: dict[str, LabelScore],
+    mesh: Mesh | None,
     checkpoints: Path | None,
 ) -> dict[str, Any]:
     """Scores and the network's prediction at the end of early learning."""
-    batch = min(8, len(data.images))
+    batch = min(BATCH, len(data.images))
     an_epoch = len(data.images) // batch
     every = max(epochs // 8, 1) * an_epoch
     settings = TrainingSettings(classes, 8e-3, batch, epochs * an_epoch, every, epochs * an_epoch // 2)
-    snapshots = training_dynamics(seed, model, data.images, data.labels, settings, columns, checkpoints=checkpoints)
+    keywords: dict[str, Any] = {"checkpoints": checkpoints, "mesh": mesh}
+    snapshots = training_dynamics(seed, model, data.images, data.labels, settings, columns, **keywords)
     for snapshot in track(snapshots, "training"):
         if snapshot.memorization:
             return {

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from medjax import defaults, iterate
@@ -39,6 +40,7 @@ from medjax.tools.checks import (
 )
 from medjax.tools.pet_prior_images import FAMILIES, phantom_volumes, read_image
 from medjax.training import checkpoint
+from medjax.training.parallel import mesh_for_batches, on_mesh
 from medjax.training.state import TrainState, require_finite_loss
 
 SAVE_EVERY = 5  # reports, between checkpoints and validations
@@ -67,6 +69,7 @@ class Training(NamedTuple):
     rate: float | int  # peak learning rate
     seed: int
     every: int  # steps between reports
+    mesh: Mesh | None  # devices that each batch is divided among
     pretrained: PyTree | None = None  # parameters that it starts from
 
 
@@ -90,6 +93,7 @@ def train(
     mr: Path | str | None = None,
     network: Any = None,
     every: int = 100,
+    devices: int = 1,
 ) -> TrainedPrior:
     """Train a score prior in `folder`, or resume there; the moving average (EMA) of the parameters is kept.
 
@@ -108,6 +112,7 @@ def train(
         network: a Model, or a function of the settings that returns one, kept by its name and digest, which are part of
             the folder's identity.
         every: steps between reports.
+        devices: number of devices that each batch is divided among.
 
     Raises:
         ConfigError, DataError: an argument cannot be used, or training failed.
@@ -125,7 +130,7 @@ def train(
     own = network is not None
     part = prior_network(network, settings) if own else Part(BUILT_IN, "", default_network(settings))
     first = None if pretrained is None else _pretrained(pretrained, settings, part if own else None)
-    training = Training(settings, part, steps, batch, rate, seed, every, first)
+    training = Training(settings, part, steps, batch, rate, seed, every, mesh_for_batches(devices, batch), first)
     config: dict[str, Any] = settings._asdict() | {
         "images": tuple(map(str, images)), "phantoms": phantoms, "steps": steps, "batch": batch, "rate": rate,
         "seed": seed, "start": str(pretrained or ""), "mr": str(mr or ""),
@@ -217,7 +222,7 @@ def _train(
     Rows of metrics.jsonl hold the mean loss of the steps since the one before, and at checkpoints the validation loss
     at each noise level.
     """
-    settings, part, steps, batch, rate, seed, every, pretrained = training
+    settings, part, steps, batch, rate, seed, every, mesh, pretrained = training
     slices, axes, model = data["slices"], data["axes"], part.value
     sigma_data = float(np.sqrt(np.mean([np.mean(one[..., 0].astype(np.float32) ** 2) for one in slices])))
     key, folder = jax.random.key(seed), work.checkpoints / "training"
@@ -229,6 +234,7 @@ def _train(
         state = kept[1]
         say(f"continuing after step {int(state.step)}")
     filter_jsonl(work, lambda row: row["step"] <= int(state.step))
+    algorithm, state = on_mesh(mesh, algorithm, state)
 
     def batches(number: int) -> tuple[Array, Array]:
         chosen = np.random.default_rng((seed, number)).integers(len(slices), size=batch)

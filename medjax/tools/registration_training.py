@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 
 from medjax import iterate
@@ -30,6 +31,7 @@ from medjax.running.progress import say, track
 from medjax.running.workdir import WorkDir, append_jsonl, filter_jsonl, open_workdir
 from medjax.tools.checks import as_paths, check_seed
 from medjax.training import checkpoint
+from medjax.training.parallel import mesh_for_batches, on_mesh
 from medjax.training.state import TrainState, require_finite_loss
 
 FILE = "registration.npz"  # file name in the work directory
@@ -71,6 +73,7 @@ class Training(NamedTuple):
     pairs: int
     seed: int
     every: int  # steps between reports
+    mesh: Mesh | None  # devices that each batch is divided among
 
 
 def write_heads(path: Path, heads: Heads) -> None:
@@ -113,6 +116,7 @@ def train(
     seed: int = 0,
     *,
     every: int = 50,
+    devices: int = 1,
 ) -> TrainedNetwork:
     """Train a registration network in `folder`, or resume there; the moving average of the parameters is kept.
 
@@ -127,6 +131,7 @@ def train(
         widths: channels of each level of the network.
         seed: random seed.
         every: steps between reports; every fifth is followed by a checkpoint.
+        devices: number of devices that each batch is divided among.
 
     Raises:
         ConfigError, DataError: an argument cannot be used, or training failed.
@@ -147,16 +152,17 @@ def train(
     if any(side % settings.multiple for side in shape):
         raise ConfigError(f"heads of {shape} voxels; {len(widths)} levels need multiples of {settings.multiple}")
     pair_indices(0, len(learnt.images), batch, seed, pairs)
-    training = Training(settings, steps, batch, rate, weight, pairs, seed, every)
+    training = Training(settings, steps, batch, rate, weight, pairs, seed, every, mesh_for_batches(devices, batch))
     digest = int(heads.images.sum(dtype=np.int64))
     config = training._asdict() | {"settings": str(settings), "heads": len(heads.images), "sum_of_images": digest}
+    del config["mesh"]  # the numbers are the same
     with open_workdir(folder, config) as work:
         return _train(work, heads, training)
 
 
 def _train(work: WorkDir, heads: Heads, training: Training) -> TrainedNetwork:
     """Train from the latest checkpoint; write the network at every checkpoint, and even if no step is left."""
-    settings, steps, batch, rate, weight, pairs, seed, every = training
+    settings, steps, batch, rate, weight, pairs, seed, every, mesh = training
     model, images, folder = network_file.built_in(settings), heads.learnt().images, work.checkpoints / "training"
     algorithm = trainer(model, steps, rate, weight)
     key = jax.random.key(seed)
@@ -166,6 +172,7 @@ def _train(work: WorkDir, heads: Heads, training: Training) -> TrainedNetwork:
         state = kept[1]
         say(f"continuing after step {int(state.step)}")
     filter_jsonl(work, lambda row: row["step"] <= int(state.step))
+    algorithm, state = on_mesh(mesh, algorithm, state)
     validation, saved = _pairs(heads.held_out().images, VALIDATION_PAIRS), int(state.step)
 
     def batches(number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -47,6 +47,7 @@ from medjax.tools.segment_files import (
 from medjax.tools.segment_model import NetworkSource, plan_and_network, prefix_errors
 from medjax.tools.segment_planning import axes_text, check_numbers, mirror_setting, plan_dataset, read_training_case
 from medjax.tools.segment_splits import check_splits, choose_splits, cross_validation_text, write_splits
+from medjax.training.parallel import mesh_for_batches
 
 COLUMNS = ("epoch", "step", "loss", "pseudo_dice", "ema")
 
@@ -78,6 +79,7 @@ def train(
     configuration: str = defaults.SEGMENT_CONFIGURATION,
     seed: int = 0,
     network: NetworkSource = defaults.SEGMENT_NETWORK,
+    devices: int = 1,
 ) -> Training:
     """Training of one fold or all into the model folder `output`, resumed if it was stopped.
 
@@ -96,6 +98,7 @@ def train(
         configuration: nnU-Net's "3d_fullres", or "2d": a network of slices.
         seed: random seed of folds, network weights, patches and augmentation.
         network: name of a built-in one, a Model, or a function of the Plan that makes one.
+        devices: number of devices that each batch is divided among.
 
     Raises:
         ConfigError, DataError: an option or the data cannot be used, or a loss is not finite.
@@ -121,6 +124,7 @@ def train(
     description = _dataset_description(data, {**settings, **own})
     make_plan = partial(plan_dataset, data, mirror=mirror, configuration=configuration, **planning)
     own_plan, model = plan_and_network(output, description, network, make_plan)
+    training["mesh"] = mesh_for_batches(devices, own_plan.batch)
     write_splits(output, chosen, data)
     say(_plan_line(own_plan))
     pending = [number for number in wanted if not has_results(output, number, parts[number][1].tolist(), data)]

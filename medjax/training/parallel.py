@@ -8,7 +8,8 @@
 The step stays as it was written for one device: sums over the batch (the mean loss, a batch's Dice, the groups of
 GroupDRO) are over all devices, and random numbers are those of one device, so that results are equal up to rounding.
 With several processes, `jax.distributed.initialize` comes first, and `inputs` gives every process the whole batch, of
-which its devices take their part. `nnunet.train_fold`, `population.loop`, `fit.fit` and `study.train` take the mesh.
+which its devices take their part. `nnunet.train_fold`, `labels.audit`, `labels.population`, `population.loop`,
+`fit.fit` and `study.train` take the mesh; commands that train have --devices.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import PyTree
 
-from medjax.errors import DataError
+from medjax.errors import ConfigError, DataError, pluralize
 from medjax.iterate import Algorithm, StaticPartial, static_partial
 
 AXIS = "data"  # name of the mesh axis that examples are divided along
@@ -31,6 +32,24 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Mesh of these devices, or of all devices of all processes, with the axis `data`."""
     chosen = jax.devices() if devices is None else list(devices)
     return jax.make_mesh((len(chosen),), (AXIS,), devices=chosen, axis_types=(AxisType.Auto,))
+
+
+def mesh_for_batches(devices: int, batch: int) -> Mesh | None:
+    """Mesh of the first so many devices (the option --devices), for batches of this size; None for one device.
+
+    Raises:
+        ConfigError: there are not so many, or the batch cannot be divided among them.
+    """
+    if devices == 1:
+        return None
+    if not 1 <= devices <= jax.device_count():
+        seen = pluralize(jax.device_count(), "device")
+        raise ConfigError(f"--devices {devices}; expected 1 to the number of devices: JAX sees {seen} here")
+    if batch % devices:
+        raise ConfigError(
+            f"--devices {devices}: batches of {batch} examples; expected a number of devices that divides it"
+        )
+    return data_mesh(jax.devices()[:devices])
 
 
 def replicate(mesh: Mesh, tree: PyTree) -> PyTree:
