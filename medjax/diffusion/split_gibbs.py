@@ -87,7 +87,11 @@ class Draws(NamedTuple):
 
 
 def default_rho(equations: NormalEquations, sigma_data: Number = SIGMA_DATA) -> Scalar:
-    """Default of ρ, from the data: ρ² = 0.1 d / √h̄, h̄ the mean of the diagonal of Aᵀ W A; at most d."""
+    """Default of ρ, from the data: ρ² = 0.1 d / √h̄; at most d.
+
+    h̄ is the mean of h over the frequencies of `rfftn`, each counted once; over the whole spectrum it would be the mean
+    of the diagonal of Aᵀ W A, which ρ takes the fourth root of.
+    """
     curvature = jnp.mean(equations.response) / equations.inverse_kappa2
     floor = RHO2_FACTOR**2 / sigma_data**2  # without data, ρ = d
     return jnp.sqrt(RHO2_FACTOR * sigma_data / jnp.sqrt(jnp.maximum(curvature, floor)))
