@@ -81,19 +81,32 @@ def faults(browser: Any, path: Path, width: int, scheme: str) -> list[str]:
     return found
 
 
-def unreachable(page: Any, most: int = 40) -> list[str]:
-    """Of the first links, fields and summaries, those that the Tab key does not come to or that do not show it."""
-    found, wanted = [], page.evaluate(
-        """() => [...document.querySelectorAll("main a[href], article a[href], summary, input")]
-            .filter(e => e.getClientRects().length && getComputedStyle(e).visibility != "hidden").length"""
-    )  # fmt: skip
-    reached = 0
-    for _ in range(min(wanted, most)):
+def unreachable(page: Any, most: int = 25) -> list[str]:
+    """Of the first links, fields and summaries of the text, those that the Tab key does not come to or that hide it."""
+    wanted = page.evaluate(
+        """most => {
+            const root = document.querySelector("main, article") || document.body;
+            root.tabIndex = -1;
+            root.focus();  // the Tab key goes on from here
+            window.wanted = [...root.querySelectorAll("a[href], summary, input")]
+                .filter(e => e.getClientRects().length && getComputedStyle(e).visibility != "hidden").slice(0, most);
+            return window.wanted.map(e => (e.textContent || e.id || e.outerHTML).trim().slice(0, 40));
+        }""",
+        most,
+    )
+    seen, hidden = set[int](), set[int]()
+    for _ in range(len(wanted) + 100):  # buttons and wide tables, which scroll, are between them
+        if len(seen - {-1}) == len(wanted):
+            break
         page.keyboard.press("Tab")
-        reached += page.evaluate(
-            """() => document.activeElement != document.body
-                && (document.activeElement.matches(":focus-visible") || document.activeElement.matches(":focus"))"""
+        number, shown = page.evaluate(
+            """() => {
+                const e = document.activeElement, style = getComputedStyle(e);
+                return [window.wanted.indexOf(e), e.matches(":focus-visible")
+                    && (e.matches("input") || style.outlineStyle != "none" || style.boxShadow != "none")];
+            }"""
         )
-    if reached < min(wanted, most):
-        found.append(f"the Tab key comes to {reached} of {min(wanted, most)}")
-    return found
+        seen.add(number)
+        hidden |= set() if shown else {number}
+    found = [f"the Tab key does not come to: {text}" for k, text in enumerate(wanted) if k not in seen]
+    return found + [f"without an outline when the Tab key comes to it: {wanted[k]}" for k in sorted(hidden - {-1})]

@@ -6,10 +6,12 @@ folder with tiny files of the names that the pages use. What trains networks for
 """
 
 import importlib
+import json
 import re
 import runpy
 import shlex
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -212,14 +214,29 @@ def test_commands_options_and_names_in_a_sentence_exist(page: Path, tmp_path: Pa
                     load_config(ROOT / "configs" / f"{name}.py", preset or "small", given["override"] or ())
             except Exception as error:  # a command that is named without its arguments
                 assert type(error).__name__ in ("MissingParameter", "NoArgsIsHelpError"), f"{text}: {error}"
-        elif text.startswith("--config.") or text == "--config":
-            continue
+        elif text.startswith("--config"):
+            keys = re.findall(r"--config\.([\w.]+)", text)
+            assert {*keys} - {"KEY", "a.b"} <= config_keys(), text
         elif re.match(r"--?[a-z]", text):
             assert re.split("[ =]", text)[0] in options, text
         elif re.fullmatch(r"medjax(\.\w+)+", text):
             resolve(text)
         elif re.fullmatch(r"(medjax|experiments|configs|scripts|tests)/[a-z_0-9/.]*", text):
             assert (ROOT / text).exists(), text
+
+
+@cache
+def config_keys() -> set[str]:
+    """Every key of an experiment's config, and every part of a nested one's."""
+    keys = {"oblique."}  # of all that it holds
+    for file in (ROOT / "configs").glob("[a-z]*.py"):
+        if (ROOT / "experiments" / file.name).exists():
+            waiting = [("", json.loads(load_config(file, "small", ()).to_json_best_effort()))]
+            while waiting:
+                before, values = waiting.pop()
+                keys |= {before + name for name in values}
+                waiting += [(f"{before}{name}.", inner) for name, inner in values.items() if isinstance(inner, dict)]
+    return keys
 
 
 @every_page

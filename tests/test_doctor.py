@@ -14,7 +14,7 @@ from medjax import cli
 from medjax.tools import doctor, doctor_packages, doctor_state
 from medjax.tools.doctor import problems, summary
 from medjax.tools.doctor_packages import Package, extra_packages, extras_of, read_requirements, required_packages
-from medjax.tools.doctor_state import CacheState, Device, ExperimentsState, JaxState, State
+from medjax.tools.doctor_state import CacheState, Device, ExperimentsState, JaxState, State, read_state
 
 CPU, GPU = Device("cpu", "cpu", None), Device("gpu", "NVIDIA A100", 59 * 2**30)
 EXTRAS = {name: [Package(f"jax-{name}-plugin", "", ">=0.10", "jax")] for name in ("cuda12", "cuda13")}
@@ -22,7 +22,7 @@ PLUGIN = {"cuda13": [Package("jax-cuda13-plugin", "0.10.2", "", "jax")]}
 A100 = {"gpus": ["NVIDIA A100"], "driver": "580.65"}
 WELL = {
     "medjax": "0.1.0", "system": "Linux x86_64",
-    "packages": [Package("Python", "3.12.1", ">=3.11"), Package("jax", "0.10.2", ">=0.10")],
+    "packages": [Package("Python", "3.11.0+", ">=3.11"), Package("jax", "0.10.2", ">=0.10")],
     "extras": EXTRAS, "jax": JaxState([CPU], False, "", ""), "cores": 2, "memory_bytes": 8.0 * 2**30,
     "gpus": [], "driver": "", "tpus": 0, "cache": CacheState("cache", 3, 4096, ""), "weights": {"osem": ""},
     "experiments": ExperimentsState(True, ["demo"], [], {}), "variables": {}, "encoding": "utf-8",
@@ -105,6 +105,13 @@ def test_the_summary_counts_devices_and_names_what_an_extra_lacks():
 
 
 # ── what is read from the machine ──
+
+
+def test_gpus_that_an_empty_variable_hides_are_seen_to_be_hidden(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+    found = read_state(run=answers("", "", 1), root=tmp_path).variables
+    assert found["CUDA_VISIBLE_DEVICES"] == "" and "LD_LIBRARY_PATH" not in found
 
 
 def answers(stdout="", stderr="", code=0):

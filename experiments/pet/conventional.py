@@ -22,8 +22,10 @@ from medjax.pet.bsrem import bsrem as bsrem_algorithm
 from medjax.pet.grid import Grid
 from medjax.pet.psf import blur, gaussian_psf
 
+OSEM_SUBSETS, MAP_EM_SUBSETS = 14, 7
 
-def osem(key: Array, scan: Scan, iterations: Array, filter_mm: Array, subsets: int = 14) -> Reconstruction:
+
+def osem(key: Array, scan: Scan, iterations: Array, filter_mm: Array, subsets: int = OSEM_SUBSETS) -> Reconstruction:
     """Ordered-subset EM (OSEM), then a Gaussian post-filter of `filter_mm` FWHM."""
     stacked = ordered_subsets(scan.acquisition, subsets)
     image = _iterated(em.osem(stacked), stacked, iterations)
@@ -34,7 +36,7 @@ def map_em(
     key: Array, scan: Scan, iterations: Array, beta: Array, filter_mm: Array, mr_guided: bool = False
 ) -> Reconstruction:
     """De Pierro's MAP-EM with a quadratic penalty: on all neighbours, or with the MR's Bowsher weights."""
-    stacked, pairs = ordered_subsets(scan.acquisition, 7), _neighbors(scan.grid)
+    stacked, pairs = ordered_subsets(scan.acquisition, MAP_EM_SUBSETS), _neighbors(scan.grid)
     pairs = replace(pairs, weights=scan.bowsher_weights) if mr_guided else pairs
     algorithm = em.map_em(stacked, Quadratic(pairs), em.penalty_weight(stacked, beta))
     return Reconstruction(_filtered(scan.grid, _iterated(algorithm, stacked, iterations), filter_mm), 2 * iterations)

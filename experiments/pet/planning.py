@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments.pet import conventional, samplers, supervised
 from experiments.pet.comparison import StudyInputs, study_inputs
+from experiments.pet.conventional import MAP_EM_SUBSETS, OSEM_SUBSETS
 from experiments.pet.methods import METHODS, PERPENDICULAR_SUFFIX
 from experiments.pet.samplers import SlicePrior
 from experiments.pet.scans import ACQUISITION_FIELDS, Scans, ScanSetup, scan_of
@@ -26,7 +27,7 @@ from medjax.running.tuning import thin_grid
 from medjax.running.workdir import WorkDir
 
 # Turns of the loops whose end depends on data or on a hyper-parameter: the most that its grid asks for.
-SUBSETS = {"osem": 14, "map_em": 7, "mr_map_em": 7, "bowsher": 7}  # of ordered subsets: as often as iterations
+SUBSETS = {"osem": OSEM_SUBSETS} | dict.fromkeys(("map_em", "mr_map_em", "bowsher"), MAP_EM_SUBSETS)
 SCHEDULED = samplers.MAX_UPDATES  # at most, of EM updates in a step of the published likelihood schedule
 
 

@@ -208,6 +208,9 @@ def run(
     if plan:
         from medjax.running.plan import plan_experiment
 
+        if workdir is not None:
+            raise ConfigError("--plan runs nothing and needs no --workdir; expected one of the two")
+
         plan_experiment(name, preset, override or [], experiments, file, part or [])
         return
     run_experiment(name, preset, override or [], workdir, experiments, file, part or [])

@@ -1,4 +1,4 @@
-"""The option of commands that train: how many devices a batch is divided among."""
+"""The option of commands that train: how many devices a batch is split over."""
 
 from typing import Annotated
 
@@ -10,6 +10,6 @@ Devices = Annotated[
         "--devices",
         metavar="N",
         min=1,
-        help="Number of devices (GPUs) that each batch is divided among: it divides the batch.",
+        help="Number of devices (GPUs) to split each batch over; the batch size must be a multiple of it.",
     ),
 ]

@@ -29,7 +29,7 @@ from medjax.labels.tracking import Snapshot, init_or_resume, record_probe, snaps
 from medjax.metrics.overlap import mean_dice
 from medjax.models.model import Network, finest_logits
 from medjax.training.batches import Batches, from_arrays
-from medjax.training.parallel import on_mesh
+from medjax.training.parallel import on_mesh, replicate
 from medjax.training.state import TrainState, require_finite_loss
 
 __all__ = ["Snapshot", "continue_training", "predict", "segmentation_dice", "training_dynamics"]
@@ -180,6 +180,7 @@ def _separate(
     mesh: Mesh | None,
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
     weight = np.ones(len(images), np.float32)
+    states = states if mesh is None else replicate(mesh, states)  # those of a checkpoint are on one device
     for now, _ in _train(seed, model, images, labels, weight, s, train, s.probe_every, mesh):
         states, predictions = probe_all(model, chosen, now.params, states, images, labels)
         yield now, states, predictions

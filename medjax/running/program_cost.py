@@ -4,7 +4,7 @@
     moved, peak = bytes_and_peak(closed, turns=1)
 
 A jaxpr is read in its order, with the programs within it: `scan` counts its body as often as it runs, a loop whose end
-depends on data `turns` times, a `cond` its most expensive branch.
+depends on data `turns` times, a `cond` its most expensive branch, and what depends on the platform its branch for CUDA.
 """
 
 from collections.abc import Callable, Iterator
@@ -62,7 +62,9 @@ def inner_programs(equation: JaxprEqn, turns: int) -> list[Inner]:
     if name == "while":
         return [Inner(params["body_jaxpr"], turns)]
     if name == "cond":
-        return [Inner(_closed(branch), 1) for branch in params["branches"]]
+        platforms = params.get("branches_platforms") or [None] * len(params["branches"])
+        of_cuda = [named is None or "cuda" in named for named in platforms]
+        return [Inner(_closed(one), 1) for one, there in zip(params["branches"], of_cuda, strict=True) if there]
     if name == "custom_linear_solve":
         return [Inner(_closed(params["jaxprs"].solve), 1)]
     if name.startswith(("scatter", "reduce", "select_and")):  # what combines two numbers

@@ -67,7 +67,8 @@ def fits(package: Package) -> bool:
     """Whether the version of a package is one of those required."""
     from packaging.specifiers import SpecifierSet
 
-    return SpecifierSet(package.required).contains(package.version, prereleases=True)
+    version = package.version.removesuffix("+")  # which Python has where it was built from its sources
+    return SpecifierSet(package.required).contains(version, prereleases=True)
 
 
 def jax_problems(state: State) -> list[str]:

@@ -48,6 +48,7 @@ print(json.dumps({name: error_of(name) for name in NAMES}), flush=True)
 """
 SECONDS = 180  # that JAX may take to start: some accelerators wait for another process
 VARIABLES = ("JAX_PLATFORMS", "JAX_ENABLE_X64", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+HIDING = "CUDA_VISIBLE_DEVICES"  # hides all GPUs where it is set and empty
 GOOGLE = "0x1ae0"  # vendor of TPUs on the PCI bus
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -128,7 +129,11 @@ def read_state(run: Run = subprocess.run, root: Path = Path("/")) -> State:
         read_cache(),
         weights,
         read_experiments(),
-        {name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
+        {
+            name: os.environ[name]
+            for name in VARIABLES
+            if os.environ.get(name) or (name == HIDING and name in os.environ)
+        },
         getattr(sys.stdout, "encoding", None) or "",
     )
 

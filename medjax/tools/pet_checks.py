@@ -201,9 +201,10 @@ def _size_that_holds(scan: Scan, grid: Grid) -> str:
     """The first --size, in steps of `SIZE_STEP`, of which no significant part of the counts misses the image."""
     x, y, z = grid.shape
     end_points, most = lors(scan.scanner), int(2 * scan.scanner.field_of_view_mm / grid.voxel_mm[0])
+    counts, additive = (a.sum(axis=tuple(range(2, a.ndim)), dtype=float) for a in (scan.counts, scan.additive))
     for size in range(x - x % SIZE_STEP + SIZE_STEP, most + 1, SIZE_STEP):
         wider = Grid((size, size + y - x, z), grid.voxel_mm)
-        if not truncation(end_points, wider, scan.counts, scan.additive).significant:
+        if not truncation(end_points, wider, counts, additive).significant:
             return f"--size {size} or more"
     return "a larger --size"
 

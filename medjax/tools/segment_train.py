@@ -107,6 +107,7 @@ def train(
     dataset, output, splits = as_paths(dataset, output, splits)
     check_numbers(epochs, iterations, rate, base_width, memory_gb, patch)
     _check_network(network, configuration)
+    mesh_for_batches(devices, devices)  # there are so many
     data = read_dataset(dataset)
     _check_outputs(output, data)
     chosen = choose_splits(data, splits, seed)
@@ -122,7 +123,7 @@ def train(
     axes = mirror_setting(list(data.labels), mirror)
     own = {"configuration": configuration, "mirror": axes, "splits": chosen.setting}  # not in folds of older versions
     description = _dataset_description(data, {**settings, **own})
-    make_plan = partial(plan_dataset, data, mirror=mirror, configuration=configuration, **planning)
+    make_plan = partial(_plan, data, devices, mirror=mirror, configuration=configuration, **planning)
     own_plan, model = plan_and_network(output, description, network, make_plan)
     training["mesh"] = mesh_for_batches(devices, own_plan.batch)
     write_splits(output, chosen, data)
@@ -142,6 +143,13 @@ def train(
         keep = _postprocessing(output, data, own_plan, parts)
         say(cross_validation_text(dice, len(data.training)))
     return Training(output, own_plan, model, data.labels, dice, keep)
+
+
+def _plan(data: RawDataset, devices: int, **settings: Any) -> Plan:
+    """Plan of a data set, whose batches can be split over the devices: checked before anything is written."""
+    made = plan_dataset(data, **settings)
+    mesh_for_batches(devices, made.batch)
+    return made
 
 
 def _check_network(network: NetworkSource, configuration: str) -> None:

@@ -3,11 +3,11 @@
     settings = augmentation_for_plan(plan.patch, plan.flat_axis, plan.mirror)
     images, labels = jax.vmap(partial(augment_nnunet, settings=settings))(keys, images, labels)
 
-Rotation, scaling and mirroring are one affine map, so that an image is interpolated once: linearly, where nnU-Net uses
-cubic splines; class numbers are taken at the nearest voxel and soft labels interpolated too, where nnU-Net takes the
-class of the largest. Images come larger than the patch (`source_patch`), so that what rotates in is seldom empty;
-beyond them lies 0, the mean of z-scores, and background. Each transform has a probability, drawn for each example and,
-where nnU-Net does so, for each channel. Axes are (x, y, z, channel).
+Rotation, scaling and mirroring are one affine map, so that an image is interpolated once: linearly, as in
+batchgeneratorsv2 (before it nnU-Net used cubic splines); class numbers are taken at the nearest voxel and soft labels
+interpolated too, where nnU-Net takes the class of the largest. Images come larger than the patch (`source_patch`), so
+that what rotates in is seldom empty; beyond them lies 0, the mean of z-scores, and background. Each transform has a
+probability, drawn for each example and, where nnU-Net does so, for each channel. Axes are (x, y, z, channel).
 
 Source: Isensee et al., Nature Methods 18, 2021 (nnU-Net), supplementary note 4; the values are those of nnU-Net v2.
 """

@@ -83,6 +83,9 @@ def train(
         WorkdirError: a checkpoint, or a result, is of another version of this code.
     """
 
+    if mesh is not None:  # one after the other
+        strategy, width = "loop", 1
+
     def compute(missing: list[int]) -> Iterator[tuple[int, PyTree]]:
         turns: list[tuple[list[int], int]] = []
         for several in _populations(members, missing):

@@ -42,9 +42,11 @@ def test_faults_are_found(browser: Any, tmp_path: Path):
     """Each kind once, so that the test above can fail."""
     (tmp_path / "bad.html").write_text(
         "<body style='background:#fff'><img src=none.png><a href='#nowhere'>x</a><p style='color:#aaa'>pale</p>"
-        "<div style='width:3000px'>wide</div><script>fail()</script><a href='#' tabindex=-1>y</a>"
+        "<div style='width:3000px'>wide</div><script>fail()</script><a href='#' tabindex=-1>aside</a>"
+        "<a href='#' style='outline:none'>unseen</a>"
     )
     found = "\n".join(faults(browser, tmp_path / "bad.html", 390, "light"))
     for fault in ("without a text", "broken image", "nowhere", "wider", "no language", "contrast 2.3: pale"):
         assert fault in found, found
+    assert "does not come to: aside" in found and "without an outline when the Tab key comes to it: unseen" in found
     assert "fail is not defined" in found and "cannot be loaded" in found

@@ -38,6 +38,20 @@ def test_a_convolution_has_the_flops_of_its_taps_inside_the_image():
     assert cost.flops == 2 * 2 * (10 * 8) * 5 * (3 * 9)
 
 
+def test_of_a_platforms_branches_that_of_cuda_counts():
+    def twice(x):
+        return product(product(x, x), x)
+
+    def chosen(x):
+        return lax.platform_dependent(x, cpu=twice, default=lambda x: product(x, x))
+
+    cost, alone = (
+        cost_of(Stage("one", function, (array(16, 16),), 1)) for function in (chosen, lambda x: product(x, x))
+    )
+    assert cost.flops == alone.flops
+    assert cost.bytes == pytest.approx(alone.bytes, abs=8)  # and the number of the branch
+
+
 def test_every_turn_of_a_loop_counts_and_one_whose_end_depends_on_data_takes_the_turns_of_the_stage():
     square = (array(16, 16),)
 

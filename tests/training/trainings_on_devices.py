@@ -15,7 +15,7 @@ import numpy as np
 from medjax.diffusion.prior import PriorSettings
 from medjax.errors import ConfigError
 from medjax.io.nnunet_raw import write_dataset
-from medjax.labels import population, scores
+from medjax.labels import audit, population, scores
 from medjax.labels.dynamics import TrainingSettings
 from medjax.labels.members import TrainingRun
 from medjax.phantoms.echo import echo
@@ -38,14 +38,23 @@ def check(name, found, wanted):
     print(f"{name}: the same")
 
 
-def labels():
-    """Scores of an audit, and the training state of a population's member."""
+def labels(folder):
+    """Scores of an audit, one of them stopped on two devices, and the training state of a population's member."""
     data = echo(0, 16, 16, hard=0.0)
     some = {name: scores.built_in()[name] for name in ("loss", "dice_mean", "vog")}
     options = {"epochs": 4, "network": lambda classes: TWO_LAYERS, "label_scores": some, "score": "loss"}
     found, wanted = (labels_audit.audit(data.images, data.labels, devices=n, **options).scores for n in (2, 1))
     check("audit", found, wanted)
-    run, settings = TrainingRun(0, data.images, data.labels, 1e-2), TrainingSettings(4, 1e-2, 8, 4, 2, 4)
+    run, settings = (data.images, data.labels), TrainingSettings(4, 1e-2, 8, 4, 2, 4)
+    snapshots = []
+    for mesh, steps in ((data_mesh(), 2), (data_mesh(), 4), (None, 4)):
+        keywords = {"checkpoints": folder / "audit" if mesh else None, "mesh": mesh}
+        for now in audit.training_dynamics(0, TWO_LAYERS, *run, settings, some, **keywords):
+            if int(now.state.step) == steps:
+                snapshots.append(scores.evaluate(some, now.states, data.labels))
+                break
+    check("audit, resumed", *snapshots[1:])
+    run = TrainingRun(0, data.images, data.labels, 1e-2)
     ends = [
         [now.state.params for _, now in population.training_dynamics([run], TWO_LAYERS, settings, some, mesh=mesh)][-1]
         for mesh in (data_mesh(), None)
@@ -107,11 +116,11 @@ def main(folder):
         return divide(algorithm, mesh, axis)
 
     parallel.data_parallel = population_loop.data_parallel = counted
-    labels()
+    labels(folder)
     prior(folder)
     registration(folder)
     segmentation(folder)
-    assert divided == [2] * 5, divided
+    assert divided == [2] * 7, divided
 
 
 if __name__ == "__main__":
