@@ -50,8 +50,9 @@ RULES = COMMON_RULES | {
 def get_config(preset: str) -> ConfigDict:
     """Config of a preset: `base`, with supervised methods to train, a volume and another brain."""
     tiny, paper = preset == "tiny", preset == "paper"
-    config = base(preset, mean_of_samples=("likelihood_schedule_cg", "split_gibbs"))
-    tried = ("osem", "map_em", "supervised", "unrolled", "dds", "likelihood_schedule_cg", "split_gibbs")
+    averaged = ("likelihood_schedule_cg",) if tiny else ("likelihood_schedule_cg", "split_gibbs")
+    config = base(preset, mean_of_samples=averaged)
+    tried = ("osem", "map_em", "supervised", "unrolled", "likelihood_schedule_cg")  # tiny paper 10 tries the others
     config.methods = tried if tiny else METHODS
     config.training = ConfigDict(
         {

@@ -8,14 +8,25 @@ import pytest
 from medjax.errors import ConfigError
 from medjax.io.counts import read_counts
 from medjax.io.nifti import read_nifti, write_nifti
+from medjax.pet.scanner import PRESETS, Scanner
 from medjax.tools.pet_quantify import Units, unit_factor
 from tests.test_pet_command import done, medjax_command
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+SMALL = Scanner(
+    "small", crystals=144, rings=8, radius_mm=160.0, depth_mm=5.0, ring_spacing_mm=4.0, bins=96, voxel_mm=4.0, block=9
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "small", SMALL)
+        yield
 
 
 @pytest.fixture(scope="module")
-def ball(tmp_path_factory):
+def ball(tmp_path_factory, small):
     """A folder with the counts of a ball with a hot spot, in oblique planes with time of flight, and its truth."""
     folder = tmp_path_factory.mktemp("ball")
     x, y, z = np.meshgrid(*[np.arange(-20, 21) * 4.0] * 2, np.arange(-4, 5) * 2.0, indexing="ij", sparse=True)
@@ -25,16 +36,16 @@ def ball(tmp_path_factory):
     write_nifti(folder / "activity.nii.gz", image.astype(np.float32), affine)
     write_nifti(folder / "guide.nii.gz", (image + 1).astype(np.float32), affine)
     made = done(
-        "simulate", "--activity", folder / "activity.nii.gz", "--scanner", "mmr", "--planes", 5, "--span", 3, "--tof",
+        "simulate", "--activity", folder / "activity.nii.gz", "--scanner", "small", "--planes", 5, "--span", 3, "--tof",
         "3,900,600", "--size", 24, "--voxel-mm", 6, "--trues", 400_000, "-o", folder / "counts.npz",
     )  # fmt: skip
-    assert "in mmr, 7 planes about 0, 0, 0 mm" in made.stdout
+    assert "in small, 7 planes about 0, 0, 0 mm" in made.stdout
     return folder
 
 
 def test_time_of_flight_there_and_back(ball, tmp_path):
     counts = read_counts(ball / "counts.npz")
-    assert counts.counts.shape == (252, 344, 7, 3) and counts.multiplicative.shape == (252, 344, 7)
+    assert counts.counts.shape == (72, 96, 7, 3) and counts.multiplicative.shape == (72, 96, 7)
     assert counts.metadata["segments"] == [[-1, 1], [2, 2], [-2, -2]] and counts.metadata["tof"]["bin_ps"] == 900
     middle, ends = counts.counts[..., 1].sum(), counts.counts[..., [0, 2]].sum()
     assert middle > 0.8 * ends / 2  # ±67 mm of the middle hold most of it

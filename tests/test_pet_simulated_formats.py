@@ -61,14 +61,15 @@ def reconstructed(command: list[str]) -> tuple[np.ndarray, np.ndarray, str]:
 def test_interfile_gives_the_image_of_the_counts_file(images, tmp_path, options):
     options = ("--mu", images / "mu.nii.gz", *options)
     want, affine, _ = reconstructed(simulated(images, tmp_path / "a.npz", *options))
-    found, own, said = reconstructed(simulated(images, tmp_path / "b.hs", *options))
+    command = simulated(images, tmp_path / "b.hs", *options)
+    found, own, said = reconstructed(command)
     np.testing.assert_allclose(found, want, atol=1e-5 * want.max())
     np.testing.assert_allclose(own, affine, atol=1e-4)
     assert "correction" not in said
     assert {file.name for file in tmp_path.glob("b*s")} == {
         f"b{role}.{suffix}" for role in ("", "_additive", "_multiplicative") for suffix in ("hs", "s")
     }
-    again = medjax_command(*simulated(images, tmp_path / "b.hs", *options), "--mu", images / "mu.nii.gz")
+    again = medjax_command(*command, "--mu", images / "mu.nii.gz")
     assert again.exit_code == 2 and "attenuation" in again.stderr  # it is in the factors
 
 
