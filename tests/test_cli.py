@@ -40,6 +40,12 @@ def medjax_command(*arguments: str):
     return CliRunner().invoke(cli.app, arguments, prog_name="medjax")
 
 
+def test_a_plan_takes_no_work_directory(root):
+    said = medjax_command("run", "toy:tiny", "--plan", "--workdir", "here")
+    assert said.exit_code == 2 and "--plan runs nothing and needs no --workdir" in said.stderr
+    assert not (root / "here").exists()
+
+
 def test_a_run_by_name_preset_and_overrides(root):
     done = medjax_command("run", "--config.model.width=5", "toy:tiny", "--workdir", "here", "--config.levels=(0.5, 1)")
     assert (done.exit_code, done.stderr) == (0, "")

@@ -100,7 +100,7 @@ def test_the_summary_counts_devices_and_names_what_an_extra_lacks():
     rows = dict(summary(state(**A100, **sees(GPU, GPU), extras=extras, variables={"JAX_PLATFORMS": "cuda"})))
     assert rows["devices"] == "2 × gpu NVIDIA A100, 59.0 GiB (the system has 1 × NVIDIA A100, driver 580.65)"
     assert rows["extra data"] == "not complete: pydicom missing; pillow 11.1"
-    assert rows["extra cuda12"] == rows["extra tpu"] == "not installed" and rows["JAX_PLATFORMS"] == "cuda"
+    assert rows["extra cuda12"] == rows["extra tpu"] == "not installed, optional" and rows["JAX_PLATFORMS"] == "cuda"
     assert dict(summary(state(**sees(error="x"))))["devices"] == "none, JAX does not start"
 
 

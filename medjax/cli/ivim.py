@@ -156,7 +156,8 @@ def fit_command(
     told = identifiable_each(found.voxels.parameters, found.voxels.crlb) & ~np.stack([held.f, held.d, held.d_star])
     each = ", ".join(f"{name} in {here.mean():.0%}" for name, here in zip(("f", "D", "D*"), told, strict=True))
     typer.echo(
-        f"to half its value or better: {each} of the voxels; all three in {found.voxels.identifiable.mean():.0%}"
+        f"Cramér–Rao bound at most half the value: {each} of the voxels; all three in "
+        f"{found.voxels.identifiable.mean():.0%}"
     )
     if held.any.any():
         each = ", ".join(f"{name} {at.mean():.0%}" for name, at in zip(("f", "D", "D*"), held, strict=True))
@@ -166,7 +167,7 @@ def fit_command(
     for frame in np.flatnonzero(found.voxels.outliers):
         advice = "left out" if drop_outliers else "--drop-outliers leaves it out, --noise student counts it less"
         typer.echo(f"frame {frame} (b = {found.bvalues[frame]:g}) is an outlier: {advice}")
-    typer.echo(f"maps, maps.png, regions.csv, frames.csv: {output}")
+    typer.echo(f"wrote maps, maps.png, regions.csv and frames.csv to the folder {output}")
 
 
 def _numbers(structure: int | tuple[int, ...]) -> str:

@@ -209,7 +209,8 @@ def check_sinogram_shape(
     if (views, bins) != (scanner.views, scanner.bins) or planes > scanner.planes or planes % 2 == 0:
         raise DataError(
             f"{path}: {views} views, {bins} bins, {planes} planes; {scanner.name} has {scanner.views} views, "
-            f"{scanner.bins} bins and an odd number of planes up to {scanner.planes}"
+            f"{scanner.bins} bins and an odd number of planes up to {scanner.planes} "
+            "(axes of a counts file: plane, view, bin)"
         )
     return scanner
 

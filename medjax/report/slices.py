@@ -17,7 +17,7 @@ MAX_COLUMNS = 5
 
 
 class Scale(NamedTuple):
-    """Intensity scale: colour map with ends at `low` and `high` (default: 99.8th percentile above low, rounded)."""
+    """Intensity scale: colour map with ends at `low` and `high` (default: 99.8th percentile of the bright part)."""
 
     unit: str = ""  # unit, beside the colour bar
     colormap: str = "inferno"  # name of a Matplotlib colour map
@@ -87,8 +87,12 @@ def complete_scales(images: Mapping[str, np.ndarray], shared: Scale, others: Map
 
 
 def _bright(image: np.ndarray, low: float) -> float:
+    """99.8th percentile of what is brighter than a tenth of that of the whole: a wide dark field does not count."""
     above = image[image > low]
-    return float(f"{np.percentile(above, 99.8):.2g}") if above.size else low + 1.0
+    if not above.size:
+        return low + 1.0
+    first = np.percentile(above, 99.8)
+    return float(f"{np.percentile(above[above >= low + 0.1 * (first - low)], 99.8):.2g}")
 
 
 def crop_windows(

@@ -183,18 +183,19 @@ def summary(state: State) -> list[tuple[str, str]]:
 def _extra_text(extra: str, packages: list[Package]) -> str:
     plugin = (PLUGINS | {"tpu": "libtpu"}).get(extra)  # without which what else is there belongs to other packages
     if plugin in [one.name for one in packages if not one.version]:
-        return "not installed"
+        return "not installed, optional"
     there = ", ".join(f"{one.name} {one.version}" for one in packages if one.version)
     missing = ", ".join(one.name for one in packages if not one.version)
     if not there:
-        return "not installed"
+        return "not installed, optional"
     return f"not complete: {missing} missing; {there}" if missing else there
 
 
 def _devices_text(state: State) -> str:
     """Devices by platform and kind, with their number and memory."""
     texts = Counter(
-        f"{one.platform} {one.kind}" + (f", {one.memory_bytes / GIB:.1f} GiB" if one.memory_bytes else "")
+        (one.kind if one.kind.startswith(one.platform) else f"{one.platform} {one.kind}")
+        + (f", {one.memory_bytes / GIB:.1f} GiB" if one.memory_bytes else "")
         for one in state.jax.devices
     )
     seen = "; ".join(f"{number} × {text}" for text, number in texts.items()) or "none, JAX does not start"

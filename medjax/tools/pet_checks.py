@@ -29,6 +29,7 @@ EARLY_UPDATES = 8  # of OSEM
 MAX_TRUNCATION = 0.5  # fraction of the net counts on lines of response that miss the image
 MAX_BACKGROUND = 0.8  # of the counts; beyond, noise tells of emission where none is, and the image keeps what is > 0
 REFUSED_DEVIATION, USUAL_DEVIATION = 0.3, 0.05  # of an image's expected counts, relative to the net counts
+HELD = 1e-5  # fraction of the net counts that may miss an image of the proposed size
 SIZE_STEP = 8  # voxels, of the proposed number along x and y
 Image = Float[np.ndarray, "x y z"]
 
@@ -188,23 +189,26 @@ def check_truncation(scan: Scan, grid: Grid) -> None:
     x, y = (n * v / 2 for n, v in zip(grid.shape[:2], grid.voxel_mm[:2], strict=True))
     text = f"{found.fraction:.0%} of the net counts are on lines of response that miss the image of ±{x:.0f} × ±{y:.0f}"
     larger = f"use {_size_that_holds(scan, grid)}"
+    background = "unless they are background that the counts file does not have"
+    if not scan.additive.any():
+        larger, background = "are they background? The file has none (additive is 0)", f"else {larger}"
     if found.fraction > MAX_TRUNCATION:
         raise DataError(f"{text} mm; expected an image that holds the object: {larger}")
-    warnings.warn(
-        f"{text} mm: it is too bright towards its edges; {larger}, unless they are background that the "
-        "counts file does not have",
-        stacklevel=3,
-    )
+    warnings.warn(f"{text} mm: it is too bright towards its edges; {larger}, {background}", stacklevel=3)
 
 
 def _size_that_holds(scan: Scan, grid: Grid) -> str:
-    """The first --size, in steps of `SIZE_STEP`, of which no significant part of the counts misses the image."""
+    """The first --size, in steps of `SIZE_STEP`, that `HELD` of the counts or noise alone misses.
+
+    A convex object reaches beyond the image further than the few counts on lines that miss it let suppose.
+    """
     x, y, z = grid.shape
     end_points, most = lors(scan.scanner), int(2 * scan.scanner.field_of_view_mm / grid.voxel_mm[0])
     counts, additive = (a.sum(axis=tuple(range(2, a.ndim)), dtype=float) for a in (scan.counts, scan.additive))
     for size in range(x - x % SIZE_STEP + SIZE_STEP, most + 1, SIZE_STEP):
         wider = Grid((size, size + y - x, z), grid.voxel_mm)
-        if not truncation(end_points, wider, counts, additive).significant:
+        missed = truncation(end_points, wider, counts, additive)
+        if missed.fraction < HELD or missed.standard_deviations < 2:
             return f"--size {size} or more"
     return "a larger --size"
 

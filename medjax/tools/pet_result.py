@@ -44,7 +44,7 @@ def finish(
     Raises:
         OSError: a file cannot be written.
     """
-    scale = PET._replace(unit="activity, arbitrary units" if frame_s is None else "activity a second")
+    scale = PET._replace(unit="activity, counts per mm" if frame_s is None else "activity a second")
     if frame_s is not None:
         factor = np.float32(1 / (frame_s[1] - frame_s[0]))
         sd = None if reconstruction.sd is None else reconstruction.sd * factor
