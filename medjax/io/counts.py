@@ -114,7 +114,9 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _numbers(path: Path, entries: dict[str, np.ndarray], name: str, axes: int) -> np.ndarray:
     values = entries[name]
     if values.ndim != axes or values.dtype.kind not in "iuf":
-        raise DataError(f"{path}: {name} is {values.dtype} of shape {values.shape}; expected numbers on {axes} axes")
+        order = ", (plane, view, bin)" if name in SINOGRAMS and axes == 3 else ""
+        found = f"{values.dtype} of shape {values.shape}"
+        raise DataError(f"{path}: {name} is {found}; expected numbers on {axes} axes{order}")
     return values
 
 
