@@ -11,7 +11,7 @@ class numbers. From any snapshot training can continue with other labels and wei
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from medjax import iterate
+from medjax.iterate import Algorithm
 from medjax.labels import dynamics, scores
 from medjax.labels.checks import ImageLabels, Images, check_run
 from medjax.labels.dynamics import Batch, TrainingSettings
@@ -72,8 +73,8 @@ def training_dynamics(
     if resumed:
         yield snapshot(run, settings)
     probes = _in_step if probe == "in_step" else _separate
-    start = run.train, run.scores
-    for train, states, predictions in probes(seed, model, images, labels, settings, chosen, *start, mesh):
+    one = _Training(seed, model, images, labels, np.ones(len(images), np.float32), settings, mesh)
+    for train, states, predictions in probes(one, chosen, run.train, run.scores):
         run = record_probe(run, train, states, predictions, labels, checkpoints)
         yield snapshot(run, settings)
 
@@ -96,8 +97,8 @@ def continue_training(
         weight: weight of each image in the loss.
         mesh: as in `training_dynamics`.
     """
-    states = _train(seed, model, images, labels, weight, settings, state, settings.steps, mesh)
-    return iterate.last(states, state)
+    one, algorithm = _Training(seed, model, images, labels, weight, settings, mesh), dynamics.algorithm(model, settings)
+    return iterate.last(one.loop(algorithm, state, int(state.step), settings.steps), state)
 
 
 def predict(model: Network, params: PyTree, images: Images, batch: int = 32) -> ImageLabels:
@@ -168,60 +169,42 @@ def batches(
 # ── separate and in-step probes: (training state, score states, predictions) at every snapshot ──
 
 
+class _Training(NamedTuple):
+    """What a training needs but for its state."""
+
+    seed: int
+    model: Any
+    images: Any
+    labels: Any
+    weight: Any
+    settings: TrainingSettings
+    mesh: Mesh | None
+
+    def loop(self, algorithm: Algorithm, start: Any, step: int, every: int) -> Iterator[tuple[Any, Any]]:
+        """States and Infos after each `every` steps from `step` on."""
+        inputs = batches(self.seed, self.images, self.labels, self.weight, self.settings.batch)
+        method, start = on_mesh(self.mesh, algorithm, start)
+        check = require_finite_loss  # not the state: a score may be infinite at first
+        left = self.settings.steps - step
+        return iterate.loop(method, start, left, inputs=inputs, every=every, check=check, donate=True)
+
+
 def _separate(
-    seed: int,
-    model: Any,
-    images: Any,
-    labels: Any,
-    s: TrainingSettings,
-    chosen: Any,
-    train: TrainState,
-    states: States,
-    mesh: Mesh | None,
+    one: _Training, chosen: Any, train: TrainState, states: States
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
-    weight = np.ones(len(images), np.float32)
-    states = states if mesh is None else replicate(mesh, states)  # those of a checkpoint are on one device
-    for now, _ in _train(seed, model, images, labels, weight, s, train, s.probe_every, mesh):
-        states, predictions = probe_all(model, chosen, now.params, states, images, labels)
+    states = states if one.mesh is None else replicate(one.mesh, states)  # those of a checkpoint are on one device
+    algorithm = dynamics.algorithm(one.model, one.settings)
+    for now, _ in one.loop(algorithm, train, int(train.step), one.settings.probe_every):
+        states, predictions = probe_all(one.model, chosen, now.params, states, one.images, one.labels)
         yield now, states, predictions
 
 
 def _in_step(
-    seed: int,
-    model: Any,
-    images: Any,
-    labels: Any,
-    s: TrainingSettings,
-    chosen: Any,
-    train: TrainState,
-    states: States,
-    mesh: Mesh | None,
+    one: _Training, chosen: Any, train: TrainState, states: States
 ) -> Iterator[tuple[TrainState, States, np.ndarray]]:
-    alone = dynamics.tracking_algorithm(model, s, scores.trackers(chosen))
-    weight = np.ones(len(images), np.float32)
-    inputs = batches(seed, images, labels, weight, s.batch)
-    steps = s.steps - int(train.step)
-    method, start = on_mesh(mesh, alone, alone.init(train, states))
-    check = require_finite_loss  # not the state: a score may be infinite at first
-    for now, _ in iterate.loop(method, start, steps, inputs=inputs, every=s.probe_every, check=check, donate=True):
-        yield now.train, now.states, predict(model, now.train.params, images)
-
-
-def _train(
-    seed: int,
-    model: Any,
-    images: Any,
-    labels: Any,
-    weight: Any,
-    s: TrainingSettings,
-    state: TrainState,
-    every: int,
-    mesh: Mesh | None,
-) -> Iterator[tuple[TrainState, Any]]:
-    inputs = batches(seed, images, labels, weight, s.batch)
-    steps = s.steps - int(state.step)
-    method, start = on_mesh(mesh, dynamics.algorithm(model, s), state)
-    return iterate.loop(method, start, steps, inputs=inputs, every=every, check=require_finite_loss, donate=True)
+    algorithm = dynamics.tracking_algorithm(one.model, one.settings, scores.trackers(chosen))
+    for now, _ in one.loop(algorithm, algorithm.init(train, states), int(train.step), one.settings.probe_every):
+        yield now.train, now.states, predict(one.model, now.train.params, one.images)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
