@@ -17,7 +17,8 @@ LOOKED_AT = [
     "docs/index.html", "README.html", "docs/pet.html", "docs/papers/pet_likelihood_schedule.html",
     "docs/auto/gallery/index.html", "docs/auto/api/medjax.pet.em.html", "RESULTS.html",
 ]  # fmt: skip
-SOURCES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glob("docs/*.md")]
+ROOT = SITE.parents[1]
+SOURCES = [page for folder in ("", "docs/", "docs/papers/") for page in ROOT.glob(f"{folder}*.md")]
 MADE = (SITE / "index.html").stat().st_mtime if (SITE / "index.html").exists() else 0.0
 built = pytest.mark.skipif(
     max(page.stat().st_mtime for page in SOURCES) > MADE, reason="scripts/docs has not built the site from these pages"

@@ -240,3 +240,14 @@ def test_coverage_in_3d():
 def test_time_of_flight_of_the_presets():
     mct = preset_tof("mct")
     assert mct is not None and mct.bins * mct.bin_ps == 4062.5 and preset_tof("mmr") is None
+
+
+@pytest.mark.parametrize(("name", "middle"), [("mmr", 0.0), ("mct", 0.25)])
+def test_lines_of_response_are_where_the_page_of_formats_says(name: str, middle: float):
+    """−x cos φ − y sin φ = R sin(π t / C)."""
+    scanner = PRESETS[name]
+    t = np.arange(scanner.bins) - scanner.bins // 2
+    phi = np.pi * (np.arange(scanner.views)[:, None] + middle) / scanner.views - np.pi / scanner.crystals * (t % 2)
+    s = (scanner.radius_mm + scanner.depth_mm) * np.sin(np.pi * t / scanner.crystals)
+    for x, y in np.moveaxis(lors(scanner), (2, 3), (0, 1)):
+        np.testing.assert_allclose(-x * np.cos(phi) - y * np.sin(phi), np.broadcast_to(s, x.shape), atol=1e-9)
